@@ -1,0 +1,40 @@
+"""cluster.yaml is a valid configuration for Ray's cluster launcher, and scales from nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+CLUSTER = Path(__file__).parent.parent / "cluster.yaml"
+
+
+@pytest.fixture(scope="module")
+def config() -> dict:
+    return yaml.safe_load(CLUSTER.read_text())
+
+
+def test_passes_rays_own_schema(config: dict) -> None:
+    import ray.autoscaler
+
+    schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
+    jsonschema.validate(config, schema)
+
+
+def test_passes_rays_own_validation_after_its_defaults_are_filled_in(config: dict) -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    validate_config(prepare_config(config))
+
+
+def test_has_a_cpu_head_and_gpu_groups_that_start_from_zero(config: dict) -> None:
+    groups = config["available_node_types"]
+    head = groups[config["head_node_type"]]
+    assert "GPU" not in head["resources"]
+    for name in ("gpu_2b", "gpu_9b"):
+        assert groups[name]["resources"]["GPU"] >= 1
+        assert groups[name]["min_workers"] == 0
+        assert groups[name]["max_workers"] >= 1
