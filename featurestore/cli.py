@@ -1,0 +1,146 @@
+"""The commands that look at a store: `status`, `verify`, `show`.
+
+Each prints a page for people, or one JSON document with `--json`. Arrow and polars are loaded only when a command runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from featurestore.reader import FeatureStore
+    from featurestore.views import DocumentView, FeatureView
+
+_SHOWN_PROBLEMS = 20  # a page; --json lists all of them
+
+
+def status_parser(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `status`."""
+    parser.epilog = "example:\n  sparsemill status store/"
+    parser.add_argument("store", help="directory or URL of the store")
+
+
+def status(args: argparse.Namespace) -> int:
+    """Print how many units and documents of a store are done; exit code 0 whether it is complete or not."""
+    from featurestore.reader import FeatureStore
+
+    store = FeatureStore.open(args.store, partial=True)
+    now = store.status()
+    if args.json:
+        return _print_json({"store": args.store, "fingerprint": store.fingerprint, **asdict(now)})
+    state = "complete" if now.complete else "incomplete; rerun extract to finish it"
+    per_document = f" ({now.bytes / now.rows_done:,.0f} a document)" if now.rows_done else ""
+    print(f"{args.store}: {state}")
+    print(f"  units      {now.units_done:,} of {now.units:,}")
+    print(f"  documents  {now.rows_done:,} of {now.rows:,}, {now.errors:,} with an error")
+    print(f"  tokens     {now.tokens:,}")
+    print(f"  bytes      {now.bytes:,}{per_document}")
+    return 0
+
+
+def verify_parser(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `verify`."""
+    parser.epilog = "example:\n  sparsemill verify store/"
+    parser.add_argument("store", help="directory or URL of the store")
+    parser.add_argument("--quick", action="store_true", help="names, sizes, footers and manifest only; read no rows")
+
+
+def verify(args: argparse.Namespace) -> int:
+    """Recheck a store; exit code 1 if a promise is broken."""
+    from featurestore.verify import verify_store
+
+    report = verify_store(args.store, args.quick)
+    if args.json:
+        _print_json({"store": args.store, "ok": report.ok, **asdict(report)})
+        return 0 if report.ok else 1
+    checked = f"{report.parts:,} parts, {report.rows:,} documents, {report.bytes:,} bytes"
+    if report.ok:
+        print(f"{args.store}: every {'quick check' if report.quick else 'promise of the format'} holds ({checked})")
+        return 0
+    print(f"{args.store}: {len(report.problems):,} problems ({checked})")
+    for problem in report.problems[:_SHOWN_PROBLEMS]:
+        print(f"  {problem}")
+    if len(report.problems) > _SHOWN_PROBLEMS:
+        print(f"  and {len(report.problems) - _SHOWN_PROBLEMS:,} more; --json lists them")
+    return 1
+
+
+def show_parser(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `show`."""
+    parser.epilog = "example:\n  sparsemill show store/ --feature 1234 --sae l12_16k --top 5"
+    parser.add_argument("store", help="directory or URL of the store")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--doc", metavar="ID", help="the strongest features of this document")
+    what.add_argument("--feature", metavar="N", type=int, help="the documents where this feature is strongest")
+    parser.add_argument("--sae", metavar="NAME", help="which SAE (needed for --feature if the store has several)")
+    parser.add_argument("--pool", metavar="POOL", help="which pooling ranks documents (default: the first stored)")
+    parser.add_argument("--top", metavar="K", type=_positive, default=10, help="lines to show (default: 10)")
+
+
+def show(args: argparse.Namespace) -> int:
+    """Print what a store holds, one document of it, or one feature."""
+    from featurestore.reader import FeatureStore
+    from featurestore.views import document_view, feature_view
+
+    store = FeatureStore.open(args.store, partial=True)
+    if args.doc is not None:
+        document = document_view(store, args.doc, args.top, args.sae)
+        return _print_json(asdict(document)) if args.json else _print_document(document)
+    if args.feature is not None:
+        feature = feature_view(store, args.feature, args.top, args.sae, args.pool)
+        return _print_json(asdict(feature)) if args.json else _print_feature(feature)
+    return _show_store(store, args)
+
+
+def _show_store(store: FeatureStore, args: argparse.Namespace) -> int:
+    first = store.documents().head(args.top).collect().to_dicts()
+    if args.json:
+        columns = store.schema.to_json()
+        return _print_json({"store": args.store, "complete": store.complete, "schema": columns, "documents": first})
+    print(f"{args.store}: {len(store):,} documents{'' if store.complete else ' so far (incomplete)'}")
+    for sae in store.schema.saes:
+        print(f"  SAE {sae.name}: {sae.d_sae:,} features; pooled by {', '.join(sae.pools)}")
+    for dense in store.schema.dense:
+        print(f"  dense {dense.name}: {dense.dim:,} dimensions")
+    for document in first:
+        print(f"  {_metadata_line(document)}")
+    return 0
+
+
+def _print_document(document: DocumentView) -> int:
+    print(_metadata_line(document.metadata))
+    for sae, features in document.top.items():
+        print(f"  {sae}: {document.n_features[sae]:,} features")
+        for feature in features:
+            values = "  ".join(f"{pool} {value:.6g}" for pool, value in feature.values.items())
+            print(f"  {feature.feature:>10}  {values}")
+    return 0
+
+
+def _print_feature(feature: FeatureView) -> int:
+    print(
+        f"{feature.sae} feature {feature.feature}: active in {feature.n_documents:,} documents; largest {feature.pool}:"
+    )
+    for document in feature.top:
+        print(f"  {document['value']:>12.6g}  {document['doc_id']}")
+    return 0
+
+
+def _metadata_line(metadata: dict[str, Any]) -> str:
+    rest = {key: value for key, value in metadata.items() if key != "doc_id" and value is not None}
+    return f"{metadata['doc_id']}  " + "  ".join(f"{key}={value}" for key, value in rest.items())
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
+def _print_json(document: dict[str, Any]) -> int:
+    print(json.dumps(document, ensure_ascii=False))
+    return 0

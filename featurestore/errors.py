@@ -1,0 +1,47 @@
+"""The exception tree of the whole project, each with the exit code it maps to.
+
+Every message is one sentence that says what is wrong, where, and what to do. This module imports nothing, so any
+package may raise these errors without paying for Arrow or polars.
+"""
+
+from __future__ import annotations
+
+
+class SparsemillError(Exception):
+    """Something failed and the message says what; the command ends with exit code 1."""
+
+    exit_code = 1
+
+
+class JobFailed(SparsemillError):  # noqa: N818  (an outcome, named as such)
+    """A job stopped while running; the parts it committed stay and a rerun goes on from them."""
+
+
+class UsageError(SparsemillError):
+    """The input is at fault (a file, a setting, an argument); the command ends with exit code 2."""
+
+    exit_code = 2
+
+
+class StoreError(UsageError):
+    """A path is no feature store, a store is incomplete or damaged, or a column asked for is not in it."""
+
+
+class MismatchError(StoreError):
+    """A store was written by another job: its fingerprint differs from the one that wants to write to it."""
+
+
+class JobSpecError(UsageError):
+    """JOB.yaml cannot be read or does not describe a job."""
+
+
+class CorpusError(UsageError):
+    """The corpus cannot be read as the job describes it."""
+
+
+class BundleError(UsageError):
+    """A model or SAE cannot be prepared or opened, or the two do not belong together."""
+
+
+class StudyError(UsageError):
+    """STUDY.yaml cannot be read, or the store it names cannot answer it."""

@@ -1,0 +1,122 @@
+"""Where files live: one way to open a path or URL, and one way to make a file appear whole or not at all.
+
+Local disks, S3 and Google Cloud Storage go through Arrow's native file systems (finite timeouts, no Python in the
+read path), every other URL through fsspec. What is in the files is not this module's business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import fs as pafs
+
+from featurestore.errors import UsageError
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_NATIVE = ("file://", "s3://", "gs://", "gcs://")
+_CHUNK = 8 << 20  # bytes a read when hashing: large enough for object stores, small enough to stay in memory
+
+
+def filesystem(uri: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
+    """Resolve a path or URL.
+
+    Args:
+        uri: A local path (relative ones against the working directory, `~` is expanded), or a URL: file://, s3:// and
+            gs:// through Arrow, anything else that fsspec knows (hf://, abfs://, memory://, ...) through fsspec.
+
+    Returns:
+        The Arrow file system and the path within it, without a trailing slash.
+
+    Raises:
+        UsageError: The URL's protocol is unknown, its package is missing, or its credentials are refused.
+    """
+    text = os.fspath(uri)
+    if not _URL.match(text):
+        return pafs.LocalFileSystem(), str(Path(text).expanduser().absolute())
+    try:
+        if text.startswith(_NATIVE):
+            native, path = pafs.FileSystem.from_uri(text)
+            return native, path.rstrip("/")
+        import fsspec
+
+        foreign, path = fsspec.core.url_to_fs(text)
+    except (ValueError, ImportError, OSError, pa.ArrowException) as exc:
+        reason = (str(exc).splitlines() or [type(exc).__name__])[0].rstrip(". ")
+        raise UsageError(f"{shown(text)}: cannot be opened ({reason}); check the URL and credentials") from exc
+    return pafs.PyFileSystem(pafs.FSSpecHandler(foreign)), path.rstrip("/")
+
+
+def is_local(fs: pafs.FileSystem) -> bool:
+    """Whether `fs` is this machine's file system, where a rename commits a file."""
+    return isinstance(fs, pafs.LocalFileSystem)
+
+
+def atomic_write(fs: pafs.FileSystem, path: str, data: Any) -> None:
+    """Make a file appear at `path` with these bytes, whole or not at all; an older file there is replaced.
+
+    Locally: a temporary name (starting with ".", so no reader takes it for a part) in the same directory, fsync,
+    rename, fsync of the directory. On object stores an upload is invisible until it is closed, so one PUT will do.
+
+    Args:
+        fs: From `filesystem`.
+        path: Path within `fs`; missing directories are made.
+        data: Anything with the buffer protocol.
+
+    Raises:
+        OSError: Storage refused; nothing is visible at `path` that was not there before.
+    """
+    if not is_local(fs):
+        if not isinstance(fs, pafs.S3FileSystem | pafs.GcsFileSystem):  # there a directory is only an empty object
+            fs.create_dir(path.rpartition("/")[0], recursive=True)
+        stream = fs.open_output_stream(path)
+        stream.write(data)  # no `with`: closing after a failed write would commit what was sent so far
+        stream.close()
+        return
+    final = Path(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(final)
+    finally:
+        temporary.unlink(missing_ok=True)
+    directory = os.open(final.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def read_bytes(fs: pafs.FileSystem, path: str) -> bytes:
+    """The whole file in memory; FileNotFoundError if there is none."""
+    with fs.open_input_stream(path, compression=None) as stream:
+        return bytes(stream.read())
+
+
+def sha256_file(fs: pafs.FileSystem, path: str) -> str:
+    """Hex sha256 of a file's bytes, read in chunks."""
+    digest = hashlib.sha256()
+    with fs.open_input_stream(path, compression=None) as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def list_files(fs: pafs.FileSystem, directory: str) -> dict[str, int]:
+    """Name -> bytes of every file and directory (0 bytes) in `directory`, temporary ones left out; empty if none."""
+    found = fs.get_file_info(pafs.FileSelector(directory, allow_not_found=True))
+    return {info.base_name: info.size or 0 for info in found if not info.base_name.startswith(".")}
+
+
+def shown(uri: str) -> str:
+    """A URL as it may be printed: without user, password and query, which can hold credentials."""
+    return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]+://)(?:[^/@]*@)?([^?]*)(\?.*)?$", r"\1\2", uri)

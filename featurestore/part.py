@@ -1,0 +1,149 @@
+"""One part: a plain Parquet file holding the rows of one unit.
+
+Encoding is deterministic (the same rows give the same bytes) and small: delta-packed indices, byte-stream-split values,
+zstd, no dictionaries, a checksum on every page. Reading goes row group by row group, so memory is bounded by
+ROW_GROUP_BYTES and not by the part. Where parts lie and which belong to a store is for writer and reader.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs as pafs
+
+from featurestore.plan import FORMAT_VERSION, PARTS, StorePlan
+from featurestore.rows import PartRows, to_table
+from featurestore.schema import StoreSchema, is_count_pool
+
+# Raw bytes of indices, values and dense vectors in a row group. A reader holds one row group at a time, so this bounds
+# its memory; below some tens of MB the pages of a column get too short to read and compress well.
+ROW_GROUP_BYTES = 128 << 20
+_ZSTD_LEVEL = 1  # level 9 is no smaller on rounded activations and several times slower
+_PART_NAME = re.compile(r"part-([0-9]{6,})\.parquet")
+_FOOTER = "sparsemill."
+
+# What reading a damaged or foreign file can raise: Arrow's errors, our own ValueError, and storage's.
+READ_ERRORS = (OSError, ValueError, pa.ArrowException)
+
+
+def part_name(unit: int) -> str:
+    """File name of a unit's part; more than a million units simply take more digits."""
+    return f"part-{unit:06d}.parquet"
+
+
+def part_path(root: str, unit: int) -> str:
+    """Path of a unit's part below the store's root."""
+    return f"{root}/{PARTS}/{part_name(unit)}"
+
+
+def unit_of(name: str) -> int | None:
+    """The unit whose part has this file name; None if no part is called so."""
+    match = _PART_NAME.fullmatch(name)
+    return int(match[1]) if match and part_name(int(match[1])) == name else None
+
+
+def encode_part(plan: StorePlan, unit: int, rows: PartRows) -> pa.Buffer:
+    """The bytes of a part.
+
+    Raises:
+        UnicodeEncodeError: An id or kept text holds a lone surrogate.
+        pa.ArrowException: A kept value does not fit its column's type.
+    """
+    schema = plan.schema
+    sink = pa.BufferOutputStream()
+    writer = pq.ParquetWriter(
+        sink,
+        schema.arrow_schema(),
+        version="2.6",
+        compression="zstd",
+        compression_level=_ZSTD_LEVEL,
+        use_dictionary=False,
+        column_encoding=_encodings(schema),
+        write_statistics=["doc_id", *(name for name, _ in schema.keep), "n_tokens"],
+        write_page_checksum=True,
+    )
+    with writer:
+        for start, stop in row_groups(schema, rows):
+            writer.write_table(to_table(schema, rows, start, stop), row_group_size=stop - start)
+        writer.add_key_value_metadata(
+            {
+                f"{_FOOTER}format_version": str(FORMAT_VERSION),
+                f"{_FOOTER}fingerprint": plan.fingerprint,
+                f"{_FOOTER}unit": str(unit),
+                f"{_FOOTER}rows": str(len(rows)),
+                f"{_FOOTER}errors": str(rows.n_errors),
+                f"{_FOOTER}tokens": str(rows.total_tokens),
+            }
+        )
+    return sink.getvalue()
+
+
+def row_groups(schema: StoreSchema, rows: PartRows) -> Iterator[tuple[int, int]]:
+    """Rows [start, stop) of each row group: as many as fit in ROW_GROUP_BYTES, and at least one."""
+    weight = np.full(len(rows), 1 + 4 * sum(dense.dim for dense in schema.dense), dtype=np.int64)
+    for sae in schema.saes:
+        weight += 4 * (1 + len(sae.pools)) * np.diff(rows.sparse[sae.name].indptr)
+    ends = np.cumsum(weight)
+    start, before = 0, 0
+    while start < len(rows):
+        stop = max(start + 1, int(np.searchsorted(ends, before + ROW_GROUP_BYTES, side="right")))
+        yield start, stop
+        start, before = stop, int(ends[stop - 1])
+
+
+@contextmanager
+def open_part(fs: pafs.FileSystem, path: str) -> Iterator[pq.ParquetFile]:
+    """A part open for reading, with page checksums verified; raises one of READ_ERRORS if it is no Parquet."""
+    with fs.open_input_file(path) as source, pq.ParquetFile(source, page_checksum_verification=True) as file:
+        yield file
+
+
+def read_footer(file: pq.ParquetFile) -> dict[str, str]:
+    """The `sparsemill.*` metadata of a part, without the prefix; ValueError if the file is no part."""
+    pairs = {key.decode(): value.decode() for key, value in (file.metadata.metadata or {}).items()}
+    footer = {key.removeprefix(_FOOTER): value for key, value in pairs.items() if key.startswith(_FOOTER)}
+    for key in ("unit", "rows", "errors", "tokens"):
+        if not footer.get(key, "").isdecimal():
+            raise ValueError(f"its footer has no valid '{_FOOTER}{key}'")
+    return footer
+
+
+def part_problem(file: pq.ParquetFile, plan: StorePlan, unit: int) -> str | None:
+    """Why this file cannot be unit `unit` of `plan`, judged by its footer and schema; None if it can."""
+    footer = read_footer(file)
+    if footer.get("format_version") != str(FORMAT_VERSION):
+        return f"has format version {footer.get('format_version')}, not {FORMAT_VERSION}"
+    if footer.get("fingerprint") != plan.fingerprint:
+        return "carries the fingerprint of another job"
+    if int(footer["unit"]) != unit:
+        return f"holds unit {footer['unit']}"
+    expected = plan.unit_rows(unit)
+    if file.metadata.num_rows != expected or int(footer["rows"]) != expected:
+        return f"has {file.metadata.num_rows} rows (footer: {footer['rows']}), but its unit has {expected} documents"
+    there, wanted = file.schema_arrow, plan.schema.arrow_schema()
+    if not there.equals(wanted):
+        strange = [f.name for f in there if f not in wanted] + [f.name for f in wanted if f not in there]
+        return f"has columns that differ from the store's schema: {', '.join(dict.fromkeys(strange)) or 'their order'}"
+    return None
+
+
+def read_group(file: pq.ParquetFile, group: int, columns: Sequence[str] | None = None) -> pa.RecordBatch:
+    """One row group as a single record batch; raises one of READ_ERRORS if a page is damaged."""
+    table = file.read_row_group(group, columns=None if columns is None else list(columns))
+    return table.combine_chunks().to_batches(max_chunksize=max(1, table.num_rows))[0]
+
+
+def _encodings(schema: StoreSchema) -> dict[str, str]:
+    """Encoding by Parquet path; `list.element` are the path's levels below a list column."""
+    encodings = {f"{dense.name}.list.element": "BYTE_STREAM_SPLIT" for dense in schema.dense}
+    for sae in schema.saes:
+        encodings[f"{sae.indices}.list.element"] = "DELTA_BINARY_PACKED"
+        for pool in sae.pools:
+            encoding = "DELTA_BINARY_PACKED" if is_count_pool(pool) else "BYTE_STREAM_SPLIT"
+            encodings[f"{sae.column(pool)}.list.element"] = encoding
+    return encodings

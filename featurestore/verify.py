@@ -1,0 +1,224 @@
+"""Rechecking every promise of FORMAT.md on what is really on disk.
+
+A report, not an exception: each problem is one phrase that names the file and, inside a part, row group and row, so
+that a damaged store can be repaired part by part (delete the part, rerun extract). Memory stays at one row group plus
+eight bytes a document, for the uniqueness of ids.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs as pafs
+
+from featurestore.errors import StoreError
+from featurestore.files import list_files, read_bytes, sha256_file
+from featurestore.part import READ_ERRORS, open_part, part_name, part_path, part_problem, read_footer, read_group
+from featurestore.plan import FORMAT, MANIFEST_JSON, PARTS, STORE_JSON, StorePlan, open_root, read_plan
+from featurestore.rows import from_batch, problems, rounding_problems
+
+_SHOWN_DUPLICATES = 5
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What was found.
+
+    Attributes:
+        problems: One phrase each; empty if every promise holds.
+        quick: Whether hashes and rows were left unread.
+        parts: Parts that were there.
+        rows: Documents in them.
+        errors: Those of them with an error.
+        tokens: Tokens pooled.
+        bytes: Size of the parts.
+    """
+
+    problems: tuple[str, ...]
+    quick: bool
+    parts: int
+    rows: int
+    errors: int
+    tokens: int
+    bytes: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether every promise holds."""
+        return not self.problems
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one part turned out to hold; `hashes` are those of its ids."""
+
+    problems: list[str]
+    rows: int = 0
+    errors: int = 0
+    tokens: int = 0
+    bytes: int = 0
+    hashes: np.ndarray | None = None
+
+
+def verify_store(uri: str, quick: bool = False) -> VerifyReport:
+    """Recheck a store.
+
+    Args:
+        uri: The store; one that is still being written is reported as incomplete.
+        quick: Check names, sizes, footers, schema and manifest only; read neither hashes nor rows.
+
+    Returns:
+        The report.
+
+    Raises:
+        StoreError: There is no store at `uri`, or its `store.json` cannot be read at all.
+    """
+    fs, root = open_root(uri)
+    found: list[str] = []
+    try:
+        plan = read_plan(uri)
+    except StoreError:
+        plan = read_plan(uri, check=False)  # still unreadable: that is for the caller to hear
+        found.append(f"{STORE_JSON}: its contents do not give the fingerprint it records; it was edited")
+    manifest = _manifest(fs, root, plan, found)
+    listed = {record["unit"]: record for record in manifest["parts"]} if manifest else {}
+
+    names = {part_name(unit) for unit in range(len(plan.units))}
+    there = list_files(fs, f"{root}/{PARTS}")
+    found += [f"{PARTS}/{name}: belongs to no unit of this store" for name in sorted(there.keys() - names)]
+    parts = []
+    for unit in range(len(plan.units)):
+        if part_name(unit) in there:
+            part = _check_part(fs, root, plan, unit, listed.get(unit), quick)
+            found += [f"{PARTS}/{part_name(unit)}{problem}" for problem in part.problems]
+            parts.append((unit, part))
+        else:
+            found.append(f"{PARTS}/{part_name(unit)}: is missing; rerun extract")
+    if not quick:
+        found += _duplicates(fs, root, parts)
+    return VerifyReport(
+        problems=tuple(found),
+        quick=quick,
+        parts=len(parts),
+        rows=sum(part.rows for _, part in parts),
+        errors=sum(part.errors for _, part in parts),
+        tokens=sum(part.tokens for _, part in parts),
+        bytes=sum(part.bytes for _, part in parts),
+    )
+
+
+def _manifest(fs: pafs.FileSystem, root: str, plan: StorePlan, found: list[str]) -> dict[str, Any] | None:
+    """The manifest if it can be used; its own problems are added to `found`."""
+    try:
+        manifest = json.loads(read_bytes(fs, f"{root}/{MANIFEST_JSON}"))
+        units = [int(record["unit"]) for record in manifest["parts"]]
+        totals = {
+            key: sum(record[key] for record in manifest["parts"]) for key in ("rows", "errors", "tokens", "bytes")
+        }
+        wrong = [key for key, total in totals.items() if manifest[key] != total]
+        found += [f"{MANIFEST_JSON}: '{key}' is not the sum over its parts" for key in wrong]
+        if not all(isinstance(record["sha256"], str) for record in manifest["parts"]):
+            raise ValueError("a part's sha256 is no text")
+        kind, fingerprint, store_sha256 = manifest["format"], manifest["fingerprint"], manifest["store_sha256"]
+    except FileNotFoundError:
+        found.append(f"{MANIFEST_JSON}: is missing, so the store is not finished; rerun extract")
+        return None
+    except (ValueError, KeyError, TypeError) as exc:
+        found.append(f"{MANIFEST_JSON}: is damaged ({type(exc).__name__}: {exc})")
+        return None
+    if kind != f"{FORMAT}.manifest" or fingerprint != plan.fingerprint:
+        found.append(f"{MANIFEST_JSON}: belongs to another job than {STORE_JSON}")
+    if store_sha256 != sha256_file(fs, f"{root}/{STORE_JSON}"):
+        found.append(f"{STORE_JSON}: is not the file that {MANIFEST_JSON} recorded; it was edited")
+    if units != list(range(len(plan.units))):
+        found.append(f"{MANIFEST_JSON}: does not list each of the {len(plan.units)} units once")
+    return dict(manifest)
+
+
+def _check_part(
+    fs: pafs.FileSystem, root: str, plan: StorePlan, unit: int, listed: Mapping[str, Any] | None, quick: bool
+) -> _Part:
+    """Every problem of one part; each starts with what follows the file's name (": ..." or ", row group ...")."""
+    path, found = part_path(root, unit), list[str]()
+    size = fs.get_file_info(path).size or 0
+    if listed is not None and listed["bytes"] != size:
+        found.append(f": has {size} bytes and {MANIFEST_JSON} says {listed['bytes']}")
+    elif listed is not None and not quick and sha256_file(fs, path) != listed["sha256"]:
+        found.append(f": its sha256 is not the one in {MANIFEST_JSON}")
+    try:
+        with open_part(fs, path) as file:
+            if problem := part_problem(file, plan, unit):
+                return _Part([*found, f": {problem}"], bytes=size)
+            footer = read_footer(file)
+            if listed is not None:
+                differ = [key for key in ("rows", "errors", "tokens") if listed[key] != int(footer[key])]
+                found += [f": its footer and {MANIFEST_JSON} differ in '{key}'" for key in differ]
+            if quick:
+                counts = (int(footer["rows"]), int(footer["errors"]), int(footer["tokens"]))
+                return _Part(found, *counts, bytes=size)
+            part = _check_rows(file, plan, found, size)
+            for key, counted in (("errors", part.errors), ("tokens", part.tokens)):
+                if not part.problems and int(footer[key]) != counted:
+                    found.append(f": its footer says {footer[key]} {key} and its rows hold {counted}")
+            return part
+    except READ_ERRORS as exc:
+        return _Part([*found, f": cannot be read as a part ({exc})"], bytes=size)
+
+
+def _check_rows(file: pq.ParquetFile, plan: StorePlan, found: list[str], size: int) -> _Part:
+    import polars as pl
+
+    rows = errors = tokens = 0
+    hashes = []
+    for group in range(file.num_row_groups):
+        try:
+            batch = read_group(file, group)
+            part_rows = from_batch(plan.schema, batch)
+        except READ_ERRORS as exc:
+            found.append(f", row group {group}: cannot be read ({exc})")
+            continue
+        found += [f", row group {group}, {problem}" for problem in problems(plan.schema, part_rows)]
+        found += [f", row group {group}, {problem}" for problem in rounding_problems(plan.schema, part_rows)]
+        found += [f", row group {group}, {problem}" for problem in _null_problems(plan, batch)]
+        rows += len(part_rows)
+        errors, tokens = errors + part_rows.n_errors, tokens + part_rows.total_tokens
+        hashes.append(pl.Series("id", part_rows.doc_id, dtype=pl.String).hash().to_numpy())
+    return _Part(found, rows, errors, tokens, size, np.concatenate(hashes) if hashes else None)
+
+
+def _null_problems(plan: StorePlan, batch: pa.RecordBatch) -> Iterator[str]:
+    no_tokens = batch.column("n_tokens").to_numpy() == 0
+    for dense in plan.schema.dense:
+        is_null = batch.column(dense.name).is_null().to_numpy(zero_copy_only=False)
+        if (wrong := np.flatnonzero(is_null != no_tokens)).size:
+            yield f"row {wrong[0]}: '{dense.name}' must be null exactly where n_tokens is 0"
+
+
+def _duplicates(fs: pafs.FileSystem, root: str, parts: list[tuple[int, _Part]]) -> Iterator[str]:
+    """Ids that occur more than once: found by hash, confirmed by text."""
+    import polars as pl
+
+    hashed = [(unit, part.hashes) for unit, part in parts if part.hashes is not None]
+    if not hashed:
+        return
+    ordered = np.sort(np.concatenate([hashes for _, hashes in hashed]))
+    suspects = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    places: dict[str, list[str]] = {}
+    for unit, hashes in hashed:
+        if not np.isin(hashes, suspects).any():
+            continue
+        with open_part(fs, part_path(root, unit)) as file:
+            ids = pl.Series("id", file.read(columns=["doc_id"]).column("doc_id").to_pylist(), dtype=pl.String)
+        for row in np.flatnonzero(np.isin(ids.hash().to_numpy(), suspects)):
+            places.setdefault(ids[int(row)], []).append(f"{part_name(unit)} row {row}")
+    doubles = [(doc_id, where) for doc_id, where in places.items() if len(where) > 1]
+    for doc_id, where in doubles[:_SHOWN_DUPLICATES]:
+        yield f"doc_id {doc_id!r}: occurs {len(where)} times, in {' and '.join(where[:2])}"
+    if len(doubles) > _SHOWN_DUPLICATES:
+        yield f"doc_id: {len(doubles) - _SHOWN_DUPLICATES} more ids occur more than once"

@@ -1,0 +1,133 @@
+"""`status`, `verify` and `show`: a page for people, one JSON document for machines, and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from featurestore import cli
+from featurestore.errors import StoreError
+from featurestore.reader import FeatureStore
+from featurestore.writer import create_store, write_part
+from tests.featurestore.stores import SCHEMA, plan_of, random_rows, write_store
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    write_store(tmp_path / "store")
+    return str(tmp_path / "store")
+
+
+def run(name: str, *argv: str) -> int:
+    """Parse and run one command as the front door does."""
+    parser = argparse.ArgumentParser()
+    getattr(cli, f"{name}_parser")(parser)
+    parser.add_argument("--json", action="store_true")
+    code: int = getattr(cli, name)(parser.parse_args(argv))
+    return code
+
+
+def run_json(capsys: pytest.CaptureFixture[str], name: str, *argv: str, code: int = 0) -> Any:
+    assert run(name, *argv, "--json") == code
+    return json.loads(capsys.readouterr().out)
+
+
+def test_status_of_a_complete_store(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("status", store) == 0
+    out = capsys.readouterr().out
+    assert "complete" in out and "3 of 3" in out and "21 of 21, 2 with an error" in out
+
+
+def test_status_of_a_store_being_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = plan_of([3, 4])
+    create_store(str(tmp_path), plan)
+    write_part(str(tmp_path), plan, 1, random_rows(SCHEMA, 4))
+    now = run_json(capsys, "status", str(tmp_path))
+    assert (now["units_done"], now["units"], now["rows_done"], now["rows"]) == (1, 2, 4, 7)
+    assert now["complete"] is False and now["fingerprint"] == plan.fingerprint
+
+
+def test_verify_of_a_sound_store(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("verify", store) == 0
+    assert "every promise of the format holds (3 parts, 21 documents" in capsys.readouterr().out
+    assert run_json(capsys, "verify", store, "--quick")["ok"] is True
+
+
+def test_verify_of_a_damaged_store_fails_and_says_where(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (Path(store) / "parts/part-000001.parquet").unlink()
+    assert run("verify", store) == 1
+    assert "  parts/part-000001.parquet: is missing; rerun extract\n" in capsys.readouterr().out
+    report = run_json(capsys, "verify", store, code=1)
+    assert report["ok"] is False and len(report["problems"]) == 1
+
+
+def test_verify_shows_a_page_and_counts_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    create_store(str(tmp_path), plan_of([1] * 40))
+    assert run("verify", str(tmp_path)) == 1
+    out = capsys.readouterr().out
+    assert "41 problems" in out and "and 21 more; --json lists them" in out
+
+
+@pytest.mark.parametrize("name", ["status", "verify", "show"])
+def test_a_directory_that_is_no_store_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(StoreError, match="is not a feature store"):
+        run(name, str(tmp_path))
+
+
+def test_show_lists_columns_and_first_documents(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("show", store, "--top", "2") == 0
+    out = capsys.readouterr().out
+    assert "21 documents" in out and "SAE l12_64: 64 features; pooled by max, sum, count, last, top2" in out
+    assert "u0-1" in out and "u0-2" not in out
+    shown = run_json(capsys, "show", store, "--top", "2")
+    assert [document["doc_id"] for document in shown["documents"]] == ["u0-0", "u0-1"]
+    assert shown["schema"] == SCHEMA.to_json()
+
+
+def test_show_a_document(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("show", store, "--doc", "u1-0", "--top", "3") == 0
+    assert capsys.readouterr().out.startswith("u1-0  ")
+    shown = run_json(capsys, "show", store, "--doc", "u1-0", "--sae", "l12_64")
+    assert shown["metadata"]["doc_id"] == "u1-0" and list(shown["top"]) == ["l12_64"]
+
+
+def test_show_a_feature(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    feature = str(FeatureStore.open(store).matrix("l12_64").X.indices[0])
+    assert run("show", store, "--feature", feature, "--sae", "l12_64") == 0
+    assert f"l12_64 feature {feature}: active in" in capsys.readouterr().out
+    shown = run_json(capsys, "show", store, "--feature", feature, "--sae", "l12_64", "--pool", "sum", "--top", "1")
+    assert shown["pool"] == "sum" and len(shown["top"]) == 1
+
+
+def test_show_a_feature_of_one_of_several_saes_asks_which(store: str) -> None:
+    with pytest.raises(StoreError, match="say which SAE"):
+        run("show", store, "--feature", "3")
+
+
+@pytest.mark.parametrize("argv", [["--top", "0"], ["--doc", "a", "--feature", "1"], ["--feature", "x"]])
+def test_impossible_arguments_are_a_usage_error(store: str, argv: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run("show", store, *argv)
+    assert caught.value.code == 2
+
+
+def test_commands_can_be_parsed_without_loading_arrow_or_polars() -> None:
+    code = (
+        "import sys, featurestore, featurestore.errors, featurestore.cli;"
+        "heavy = {'pyarrow', 'polars', 'numpy', 'scipy', 'pydantic', 'torch', 'ray'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_every_public_name_can_be_imported() -> None:
+    code = "import featurestore; [getattr(featurestore, name) for name in featurestore.__all__]"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
