@@ -20,9 +20,9 @@ from featurestore.plan import FORMAT_VERSION, PARTS, StorePlan
 from featurestore.rows import PartRows, to_table
 from featurestore.schema import StoreSchema, is_count_pool
 
-# Raw bytes of indices, values and dense vectors in a row group. A reader holds one row group at a time, so this bounds
-# its memory; below some tens of MB the pages of a column get too short to read and compress well.
-ROW_GROUP_BYTES = 128 << 20
+# Raw bytes of indices, values and dense vectors in a row group. A reader holds one row group at a time, and decoding
+# takes a few times as much, so this bounds its memory; far below, column chunks get too short for object stores.
+ROW_GROUP_BYTES = 64 << 20
 _ZSTD_LEVEL = 1  # level 9 is no smaller on rounded activations and several times slower
 _PART_NAME = re.compile(r"part-([0-9]{6,})\.parquet")
 _FOOTER = "sparsemill."

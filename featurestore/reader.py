@@ -158,7 +158,7 @@ class FeatureStore:
             binarize: If given, a threshold t >= 0: the value is 1.0 where the pooled value is > t, else 0.
 
         Returns:
-            A `Matrix` of all rows in input order. Peak memory is about the result and one row group.
+            A `Matrix` of all rows in input order. Peak memory is about the result and one row group being decoded.
 
         Raises:
             StoreError: No such SAE or pooling (the message lists those there are), or a part is damaged.
