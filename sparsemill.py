@@ -1,0 +1,159 @@
+"""The front door: one command line over the three packages, and the demo that walks through all of them.
+
+A sub-command's package is imported only when that sub-command is asked for, so `sparsemill --help` answers at once.
+This is also the one place where exceptions become exit codes: 0 done, 1 the job failed, 2 the input or usage was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import io
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+__version__ = "0.1.0"
+
+# name: (module, one line of help); each module has `<name>_parser(parser)` and `<name>(args) -> exit code`
+COMMANDS = {
+    "demo": ("sparsemill", "the whole way on real Gemma weights and real text, no account, no GPU"),
+    "prepare": ("ray_jobs.cli", "build the model bundle that a job needs"),
+    "plan": ("ray_jobs.cli", "price a job before anything is spent"),
+    "extract": ("ray_jobs.cli", "run a job, or finish what is missing of it"),
+    "status": ("featurestore.cli", "how far a store has come"),
+    "verify": ("featurestore.cli", "recheck every promise of a store's format"),
+    "show": ("featurestore.cli", "look at documents and features of a store"),
+    "study": ("training.cli", "train and compare classifiers from a store"),
+}
+
+STAGE_ONE = ("ray", "torch", "transformers", "tokenizers", "safetensors", "sae_lens", "gguf", "accelerate")
+
+EPILOG = """\
+start here:
+  sparsemill demo                 corpus -> features -> classifiers, in a few minutes
+  sparsemill plan JOB.yaml        documents, tokens, units, bytes
+  sparsemill extract JOB.yaml     run it; the same command again resumes it
+  sparsemill study STUDY.yaml     classifiers over the stored features
+
+`sparsemill COMMAND --help` explains a command. Every command takes --json.
+exit codes: 0 done, 1 the work failed, 2 wrong input or usage.
+"""
+
+DEMO_CLOSING = """
+What you have now:
+  {files.store}    the feature store: plain Parquet, one row per document
+  {files.results}    every score, prediction and split of the study
+  {files.job}, {files.study}    what was run; edit a copy
+
+The corpus is small (181 prompt-injection attacks and benign traps), so the intervals are wide. For one of your own,
+point `corpus.path` in the job at Parquet, JSONL or CSV files, give it another store, and run `sparsemill plan`, then
+`extract`.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the process's exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    front = _front_parser()
+    if not argv or argv[0] not in COMMANDS:
+        front.parse_args(argv or ["--help"])  # prints help, the version or a usage error, and exits
+        return 2
+    name, rest = argv[0], argv[1:]
+    module_name, line = COMMANDS[name]
+    module = importlib.import_module(module_name)
+    parser = argparse.ArgumentParser(
+        prog=f"sparsemill {name}", description=line, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    getattr(module, f"{name}_parser")(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    args = parser.parse_args(rest)
+    from featurestore.errors import SparsemillError
+
+    try:
+        return int(getattr(module, name)(args))
+    except SparsemillError as error:
+        return _fail(str(error), error.exit_code, args.json)
+    except ModuleNotFoundError as error:
+        extra = (
+            "extract"
+            if error.name in ("ray", "torch", "transformers", "sae_lens", "safetensors", "tokenizers")
+            else "demo"
+        )
+        needed = f"{name} needs the package {error.name!r}; install it with: pip install 'sparsemill[{extra}]'"
+        return _fail(needed, 1, args.json)
+    except KeyboardInterrupt:
+        return _fail("stopped; the same command goes on from here", 130, args.json)
+    except BrokenPipeError:
+        # the reader of our output has gone (`sparsemill ... | head`): nobody is left to tell
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def demo_parser(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `sparsemill demo`."""
+    parser.add_argument(
+        "--out", default="sparsemill-demo", metavar="DIR", help="folder for corpus, job, store and results"
+    )
+    parser.epilog = "example:\n  sparsemill demo --out demo-out\n\nRun it again: what is done is not done again."
+
+
+def demo(args: argparse.Namespace) -> int:
+    """Lay out the demo's files, then run the commands that a user would run, one after the other."""
+    from pathlib import Path
+
+    from ray_jobs.demo import write_demo
+
+    files = write_demo(Path(args.out))
+    steps = [
+        ["prepare", str(files.job)],
+        ["plan", str(files.job)],
+        ["extract", str(files.job)],
+        ["verify", str(files.store)],
+        ["study", str(files.study)],
+    ]
+    outputs: dict[str, object] = {}
+    for step in steps:
+        if args.json:
+            captured = io.StringIO()
+            with contextlib.redirect_stdout(captured):
+                code = main([*step, "--json"])
+            outputs[step[0]] = json.loads(captured.getvalue())
+        else:
+            print(f"\n$ sparsemill {' '.join(step)}", flush=True)
+            code = main(step)
+        if code:
+            return code
+    if args.json:
+        print(json.dumps({"store": str(files.store), "results": str(files.results), **outputs}))
+    else:
+        print(DEMO_CLOSING.format(files=files))
+    return 0
+
+
+def _front_parser() -> argparse.ArgumentParser:
+    commands = "\n".join(f"  {name:<9} {line}" for name, (_, line) in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="sparsemill",
+        description=f"Sparse-autoencoder features of text corpora, and classifiers over them.\n\ncommands:\n{commands}",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="sparsemill COMMAND ...",
+    )
+    parser.add_argument("--version", action="version", version=f"sparsemill {__version__}")
+    parser.add_argument("command", choices=list(COMMANDS), metavar="COMMAND", help=argparse.SUPPRESS)
+    return parser
+
+
+def _fail(sentence: str, code: int, as_json: bool) -> int:
+    print(f"sparsemill: {sentence}", file=sys.stderr)
+    if as_json:
+        print(json.dumps({"error": sentence, "exit_code": code}))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

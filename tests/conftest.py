@@ -1,0 +1,41 @@
+"""What tests of several packages share: the real model and SAE of the demo, prepared once a session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def demo_sae_dir() -> Path:
+    """The shipped SAE."""
+    from ray_jobs.demo import SAE_DIR
+
+    return SAE_DIR
+
+
+@pytest.fixture(scope="session")
+def real_model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Gemma 3 270M as the GGUF file that its package carries."""
+    from ray_jobs.demo import model_file
+
+    return model_file(tmp_path_factory.mktemp("gguf"))
+
+
+@pytest.fixture(scope="session")
+def real_model_dir(real_model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same weights as a Hugging Face directory in float32: dequantised once (40 s), then quick to load."""
+    import torch
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    folder = tmp_path_factory.mktemp("gemma-3-270m-hub") / "gemma-3-270m"
+    where = {"pretrained_model_name_or_path": real_model_file.parent, "gguf_file": real_model_file.name}
+    model = transformers.AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    # transformers refuses to save what it holds to be quantised; these weights no longer are
+    del model.config.quantization_config
+    model.is_quantized, model.hf_quantizer = False, None
+    model.save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
+    return folder

@@ -1,0 +1,66 @@
+"""What a STUDY.yaml may say, and the sentence for what it may not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from featurestore.errors import StudyError
+from training.spec import load_study, study_from_mapping
+
+MINIMAL: dict[str, Any] = {"store": "s", "label": "label", "baselines": ["majority"]}
+
+
+def test_the_example_of_the_design_is_read_and_its_paths_start_at_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(
+        "store: s3://bucket/reviews\n"
+        "label: {path: labels.parquet, id: doc_id, column: label}\n"
+        "features: [{sae: l12_16k, pool: [sum, max, mean], binarize: [null, 0.0, 1.0]}]\n"
+        "baselines: [tfidf, hidden_mean, hidden_last]\n"
+        "probes: [logistic_l2]\n"
+        "split: {test: 0.2, folds: 5, seeds: 5, group: null}\n"
+        "out: study/\n"
+    )
+    spec = load_study(path)
+    assert spec.store == "s3://bucket/reviews"
+    assert spec.out == str(tmp_path / "study")
+    assert not isinstance(spec.label, str)
+    assert spec.label.path == str(tmp_path / "labels.parquet")
+    assert spec.features[0].binarize == (None, 0.0, 1.0)
+
+
+def test_a_single_pooling_or_threshold_needs_no_list() -> None:
+    spec = study_from_mapping({**MINIMAL, "features": [{"sae": "a", "pool": "sum", "binarize": 1}]}, ".")
+    assert spec.features[0].pool == ("sum",)
+    assert spec.features[0].binarize == (1.0,)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"featurs": []}, "did you mean 'features'"),
+        ({"probes": ["tree"]}, "probe 'tree' is not available; use logistic_l2"),
+        ({"probes": []}, "name at least one probe"),
+        ({"baselines": ["bow"]}, "unknown baseline 'bow'; use tfidf, hidden_mean, hidden_last, majority"),
+        ({"baselines": ["tfidf", "tfidf"]}, "baseline 'tfidf' is given twice"),
+        ({"baselines": []}, "nothing to study"),
+        ({"features": [{"sae": "a", "pool": ["avg"]}]}, "unknown pooling 'avg'; use max, sum, mean"),
+        ({"features": [{"sae": "a", "binarize": [-1.0]}]}, "greater than or equal to 0"),
+        ({"features": [{"sae": "a", "binarize": [0.0, 0.0]}]}, "threshold '0.0' is given twice"),
+        ({"features": [{"sae": "a"}, {"sae": "a"}]}, "SAE 'a' with pooling 'max' is asked for twice"),
+        ({"split": {"test": 0.9}}, "'split.test'"),
+        ({"split": {"folds": 1}}, "'split.folds'"),
+        ({"split": {"seed": 1}}, "did you mean 'seeds'"),
+        ({"bootstrap": 3}, "'bootstrap'"),
+    ],
+)
+def test_a_wrong_spec_is_answered_in_one_sentence(change: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(StudyError) as caught:
+        study_from_mapping({**MINIMAL, **change}, ".", where="study.yaml")
+    message = str(caught.value)
+    assert sentence in message
+    assert message.startswith("study.yaml: ")
+    assert "\n" not in message

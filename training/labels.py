@@ -1,0 +1,241 @@
+"""Which documents take part in a study, with their classes, groups and texts.
+
+Documents are put into an order of their own, by the hash of their id, so that nothing after this module can depend on
+the order of the store. Whatever cannot take part (a failed document, no label, no group, no counted token) is left out
+for every method alike, counted, and said. Features are read elsewhere, by the positions kept here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featurestore.errors import StudyError
+from featurestore.files import shown
+from training.spec import StudySpec, TableColumn
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from featurestore.reader import FeatureStore
+
+# Why documents are left out, in the order in which the reasons are tried.
+REASONS = {
+    "error": "extraction failed for them",
+    "no_label": "they have no label",
+    "no_group": "they have no group",
+    "no_tokens": "they have no counted token (empty text)",
+    "no_text": "they have no text for TF-IDF",
+}
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """The documents of a study, in the order of the hash of their ids (N documents).
+
+    Attributes:
+        position: int64 [N], row of each document in the store.
+        doc_id: str object [N].
+        y: int64 [N], index into `classes`.
+        classes: Class names, numeric ones in numeric order, others in alphabetical order.
+        group: int64 [N], or None when the study has no group column.
+        text: One text for each document, or None when there is none to read.
+        rows: Documents in the store.
+        left_out: Reason (a key of REASONS) -> number of documents left out for it.
+        truncated: How many of the N documents were cut at `max_tokens`.
+    """
+
+    position: np.ndarray
+    doc_id: np.ndarray
+    y: np.ndarray
+    classes: tuple[str, ...]
+    group: np.ndarray | None
+    text: tuple[str, ...] | None
+    rows: int
+    left_out: Mapping[str, int]
+    truncated: int
+
+
+def load_documents(store: FeatureStore, spec: StudySpec) -> StudyData:
+    """Join labels, groups and texts to the documents of a store and leave out what cannot take part.
+
+    Raises:
+        StudyError: A column or table is missing or unreadable, an id stands twice, no document or only one class is
+            left, or TF-IDF is asked for and there is no text.
+    """
+    import polars as pl
+
+    needs_text = "tfidf" in spec.baselines
+    text_source = spec.text if spec.text is not None else _kept_text(store)
+    if needs_text and text_source is None:
+        raise StudyError(
+            f"baselines: tfidf needs the text, which {shown(store.uri)} does not keep; add the text column to 'keep' "
+            "in the job, or give the study 'text: {path: ..., id: ..., column: ...}'"
+        )
+    wanted = [spec.label, spec.split.group, text_source]
+    names = [name for name in wanted if isinstance(name, str)]
+    _require_columns(store, names)
+    base = ["doc_id", "n_tokens", "truncated", "error"]
+    frame = store.documents().select([*base, *dict.fromkeys(n for n in names if n not in base)]).collect()
+    ids = frame["doc_id"].to_list()
+    if frame["doc_id"].n_unique() < len(ids):
+        twice = frame["doc_id"].filter(frame["doc_id"].is_duplicated()).sort()[0]
+        raise StudyError(f"{shown(store.uri)}: document '{twice}' stands in it more than once; run verify on the store")
+
+    labels = _values(spec.label, frame, "label")
+    groups = _values(spec.split.group, frame, "split.group") if spec.split.group is not None else None
+    texts = _values(text_source, frame, "text") if text_source is not None else None
+    missing = {
+        "error": frame["error"].is_not_null().to_numpy(),
+        "no_label": _is_missing(labels),
+        "no_group": _is_missing(groups) if groups is not None else np.zeros(len(ids), bool),
+        "no_tokens": (frame["n_tokens"] == 0).to_numpy(),
+        "no_text": texts.is_null().to_numpy() if needs_text and texts is not None else np.zeros(len(ids), bool),
+    }
+    use, left_out = np.ones(len(ids), bool), {}
+    for reason in REASONS:
+        left_out[reason] = int((use & missing[reason]).sum())
+        use &= ~missing[reason]
+    if not use.any():
+        raise StudyError(f"{shown(store.uri)}: no document can take part: {describe_left_out(left_out, len(ids))}")
+
+    position = np.array(sorted(np.flatnonzero(use), key=lambda i: (_hash(ids[i]), ids[i])), dtype=np.int64)
+    classes, y = _codes(labels.gather(position), spec)
+    if len(classes) < 2:
+        raise StudyError(
+            f"label: all {len(y)} labelled documents are '{classes[0]}'; a study needs at least two classes"
+        )
+    return StudyData(
+        position=position,
+        doc_id=np.array([ids[i] for i in position], dtype=object),
+        y=y,
+        classes=classes,
+        group=None if groups is None else _group_codes(groups.gather(position)),
+        text=None if texts is None else tuple(texts.gather(position).cast(pl.String).fill_null("").to_list()),
+        rows=len(ids),
+        left_out=left_out,
+        truncated=int(frame["truncated"].gather(position).sum() or 0),
+    )
+
+
+def describe_left_out(left_out: Mapping[str, int], rows: int) -> str:
+    """Say in words how many of `rows` documents were left out and why; empty when none were."""
+    parts = [f"{count:,} because {REASONS[reason]}" for reason, count in left_out.items() if count]
+    return f"left out of {rows:,} documents: {'; '.join(parts)}" if parts else ""
+
+
+def _kept_text(store: FeatureStore) -> str | None:
+    """The corpus' own text column, if the store keeps it."""
+    corpus = store.plan.spec.get("corpus")
+    name = corpus.get("text") if isinstance(corpus, Mapping) else None
+    return name if any(name == kept for kept, _ in store.schema.keep) else None
+
+
+def _require_columns(store: FeatureStore, names: Sequence[str]) -> None:
+    kept = [name for name, _ in store.schema.keep]
+    for name in names:
+        if name not in kept:
+            near = get_close_matches(name, kept, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            raise StudyError(
+                f"{shown(store.uri)} keeps no column '{name}'; {hint}it keeps: {', '.join(kept) or 'none'}; "
+                "add it to 'keep' in the job or give it as {path: ..., id: ..., column: ...}"
+            )
+
+
+def _values(source: str | TableColumn, frame: pl.DataFrame, key: str) -> pl.Series:
+    """The values of a column for each row of `frame`, null where there is none."""
+    import polars as pl
+
+    if isinstance(source, str):
+        return frame[source]
+    table = _read_table(source, key)
+    ids, doc_ids = table[source.id].cast(pl.String), frame["doc_id"]
+    table = table.select(ids.alias("doc_id"), pl.col(source.column).alias("value")).filter(ids.is_not_null())
+    if table["doc_id"].n_unique() < len(table):
+        twice = table["doc_id"].filter(table["doc_id"].is_duplicated()).sort()[0]
+        raise StudyError(
+            f"{key}: {source.path}: id '{twice}' stands there more than once; keep one row for each document"
+        )
+    joined = pl.DataFrame({"doc_id": doc_ids}).join(table, on="doc_id", how="left", maintain_order="left")["value"]
+    if not table["doc_id"].is_in(doc_ids.implode()).any():
+        raise StudyError(
+            f"{key}: {source.path}: no value of '{source.id}' is a doc_id of the store; name the right column"
+        )
+    return joined
+
+
+def _read_table(source: TableColumn, key: str) -> pl.DataFrame:
+    import polars as pl
+
+    readers: dict[str, Any] = {
+        ".parquet": pl.read_parquet,
+        ".csv": pl.read_csv,
+        ".jsonl": pl.read_ndjson,
+        ".ndjson": pl.read_ndjson,
+    }
+    reader = next((r for ending, r in readers.items() if source.path.lower().endswith(ending)), None)
+    if reader is None:
+        raise StudyError(f"{key}: {source.path}: not a known kind of table; give a file ending in {', '.join(readers)}")
+    try:
+        table: pl.DataFrame = reader(source.path)
+    except FileNotFoundError:
+        raise StudyError(f"{key}: {source.path}: there is no such file; check the path") from None
+    except (OSError, pl.exceptions.PolarsError) as exc:
+        reason = str(exc).strip().splitlines()[0]
+        raise StudyError(f"{key}: {source.path}: cannot be read as a table ({reason}); check the file") from None
+    for name in (source.id, source.column):
+        if name not in table.columns:
+            raise StudyError(f"{key}: {source.path} has no column '{name}'; it has: {', '.join(table.columns)}")
+    return table
+
+
+def _is_missing(values: pl.Series) -> np.ndarray:
+    """Null, NaN or empty text: no class and no group."""
+    import polars as pl
+
+    missing = values.is_null()
+    if values.dtype.is_float():
+        missing |= values.is_nan().fill_null(True)
+    elif values.dtype == pl.String:
+        missing |= (values == "").fill_null(True)
+    return missing.to_numpy()
+
+
+def _codes(values: pl.Series, spec: StudySpec) -> tuple[tuple[str, ...], np.ndarray]:
+    """Class names and the class index of each value."""
+    import polars as pl
+
+    name = spec.label if isinstance(spec.label, str) else spec.label.column
+    if values.dtype.is_float():
+        whole = values.cast(pl.Int64, strict=False)
+        if not (whole.cast(pl.Float64) == values.cast(pl.Float64)).fill_null(False).all():
+            example = next(v for v in values.to_list() if v != int(v))
+            raise StudyError(
+                f"label: column '{name}' holds measurements such as {example}, not classes; bin them first"
+            )
+        values = whole
+    elif not (values.dtype.is_integer() or values.dtype in (pl.String, pl.Boolean)):
+        raise StudyError(
+            f"label: column '{name}' holds {values.dtype}, not classes; give text, whole numbers or booleans"
+        )
+    distinct = values.unique().sort().to_list()
+    index = {value: code for code, value in enumerate(distinct)}
+    y = np.array([index[value] for value in values.to_list()], dtype=np.int64)
+    return tuple(str(value).lower() if isinstance(value, bool) else str(value) for value in distinct), y
+
+
+def _group_codes(values: pl.Series) -> np.ndarray:
+    """Groups numbered by the hash of their name, so that neither row order nor alphabet decides anything."""
+    distinct = sorted({str(value) for value in values.to_list()}, key=lambda name: (_hash(name), name))
+    index = {name: code for code, name in enumerate(distinct)}
+    return np.array([index[str(value)] for value in values.to_list()], dtype=np.int64)
+
+
+def _hash(name: str) -> bytes:
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()

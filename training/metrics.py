@@ -1,0 +1,171 @@
+"""Macro F1, accuracy, AUROC, and bootstrap intervals of all three, from weighted counts.
+
+Every metric is written for a batch of row weights, [B, n]: ones give the plain value, bootstrap counts give its
+replicates, all of them in a few matrix products. A class that neither occurs nor is predicted does not enter macro F1
+(scikit-learn's default); AUROC is undefined (NaN) when a class does not occur or is alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+LEVEL = 0.95  # coverage of every interval
+BOOTSTRAP_SEED = 20_250_217  # fixed: an interval must not change on a rerun
+CHUNK_WEIGHTS = 4_000_000  # bootstrap weights held at once: 32 MB of float64
+
+METRICS = ("macro_f1", "accuracy", "auroc")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One method's answers for one seed's test rows (n rows).
+
+    Attributes:
+        rows: int64 [n], positions among the study's documents.
+        y_true: int64 [n].
+        y_pred: int64 [n].
+        log_proba: float64 [n, classes].
+    """
+
+    rows: np.ndarray
+    y_true: np.ndarray
+    y_pred: np.ndarray
+    log_proba: np.ndarray
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and its percentile interval; NaN where undefined."""
+
+    value: float
+    low: float
+    high: float
+
+
+def macro_f1(y_true: np.ndarray, y_pred: np.ndarray, n_classes: int) -> float:
+    """Unweighted mean of the classes' F1, over classes that occur or are predicted."""
+    both = np.bincount(y_true, minlength=n_classes) + np.bincount(y_pred, minlength=n_classes)
+    hits = np.bincount(y_true[y_true == y_pred], minlength=n_classes)
+    return float(np.mean(2 * hits[both > 0] / both[both > 0]))
+
+
+def accuracy(y_true: np.ndarray, y_pred: np.ndarray) -> float:
+    """Share of rows predicted right."""
+    return float(np.mean(y_true == y_pred))
+
+
+def auroc(y_true: np.ndarray, log_proba: np.ndarray) -> tuple[float, str | None]:
+    """Area under the ROC curve, one-vs-rest averaged over classes when there are more than two.
+
+    Returns:
+        (value, None), or (NaN, why it is undefined).
+    """
+    n_classes = log_proba.shape[1]
+    absent = np.flatnonzero(np.bincount(y_true, minlength=n_classes) == 0)
+    if len(absent):
+        return float("nan"), f"{len(absent)} of {n_classes} classes have no test document"
+    return float(_auroc(y_true, log_proba, np.ones((1, len(y_true))))[0]), None
+
+
+def bootstrap(
+    predictions: Sequence[Sequence[Prediction]], n_classes: int, n_documents: int, group: np.ndarray | None, n: int
+) -> np.ndarray:
+    """Replicates of every metric of every method, each averaged over seeds.
+
+    A replicate draws documents (whole groups, if given) with replacement and applies that one draw to the test set of
+    every seed and of every method. So a document held out by three seeds counts as one source of chance, not as three,
+    and methods can be compared in pairs.
+
+    Args:
+        predictions: [methods][seeds].
+        n_classes: Number of classes.
+        n_documents: N; `Prediction.rows` lie below it.
+        group: int64 [N], or None.
+        n: Number of replicates B.
+
+    Returns:
+        float64 [methods, metrics, B], metrics in the order of METRICS; NaN where a replicate is undefined.
+    """
+    out = np.full((len(predictions), len(METRICS), n), np.nan)
+    done = 0
+    for weights in _draws(n_documents, group, n):
+        here = slice(done, done + len(weights))
+        done += len(weights)
+        for m, seeds in enumerate(predictions):
+            values = np.stack([_replicates(p, n_classes, weights[:, p.rows]) for p in seeds])  # [seeds, metrics, b]
+            defined = ~np.isnan(values)
+            total = np.where(defined, values, 0.0).sum(axis=0)
+            count = defined.sum(axis=0)
+            out[m][:, here] = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return out
+
+
+def interval(value: float, replicates: np.ndarray) -> Interval:
+    """Percentile interval at LEVEL from replicates [B], leaving undefined ones out."""
+    defined = replicates[~np.isnan(replicates)]
+    if np.isnan(value) or not len(defined):
+        return Interval(value, float("nan"), float("nan"))
+    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(value, float(low), float(high))
+
+
+def _draws(n_documents: int, group: np.ndarray | None, n: int) -> Iterator[np.ndarray]:
+    """Bootstrap counts of every document, float64 [b, N], n rows in all."""
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    units = n_documents if group is None else int(group.max()) + 1
+    size = max(1, CHUNK_WEIGHTS // n_documents)
+    for start in range(0, n, size):
+        b = min(size, n - start)
+        counts = np.stack([np.bincount(rng.integers(0, units, units), minlength=units) for _ in range(b)])
+        yield (counts if group is None else counts[:, group]).astype(np.float64)
+
+
+def _replicates(prediction: Prediction, n_classes: int, weights: np.ndarray) -> np.ndarray:
+    """All metrics [metrics, b] for row weights [b, n]."""
+    f1, right = _f1_and_accuracy(prediction.y_true, prediction.y_pred, n_classes, weights)
+    return np.stack([f1, right, _auroc(prediction.y_true, prediction.log_proba, weights)])
+
+
+def _f1_and_accuracy(
+    y_true: np.ndarray, y_pred: np.ndarray, n_classes: int, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Macro F1 [b] and accuracy [b] for row weights [b, n]."""
+    from scipy.sparse import csr_array
+
+    n = len(y_true)
+    right = y_true == y_pred
+    # Column c counts rows of class c, column C + c predictions of c, column 2C + c hits of c.
+    columns = np.concatenate([y_true, n_classes + y_pred, 2 * n_classes + y_true[right]])
+    rows = np.concatenate([np.arange(n), np.arange(n), np.flatnonzero(right)])
+    counter = csr_array((np.ones(len(rows)), (columns, rows)), shape=(3 * n_classes, n))
+    counts = (counter @ weights.T).reshape(3, n_classes, -1)
+    both, hits = counts[0] + counts[1], counts[2]
+    f1 = np.divide(2 * hits, both, out=np.zeros_like(both), where=both > 0)
+    present = (both > 0).sum(axis=0)
+    total = weights.sum(axis=1)
+    nan = np.full(len(weights), np.nan)
+    return (
+        np.divide(f1.sum(axis=0), present, out=nan.copy(), where=present > 0),
+        np.divide(hits.sum(axis=0), total, out=nan.copy(), where=total > 0),
+    )
+
+
+def _auroc(y_true: np.ndarray, log_proba: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """AUROC [b] for row weights [b, n]: share of (in class, out of class) pairs ranked right, ties counting half."""
+    n_classes = log_proba.shape[1]
+    of_class = [1] if n_classes == 2 else range(n_classes)
+    total = np.zeros(len(weights))
+    for c in of_class:
+        order = np.argsort(log_proba[:, c], kind="stable")
+        score, positive = log_proba[order, c], (y_true == c)[order]
+        starts = np.flatnonzero(np.concatenate([[True], score[1:] != score[:-1]]))  # first row of each tie
+        ordered = weights[:, order]
+        hit = np.add.reduceat(ordered * positive, starts, axis=1)
+        miss = np.add.reduceat(ordered * ~positive, starts, axis=1)
+        ranked_right = (hit * (np.cumsum(miss, axis=1) - 0.5 * miss)).sum(axis=1)
+        pairs = hit.sum(axis=1) * miss.sum(axis=1)
+        total += np.divide(ranked_right, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
+    return total / len(of_class)

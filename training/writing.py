@@ -1,0 +1,167 @@
+"""The files of a study: results, predictions, split and explanation, each written whole or not at all.
+
+Nothing in them tells time, process count or the order of the store's rows, so a rerun writes the same bytes. An older
+study in the same directory is replaced, never appended to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from featurestore.errors import StudyError
+from featurestore.files import atomic_write, filesystem
+from training.metrics import BOOTSTRAP_SEED, LEVEL, Interval
+from training.results import MethodRow, MethodSummary, StudyResult
+from training.split import split_table
+
+FORMAT_VERSION = 1
+LIBRARIES = ("numpy", "scipy", "scikit-learn", "pyarrow", "polars", "joblib")  # those that can move a number
+_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+
+
+def prepare_out(out: str) -> None:
+    """Make the directory for the results before hours are spent on them.
+
+    Raises:
+        StudyError: It is a feature store, or cannot be made.
+    """
+    fs, root = filesystem(out)
+    if fs.get_file_info(f"{root}/store.json").type.name == "File":
+        raise StudyError(f"out: {out} is a feature store; choose another directory for the results")
+    try:
+        fs.create_dir(root, recursive=True)
+    except OSError as exc:
+        raise _unwritable(out, exc) from None
+
+
+def write_study(result: StudyResult) -> dict[str, str]:
+    """Write every file of a study into `result.spec.out`.
+
+    Returns:
+        Name of each file (without ending) -> its path. results.json comes last: where it is, the others are whole.
+
+    Raises:
+        StudyError: The directory cannot be written.
+    """
+    out = result.spec.out
+    fs, root = filesystem(out)
+    files: dict[str, Any] = {
+        "split.parquet": _parquet(split_table(result.data, result.splits)),
+        "predictions.parquet": _parquet(_predictions(result)),
+        "results.parquet": _parquet(_rows(result)),
+        "explanation.json": _json(result.explanation),
+        "results.json": _json(summary_json(result)),
+    }
+    try:
+        for name, content in files.items():
+            atomic_write(fs, f"{root}/{name}", content)
+    except OSError as exc:
+        raise _unwritable(out, exc) from None
+    return {name.split(".")[0] if name != "results.json" else "summary": f"{out}/{name}" for name in files}
+
+
+def summary_json(result: StudyResult) -> dict[str, Any]:
+    """The content of results.json: plain data, undefined numbers as null."""
+    data = result.data
+    counts = np.bincount(data.y, minlength=len(data.classes))
+    return {
+        "format_version": FORMAT_VERSION,
+        "spec": result.spec.model_dump(mode="json"),
+        "store": {"fingerprint": result.store_fingerprint, "rows": data.rows},
+        "documents": {
+            "used": len(data.y),
+            "left_out": dict(data.left_out),
+            "truncated": data.truncated,
+            "classes": {name: int(count) for name, count in zip(data.classes, counts, strict=True)},
+            "groups": None if data.group is None else int(data.group.max()) + 1,
+        },
+        "split": {
+            "sha256": result.split_sha256,
+            "test_documents": [len(split.test) for split in result.splits],
+            "test_documents_in_any_seed": len(np.unique(np.concatenate([split.test for split in result.splits]))),
+        },
+        "selection": {"by": "mean macro F1 over inner folds of the training documents", "c_grid": list(result.c_grid)},
+        "intervals": {
+            "level": LEVEL,
+            "method": "percentile bootstrap",
+            "resampled": "documents" if data.group is None else f"groups ({result.spec.split.group})",
+            "resamples": result.spec.bootstrap,
+            "seed": BOOTSTRAP_SEED,
+        },
+        "methods": [_summary(method) for method in result.summary],
+        "selected": {name: _summary(family) for name, family in result.selected.items()},
+        "difference_macro_f1": None if result.difference is None else _interval(result.difference),
+        "versions": {"python": platform.python_version(), **{n: importlib.metadata.version(n) for n in LIBRARIES}},
+    }
+
+
+def _unwritable(out: str, exc: OSError) -> StudyError:
+    return StudyError(f"out: {out} cannot be written ({exc.strerror or exc}); choose another directory")
+
+
+def _summary(method: MethodSummary) -> dict[str, Any]:
+    plain = {
+        **dataclasses.asdict(method),
+        "C": list(method.C),
+        "cells": list(method.cells),
+        "notes": list(method.notes),
+    }
+    for name in ("macro_f1", "accuracy", "auroc"):
+        plain[name] = _interval(getattr(method, name))
+    return plain
+
+
+def _interval(interval: Interval) -> dict[str, float]:
+    return {"value": interval.value, "low": interval.low, "high": interval.high}
+
+
+def _rows(result: StudyResult) -> pa.Table:
+    fields = {field.name: _TYPES[str(field.type).split(" ")[0]] for field in dataclasses.fields(MethodRow)}
+    return pa.table({n: pa.array([getattr(row, n) for row in result.rows], kind) for n, kind in fields.items()})
+
+
+def _predictions(result: StudyResult) -> pa.Table:
+    """One row for each method, seed and test document; `score` holds the log-probability of each class."""
+    classes, tables = np.array(result.data.classes, dtype=object), []
+    for summary, seeds in zip(result.summary, result.predictions, strict=True):
+        for split, answer in zip(result.splits, seeds, strict=True):
+            n, n_classes = answer.log_proba.shape
+            offsets = pa.array(np.arange(n + 1) * n_classes, pa.int32())
+            columns = {
+                "doc_id": pa.array(result.data.doc_id[answer.rows], pa.string()),
+                "seed": pa.array(np.full(n, split.seed), pa.int64()),
+                "method": pa.array([summary.method] * n, pa.string()),
+                "y_true": pa.array(classes[answer.y_true], pa.string()),
+                "y_pred": pa.array(classes[answer.y_pred], pa.string()),
+                "score": pa.ListArray.from_arrays(offsets, pa.array(answer.log_proba.ravel(), pa.float64())),
+            }
+            tables.append(pa.table(columns))
+    return pa.concat_tables(tables).combine_chunks()
+
+
+def _parquet(table: pa.Table) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _json(content: Mapping[str, Any] | None) -> bytes:
+    return (json.dumps(_finite(content), ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode("utf-8")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
