@@ -14,6 +14,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 __version__ = "0.1.0"
 
@@ -58,22 +59,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the process's exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     front = _front_parser()
+    front.as_json = "--json" in argv
     if not argv or argv[0] not in COMMANDS:
         front.parse_args(argv or ["--help"])  # prints help, the version or a usage error, and exits
         return 2
     name, rest = argv[0], argv[1:]
     module_name, line = COMMANDS[name]
     module = importlib.import_module(module_name)
-    parser = argparse.ArgumentParser(
-        prog=f"sparsemill {name}", description=line, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
+    parser = _Parser(prog=f"sparsemill {name}", description=line, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.as_json = "--json" in rest
     getattr(module, f"{name}_parser")(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     args = parser.parse_args(rest)
     from featurestore.errors import SparsemillError
 
     try:
-        return int(getattr(module, name)(args))
+        code = int(getattr(module, name)(args))
+        print(end="", flush=True)  # a full disk or a closed pipe shows here, not after the last handler
+        return code
     except SparsemillError as error:
         return _fail(str(error), error.exit_code, args.json)
     except ModuleNotFoundError as error:
@@ -88,9 +94,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail("stopped; the same command goes on from here", 130, args.json)
     except BrokenPipeError:
         # the reader of our output has gone (`sparsemill ... | head`): nobody is left to tell
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 0
+    except OSError as error:  # storage refused, and whoever met it had nothing to add
+        try:
+            print(end="", flush=True)
+        except OSError:  # it is stdout itself that takes no more
+            _discard_output()
+        where = f" ({error.filename})" if error.filename else ""
+        return _fail(f"{error.strerror or error}{where}; check space, path and access", 1, args.json)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A usage error is a JSON document too where one was asked for."""
+
+    as_json = False
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        sys.exit(_fail(message, 2, self.as_json))
+
+
+def _discard_output() -> None:
+    """Send what is left of stdout nowhere, so that the interpreter can flush it when it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def demo_parser(parser: argparse.ArgumentParser) -> None:
@@ -134,9 +162,9 @@ def demo(args: argparse.Namespace) -> int:
     return 0
 
 
-def _front_parser() -> argparse.ArgumentParser:
+def _front_parser() -> _Parser:
     commands = "\n".join(f"  {name:<9} {line}" for name, (_, line) in COMMANDS.items())
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="sparsemill",
         description=f"Sparse-autoencoder features of text corpora, and classifiers over them.\n\ncommands:\n{commands}",
         epilog=EPILOG,

@@ -10,10 +10,13 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from featurestore.errors import StoreError, UsageError
+
 if TYPE_CHECKING:
     from featurestore.reader import FeatureStore
     from featurestore.views import DocumentView, FeatureView
 
+_SHOWN_CHARACTERS = 120  # of a value: an error sentence fits, a document does not fill the screen
 _SHOWN_PROBLEMS = 20  # a page; --json lists all of them
 
 
@@ -56,11 +59,11 @@ def verify(args: argparse.Namespace) -> int:
     if args.json:
         _print_json({"store": args.store, "ok": report.ok, **asdict(report)})
         return 0 if report.ok else 1
-    checked = f"{report.parts:,} parts, {report.rows:,} documents, {report.bytes:,} bytes"
+    checked = f"{_counted(report.parts, 'part')}, {_counted(report.rows, 'document')}, {report.bytes:,} bytes"
     if report.ok:
         print(f"{args.store}: every {'quick check' if report.quick else 'promise of the format'} holds ({checked})")
         return 0
-    print(f"{args.store}: {len(report.problems):,} problems ({checked})")
+    print(f"{args.store}: {_counted(len(report.problems), 'problem')} ({checked})")
     for problem in report.problems[:_SHOWN_PROBLEMS]:
         print(f"  {problem}")
     if len(report.problems) > _SHOWN_PROBLEMS:
@@ -85,6 +88,8 @@ def show(args: argparse.Namespace) -> int:
     from featurestore.reader import FeatureStore
     from featurestore.views import document_view, feature_view
 
+    if args.pool is not None and args.feature is None:
+        raise UsageError("--pool ranks the documents of a feature; give --feature N with it, or leave it out")
     store = FeatureStore.open(args.store, partial=True)
     if args.doc is not None:
         document = document_view(store, args.doc, args.top, args.sae)
@@ -96,11 +101,16 @@ def show(args: argparse.Namespace) -> int:
 
 
 def _show_store(store: FeatureStore, args: argparse.Namespace) -> int:
-    first = store.documents().head(args.top).collect().to_dicts()
+    import polars as pl
+
+    try:
+        first = store.documents().head(args.top).collect().to_dicts()
+    except (OSError, pl.exceptions.PolarsError) as exc:
+        raise StoreError(f"{args.store}: a part cannot be read ({_one_line(exc)}); run verify to see which") from None
     if args.json:
         columns = store.schema.to_json()
         return _print_json({"store": args.store, "complete": store.complete, "schema": columns, "documents": first})
-    print(f"{args.store}: {len(store):,} documents{'' if store.complete else ' so far (incomplete)'}")
+    print(f"{args.store}: {_counted(len(store), 'document')}{'' if store.complete else ' so far (incomplete)'}")
     for sae in store.schema.saes:
         print(f"  SAE {sae.name}: {sae.d_sae:,} features; pooled by {', '.join(sae.pools)}")
     for dense in store.schema.dense:
@@ -121,24 +131,32 @@ def _print_document(document: DocumentView) -> int:
 
 
 def _print_feature(feature: FeatureView) -> int:
-    print(
-        f"{feature.sae} feature {feature.feature}: active in {feature.n_documents:,} documents; largest {feature.pool}:"
-    )
+    active = _counted(feature.n_documents, "document")
+    print(f"{feature.sae} feature {feature.feature}: active in {active}; largest {feature.pool}:")
     for document in feature.top:
-        print(f"  {document['value']:>12.6g}  {document['doc_id']}")
+        print(f"  {document['value']:>12.6g}  {_one_line(document['doc_id'])}")
     return 0
 
 
 def _metadata_line(metadata: dict[str, Any]) -> str:
     rest = {key: value for key, value in metadata.items() if key != "doc_id" and value is not None}
-    return f"{metadata['doc_id']}  " + "  ".join(f"{key}={value}" for key, value in rest.items())
+    return f"{_one_line(metadata['doc_id'])}  " + "  ".join(f"{key}={_one_line(value)}" for key, value in rest.items())
+
+
+def _one_line(value: Any) -> str:
+    """A value as a page can show it: no line breaks or control characters, and cut; --json has all of it."""
+    text = "".join(char if char.isprintable() else " " for char in str(value)[: _SHOWN_CHARACTERS + 1])
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
-    return number
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
+    return int(text)
 
 
 def _print_json(document: dict[str, Any]) -> int:

@@ -34,9 +34,14 @@ def filesystem(uri: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
         The Arrow file system and the path within it, without a trailing slash.
 
     Raises:
-        UsageError: The URL's protocol is unknown, its package is missing, or its credentials are refused.
+        UsageError: The path is not UTF-8, or the URL's protocol is unknown, its package is missing, or its credentials
+            are refused.
     """
     text = os.fspath(uri)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise UsageError(f"{text!a}: is not UTF-8; rename it") from None
     if not _URL.match(text):
         return pafs.LocalFileSystem(), str(Path(text).expanduser().absolute())
     try:

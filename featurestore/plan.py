@@ -12,12 +12,13 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from pyarrow import fs as pafs
 
 from featurestore.errors import MismatchError, StoreError
-from featurestore.files import atomic_write, filesystem, list_files, read_bytes, shown
+from featurestore.files import atomic_write, filesystem, is_local, list_files, read_bytes, shown
 from featurestore.schema import StoreSchema
 
 FORMAT = "sparsemill.store"
@@ -138,16 +139,32 @@ def create_store(uri: str, plan: StorePlan) -> None:
         there = StorePlan.from_bytes(read_bytes(fs, info.path), shown(uri))
         if there.fingerprint != plan.fingerprint:
             raise MismatchError(
-                f"{shown(uri)} was written by another job: {_changes(there, plan)}. "
-                "Choose another store or restore these settings."
+                f"{shown(uri)} was written by another job: {_changes(there, plan)}; "
+                "choose another store or restore these settings"
             )
         return
+    check_place(uri)
+    try:
+        atomic_write(fs, f"{root}/{STORE_JSON}", plan.to_bytes())
+    except OSError as exc:
+        reason = exc.strerror or exc
+        raise StoreError(f"{shown(uri)} cannot be written ({reason}); choose another directory for the store") from exc
+
+
+def check_place(uri: str) -> None:
+    """Refuse a place where no store can be begun, before anything is spent; nothing is written.
+
+    Raises:
+        StoreError: It is a file, or a directory with other things in it, or below a file.
+    """
+    fs, root = open_root(uri)
     kind = fs.get_file_info(root).type
     if kind == pafs.FileType.File:
         raise StoreError(f"{shown(uri)} is a file; give the path of a directory for the store")
     if kind == pafs.FileType.Directory and list_files(fs, root):
         raise StoreError(f"{shown(uri)} is not empty and no feature store; choose an empty or new directory")
-    atomic_write(fs, f"{root}/{STORE_JSON}", plan.to_bytes())
+    if is_local(fs) and any(parent.is_file() for parent in Path(root).parents):
+        raise StoreError(f"{shown(uri)} lies below a file; give the path of a directory for the store")
 
 
 def read_plan(uri: str, check: bool = True) -> StorePlan:
@@ -186,9 +203,14 @@ def _changes(old: StorePlan, new: StorePlan) -> str:
     changes = list(_diff(_plain(old.identity), _plain(new.identity), ""))
     changes = changes or list(_diff(_plain(old.schema.to_json()), _plain(new.schema.to_json()), ""))
     if not changes:
-        changes = [f"units {len(old.units)} -> {len(new.units)} of {old.rows} -> {new.rows} documents"]
+        changes = [f"units of {_unit_sizes(old)} -> {_unit_sizes(new)} documents"]
     more = len(changes) - _SHOWN_CHANGES
     return "; ".join(changes[:_SHOWN_CHANGES]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _unit_sizes(plan: StorePlan) -> str:
+    """The largest unit, which is what `units.documents` sets."""
+    return f"{max((stop - start for start, stop in plan.units), default=0):,}"
 
 
 def _diff(old: Any, new: Any, path: str) -> Iterator[str]:

@@ -21,6 +21,12 @@ from featurestore.errors import UsageError
 
 SpecT = TypeVar("SpecT", bound=BaseModel)
 
+_SAID = {  # what pydantic would say in Python's words
+    "model_type": "must be a mapping of 'key: value' lines",
+    "tuple_type": "must be a list, [a, b] or one '- a' a line",
+    "string_too_short": "must be filled in",
+}
+
 MAX_BYTES = 1_000_000  # a spec is a page of text; anything larger is the wrong file (a corpus, weights)
 
 
@@ -106,8 +112,13 @@ def parse_spec(mapping: Mapping[str, Any], model: type[SpecT], error: type[Usage
     except ValidationError as exc:
         problems = exc.errors(include_url=False)
         # An unknown key is the cause, a missing one often its effect: speak of the cause.
+        # Where text or a mapping may stand and a mapping does, what is wrong inside it counts, not that it is no text.
+        problems = [
+            p for p in problems if p["type"] != "string_type" or not isinstance(p["input"], Mapping)
+        ] or problems
         first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-        more = f" ({len(problems) - 1} more like this)" if len(problems) > 1 else ""
+        others = len({_key(p) for p in problems}) - 1
+        more = f" ({others} more like this)" if others else ""
         raise error(f"{where}: {_sentence(first, model)}{more}") from None
 
 
@@ -124,7 +135,7 @@ def _yaml_problem(exc: Exception) -> str:
 
 def _sentence(problem: Any, model: type[BaseModel]) -> str:
     location = list(problem["loc"])
-    key = ".".join(str(step) for step in location if not _is_union_tag(step, location))
+    key = _key(problem)
     if problem["type"] == "extra_forbidden":
         valid = _valid_names(model, location[:-1])
         near = get_close_matches(str(location[-1]), valid, n=1)
@@ -132,15 +143,25 @@ def _sentence(problem: Any, model: type[BaseModel]) -> str:
         return f"unknown key '{key}'{hint} (valid: {', '.join(valid)})"
     if problem["type"] == "missing":
         return f"key '{key}' is missing; add it"
+    if problem["type"] in _SAID:
+        return f"'{key}' {_SAID[problem['type']]}, not {_shown(problem['input'])}"
     message = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if problem["type"] in {"value_error", "assertion_error"}:  # written by our own validators: already a sentence
         return f"'{key}': {message}" if key else message
     return f"'{key}': {message[:1].lower()}{message[1:]}, not {_shown(problem['input'])}"
 
 
-def _is_union_tag(step: Any, location: list[Any]) -> bool:
+def _key(problem: Any) -> str:
+    """The path of keys as the user wrote them."""
+    location = list(problem["loc"])
+    written = 1 if problem["type"] in {"extra_forbidden", "missing"} else 0  # then the last step is a key for certain
+    tags = range(1, len(location) - written)
+    return ".".join(str(step) for i, step in enumerate(location) if i not in tags or not _is_union_tag(step))
+
+
+def _is_union_tag(step: Any) -> bool:
     """Pydantic puts the branch of a union ("str", "list[str]", "ModelName") into the path; a user never wrote it."""
-    return isinstance(step, str) and step != location[0] and (step in {"str", "int", "float", "bool"} or "[" in step)
+    return isinstance(step, str) and (step in {"str", "int", "float", "bool"} or "[" in step or step[:1].isupper())
 
 
 def _valid_names(model: type[BaseModel], path: list[Any]) -> list[str]:

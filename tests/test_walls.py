@@ -105,7 +105,7 @@ def test_stage_two_installs_and_imports_in_an_environment_of_its_own(tmp_path: P
     for name in ("featurestore", "training", "ray_jobs"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run([python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", source], check=True)
-    code = "import training, featurestore, sys; from featurestore import FeatureStore; print({'ray', 'torch'} & {*sys.modules})"
+    code = "import sys, training; from featurestore import FeatureStore; print({'ray', 'torch'} & {*sys.modules})"
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout.strip() == "set()", done.stderr
     absent = "import importlib.util as u; print(u.find_spec('ray'), u.find_spec('torch'))"

@@ -81,7 +81,12 @@ def load_documents(store: FeatureStore, spec: StudySpec) -> StudyData:
     names = [name for name in wanted if isinstance(name, str)]
     _require_columns(store, names)
     base = ["doc_id", "n_tokens", "truncated", "error"]
-    frame = store.documents().select([*base, *dict.fromkeys(n for n in names if n not in base)]).collect()
+    columns = [*base, *dict.fromkeys(n for n in names if n not in base)]
+    try:
+        frame = store.documents().select(columns).collect()
+    except (OSError, pl.exceptions.PolarsError) as exc:
+        reason = str(exc).strip().splitlines()[0]
+        raise StudyError(f"{shown(store.uri)}: a part cannot be read ({reason}); run verify on the store") from None
     ids = frame["doc_id"].to_list()
     if frame["doc_id"].n_unique() < len(ids):
         twice = frame["doc_id"].filter(frame["doc_id"].is_duplicated()).sort()[0]
@@ -155,6 +160,8 @@ def _values(source: str | TableColumn, frame: pl.DataFrame, key: str) -> pl.Seri
     if isinstance(source, str):
         return frame[source]
     table = _read_table(source, key)
+    if table[source.id].dtype.is_nested():
+        raise StudyError(f"{key}: {source.path}: column '{source.id}' holds lists, not ids; name another")
     ids, doc_ids = table[source.id].cast(pl.String), frame["doc_id"]
     table = table.select(ids.alias("doc_id"), pl.col(source.column).alias("value")).filter(ids.is_not_null())
     if table["doc_id"].n_unique() < len(table):

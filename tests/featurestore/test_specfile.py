@@ -69,6 +69,8 @@ def test_a_valid_file_becomes_a_frozen_model(tmp_path: Path) -> None:
         ("corpus: {path: a}\nworkers: 0", "'workers': input should be greater than or equal to 1, not 0"),
         ("corpus: {path: a}\nworkers: many", "'workers': input should be a valid integer"),
         ("corpus: {path: 3}", "'corpus.path': input should be a valid string"),
+        ("corpus: a.jsonl", "'corpus' must be a mapping of 'key: value' lines, not 'a.jsonl'"),
+        ("corpus: {path: a}\nsaes: {name: x}", "'saes' must be a list, [a, b] or one '- a' a line, not {'name': 'x'}"),
         ("corpus: {path: a}\npool: [mean]", "'pool': 'mean' is derived when reading; store 'sum'"),
         ("corpus: {path: a, path: b}", "line 1: key 'path' is given twice; remove one"),
         ("corpus: &a {path: a}\nsaes: *a", "line 1: anchors and aliases are refused; write the value out"),

@@ -142,3 +142,17 @@ def test_a_document_that_stands_in_the_store_twice_is_refused_for_it_could_be_tr
     documents.ids[29] = documents.ids[0]  # in another part, where the writer cannot see it
     with pytest.raises(StudyError, match="document 'doc-0' stands in it more than once"):
         load(tmp_path, documents)
+
+
+def test_ids_of_a_table_that_are_lists_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "table.jsonl").write_text('{"id": ["doc-0"], "c": 1}\n')
+    label = {"path": str(tmp_path / "table.jsonl"), "id": "id", "column": "c"}
+    with pytest.raises(StudyError, match=r"table\.jsonl: column 'id' holds lists, not ids; name another"):
+        load(tmp_path, make_documents(30), label=label)
+
+
+def test_a_damaged_part_is_said(tmp_path: Path) -> None:
+    store = build_store(tmp_path / "store", make_documents(30))
+    next(Path(store, "parts").iterdir()).write_bytes(b"")
+    with pytest.raises(StudyError, match=r"a part cannot be read \(.*\); run verify on the store"):
+        load(tmp_path, make_documents(30))

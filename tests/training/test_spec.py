@@ -64,3 +64,20 @@ def test_a_wrong_spec_is_answered_in_one_sentence(change: dict[str, Any], senten
     assert sentence in message
     assert message.startswith("study.yaml: ")
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("label", "sentence"),
+    [
+        (None, "study: 'label': input should be a valid string, not None"),
+        ({"path": "x.csv", "id": "i"}, "study: key 'label.column' is missing; add it"),
+        (
+            {"path": "x.csv", "id": "i", "colum": "c"},
+            "study: unknown key 'label.colum'; did you mean 'column'? (valid: path, id, column) (1 more like this)",
+        ),
+    ],
+)
+def test_a_label_that_is_neither_column_nor_table_is_told_in_the_users_keys(label: Any, sentence: str) -> None:
+    with pytest.raises(StudyError) as caught:
+        study_from_mapping({**MINIMAL, "label": label}, ".")
+    assert str(caught.value) == sentence

@@ -102,6 +102,7 @@ def test_the_table_lists_every_document_once_for_each_seed() -> None:
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
+        (data_of([0] * 40 + [1]), "class 'c1' has 1 labelled document, but"),
         (data_of([0] * 40 + [1] * 3), "class 'c1' has 3 labelled documents, but a test set and 5 folds need 6"),
         (data_of([0] * 40 + [1] * 40, [i // 20 for i in range(80)]), "class 'c0' has 2 groups"),
     ],

@@ -1,0 +1,249 @@
+"""The commands of stage 1: `prepare`, `plan`, `extract`.
+
+Each prints a page for people, or one JSON document with `--json`; progress goes to stderr. What libraries would print
+on their own is silenced here and nowhere else. torch and Ray are loaded only when a command comes to need them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import os
+import sys
+import warnings
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ray_jobs.driver import ExtractResult
+    from ray_jobs.engine.bundle import Bundle
+    from ray_jobs.plan import JobPlan
+    from ray_jobs.pricing import Estimate
+
+
+def prepare_parser(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `prepare`."""
+    parser.epilog = "example:\n  sparsemill prepare job.yaml"
+    parser.add_argument("job", metavar="JOB.yaml", help="the job")
+
+
+def prepare(args: argparse.Namespace) -> int:
+    """Build the bundle of a job, or find it built, and say where it is."""
+    _silence_libraries()
+    from ray_jobs.engine.bundle import open_bundle
+    from ray_jobs.prepare import prepare as build
+    from ray_jobs.spec import load_job
+
+    bundle = open_bundle(build(load_job(args.job), progress=_say))
+    if args.json:
+        return _print_json({"bundle": str(bundle.path), **_bundle_facts(bundle)})
+    facts = _bundle_facts(bundle)
+    print(f"{bundle.path}")
+    print(
+        f"  model   {facts['model']}, layers 0 to {max(bundle.hook_layers)} of {bundle.model.n_layers}, {bundle.dtype}"
+    )
+    for sae in bundle.saes:
+        noted = f"; allowed although {'; '.join(sae.mismatch)}" if sae.mismatch else ""
+        unsure = f"; its metadata does not say its {', '.join(sae.unverified)}" if sae.unverified else ""
+        print(f"  SAE     {sae.name}: layer {sae.layer}, {sae.d_sae:,} features, {sae.architecture}{noted}{unsure}")
+    print(f"  bytes   {facts['bytes']:,}")
+    print(f"  sha256  {bundle.sha256}")
+    return 0
+
+
+def plan_parser(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `plan`."""
+    parser.epilog = "example:\n  sparsemill plan job.yaml --rate 190000 --price 2.5"
+    parser.add_argument("job", metavar="JOB.yaml", help="the job")
+    parser.add_argument(
+        "--rate",
+        type=_positive,
+        metavar="TOKENS",
+        help="tokens a second of one worker (default: as last measured here)",
+    )
+    parser.add_argument("--price", type=_positive, metavar="MONEY", help="of one worker for an hour")
+
+
+def plan(args: argparse.Namespace) -> int:
+    """Say what a job will take; nothing is written into its store."""
+    _silence_libraries()
+    from ray_jobs.plan import make_plan
+    from ray_jobs.pricing import estimate
+    from ray_jobs.spec import load_job
+
+    made = make_plan(load_job(args.job), _say)
+    figures = estimate(made, args.rate, args.price)
+    if args.json:
+        return _print_json(_plan_facts(made, figures))
+    _print_plan(made, figures)
+    return 0
+
+
+def extract_parser(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `extract`."""
+    parser.epilog = "example:\n  sparsemill extract job.yaml\n  sparsemill extract job.yaml --address auto"
+    parser.add_argument("job", metavar="JOB.yaml", help="the job")
+    parser.add_argument("--address", help="Ray cluster to run on, e.g. auto (default: a local Ray for this run)")
+    parser.add_argument("--workers", type=_count, metavar="N", help="at most so many, instead of the job's workers.max")
+
+
+def extract(args: argparse.Namespace) -> int:
+    """Run a job, or finish what is missing of it."""
+    _silence_libraries()
+    from featurestore.files import shown
+    from ray_jobs.driver import run_plan
+    from ray_jobs.plan import make_plan
+    from ray_jobs.progress import Progress
+    from ray_jobs.spec import load_job
+
+    job = load_job(args.job)
+    if args.workers is not None:
+        job = job.model_copy(update={"workers": job.workers.model_copy(update={"max": args.workers})})
+    progress = Progress()
+    made = make_plan(job, progress.note)
+    missing = made.missing
+    if missing:
+        resumed = f" of {len(made.units):,}" if len(missing) < len(made.units) else ""
+        tokens = round(made.mean_tokens * sum(unit.rows for unit in missing))
+        progress.note(f"{len(missing):,}{resumed} units to do, about {tokens:,} tokens; starting Ray")
+    try:
+        result = run_plan(made, args.address, progress)
+    except (KeyboardInterrupt, SystemExit):
+        progress.note(f"stopped; parts that are done stay in {shown(job.store)}")
+        raise
+    if args.json:
+        return _print_json({"fingerprint": made.store.fingerprint, **asdict(result), "store": shown(result.store)})
+    _print_result(result)
+    return 0
+
+
+def _print_plan(made: JobPlan, figures: Estimate) -> None:
+    from featurestore.files import shown
+
+    compute, scanned = made.compute, made.scan
+    n_bytes = sum(file.size or 0 for file in scanned.files)
+    files = f"{len(scanned.files):,} file{'s' if len(scanned.files) != 1 else ''}"
+    print(f"store      {shown(made.job.store)} ({_standing(made)})")
+    print(f"corpus     {figures.documents:,} documents in {files}, {_bytes(n_bytes)}")
+    print(f"tokens     about {figures.tokens:,} (mean {made.mean_tokens:,.1f} of {made.sampled:,} sampled documents)")
+    if made.truncated_share:
+        print(f"           {made.truncated_share:.1%} of the sample exceeds {made.job.model.max_tokens:,} and is cut")
+    print(f"model      {made.bundle.model.name}, layers 0 to {max(made.bundle.hook_layers)}, {compute.dtype}")
+    saes = ", ".join(f"{sae.name} (layer {sae.layer}, {sae.d_sae:,})" for sae in made.bundle.saes)
+    print(f"saes       {saes}; {', '.join(made.job.pool)}")
+    print(f"units      {figures.units:,}, of which {figures.missing_units:,} are to do")
+    basis = "from the parts that are there" if figures.bytes_measured else "typical of such SAEs, a rough figure"
+    print(f"bytes out  about {_bytes(figures.bytes_out)} ({basis})")
+    print(f"workers    {compute.device}, {compute.threads} thread{'s' if compute.threads > 1 else ''} each")
+    if figures.worker_hours is None:
+        print("hours      unknown: no rate measured here yet for this model; give one with --rate")
+    else:
+        rate = f"{figures.tokens_per_second:,.0f} tokens/s a worker, {figures.rate_source}"
+        print(f"hours      about {_rounded(figures.worker_hours)} worker-hours ({rate})")
+    if figures.cost is not None:
+        print(f"cost       about {figures.cost:,.2f}")
+
+
+def _plan_facts(made: JobPlan, figures: Estimate) -> dict[str, Any]:
+    from featurestore.files import shown
+
+    return {
+        "store": shown(made.job.store),
+        "fingerprint": made.store.fingerprint,
+        "begun": bool(made.committed) or made.finished,
+        "finished": made.finished and not made.missing,
+        **asdict(figures),
+        "mean_tokens": made.mean_tokens,
+        "sampled_documents": made.sampled,
+        "truncated_share": made.truncated_share,
+        "files": len(made.scan.files),
+        "bundle": _bundle_facts(made.bundle),
+        "compute": asdict(made.compute),
+    }
+
+
+def _bundle_facts(bundle: Bundle) -> dict[str, Any]:
+    return {
+        "sha256": bundle.sha256,
+        "model": bundle.model.name,
+        "dtype": bundle.dtype,
+        "hook_layers": list(bundle.hook_layers),
+        "saes": [
+            {"name": sae.name, "layer": sae.layer, "d_sae": sae.d_sae, "mismatch": list(sae.mismatch)}
+            for sae in bundle.saes
+        ],
+        "bytes": sum((bundle.path / name).stat().st_size for name in bundle.files),
+    }
+
+
+def _print_result(result: ExtractResult) -> None:
+    from featurestore.files import shown
+
+    if result.units_run:
+        rate = f"{result.tokens_run / result.seconds:,.0f} tokens/s, start-up included"
+        workers = f"{result.workers} worker{'s' if result.workers > 1 else ''}"
+        print(f"{shown(result.store)}: {result.documents_run:,} documents, {result.tokens_run:,} tokens in ", end="")
+        print(f"{_seconds(result.seconds)} ({rate}, {workers})")
+    else:
+        print(f"{shown(result.store)}: nothing to do, all {result.units:,} parts are there")
+    print(f"  documents  {result.documents:,}, {result.errors:,} with an error")
+    print(f"  tokens     {result.tokens:,}")
+    print(f"  bytes      {result.bytes:,} ({result.bytes / max(result.documents, 1):,.0f} a document)")
+
+
+def _standing(made: JobPlan) -> str:
+    if made.finished and not made.missing:
+        return "complete"
+    if made.committed:
+        return f"{len(made.units) - len(made.missing):,} of {len(made.units):,} units there"
+    return "to be made"
+
+
+def _silence_libraries() -> None:
+    """Warnings and chatter of libraries are not for our users; errors still reach us as exceptions."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _print_json(document: dict[str, Any]) -> int:
+    print(json.dumps(document, indent=2))
+    return 0
+
+
+def _bytes(number: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:,.1f} {unit}"
+        number /= 1000
+    return f"{number:,.1f} TB"
+
+
+def _rounded(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:,.1f} s" if seconds < 120 else f"{seconds / 60:,.1f} min"
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not (number > 0 and math.isfinite(number)):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
+    return number

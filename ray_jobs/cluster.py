@@ -1,0 +1,116 @@
+"""A Ray to work on: one started on this machine for the length of a run, or one that is there already.
+
+The local one is closed to the world (every port on loopback, a secret token that only its processes know), keeps no
+statistics, prints nothing and declares as many CPUs as the workers ask for, so that the number of workers is the user's
+choice and not the machine's. Its processes die with the driver, even if that is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from featurestore.errors import UsageError
+
+OBJECT_STORE_BYTES = 80 << 20  # unit reports only; 75 MB is the least that Ray accepts
+
+KNOCK_SECONDS = 10.0  # a head node that does not accept a connection by then is not there
+
+QUIET_ENVIRONMENT = {
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "^",  # every line that Ray would print into our stdout
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's future default; unset, it prints a warning
+}
+LOCAL_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # "clusters off", whatever the system: every port binds to 127.0.0.1
+    "RAY_prestart_worker_first_driver": "0",  # idle workers that nobody uses compete with ours while starting
+    "RAY_worker_niceness": "0",  # Ray's 15 hands the machine to whatever else wants it
+}
+
+
+def worker_environment(threads: int) -> dict[str, str]:
+    """Environment of a worker process, set before it starts.
+
+    The malloc thresholds keep large activations out of `mmap`, whose page faults cost a CPU run a sixth of its time.
+    """
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
+        "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }
+
+
+@contextmanager
+def ray_cluster(address: str | None, cpus: int, gpus: float) -> Iterator[Any]:
+    """Connect to Ray, and leave it as it was found.
+
+    Args:
+        address: An address that `ray.init` takes, e.g. `auto`; None starts a local Ray, unless this process is already
+            connected to one.
+        cpus: CPUs that the workers need together; a local Ray declares at least these.
+        gpus: GPUs that they need together; 0 keeps a local Ray from looking for any.
+
+    Yields:
+        The `ray` module.
+
+    Raises:
+        UsageError: There is no cluster at that address.
+    """
+    before = dict(os.environ)
+    ours = {**QUIET_ENVIRONMENT, **({**LOCAL_ENVIRONMENT, **_authentication()} if address is None else {})}
+    os.environ.update({**ours, **before})  # what the user chose wins
+    try:
+        import ray
+
+        if ray.is_initialized():
+            yield ray
+            return
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        if address is None:
+            declared = {"num_cpus": max(cpus, os.cpu_count() or 1), "object_store_memory": OBJECT_STORE_BYTES}
+            if not gpus:
+                declared["num_gpus"] = 0
+            ray.init(address="local", include_dashboard=False, **declared, **quiet)
+        else:
+            try:
+                _knock(address)
+                ray.init(address=address, **quiet)
+            except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+                reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+                raise UsageError(f"no Ray cluster at {address} ({reason}); check --address with `ray status`") from None
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+    finally:
+        for key in os.environ.keys() - before.keys():
+            del os.environ[key]
+        os.environ.update(before)
+
+
+def _knock(address: str) -> None:
+    """Raise OSError if nobody listens at "host:port"; Ray itself would wait for ever."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
+
+
+@cache
+def _authentication() -> dict[str, str]:
+    """A secret token for the local Rays of this process, which Ray reads once, when it is first imported.
+
+    Where somebody else imported Ray before us it is too late: its client would then not show the token that its servers
+    ask for. Such a Ray is closed by its loopback ports alone.
+    """
+    if "ray" in sys.modules:
+        return {}
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}

@@ -1,0 +1,58 @@
+"""Finding ids that are used twice, in eight bytes of memory for each id.
+
+Ids are kept as 64-bit hashes; equal hashes only raise a suspicion, which a second pass over the ids confirms. A corpus
+without duplicates is therefore read once, and two ids that merely share a hash are never accused.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+
+from featurestore.errors import CorpusError
+
+_SHOWN = 3
+_SUSPECTS = 10_000  # confirming a few is enough, and bounds the ids held when a whole file is there twice
+
+
+class UniqueIds:
+    """Collects ids, then says whether all differ."""
+
+    def __init__(self) -> None:
+        self._hashes = array("q")
+        self._suspects: frozenset[int] = frozenset()
+
+    def add(self, doc_id: str) -> None:
+        self._hashes.append(hash(doc_id))
+
+    def suspects(self) -> int:
+        """How many hashes occur more than once."""
+        import numpy as np
+
+        hashes = np.sort(np.frombuffer(self._hashes, dtype=np.int64))
+        repeated = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+        self._suspects = frozenset(repeated[:_SUSPECTS].tolist())
+        return len(repeated)
+
+    def confirm(self, ids: Iterable[tuple[str, str]]) -> None:
+        """Goes through all ids again, as (id, place), in corpus order.
+
+        Raises:
+            CorpusError: Some id is used twice; the first few are named with their places.
+        """
+        places: dict[str, str] = {}
+        twice: list[str] = []
+        for doc_id, place in ids:
+            if hash(doc_id) not in self._suspects:
+                continue
+            if doc_id in places:
+                shown = doc_id if len(doc_id) <= 60 else f"{doc_id[:57]}..."
+                twice.append(f"'{shown}' in {places[doc_id]} and {place}")
+                if len(twice) == _SHOWN:
+                    break
+            places.setdefault(doc_id, place)
+        if twice:
+            raise CorpusError(
+                f"ids must be unique, but there is {', '.join(twice)} (file:row, from 0);"
+                " correct them, name another column in corpus.id, or leave it out"
+            )

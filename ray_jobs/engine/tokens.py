@@ -1,0 +1,166 @@
+"""Which tokens are fed to the model and which of them count.
+
+A document's content is its text tokenised on its own, special tokens switched off: a literal `<bos>` in a text is
+spelled out like any other word, so no document can inject a control token, and every token of the text counts. Around
+it go the beginning-of-sequence token or the chat template, as context. Long documents are cut, or read through windows
+that overlap by `stride` tokens of context; each token is pooled exactly once, in the first window that reaches it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from featurestore.errors import JobSpecError
+from ray_jobs.engine.bundle import TOKENIZER_NAME, Bundle
+
+TEXTS_PER_CALL = 256
+"""Texts tokenised at a time: enough to occupy the tokenizer's threads, few enough that its offsets stay small."""
+
+
+@dataclass(frozen=True)
+class TokenPolicy:
+    """How content becomes windows.
+
+    Attributes:
+        head: Ids fed before the content of every window: BOS, or the chat template up to the text.
+        tail: Ids fed after the content of the last window. Empty unless they count: a causal model cannot see them.
+        max_tokens: Positions fed to the model in one window, head and tail included.
+        stride: Content tokens that a window repeats from the one before as context; None cuts the document instead.
+        count_all: Whether head (once) and tail are pooled too.
+    """
+
+    head: np.ndarray
+    tail: np.ndarray
+    max_tokens: int
+    stride: int | None
+    count_all: bool
+
+    @property
+    def room(self) -> int:
+        """Content tokens that fit in one window."""
+        return self.max_tokens - len(self.head) - len(self.tail)
+
+
+@dataclass(frozen=True)
+class Window:
+    """One row of a batch: `ids[T]` int32 are fed, positions `[start, stop)` of them are pooled."""
+
+    document: int
+    ids: np.ndarray
+    start: int
+    stop: int
+
+    @property
+    def n_pooled(self) -> int:
+        """Number of tokens that this window contributes."""
+        return self.stop - self.start
+
+
+def token_policy(
+    bundle: Bundle,
+    *,
+    tokens: Literal["content", "all"],
+    max_tokens: int,
+    long_documents: Literal["truncate", "windows"],
+    stride: int,
+    chat: bool,
+) -> TokenPolicy:
+    """The policy of a job for a bundle's tokenizer.
+
+    Raises:
+        JobSpecError: No chat template, or no room for content within `max_tokens` (or beyond `stride`).
+    """
+    info = bundle.tokenizer
+    head: tuple[int, ...] = info.bos
+    tail: tuple[int, ...] = ()
+    if chat:
+        if info.chat_prefix is None or info.chat_suffix is None:
+            raise JobSpecError(
+                f"model.chat: the tokenizer of {bundle.model.name} has no chat template; set chat: false"
+            )
+        head, tail = info.chat_prefix, info.chat_suffix
+    policy = TokenPolicy(
+        head=np.asarray(head, dtype=np.int32),
+        tail=np.asarray(tail if tokens == "all" else (), dtype=np.int32),
+        max_tokens=max_tokens,
+        stride=stride if long_documents == "windows" else None,
+        count_all=tokens == "all",
+    )
+    if policy.room <= (policy.stride or 0):
+        raise JobSpecError(
+            f"model.max_tokens: {max_tokens} leaves no room for new text beside {len(policy.head) + len(policy.tail)} "
+            f"tokens of context before and after it and a stride of {policy.stride or 0}; set it higher"
+        )
+    return policy
+
+
+def windows_of(document: int, content: np.ndarray, policy: TokenPolicy) -> tuple[list[Window], bool]:
+    """Cut one document into windows.
+
+    Args:
+        document: Its number, carried into the windows.
+        content: Ids of its text, int32 [n]. No content gives no window, whatever the policy.
+        policy: The job's token policy.
+
+    Returns:
+        Its windows in order, and whether some of its content is in none of them.
+    """
+    if not len(content):
+        return [], False
+    room, overlap = policy.room, policy.stride or 0
+    if policy.stride is None:
+        spans = [(0, 0, min(len(content), room))]
+    else:  # (first fed, first new, end)
+        spans = [(0, 0, min(len(content), room))]
+        while spans[-1][2] < len(content):
+            new = spans[-1][2]
+            spans.append((new - overlap, new, min(len(content), new - overlap + room)))
+    windows = []
+    for number, (first, new, end) in enumerate(spans):
+        tail = policy.tail if number == len(spans) - 1 else policy.tail[:0]
+        ids = np.concatenate([policy.head, content[first:end], tail])
+        start = 0 if policy.count_all and number == 0 else len(policy.head) + new - first
+        windows.append(Window(document, ids, start, len(ids)))
+    return windows, spans[-1][2] < len(content)
+
+
+class ContentTokenizer:
+    """The bundle's tokenizer, for content only."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        from tokenizers import Tokenizer
+
+        self._tokenizer = Tokenizer.from_file(str(bundle.path / TOKENIZER_NAME))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = True
+        self._vocab_size = bundle.model.vocab_size
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray | str]:
+        """Ids (int32) of each text without anything around them, or a sentence that says why there are none."""
+        encoded: list[np.ndarray | str] = []
+        for start in range(0, len(texts), TEXTS_PER_CALL):
+            encoded.extend(self._encode_some(texts[start : start + TEXTS_PER_CALL]))
+        return encoded
+
+    def _encode_some(self, texts: Sequence[str]) -> list[np.ndarray | str]:
+        try:
+            found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        except Exception as error:  # noqa: BLE001 (one bad text, e.g. a lone surrogate, fails the call: find out which)
+            if len(texts) == 1:
+                return [f"the text cannot be tokenised: {type(error).__name__}: {' '.join(str(error).split())[:200]}"]
+            return [result for text in texts for result in self._encode_some([text])]
+        return [self._checked(np.asarray(encoding.ids, dtype=np.int32)) for encoding in found]
+
+    def _checked(self, ids: np.ndarray) -> np.ndarray | str:
+        if len(ids) and int(ids.max()) >= self._vocab_size:
+            token = int(ids.max())
+            return (
+                f"the text has token {token} ({self._tokenizer.id_to_token(token)!r}), "
+                f"but the model's embedding ends at {self._vocab_size - 1}"
+            )
+        return ids

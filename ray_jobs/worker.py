@@ -1,0 +1,157 @@
+"""One unit in, one part file out.
+
+A `Worker` opens the bundle once, then reads, extracts and writes unit after unit; only a `Report` of a few numbers
+leaves it. It is a plain class: the driver makes a Ray actor of it and calls `live` from a second thread while `run`
+computes. Which unit comes next, and what to do when one fails, is the driver's business.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from featurestore.errors import JobFailed, MismatchError
+
+if TYPE_CHECKING:
+    from featurestore.rows import PartRows
+    from featurestore.writer import PartRecord
+    from ray_jobs.corpus import DocumentRows
+    from ray_jobs.engine.extractor import ExtractedRows
+    from ray_jobs.spec import JobSpec
+    from ray_jobs.units import Unit
+
+
+@dataclass(frozen=True)
+class WorkerTask:
+    """What every worker of a job needs to know; plain data, a few kilobytes.
+
+    Attributes:
+        job: The job, with its dtype settled.
+        keep_types: Types of the kept columns, from the scan.
+        bundle: Directory of the bundle on the driver's machine.
+        bundle_sha256: What the bundle must be.
+        settings: Fields of `ExtractSettings`.
+        fingerprint: What the store's fingerprint must be.
+        software: Versions to compute with.
+    """
+
+    job: JobSpec
+    keep_types: Mapping[str, str]
+    bundle: str
+    bundle_sha256: str
+    settings: Mapping[str, Any]
+    fingerprint: str
+    software: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A committed unit: its record, and the seconds from the first byte read to the part in its place."""
+
+    record: PartRecord
+    seconds: float
+
+
+class Worker:
+    """Does units of one job.
+
+    Args:
+        task: The job's task.
+    """
+
+    def __init__(self, task: WorkerTask) -> None:
+        self._task = task
+        self._live = (-1, 0, 0)
+
+    def open(self) -> dict[str, Any]:
+        """Open store, bundle and engine: all that can be wrong with this machine shows here and not in a unit.
+
+        Returns:
+            Host name and process id, for messages.
+
+        Raises:
+            SparsemillError: Other software, another bundle or another store than the job's.
+        """
+        from featurestore.files import shown
+        from featurestore.plan import read_plan
+        from ray_jobs.engine.extractor import Extractor, ExtractSettings
+        from ray_jobs.identity import check_software
+
+        check_software(self._task.software)
+        self._plan = read_plan(self._task.job.store)
+        if self._plan.fingerprint != self._task.fingerprint:
+            raise MismatchError(
+                f"{shown(self._task.job.store)} is not the store of this job as seen from {platform.node()}; "
+                "give a path or URL that is the same storage on every node"
+            )
+        self._extractor = Extractor(self._bundle(), ExtractSettings(**self._task.settings))
+        return {"host": platform.node(), "pid": os.getpid()}
+
+    def run(self, unit: Unit) -> Report:
+        """Read, extract and commit one unit.
+
+        Raises:
+            SparsemillError: The corpus changed or the store refused the rows.
+            OSError: Storage failed.
+        """
+        import torch
+
+        from featurestore.writer import write_part
+        from ray_jobs.corpus import read_rows
+
+        begun = time.perf_counter()
+        torch.set_num_threads(self._task.settings["threads"])  # a setting of the calling thread, and Ray has several
+        self._live = (unit.index, 0, 0)
+        documents = read_rows(unit.slices, self._task.job.corpus, self._task.keep_types)
+        extracted = self._extractor.extract(
+            documents.text,
+            documents.error,
+            on_progress=lambda n_documents, n_tokens: self._set_live(unit.index, n_documents, n_tokens),
+        )
+        record = write_part(self._task.job.store, self._plan, unit.index, part_rows(documents, extracted))
+        return Report(record, time.perf_counter() - begun)
+
+    def live(self) -> tuple[int, int, int]:
+        """Unit under way (-1 before the first), its documents and tokens so far; answered while `run` computes."""
+        return self._live
+
+    def _set_live(self, unit: int, n_documents: int, n_tokens: int) -> None:
+        self._live = (unit, n_documents, n_tokens)
+
+    def _bundle(self) -> Any:
+        from ray_jobs.engine.bundle import MANIFEST_NAME, open_bundle
+
+        path = self._task.bundle
+        if not os.path.exists(os.path.join(path, MANIFEST_NAME)):  # noqa: PTH110, PTH118
+            from ray_jobs.prepare import prepare  # a node without the driver's disk makes its own copy
+
+            path = str(prepare(self._task.job))
+        bundle = open_bundle(path)
+        if bundle.sha256 != self._task.bundle_sha256:
+            raise JobFailed(
+                f"the bundle on {platform.node()} is not the driver's ({path} has sha256 {bundle.sha256[:12]}..., "
+                f"not {self._task.bundle_sha256[:12]}...); put one bundle on storage that all nodes share"
+            )
+        return bundle
+
+
+def part_rows(documents: DocumentRows, extracted: ExtractedRows) -> PartRows:
+    """Put what the corpus knows of the documents beside what the engine found; N rows both."""
+    from featurestore.rows import PartRows, SparseColumn
+
+    return PartRows(
+        doc_id=documents.doc_id,
+        keep=documents.keep,
+        n_tokens=extracted.n_tokens,
+        truncated=extracted.truncated,
+        error=extracted.errors,
+        sparse={
+            name: SparseColumn(indptr=rows.indptr, indices=rows.indices, values=rows.values)
+            for name, rows in extracted.saes.items()
+        },
+        dense=extracted.dense,
+    )

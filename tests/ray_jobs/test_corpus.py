@@ -1,0 +1,659 @@
+"""Scanning a corpus and reading rows of it: every row of the input is one row of the output, in order."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import math
+import tempfile
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from featurestore.errors import CorpusError
+from ray_jobs import corpus as corpus_module
+from ray_jobs import text_format
+from ray_jobs.corpus import DocumentRows, read_rows, scan, slices
+from ray_jobs.spec import CorpusSpec
+
+
+def zstd(data: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(data)
+    return sink.getvalue().to_pybytes()
+
+
+def written(path: Path, data: str | bytes | pa.Table) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(data, pa.Table):
+        pq.write_table(data, path)
+    else:
+        path.write_bytes(data.encode() if isinstance(data, str) else data)
+    return str(path)
+
+
+def jsonl(*rows: Any) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def spec(path: Any, **keys: Any) -> CorpusSpec:
+    return CorpusSpec(path=path, **keys)
+
+
+def documents(corpus: CorpusSpec) -> DocumentRows:
+    scanned = scan(corpus)
+    rows = read_rows(slices(scanned, 0, scanned.rows), corpus, scanned.keep_types)
+    assert len(rows.doc_id) == len(rows.text) == len(rows.error) == scanned.rows
+    assert all((text is None) == (error is not None) for text, error in zip(rows.text, rows.error, strict=True))
+    return rows
+
+
+def errors_of(corpus: CorpusSpec) -> list[str | None]:
+    return documents(corpus).error
+
+
+# --- what every format gives -----------------------------------------------------------------------------------------
+
+texts = st.text(max_size=40)
+table_rows = st.lists(
+    st.tuples(
+        texts,
+        st.sampled_from(["a", "b, c", 'd "e"', "f\ng", "ü"]),
+        st.none() | st.floats(allow_nan=False, allow_infinity=False),
+    ),
+    min_size=1,
+    max_size=40,
+)
+
+
+def encoded(rows: list[tuple[str, str, float | None]], file_format: str, row_group: int) -> bytes:
+    columns = {
+        "id": [f"doc {i}" for i in range(len(rows))],
+        "text": [row[0] for row in rows],
+        "label": [row[1] for row in rows],
+        "score": [row[2] for row in rows],
+    }
+    if file_format == "parquet":
+        sink = io.BytesIO()
+        score = pa.array(columns["score"], pa.float64())
+        pq.write_table(pa.table({**columns, "score": score}), sink, row_group_size=row_group)
+        return sink.getvalue()
+    if file_format == "jsonl":
+        lines = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+        return "".join(json.dumps(line, ensure_ascii=row_group % 2 == 0) + "\n" for line in lines).encode()
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\r\n" if row_group % 2 else "\n")
+    writer.writerows([list(columns), *zip(*columns.values(), strict=True)])
+    return text.getvalue().encode()
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    rows=table_rows,
+    kind=st.sampled_from(["parquet", "jsonl", "jsonl.gz", "jsonl.zst", "csv", "csv.gz", "csv.zst"]),
+    row_group=st.integers(1, 7),
+    block=st.integers(1, 64),
+    cuts=st.lists(st.integers(0, 40), max_size=6),
+    n_files=st.integers(1, 3),
+)
+def test_any_partition_of_any_format_gives_every_row_in_order(
+    rows: list[tuple[str, str, float | None]], kind: str, row_group: int, block: int, cuts: list[int], n_files: int
+) -> None:
+    file_format, _, compression = kind.partition(".")
+    compress = {"": bytes, "gz": gzip.compress, "zst": zstd}[compression]
+    shares = [rows[len(rows) * i // n_files : len(rows) * (i + 1) // n_files] for i in range(n_files)]
+    # Small blocks and marks, so that short texts cross many boundaries.
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.setattr(text_format, "BLOCK_BYTES", block)
+        patch.setattr(corpus_module, "MARK_ROWS", 3)
+        for i, share in enumerate(shares):
+            written(Path(folder, f"{i}.{kind}"), compress(encoded(share, file_format, row_group)))
+        corpus = spec(f"{folder}/*.{kind}", keep=("label", "score"))
+        scanned = scan(corpus)
+        bounds = sorted({0, len(rows), *(cut for cut in cuts if cut < len(rows))})
+        parts = [
+            read_rows(slices(scanned, start, stop), corpus, scanned.keep_types) for start, stop in pairwise(bounds)
+        ]
+    assert scanned.rows == len(rows)
+    assert [text for part in parts for text in part.text] == [row[0] for row in rows]
+    assert [label for part in parts for label in part.keep["label"]] == [row[1] for row in rows]
+    assert [score for part in parts for score in part.keep["score"]] == [row[2] for row in rows]
+    assert [doc_id for part in parts for doc_id in part.doc_id] == [
+        f"{i}.{kind}:{row}" for i, share in enumerate(shares) for row in range(len(share))
+    ]
+    assert not any(error for part in parts for error in part.error)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    data=st.lists(st.binary(max_size=12) | st.sampled_from([b'{"text":"a"}', b'"', b"\n", b"\r\n", b","]), max_size=30)
+)
+@pytest.mark.parametrize("file_format", ["jsonl", "csv"])
+def test_arbitrary_bytes_give_rows_or_one_refusal_and_marks_agree_with_a_whole_read(
+    file_format: str, data: list[bytes]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.setattr(text_format, "BLOCK_BYTES", 5)
+        path = written(Path(folder, f"a.{file_format}"), b"text,x\nfirst,1\n" + b"".join(data))
+        corpus = spec(path)
+        try:
+            whole = documents(corpus)
+        except CorpusError:
+            return
+        patch.setattr(corpus_module, "MARK_ROWS", 1)
+        scanned = scan(corpus)
+        single = [read_rows(slices(scanned, i, i + 1), corpus, {}) for i in range(scanned.rows)]
+    assert [row.text[0] for row in single] == whole.text
+    assert [row.error[0] for row in single] == whole.error
+
+
+def test_two_marks_apart_only_the_bytes_between_are_read(tmp_path: Path) -> None:
+    data = jsonl(*({"text": f"number {i}"} for i in range(3000)))
+    corpus = spec(written(tmp_path / "a.jsonl", data))
+    scanned = scan(corpus)
+    (part,) = slices(scanned, 1100, 1500)
+    assert part.mark_row == 1024
+    assert part.mark_offset == data.index('{"text": "number 1024"}')
+    assert part.end_offset == data.index('{"text": "number 1536"}')
+    # What lies outside is not looked at: zero it out, and the slice still reads.
+    (tmp_path / "a.jsonl").write_bytes(
+        b"\0" * part.mark_offset
+        + data[part.mark_offset : part.end_offset].encode()
+        + b"\0" * (len(data) - part.end_offset)
+    )
+    assert read_rows([part], corpus, {}).text == [f"number {i}" for i in range(1100, 1500)]
+
+
+# --- ids -------------------------------------------------------------------------------------------------------------
+
+
+def test_derived_ids_are_the_file_name_and_the_row_and_survive_moving_the_corpus(tmp_path: Path) -> None:
+    for place in ("here", "there/deeper"):
+        for name in ("x/a.jsonl", "y/b.jsonl"):
+            written(tmp_path / place / name, jsonl({"text": "1"}, {"text": "2"}))
+    ids = [documents(spec(str(tmp_path / place / "*" / "*.jsonl"))).doc_id for place in ("here", "there/deeper")]
+    assert ids[0] == ids[1] == ["x/a.jsonl:0", "x/a.jsonl:1", "y/b.jsonl:0", "y/b.jsonl:1"]
+
+
+def test_numbers_are_ids_as_their_text(tmp_path: Path) -> None:
+    big = 10**30
+    path = written(tmp_path / "a.jsonl", jsonl(*({"text": "t", "id": i} for i in (7, "x", 1.5, big))))
+    assert documents(spec(path, id="id")).doc_id == ["7", "x", "1.5", str(big)]
+    path = written(tmp_path / "b.parquet", pa.table({"text": ["a", "b"], "id": pa.array([1, 2], pa.uint16())}))
+    assert documents(spec(path, id="id")).doc_id == ["1", "2"]
+
+
+def test_an_unusable_id_is_an_error_with_the_derived_id(tmp_path: Path) -> None:
+    rows = ({"text": "t", "id": i} for i in (None, "", True, [1], "\ud800", math.nan))
+    path = written(tmp_path / "a.jsonl", jsonl({"text": "t"}, *rows, {"text": "t", "id": "fine"}))
+    found = documents(spec(path, id="id"))
+    assert found.doc_id == [*(f"a.jsonl:{i}" for i in range(7)), "fine"]
+    assert found.error == [
+        "the row has no id 'id'",
+        "the id in 'id' is null",
+        "the id in 'id' is empty",
+        "the id in 'id' is a truth value",
+        "the id in 'id' is a list",
+        "the id in 'id' holds a lone surrogate",
+        "the id in 'id' is no number",
+        None,
+    ]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_duplicate_ids_are_refused_naming_both_places(tmp_path: Path, kind: str) -> None:
+    columns = [("1", "a"), ("2", "b"), ("1", "c")], [("2", "d"), ("5", "e")]
+    for name, rows in zip(("x", "y"), columns, strict=True):
+        table = pa.table({"id": [row[0] for row in rows], "text": [row[1] for row in rows]})
+        if kind == "parquet":
+            written(tmp_path / f"{name}.parquet", table)
+        elif kind == "jsonl":
+            written(tmp_path / f"{name}.jsonl", jsonl(*table.to_pylist()))
+        else:
+            written(tmp_path / f"{name}.csv", "id,text\n" + "".join(f"{i},{text}\n" for i, text in rows))
+    with pytest.raises(CorpusError) as refusal:
+        scan(spec(str(tmp_path / f"*.{kind}"), id="id"))
+    assert f"'1' in x.{kind}:0 and x.{kind}:2" in str(refusal.value)
+    assert f"'2' in x.{kind}:1 and y.{kind}:0" in str(refusal.value)
+
+
+def test_a_number_and_its_text_are_the_same_id(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", jsonl({"text": "t", "id": 1}, {"text": "t", "id": "1"}))
+    with pytest.raises(CorpusError, match=r"'1' in a\.jsonl:0 and a\.jsonl:1"):
+        scan(spec(path, id="id"))
+
+
+def test_a_given_id_that_equals_a_derived_one_is_a_duplicate(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", jsonl({"text": "t", "id": "a.jsonl:1"}, {"text": "t", "id": None}))
+    with pytest.raises(CorpusError, match="ids must be unique"):
+        scan(spec(path, id="id"))
+
+
+def test_ids_that_merely_share_a_hash_are_not_accused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray_jobs.duplicates.hash", lambda _: 1, raising=False)
+    path = written(tmp_path / "a.jsonl", jsonl(*({"text": "t", "id": i} for i in range(10))))
+    assert documents(spec(path, id="id")).doc_id == [str(i) for i in range(10)]
+
+
+# --- rows that are wrong ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        (b'{"text": "cut off', "the line is not JSON (Unterminated string starting, column 10)"),
+        (b"{'text': 1}", "the line is not JSON (Expecting property name enclosed in double quotes, column 2)"),
+        (b"[1, 2]", "the line is a list, not a JSON object"),
+        (b'"just text"', "the line is a text, not a JSON object"),
+        (b"null", "the line is null, not a JSON object"),
+        (b'{"text": "\xff"}', "the line is not UTF-8 (byte 0xff at position 10)"),
+        (b'{"text": "\xed\xa0\x80"}', "the line is not UTF-8 (byte 0xed at position 10)"),
+        (b'{"text": "\\ud800"}', "the text in 'text' holds a lone surrogate"),
+        (b'{"text": null}', "the text in 'text' is null"),
+        (b'{"text": 5}', "the text in 'text' is a number"),
+        (b'{"text": true}', "the text in 'text' is a truth value"),
+        (b'{"text": ["a"]}', "the text in 'text' is a list"),
+        (b'{"txet": "a"}', "the row has no text 'text'"),
+        (b"[" * 100_000, "the line is nested more than 100 deep"),
+        (b'{"text": "a", "x": ' + b"[" * 101 + b"]" * 101 + b"}", "the line is nested more than 100 deep"),
+        (b'{"text": "a", "n": ' + b"9" * 10_000 + b"}", "the line holds a number of more digits than can be read"),
+    ],
+)
+def test_a_bad_json_line_is_a_row_with_an_error_and_leaves_its_neighbours_alone(
+    tmp_path: Path, line: bytes, error: str
+) -> None:
+    path = written(tmp_path / "a.jsonl", b'{"text": "before"}\n' + line + b'\n{"text": "after"}\n')
+    found = documents(spec(path))
+    assert found.doc_id == ["a.jsonl:0", "a.jsonl:1", "a.jsonl:2"]
+    assert found.text == ["before", None, "after"]
+    assert found.error == [None, error, None]
+
+
+def test_an_empty_text_is_no_error_and_a_text_that_looks_like_a_number_is_text(tmp_path: Path) -> None:
+    assert documents(spec(written(tmp_path / "a.jsonl", jsonl({"text": ""}, {"text": "12"})))).text == ["", "12"]
+    assert documents(spec(written(tmp_path / "a.csv", "text,x\n,1\n12,2\n"))).text == ["", "12"]
+
+
+def test_a_line_of_200_000_characters_is_a_document(tmp_path: Path) -> None:
+    long = "wörd " * 40_000
+    assert documents(spec(written(tmp_path / "a.jsonl", jsonl({"text": long})))).text == [long]
+    assert documents(spec(written(tmp_path / "a.csv", f'text,x\n"{long}",1\n'))).text == [long]
+
+
+def test_a_line_beyond_the_limit_is_an_error_and_is_never_held_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_format, "MAX_ROW_BYTES", 1 << 20)
+    monkeypatch.setattr(text_format, "BLOCK_BYTES", 1 << 16)
+    path = written(tmp_path / "a.jsonl", jsonl({"text": "a"}, {"text": "b" * (3 << 20)}, {"text": "c"}))
+    assert documents(spec(path)).error == [None, "the line is longer than 1 MiB", None]
+    with pytest.raises(CorpusError, match="the row at byte 11 has no end within 1 MiB"):
+        scan(spec(written(tmp_path / "a.csv", "text,x\na,1\n" + "b" * (3 << 20))))
+
+
+def test_many_brackets_inside_a_text_are_no_nesting(tmp_path: Path) -> None:
+    text = '[{"' * 1000 + '\\" ['
+    assert documents(spec(written(tmp_path / "a.jsonl", jsonl({"text": text})))).text == [text]
+
+
+def test_blank_lines_are_no_rows(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", '\n  \n{"text": "a"}\r\n\t\n{"text": "b"}')
+    assert documents(spec(path)).doc_id == ["a.jsonl:0", "a.jsonl:1"]
+    assert documents(spec(written(tmp_path / "a.csv", "\ntext,x\n\na,1\n\r\nb,2\n\n"))).text == ["a", "b"]
+
+
+def test_a_byte_order_mark_and_crlf_are_no_part_of_the_data(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", b'\xef\xbb\xbf{"text": "a"}\r\n{"text": "b"}\r\n')
+    assert documents(spec(path)).text == ["a", "b"]
+    path = written(tmp_path / "a.csv", b'\xef\xbb\xbftext,label\r\n"a\r\nb",1\r\nc,2\r\n')
+    found = documents(spec(path, keep="label"))
+    assert found.text == ["a\r\nb", "c"]
+    assert found.keep == {"label": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("row", "error"),
+    [
+        (b"only", "the row has 1 fields where the header has 2"),
+        (b"a,b,c", "the row has 3 fields where the header has 2"),
+        (b"\xff,1", "the row is not UTF-8"),
+        (b'"a"b,1', "the row is not CSV (',' expected after '\"')"),
+    ],
+)
+def test_a_bad_csv_row_is_a_row_with_an_error_and_leaves_its_neighbours_alone(
+    tmp_path: Path, row: bytes, error: str
+) -> None:
+    path = written(tmp_path / "a.csv", b'text,x\n"be\nfore",1\n' + row + b"\nafter,2\n")
+    found = documents(spec(path))
+    assert found.text == ["be\nfore", None, "after"]
+    assert found.error == [None, error, None]
+
+
+def test_a_carriage_return_within_a_csv_field_is_text_even_outside_quotes(tmp_path: Path) -> None:
+    assert documents(spec(written(tmp_path / "a.csv", b'text,x\na\rb,1\n"c\rd",2\r\n'))).text == ["a\rb", "c\rd"]
+
+
+def test_a_csv_quote_that_is_never_closed_is_refused_because_rows_would_be_lost(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", 'text,x\na,1\n"b,2\nc,3\nd,4\n')
+    with pytest.raises(CorpusError, match=r"a\.csv: the row at byte 11 has no end .*; close its quote"):
+        scan(spec(path))
+
+
+def test_tabs_separate_the_fields_of_a_tsv(tmp_path: Path) -> None:
+    assert documents(spec(written(tmp_path / "a.tsv.gz", gzip.compress(b"text\tx\na, b\t1\n")))).text == ["a, b"]
+
+
+def test_text_columns_of_parquet_may_be_dictionaries_large_views_or_bytes(tmp_path: Path) -> None:
+    values = ["a", None, "ü", ""]
+    kinds = [pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.dictionary(pa.int8(), pa.string())]
+    for kind in kinds:
+        column = pa.array(values, pa.string()).cast(kind) if kind != kinds[-1] else pa.array(values).dictionary_encode()
+        found = documents(spec(written(tmp_path / "a.parquet", pa.table({"text": column}))))
+        assert found.text == values, kind
+        assert found.error == [None, "the text in 'text' is null", None, None]
+
+
+def test_parquet_text_that_is_not_utf8_is_an_error(tmp_path: Path) -> None:
+    raw = pa.array([b"good", b"\xff\xfe"])
+    for column in (raw, pa.StringArray.from_buffers(2, *raw.buffers()[1:])):
+        found = documents(spec(written(tmp_path / "a.parquet", pa.table({"text": column}))))
+        assert found.error == [None, "the text in 'text' is not UTF-8"]
+
+
+# --- kept columns ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "kept_type", "kept"),
+    [
+        ([1, None, 2], "int64", [1, None, 2]),
+        ([1, 2.5], "float64", [1.0, 2.5]),
+        ([True, None], "bool", [True, None]),
+        (["a", None], "string", ["a", None]),
+        ([None, None], "string", [None, None]),
+        ([True, 1], "string", ["true", "1"]),
+        ([1, "a", 2.5], "string", ["1", "a", "2.5"]),
+        ([2**63 - 1, 1], "int64", [2**63 - 1, 1]),
+        ([2**63, 1], "string", [str(2**63), "1"]),
+        ([2**53 + 1, 0.5], "string", [str(2**53 + 1), "0.5"]),
+        ([{"b": [1, "ü"]}, None], "string", ['{"b": [1, "ü"]}', None]),
+    ],
+)
+def test_a_kept_column_gets_the_narrowest_type_that_loses_nothing(
+    tmp_path: Path, values: list[Any], kept_type: str, kept: list[Any]
+) -> None:
+    # A value in each of several files: the type is the corpus', not the file's.
+    for i, value in enumerate(values):
+        written(tmp_path / f"{i}.jsonl", jsonl({"text": "t", "x": value}))
+    corpus = spec(str(tmp_path / "*.jsonl"), keep=("x",))
+    assert scan(corpus).keep_types == {"x": kept_type}
+    assert documents(corpus).keep == {"x": kept}
+
+
+@pytest.mark.parametrize(
+    ("fields", "kept_type", "kept"),
+    [
+        (["1", "", "-2"], "int64", [1, None, -2]),
+        (["1", "2.5"], "float64", [1.0, 2.5]),
+        (["true", "False"], "bool", [True, False]),
+        (["007", "1"], "string", ["007", "1"]),
+        (["1.10", "1.1"], "string", ["1.10", "1.1"]),
+        (["nan", "1.5"], "string", ["nan", "1.5"]),
+        (["1_0", "2"], "string", ["1_0", "2"]),
+        (["x", ""], "string", ["x", None]),
+    ],
+)
+def test_csv_fields_become_numbers_only_where_nothing_is_lost(
+    tmp_path: Path, fields: list[str], kept_type: str, kept: list[Any]
+) -> None:
+    corpus = spec(written(tmp_path / "a.csv", "text,x\n" + "".join(f"t,{x}\n" for x in fields)), keep=("x",))
+    assert scan(corpus).keep_types == {"x": kept_type}
+    assert documents(corpus).keep == {"x": kept}
+
+
+def test_parquet_columns_of_any_type_can_be_kept(tmp_path: Path) -> None:
+    import datetime
+    import decimal
+
+    table = pa.table(
+        {
+            "text": ["t"],
+            "int": pa.array([3], pa.int8()),
+            "uint64": pa.array([2**64 - 1], pa.uint64()),
+            "half": pa.array([0.5], pa.float32()),
+            "bool": [True],
+            "null": pa.nulls(1),
+            "dict": pa.array(["d"]).dictionary_encode(),
+            "date": [datetime.date(2024, 5, 1)],
+            "time": pa.array([1], pa.timestamp("ns", tz="UTC")),
+            "span": pa.array([1], pa.duration("ns")),
+            "money": [decimal.Decimal("1.50")],
+            "nested": [{"a.b": [1, None], "c": "ü"}],
+            "a.b": ["dotted"],
+        }
+    )
+    keep = tuple(table.column_names[1:])
+    corpus = spec(written(tmp_path / "a.parquet", table), keep=keep)
+    assert set(documents(corpus).error) == {None}
+    kept = {name: values[0] for name, values in documents(corpus).keep.items()}
+    assert kept["time"].startswith("1970-01-01 00:00:00.000000001")
+    assert kept["span"] is not None
+    assert {name: kept[name] for name in keep if name not in ("time", "span")} == {
+        "int": 3,
+        "uint64": str(2**64 - 1),
+        "half": 0.5,
+        "bool": True,
+        "null": None,
+        "dict": "d",
+        "date": "2024-05-01",
+        "money": "1.50",
+        "nested": '{"a.b": [1, null], "c": "ü"}',
+        "a.b": "dotted",
+    }
+
+
+def test_a_kept_value_that_cannot_be_stored_is_the_rows_error_and_null(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", jsonl({"text": "t", "x": "\udfff"}, {"text": "t", "x": ["\udfff"]}))
+    found = documents(spec(path, keep="x"))
+    assert found.error == ["the value of 'x' holds a lone surrogate"] * 2
+    assert found.keep == {"x": [None, None]}
+
+
+def test_a_row_with_a_bad_text_keeps_its_id_and_its_other_columns(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", jsonl({"text": None, "id": "i", "x": 1}))
+    found = documents(spec(path, id="id", keep="x"))
+    assert (found.doc_id, found.keep, found.error) == (["i"], {"x": [1]}, ["the text in 'text' is null"])
+
+
+def test_files_of_different_formats_and_schemas_make_one_corpus(tmp_path: Path) -> None:
+    written(tmp_path / "a.csv", "label,text\n1,one\n")
+    written(tmp_path / "b.jsonl", jsonl({"text": "two"}))
+    written(tmp_path / "c.parquet", pa.table({"other": [0], "text": ["three"], "label": [2.5]}))
+    found = documents(spec(str(tmp_path), keep="label"))
+    assert found.text == ["one", "two", "three"]
+    assert found.keep == {"label": [1.0, None, 2.5]}
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+@pytest.mark.parametrize(
+    ("keys", "setting", "near"),
+    [
+        ({"text": "txt"}, "corpus.text", "text"),
+        ({"id": "labl"}, "corpus.id", "label"),
+        ({"keep": ("label", "texts")}, "corpus.keep", "text"),
+    ],
+)
+def test_a_missing_column_is_refused_with_the_nearest_name(
+    tmp_path: Path, kind: str, keys: dict[str, Any], setting: str, near: str
+) -> None:
+    table = pa.table({"text": ["a"], "label": ["b"]})
+    data = {"jsonl": jsonl(*table.to_pylist()), "csv": "text,label\na,b\n", "parquet": table}[kind]
+    path = written(tmp_path / f"a.{kind}", data)
+    with pytest.raises(CorpusError) as refusal:
+        scan(spec(path, **keys))
+    assert f"({setting}); did you mean '{near}'? (columns: 'text', 'label')" in str(refusal.value)
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="has 2 columns named 'text'"):
+        scan(spec(written(tmp_path / "a.csv", "text,text\na,b\n")))
+
+
+@pytest.mark.parametrize(
+    ("kind", "damage"),
+    [(kind, damage) for kind in ("jsonl.gz", "jsonl.zst", "csv.gz", "csv.zst") for damage in ("cut off", "plain")]
+    + [("jsonl.gz", "flipped"), ("csv.gz", "flipped")],  # Arrow writes zstd frames without a checksum
+)
+def test_a_damaged_compressed_file_is_refused_by_name(tmp_path: Path, kind: str, damage: str) -> None:
+    rows = [{"text": f"{i * 7919}"} for i in range(20_000)]
+    plain = (
+        jsonl(*rows).encode() if "jsonl" in kind else b"text\n" + b"".join(b"%d\n" % (i * 7919) for i in range(20_000))
+    )
+    whole = gzip.compress(plain) if kind.endswith("gz") else zstd(plain)
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 0x55]) + whole[middle + 1 :]
+    data = {"cut off": whole[:middle], "plain": plain, "flipped": flipped}[damage]
+    path = written(tmp_path / f"a.{kind}", data)
+    with pytest.raises(CorpusError, match=rf"a\.{kind} is no whole (gzip|zstd) file"):
+        scan(spec(path))
+
+
+def test_several_compressed_members_in_one_file_are_one_text(tmp_path: Path) -> None:
+    lines = [jsonl({"text": "a"}).encode(), jsonl({"text": "b"}).encode()]
+    for name, compress in (("a.jsonl.gz", gzip.compress), ("a.jsonl.zst", zstd)):
+        path = written(tmp_path / name, b"".join(compress(line) for line in lines))
+        assert documents(spec(path)).text == ["a", "b"]
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1", b"no parquet at all, just text", b"PAR1" + b"\xff" * 64 + b"PAR1"])
+def test_a_parquet_file_that_is_none_is_refused_by_name(tmp_path: Path, data: bytes) -> None:
+    path = written(tmp_path / "a.parquet", data)
+    with pytest.raises(CorpusError, match=r"a\.parquet is no whole Parquet file"):
+        scan(spec(path))
+
+
+def test_a_parquet_column_of_the_wrong_type_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.parquet", pa.table({"text": [1], "id": [[1]]}))
+    with pytest.raises(CorpusError, match=r"column 'text' \(corpus.text\) holds int64, not text"):
+        scan(spec(path))
+    path = written(tmp_path / "a.parquet", pa.table({"text": ["a"], "id": [[1]]}))
+    with pytest.raises(CorpusError, match=r"column 'id' \(corpus.id\) holds list"):
+        scan(spec(path, id="id"))
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.jsonl", b""),
+        ("a.jsonl", b"\n\n"),
+        ("a.csv", b""),
+        ("a.csv", b"text,x\n"),
+        ("a.jsonl.gz", gzip.compress(b"")),
+    ],
+)
+def test_a_corpus_without_documents_is_refused(tmp_path: Path, name: str, data: bytes) -> None:
+    with pytest.raises(CorpusError, match="without a single document"):
+        scan(spec(written(tmp_path / name, data)))
+
+
+def test_an_empty_file_among_others_is_no_trouble(tmp_path: Path) -> None:
+    written(tmp_path / "a.jsonl", b"")
+    written(tmp_path / "b.csv", b"")
+    written(tmp_path / "c.parquet", pa.table({"text": pa.array([], pa.string())}))
+    written(tmp_path / "d.jsonl", jsonl({"text": "t"}))
+    assert documents(spec(str(tmp_path))).doc_id == ["d.jsonl:0"]
+
+
+def test_a_corpus_of_which_no_row_can_be_read_is_refused_with_the_first_reason(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", json.dumps([{"text": "an array"}, {"text": "is no JSONL"}], indent=1))
+    with pytest.raises(CorpusError, match=r"no row .* can be read .*a\.jsonl row 0, .*check corpus\.format"):
+        scan(spec(path))
+
+
+def test_utf16_is_refused_by_name(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "a.csv"):
+        with pytest.raises(CorpusError, match="is UTF-16 text; save it as UTF-8"):
+            scan(spec(written(tmp_path / name, "text,x\na,b\n".encode("utf-16"))))
+
+
+def test_a_file_that_changed_or_went_since_the_scan_is_refused(tmp_path: Path) -> None:
+    corpus = spec(written(tmp_path / "a.jsonl", jsonl({"text": "a"}, {"text": "b"})))
+    parts = slices(scan(corpus), 0, 2)
+    written(tmp_path / "a.jsonl", jsonl({"text": "a"}))
+    with pytest.raises(CorpusError, match=r"a\.jsonl has changed since the corpus was scanned"):
+        read_rows(parts, corpus, {})
+    (tmp_path / "a.jsonl").unlink()
+    with pytest.raises(CorpusError, match=r"a\.jsonl"):
+        read_rows(parts, corpus, {})
+
+
+# --- what the scan says besides --------------------------------------------------------------------------------------
+
+
+def test_the_scan_knows_each_files_bytes_by_their_sha256(tmp_path: Path) -> None:
+    import hashlib
+
+    contents = {
+        "a.jsonl": jsonl({"text": "a"}).encode(),
+        "b.jsonl.gz": gzip.compress(jsonl({"text": "b"}).encode()),
+        "c.jsonl.zst": zstd(jsonl({"text": "c"}).encode()),
+        "d.csv": b"text,x\nd,1\n",
+        "e.parquet": encoded([("e", "l", None)], "parquet", 1),
+    }
+    for name, data in contents.items():
+        written(tmp_path / name, data)
+    seen: list[tuple[int, int]] = []
+    files = scan(spec(str(tmp_path)), progress=lambda done, total: seen.append((done, total))).files
+    assert {file.name: file.sha256 for file in files} == {n: hashlib.sha256(d).hexdigest() for n, d in contents.items()}
+    assert [file.size for file in files] == [len(data) for data in contents.values()]
+    assert seen[-1] == (sum(map(len, contents.values())),) * 2
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_the_sample_is_spread_evenly_over_the_corpus(tmp_path: Path, kind: str) -> None:
+    n = 5000
+    table = pa.table({"text": [f"{i:04}" for i in range(n)]})
+    path = tmp_path / f"a.{kind}"
+    if kind == "parquet":
+        pq.write_table(table, path, row_group_size=300)
+    else:
+        written(path, jsonl(*table.to_pylist()))
+    scanned = scan(spec(str(path)))
+    numbers = [int(text) for text in scanned.sample]
+    assert 250 <= len(numbers) <= 1024
+    assert sum(numbers) / len(numbers) == pytest.approx(n / 2, rel=0.15)
+    assert scanned.mean_text_bytes == 4
+
+
+def test_a_sampled_text_is_cut_but_counted_whole(tmp_path: Path) -> None:
+    scanned = scan(spec(written(tmp_path / "a.jsonl", jsonl({"text": "ü" * 150_000}))))
+    assert len(scanned.sample[0]) == 100_000
+    assert scanned.mean_text_bytes == 300_000
+
+
+def test_a_corpus_behind_a_url_reads_like_a_local_one() -> None:
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/corpus-of-test/x/a.jsonl", jsonl({"text": "a", "id": 1}, {"text": "b", "id": 2}).encode())
+    memory.pipe("/corpus-of-test/y/b.csv.gz", gzip.compress(b"id,text\n3,c\n"))
+    memory.pipe("/corpus-of-test/y/c.parquet", encoded([("d", "l", 1.0)], "parquet", 1))
+    corpus = spec("memory://corpus-of-test/*/*", id="id")
+    scanned = scan(corpus)
+    assert [file.name for file in scanned.files] == ["x/a.jsonl", "y/b.csv.gz", "y/c.parquet"]
+    assert scanned.files[0].uri == "memory://corpus-of-test/x/a.jsonl"
+    rows = read_rows(slices(scanned, 1, 4), corpus, {})
+    assert rows.doc_id == ["2", "3", "doc 0"]
+    assert rows.text == ["b", "c", "d"]

@@ -1,0 +1,66 @@
+"""Figures of a plan: what is known is exact, what is measured is said to be, and nothing else is made up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ray_jobs.plan import JobPlan, make_plan
+from ray_jobs.pricing import estimate, rate_key, remember_rate
+from tests.ray_jobs.jobs import make_job, write_corpus, write_models
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobPlan]:
+    directory = tmp_path_factory.mktemp("job")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARSEMILL_CACHE", str(directory / "cache"))
+        corpus = write_corpus(directory / "c.jsonl", 100)
+        yield make_plan(make_job(write_models(directory), corpus, directory / "store", units={"documents": 25}))
+
+
+def test_without_a_rate_there_are_no_hours_and_no_money(plan: JobPlan) -> None:
+    figures = estimate(plan, price=2.5)
+    assert (figures.documents, figures.units, figures.missing_units) == (100, 4, 4)
+    assert figures.tokens == pytest.approx(100 * plan.mean_tokens, abs=1)
+    assert (figures.tokens_per_second, figures.worker_hours, figures.cost) == (None, None, None)
+
+
+def test_a_given_rate_and_price_give_hours_and_money(plan: JobPlan) -> None:
+    figures = estimate(plan, rate=10.0, price=3.0)
+    assert figures.worker_hours == pytest.approx(figures.missing_tokens / 10.0 / 3600)
+    assert figures.cost == pytest.approx(3.0 * figures.missing_tokens / 36_000)
+
+
+def test_only_missing_units_are_charged(plan: JobPlan) -> None:
+    half = estimate(replace(plan, committed={0: 1000, 1: 3000}), rate=10.0)
+    assert half.missing_units == 2
+    assert half.missing_tokens == pytest.approx(estimate(plan).tokens / 2, abs=1)
+
+
+def test_parts_that_are_there_tell_the_size_of_the_rest(plan: JobPlan) -> None:
+    assert not estimate(plan).bytes_measured
+    half = estimate(replace(plan, committed={0: 1000, 1: 3000}))
+    assert half.bytes_measured
+    assert half.bytes_out == 8000
+
+
+def test_a_measured_rate_serves_later_plans_of_the_same_bundle_and_settings(plan: JobPlan) -> None:
+    remember_rate(plan, 1234.0)
+    figures = estimate(plan)
+    assert figures.tokens_per_second == 1234.0
+    assert figures.rate_source is not None and figures.rate_source.startswith("measured here on 20")
+    other = replace(plan, compute=replace(plan.compute, threads=9))
+    assert rate_key(other) != rate_key(plan)
+    assert estimate(other).worker_hours is None
+
+
+def test_a_damaged_file_of_rates_is_no_obstacle(plan: JobPlan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SPARSEMILL_CACHE", str(tmp_path))
+    (tmp_path / "rates.json").write_text('{"x": 3', encoding="utf-8")
+    assert estimate(plan).tokens_per_second is None
+    remember_rate(plan, 5.0)
+    assert estimate(plan).tokens_per_second == 5.0
