@@ -83,15 +83,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SparsemillError as error:
         return _fail(str(error), error.exit_code, args.json)
     except ModuleNotFoundError as error:
-        extra = (
-            "extract"
-            if error.name in ("ray", "torch", "transformers", "sae_lens", "safetensors", "tokenizers")
-            else "demo"
-        )
+        extra = "extract" if error.name in STAGE_ONE else "demo"
         needed = f"{name} needs the package {error.name!r}; install it with: pip install 'sparsemill[{extra}]'"
         return _fail(needed, 1, args.json)
     except KeyboardInterrupt:
         return _fail("stopped; the same command goes on from here", 130, args.json)
+    except SystemExit as stop:  # SIGTERM; argparse has had its turn
+        return _fail("stopped; the same command goes on from here", int(stop.code or 0), args.json)
     except BrokenPipeError:
         # the reader of our output has gone (`sparsemill ... | head`): nobody is left to tell
         _discard_output()

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import StoreError, UsageError
+from featurestore.wording import counted
 
 if TYPE_CHECKING:
     from featurestore.reader import FeatureStore
@@ -59,11 +60,11 @@ def verify(args: argparse.Namespace) -> int:
     if args.json:
         _print_json({"store": args.store, "ok": report.ok, **asdict(report)})
         return 0 if report.ok else 1
-    checked = f"{_counted(report.parts, 'part')}, {_counted(report.rows, 'document')}, {report.bytes:,} bytes"
+    checked = f"{counted(report.parts, 'part')}, {counted(report.rows, 'document')}, {report.bytes:,} bytes"
     if report.ok:
         print(f"{args.store}: every {'quick check' if report.quick else 'promise of the format'} holds ({checked})")
         return 0
-    print(f"{args.store}: {_counted(len(report.problems), 'problem')} ({checked})")
+    print(f"{args.store}: {counted(len(report.problems), 'problem')} ({checked})")
     for problem in report.problems[:_SHOWN_PROBLEMS]:
         print(f"  {problem}")
     if len(report.problems) > _SHOWN_PROBLEMS:
@@ -110,7 +111,7 @@ def _show_store(store: FeatureStore, args: argparse.Namespace) -> int:
     if args.json:
         columns = store.schema.to_json()
         return _print_json({"store": args.store, "complete": store.complete, "schema": columns, "documents": first})
-    print(f"{args.store}: {_counted(len(store), 'document')}{'' if store.complete else ' so far (incomplete)'}")
+    print(f"{args.store}: {counted(len(store), 'document')}{'' if store.complete else ' so far (incomplete)'}")
     for sae in store.schema.saes:
         print(f"  SAE {sae.name}: {sae.d_sae:,} features; pooled by {', '.join(sae.pools)}")
     for dense in store.schema.dense:
@@ -131,7 +132,7 @@ def _print_document(document: DocumentView) -> int:
 
 
 def _print_feature(feature: FeatureView) -> int:
-    active = _counted(feature.n_documents, "document")
+    active = counted(feature.n_documents, "document")
     print(f"{feature.sae} feature {feature.feature}: active in {active}; largest {feature.pool}:")
     for document in feature.top:
         print(f"  {document['value']:>12.6g}  {_one_line(document['doc_id'])}")
@@ -147,10 +148,6 @@ def _one_line(value: Any) -> str:
     """A value as a page can show it: no line breaks or control characters, and cut; --json has all of it."""
     text = "".join(char if char.isprintable() else " " for char in str(value)[: _SHOWN_CHARACTERS + 1])
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
-
-
-def _counted(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def _positive(text: str) -> int:

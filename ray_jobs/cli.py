@@ -16,6 +16,8 @@ import warnings
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from featurestore.wording import counted
+
 if TYPE_CHECKING:
     from ray_jobs.driver import ExtractResult
     from ray_jobs.engine.bundle import Bundle
@@ -105,9 +107,9 @@ def extract(args: argparse.Namespace) -> int:
     made = make_plan(job, progress.note)
     missing = made.missing
     if missing:
-        resumed = f" of {len(made.units):,}" if len(missing) < len(made.units) else ""
         tokens = round(made.mean_tokens * sum(unit.rows for unit in missing))
-        progress.note(f"{len(missing):,}{resumed} units to do, about {tokens:,} tokens; starting Ray")
+        resumed = f" ({len(made.units) - len(missing):,} are there)" if len(missing) < len(made.units) else ""
+        progress.note(f"{counted(len(missing), 'unit')} to do{resumed}, about {tokens:,} tokens; starting Ray")
     try:
         result = run_plan(made, args.address, progress)
     except (KeyboardInterrupt, SystemExit):
@@ -124,19 +126,20 @@ def _print_plan(made: JobPlan, figures: Estimate) -> None:
 
     compute, scanned = made.compute, made.scan
     n_bytes = sum(file.size or 0 for file in scanned.files)
-    files = f"{len(scanned.files):,} file{'s' if len(scanned.files) != 1 else ''}"
     print(f"store      {shown(made.job.store)} ({_standing(made)})")
-    print(f"corpus     {figures.documents:,} documents in {files}, {_bytes(n_bytes)}")
-    print(f"tokens     about {figures.tokens:,} (mean {made.mean_tokens:,.1f} of {made.sampled:,} sampled documents)")
+    files = counted(len(scanned.files), "file")
+    print(f"corpus     {counted(figures.documents, 'document')} in {files}, {_bytes(n_bytes)}")
+    sampled = counted(made.sampled, "sampled document")
+    print(f"tokens     about {figures.tokens:,} (mean {made.mean_tokens:,.1f} of {sampled})")
     if made.truncated_share:
         print(f"           {made.truncated_share:.1%} of the sample exceeds {made.job.model.max_tokens:,} and is cut")
     print(f"model      {made.bundle.model.name}, layers 0 to {max(made.bundle.hook_layers)}, {compute.dtype}")
     saes = ", ".join(f"{sae.name} (layer {sae.layer}, {sae.d_sae:,})" for sae in made.bundle.saes)
     print(f"saes       {saes}; {', '.join(made.job.pool)}")
-    print(f"units      {figures.units:,}, of which {figures.missing_units:,} are to do")
+    print(f"units      {figures.units:,} ({figures.missing_units:,} to do)")
     basis = "from the parts that are there" if figures.bytes_measured else "typical of such SAEs, a rough figure"
     print(f"bytes out  about {_bytes(figures.bytes_out)} ({basis})")
-    print(f"workers    {compute.device}, {compute.threads} thread{'s' if compute.threads > 1 else ''} each")
+    print(f"workers    {compute.device}, {counted(compute.threads, 'thread')} each")
     if figures.worker_hours is None:
         print("hours      unknown: no rate measured here yet for this model; give one with --rate")
     else:
@@ -183,11 +186,11 @@ def _print_result(result: ExtractResult) -> None:
 
     if result.units_run:
         rate = f"{result.tokens_run / result.seconds:,.0f} tokens/s, start-up included"
-        workers = f"{result.workers} worker{'s' if result.workers > 1 else ''}"
-        print(f"{shown(result.store)}: {result.documents_run:,} documents, {result.tokens_run:,} tokens in ", end="")
-        print(f"{_seconds(result.seconds)} ({rate}, {workers})")
+        work = f"{counted(result.documents_run, 'document')}, {counted(result.tokens_run, 'token')}"
+        took = f"{_seconds(result.seconds)} ({rate}, {counted(result.workers, 'worker')})"
+        print(f"{shown(result.store)}: {work} in {took}")
     else:
-        print(f"{shown(result.store)}: nothing to do, all {result.units:,} parts are there")
+        print(f"{shown(result.store)}: nothing to do, the whole store is there ({counted(result.units, 'part')})")
     print(f"  documents  {result.documents:,}, {result.errors:,} with an error")
     print(f"  tokens     {result.tokens:,}")
     print(f"  bytes      {result.bytes:,} ({result.bytes / max(result.documents, 1):,.0f} a document)")
@@ -236,14 +239,16 @@ def _seconds(seconds: float) -> str:
 
 
 def _positive(text: str) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
     if not (number > 0 and math.isfinite(number)):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
     return number
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
-    return number
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
+    return int(text)

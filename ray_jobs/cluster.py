@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -88,13 +90,31 @@ def ray_cluster(address: str | None, cpus: int, gpus: float) -> Iterator[Any]:
                 reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
                 raise UsageError(f"no Ray cluster at {address} ({reason}); check --address with `ray status`") from None
         try:
-            yield ray
+            with _sigterm_unwinds():
+                yield ray
         finally:
             ray.shutdown()
     finally:
         for key in os.environ.keys() - before.keys():
             del os.environ[key]
         os.environ.update(before)
+
+
+@contextmanager
+def _sigterm_unwinds() -> Iterator[None]:
+    """Make SIGTERM end a run as Ctrl-C does, through every `finally`; Ray's own handler dumps a C++ stack and dies."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield
+        return
+
+    def unwind(_signal: int, _frame: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, unwind)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
 
 
 def _knock(address: str) -> None:

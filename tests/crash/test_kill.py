@@ -214,13 +214,19 @@ def test_a_killed_driver_leaves_no_process_and_the_same_command_finishes(ground:
     assert_whole(ground)
 
 
-def test_control_c_stops_cleanly_and_says_how_to_go_on(ground: Ground) -> None:
+@pytest.mark.parametrize(
+    "stop", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM], ids=lambda stop: stop.name
+)
+def test_control_c_and_sigterm_stop_cleanly_and_say_how_to_go_on(ground: Ground, stop: signal.Signals) -> None:
     driver = start(ground.job)
     eventually(lambda: parts_of(ground.store) and computing(driver), driver)
     family = set(descendants(driver.pid))
-    os.killpg(driver.pid, signal.SIGINT)  # as a terminal does: the driver and all its children get it
+    if stop == signal.SIGINT:
+        os.killpg(driver.pid, stop)  # as a terminal does: the driver and all its children get it
+    else:
+        driver.send_signal(stop)  # as a scheduler does
     out, err = driver.communicate(timeout=PATIENCE)
-    assert driver.returncode == 130
+    assert driver.returncode == 128 + stop
     assert out == ""
     assert "the same command goes on from here" in err
     assert "Traceback" not in err

@@ -59,7 +59,7 @@ def test_prepare_builds_the_bundle_and_says_what_is_in_it(call: Callable[..., Sa
 def test_plan_prints_the_figures_of_a_job_and_writes_no_store(call: Callable[..., Said], tmp_path: Path) -> None:
     said = call("plan")
     assert said.code == 0
-    for line in ("60 documents in 1 file", "(mean ", "units      3, of which 3 are to do", "bytes out  about"):
+    for line in ("60 documents in 1 file", "(mean ", "units      3 (3 to do)", "bytes out  about"):
         assert line in said.out
     assert "hours      unknown" in said.out
     assert not (tmp_path / "store").exists()
