@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import BundleError
+from ray_jobs.cache import cache_path
 from ray_jobs.checkpoint import (
     Checkpoint,
     config_json,
@@ -95,7 +95,7 @@ def prepare(spec: JobSpec, cache_dir: Path | None = None, progress: Progress | N
 
 def default_cache_dir() -> Path:
     """`bundles` in `$SPARSEMILL_CACHE`, or in `~/.cache/sparsemill`."""
-    return Path(os.environ.get("SPARSEMILL_CACHE") or Path.home() / ".cache" / "sparsemill") / "bundles"
+    return cache_path("bundles")
 
 
 def _is_whole(path: Path) -> bool:

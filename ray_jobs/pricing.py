@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ray_jobs.cache import cache_path
+
 if TYPE_CHECKING:
     from ray_jobs.plan import JobPlan
 
@@ -126,7 +128,7 @@ def _rates() -> dict[str, Any]:
 
 
 def _rates_path() -> Path:
-    return Path(os.environ.get("SPARSEMILL_CACHE") or Path.home() / ".cache" / "sparsemill") / "rates.json"
+    return cache_path("rates.json")
 
 
 def _typical_bytes(plan: JobPlan) -> float:

