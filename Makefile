@@ -12,7 +12,7 @@ help:
 	@echo "make test         the default test suite (2 cores: under 8 minutes)"
 	@echo "make test-all     the slow tests too"
 	@echo "make lint         ruff and mypy"
-	@echo "make sae-quality  measure the shipped SAE on its held-out text (downloads 190 MB)"
+	@echo "make sae-quality  measure the shipped SAE on its held-out text (downloads 170 MB)"
 
 setup: $(VENV)/.ready
 

@@ -39,7 +39,8 @@ LOCAL_ENVIRONMENT = {
 def worker_environment(threads: int) -> dict[str, str]:
     """Environment of a worker process, set before it starts.
 
-    The malloc thresholds keep large activations out of `mmap`, whose page faults cost a CPU run a sixth of its time.
+    The malloc thresholds keep large activations out of `mmap`, whose page faults cost up to a sixth of a
+    CPU run (long rows; short ones hardly notice).
     """
     return {
         "OMP_NUM_THREADS": str(threads),

@@ -161,15 +161,7 @@ class _Run:
             concurrency_groups={"live": 1},
             runtime_env={"env_vars": worker_environment(plan.compute.threads)},
         )(Worker)
-        self._task = WorkerTask(
-            job=plan.job,
-            keep_types=plan.scan.keep_types,
-            bundle=str(plan.bundle.path),
-            bundle_sha256=plan.bundle.sha256,
-            settings=plan.settings,
-            fingerprint=plan.store.fingerprint,
-            software=plan.software,
-        )
+        self._task = WorkerTask.of(plan)
 
     def to_the_end(self) -> list[Report]:
         """Run until every unit is done or has failed for good.

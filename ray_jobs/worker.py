@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from featurestore.writer import PartRecord
     from ray_jobs.corpus import DocumentRows
     from ray_jobs.engine.extractor import ExtractedRows
+    from ray_jobs.plan import JobPlan
     from ray_jobs.spec import JobSpec
     from ray_jobs.units import Unit
 
@@ -46,6 +47,19 @@ class WorkerTask:
     settings: Mapping[str, Any]
     fingerprint: str
     software: Mapping[str, str]
+
+    @classmethod
+    def of(cls, plan: JobPlan) -> WorkerTask:
+        """The task that a plan gives to every worker."""
+        return cls(
+            job=plan.job,
+            keep_types=plan.scan.keep_types,
+            bundle=str(plan.bundle.path),
+            bundle_sha256=plan.bundle.sha256,
+            settings=plan.settings,
+            fingerprint=plan.store.fingerprint,
+            software=plan.software,
+        )
 
 
 @dataclass(frozen=True)

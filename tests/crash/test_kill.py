@@ -55,17 +55,7 @@ def undisturbed(models: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     directory = tmp_path_factory.mktemp("undisturbed")
     plan = make_plan(load_job(write_job(directory / "job.yaml", mapping(models, directory / "store"))))
     create_store(plan.job.store, plan.store)
-    worker = Worker(
-        WorkerTask(
-            job=plan.job,
-            keep_types=plan.scan.keep_types,
-            bundle=str(plan.bundle.path),
-            bundle_sha256=plan.bundle.sha256,
-            settings=plan.settings,
-            fingerprint=plan.store.fingerprint,
-            software=plan.software,
-        )
-    )
+    worker = Worker(WorkerTask.of(plan))
     worker.open()
     for unit in plan.units:
         worker.run(unit)

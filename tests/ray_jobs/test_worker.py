@@ -34,18 +34,6 @@ def plan(models: Path, tmp_path: Path) -> JobPlan:
     return made
 
 
-def task_of(plan: JobPlan) -> WorkerTask:
-    return WorkerTask(
-        job=plan.job,
-        keep_types=plan.scan.keep_types,
-        bundle=str(plan.bundle.path),
-        bundle_sha256=plan.bundle.sha256,
-        settings=plan.settings,
-        fingerprint=plan.store.fingerprint,
-        software=plan.software,
-    )
-
-
 def opened(task: WorkerTask) -> Worker:
     worker = Worker(task)
     worker.open()
@@ -53,7 +41,7 @@ def opened(task: WorkerTask) -> Worker:
 
 
 def test_a_unit_becomes_a_part_and_a_report_of_it(plan: JobPlan) -> None:
-    report = opened(task_of(plan)).run(plan.units[0])
+    report = opened(WorkerTask.of(plan)).run(plan.units[0])
     assert committed_units(plan.job.store) == {0: report.record.bytes}
     assert report.record == read_record(plan.job.store, 0, plan.store)
     assert (report.record.rows, report.record.errors) == (20, 3)
@@ -63,7 +51,7 @@ def test_a_unit_becomes_a_part_and_a_report_of_it(plan: JobPlan) -> None:
 def test_every_row_of_the_corpus_has_a_row_in_the_part(plan: JobPlan) -> None:
     import pyarrow.parquet as pq
 
-    opened(task_of(plan)).run(plan.units[0])
+    opened(WorkerTask.of(plan)).run(plan.units[0])
     (part,) = (Path(plan.job.store) / "parts").glob("*.parquet")
     rows = pq.read_table(part).to_pydict()
     expected = [f"d{row}" for row in range(20)]
@@ -77,7 +65,7 @@ def test_every_row_of_the_corpus_has_a_row_in_the_part(plan: JobPlan) -> None:
 
 
 def test_doing_a_unit_again_gives_the_same_bytes(plan: JobPlan) -> None:
-    worker = opened(task_of(plan))
+    worker = opened(WorkerTask.of(plan))
     worker.run(plan.units[1])
     first = parts_of(Path(plan.job.store))
     worker.run(plan.units[0])
@@ -90,7 +78,7 @@ def test_progress_can_be_asked_for_while_a_unit_runs(models: Path, tmp_path: Pat
     job = make_job(models, corpus, tmp_path / "store", units={"documents": 150})
     plan = make_plan(job)
     create_store(job.store, plan.store)
-    worker = opened(replace(task_of(plan), settings={**plan.settings, "batch_tokens": 64}))
+    worker = opened(replace(WorkerTask.of(plan), settings={**plan.settings, "batch_tokens": 64}))
     assert worker.live() == (-1, 0, 0)
     thread = threading.Thread(target=worker.run, args=(plan.units[0],))
     thread.start()
@@ -107,30 +95,30 @@ def test_progress_can_be_asked_for_while_a_unit_runs(models: Path, tmp_path: Pat
 
 def test_a_store_of_another_job_is_refused_before_anything_is_computed(plan: JobPlan) -> None:
     with pytest.raises(MismatchError, match="same storage on every node"):
-        opened(replace(task_of(plan), fingerprint="0" * 64))
+        opened(replace(WorkerTask.of(plan), fingerprint="0" * 64))
 
 
 def test_another_bundle_than_the_drivers_is_refused(plan: JobPlan) -> None:
     with pytest.raises(JobFailed, match="is not the driver's"):
-        opened(replace(task_of(plan), bundle_sha256="0" * 64))
+        opened(replace(WorkerTask.of(plan), bundle_sha256="0" * 64))
 
 
 def test_other_software_than_the_drivers_is_refused(plan: JobPlan) -> None:
     with pytest.raises(JobFailed, match="transformers"):
-        opened(replace(task_of(plan), software={**plan.software, "transformers": "4.0"}))
+        opened(replace(WorkerTask.of(plan), software={**plan.software, "transformers": "4.0"}))
 
 
 def test_a_node_without_the_drivers_disk_makes_its_own_bundle(
     plan: JobPlan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("SPARSEMILL_CACHE", str(tmp_path / "other_node"))
-    worker = opened(replace(task_of(plan), bundle="/not/on/this/node"))
+    worker = opened(replace(WorkerTask.of(plan), bundle="/not/on/this/node"))
     worker.run(plan.units[0])
     assert list((tmp_path / "other_node" / "bundles").iterdir())
 
 
 def test_a_corpus_that_changed_since_the_plan_is_refused(plan: JobPlan) -> None:
-    worker = opened(task_of(plan))
+    worker = opened(WorkerTask.of(plan))
     write_corpus(Path(plan.job.corpus.path[0]), 12)
     with pytest.raises(CorpusError, match="changed"):
         worker.run(plan.units[1])
