@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,8 +28,6 @@ RECORDED_SOFTWARE = ("sparsemill", "ray", "numpy", "pyarrow", "safetensors")
 GPU_THREADS = 2  # beside a GPU the CPU only tokenises and writes; more would starve small nodes' other actors
 CPU_THREADS = 1  # workers scale what is not GEMM too: 2 x 1 thread 1,340 tokens/s, 1 x 2 threads 850 (270M, 2 cores)
 
-DEFAULT_ATTENTION = "eager"  # exact for every model, soft-capped ones included
-
 
 @dataclass(frozen=True)
 class Compute:
@@ -40,7 +38,7 @@ class Compute:
         dtype: `bfloat16` or `float32`.
         threads: torch threads of a worker.
         batch_tokens: Positions of one forward.
-        attn: Attention implementation.
+        attn: Attention implementation; empty until the model is known.
     """
 
     device: str
@@ -71,8 +69,21 @@ def settle(job: JobSpec, begun: Mapping[str, Any] | None) -> Compute:
         dtype=job.model.dtype or model.get("dtype") or _hardware_dtype(device),
         threads=job.workers.cpus or compute.get("threads") or (GPU_THREADS if device == "cuda" else CPU_THREADS),
         batch_tokens=compute.get("batch_tokens") or _batch_tokens(device),
-        attn=job.model.attn or model.get("attn") or DEFAULT_ATTENTION,
+        attn=job.model.attn or model.get("attn") or "",
     )
+
+
+def settle_attention(compute: Compute, bundle: Bundle) -> Compute:
+    """Settle the attention too, which depends on the model: the fastest that is exact for it on this device.
+
+    Raises:
+        JobSpecError: The job wants one that is not exact for the model.
+    """
+    from ray_jobs.engine.backbone import check_attention, default_attention
+
+    attn = compute.attn or default_attention(compute.device, bundle.model.model_type)
+    check_attention(bundle, attn)
+    return replace(compute, attn=attn)
 
 
 def extract_settings(job: JobSpec, compute: Compute) -> dict[str, Any]:

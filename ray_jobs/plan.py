@@ -21,6 +21,7 @@ from ray_jobs.identity import (
     identity,
     provenance,
     settle,
+    settle_attention,
 )
 
 if TYPE_CHECKING:
@@ -103,7 +104,9 @@ def make_plan(job: JobSpec, note: Note | None = None) -> JobPlan:
     job = job.model_copy(update={"model": job.model.model_copy(update={"dtype": compute.dtype})})
     scanned = scan(job.corpus)
     bundle = open_bundle(prepare(job, progress=note))
-    _check_settings(bundle, job, compute, begun is not None)
+    _policy(bundle, job)
+    if begun is None or not compute.attn:  # a store that was begun has passed the check, which needs torch
+        compute = settle_attention(compute, bundle)
     files = [{"name": f.name, "size": f.size, "sha256": f.sha256, "rows": f.rows} for f in scanned.files]
     software = deciding_software()
     decisive = identity(job, bundle, compute, files, software)
@@ -188,16 +191,6 @@ def _policy(bundle: Bundle, job: JobSpec) -> Any:
         stride=model.stride,
         chat=model.chat,
     )
-
-
-def _check_settings(bundle: Bundle, job: JobSpec, compute: Compute, begun: bool) -> None:
-    """Refuse now what every worker would refuse later; a store that was begun has passed these checks."""
-    _policy(bundle, job)
-    if begun:
-        return
-    from ray_jobs.engine.backbone import check_attention
-
-    check_attention(bundle, compute.attn)
 
 
 def _units(

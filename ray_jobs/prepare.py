@@ -127,8 +127,9 @@ def _build(directory: Path, model: Checkpoint, spec: JobSpec, dtype: str, say: P
     for sae_spec in spec.saes:
         say(f"loading SAE {sae_spec.name}")
         sae = load_sae(sae_spec, name, config)
-        weights = {**sae.weights, "W_enc": sae.weights["W_enc"].to(torch_dtype)}
-        save_file({key: value.contiguous() for key, value in weights.items()}, directory / sae.info.file_name)
+        tensors = sae.weights.tensors()
+        tensors["W_enc"] = tensors["W_enc"].to(torch_dtype)
+        save_file({key: value.contiguous() for key, value in tensors.items()}, directory / sae.info.file_name)
         infos.append(sae.info)
         prepend_bos |= sae.prepend_bos
     n_kept = max(info.layer for info in infos) + 1

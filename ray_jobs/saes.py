@@ -1,8 +1,9 @@
-"""SAEs: loaded through sae-lens, compared with the model that a job pairs them with.
+"""SAEs: loaded through sae-lens, compared with the model that a job pairs them with and with sae-lens' own encode.
 
 The SAE's own metadata says which model, layer and site it was trained on. Names are compared to the letter (an SAE of
 gemma-2-9b is not one of gemma-2-9b-it); a contradiction is refused unless the job says `allow_mismatch`, and then it is
-recorded, as is whatever the metadata leaves open.
+recorded, as is whatever the metadata leaves open. What will run is the engine's encoder: before an SAE is accepted, the
+two encode the same inputs and must agree. Cost: seconds for the widest SAEs.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import re
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,20 +18,34 @@ from typing import TYPE_CHECKING, Any
 from featurestore.errors import BundleError
 from ray_jobs.checkpoint import brief
 from ray_jobs.engine.bundle import SaeInfo
-from ray_jobs.engine.encoder import ARCHITECTURES
+from ray_jobs.engine.families import check_family, fold
 
 if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from ray_jobs.engine.encoder import SaeEncoder
+    from ray_jobs.engine.families import SaeWeights
     from ray_jobs.spec import SaeSpec
 
 SAE_FILES = ("cfg.json", "sae_weights.safetensors")
 
+CHECKED_SCALES = (1.0, 10.0, 100.0, 1_000.0, 10_000.0)
+"""Residual streams have norms from tens (GPT-2) to tens of thousands (Gemma 3)."""
+
+CHECKED_TOKENS = 12
+"""Inputs of each scale that are encoded twice."""
+
+ROUNDING = 1e-5
+"""What the order of float32 sums may move, as a share of |input| x |encoder row|."""
+
 
 @dataclass(frozen=True)
 class LoadedSae:
-    """An SAE as sae-lens loaded it, checked against the model: float32 W_enc, b_enc, threshold and b_dec."""
+    """An SAE as sae-lens loaded it, checked against the model and against sae-lens: float32 weights."""
 
     info: SaeInfo
-    weights: Mapping[str, Any]
+    weights: SaeWeights
     prepend_bos: bool
 
 
@@ -51,17 +65,13 @@ def load_sae(spec: SaeSpec, model_name: str, config: Any) -> LoadedSae:
     Raises:
         BundleError: It cannot be loaded, is of a kind not supported, or does not belong to the model.
     """
-    import torch
-
     sae = _from_disk(spec) if spec.path is not None else _from_release(spec)
     cfg, where = sae.cfg, f"SAE {spec.name!r}"
     architecture = cfg.architecture()
-    if architecture not in ARCHITECTURES:
-        raise BundleError(f"{where}: architecture {architecture!r} is not supported; {' and '.join(ARCHITECTURES)} are")
-    if cfg.normalize_activations != "none" or cfg.reshape_activations != "none":
-        setting = f"normalize_activations={cfg.normalize_activations}, reshape_activations={cfg.reshape_activations}"
-        raise BundleError(f"{where}: {setting} is not supported; use an SAE that takes activations as they are")
+    check_family(where, architecture, cfg.normalize_activations, cfg.reshape_activations)
     layer, mismatch, unverified = _compare(spec, cfg, model_name, config)
+    if cfg.normalize_activations == "expected_average_only_in":
+        unverified += ("input scale",)  # sae-lens did not find the factor, and encodes without it
     info = SaeInfo(
         name=spec.name,
         layer=layer,
@@ -73,10 +83,91 @@ def load_sae(spec: SaeSpec, model_name: str, config: Any) -> LoadedSae:
         source={"path": spec.path} if spec.path is not None else {"release": str(spec.release), "id": str(spec.id)},
         mismatch=mismatch,
         unverified=unverified,
+        normalize_activations=cfg.normalize_activations,
+        k=int(cfg.k) if architecture == "topk" else None,
     )
-    threshold = sae.threshold.detach() if architecture == "jumprelu" else torch.zeros(cfg.d_sae)
-    weights = {"W_enc": sae.W_enc.detach(), "b_enc": sae.b_enc.detach(), "b_dec": sae.b_dec.detach()}
-    return LoadedSae(info, {**weights, "threshold": threshold}, bool(cfg.metadata.get("prepend_bos", False)))
+    weights = fold(architecture, _tensors(sae, where))
+    _check_encoder(where, sae, info, weights)
+    return LoadedSae(info, weights, bool(cfg.metadata.get("prepend_bos", False)))
+
+
+def _tensors(sae: Any, where: str) -> dict[str, torch.Tensor]:
+    """The float32 tensors of an SAE's encoder by sae-lens' names, finite."""
+    names = ("W_enc", "b_dec", "b_enc", "threshold", "b_gate", "b_mag", "r_mag")
+    tensors = {name: getattr(sae, name).detach() for name in names if getattr(sae, name, None) is not None}
+    if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
+        tensors["decoder_norm"] = sae.W_dec.detach().norm(dim=-1)
+    for name, tensor in tensors.items():
+        if not bool(tensor.isfinite().all()):
+            raise BundleError(f"{where}: its {name} holds values that are not finite; the file is damaged")
+    return tensors
+
+
+def _check_encoder(where: str, sae: Any, info: SaeInfo, weights: SaeWeights) -> None:
+    """Encode the same inputs with sae-lens and with the engine, in float32.
+
+    Raises:
+        BundleError: Activations differ by more than rounding, or other features are active.
+    """
+    import numpy as np
+    import torch
+
+    from ray_jobs.engine.encoder import Inputs, SaeEncoder
+
+    x_ND = _checked_inputs(weights)
+    with torch.no_grad():
+        expected_NF = sae.encode(x_ND).numpy()
+    encoder = SaeEncoder.of(info, weights)
+    found_NF = np.zeros_like(expected_NF)
+    for active in encoder.active(Inputs(x_ND)):
+        found_NF[active.token, active.feature] = active.value
+    row_norm_F = weights.W_FD.norm(dim=1) * (1 if weights.scale_F is None else weights.scale_F)
+    rounding_NF = ROUNDING * torch.outer(Inputs(x_ND).read(encoder).norm(dim=1), row_norm_F).numpy()
+    rounding_NF += ROUNDING * expected_NF + np.finfo(np.float32).tiny
+    wrong_NF = (np.abs(expected_NF - found_NF) > rounding_NF) & ~_at_the_edge(encoder, x_ND, rounding_NF)
+    if wrong_NF.any():
+        token, feature = (int(place[0]) for place in np.nonzero(wrong_NF))
+        raise BundleError(
+            f"{where} is not encoded here as sae-lens encodes it (feature {feature} of a random input: "
+            f"{found_NF[token, feature]:g}, sae-lens {expected_NF[token, feature]:g}; {int(wrong_NF.sum())} of "
+            f"{wrong_NF.size} differ); choose another SAE and report this one"
+        )
+
+
+def _checked_inputs(weights: SaeWeights) -> torch.Tensor:
+    """Inputs around the decoder bias, of every scale, half of them along a few encoder rows, so that features fire."""
+    import torch
+
+    n_features, d_in = weights.W_FD.shape
+    generator = torch.Generator().manual_seed(0)
+    noise_ND = torch.randn(CHECKED_TOKENS, d_in, generator=generator) / d_in**0.5
+    chosen = torch.randint(n_features, (CHECKED_TOKENS, 4), generator=generator)
+    rows_ND = weights.W_FD[chosen].mean(dim=1)
+    noise_ND[::2] += (rows_ND / rows_ND.norm(dim=1, keepdim=True).clamp(min=1e-30))[::2]
+    return torch.cat([weights.b_dec_D + scale * noise_ND for scale in CHECKED_SCALES])
+
+
+def _at_the_edge(encoder: SaeEncoder, x_ND: torch.Tensor, rounding_NF: np.ndarray) -> np.ndarray:
+    """Pairs whose pre-activation is so close to its cutoff (or a token's k-th largest) that rounding decides."""
+    import numpy as np
+    import torch
+
+    from ray_jobs.engine.encoder import Inputs
+
+    weights, info = encoder.weights, encoder.info
+    with torch.inference_mode():
+        r_NF = (Inputs(x_ND).read(encoder) @ weights.W_FD.T).numpy()
+    if weights.cutoff_F is not None:
+        return np.abs(r_NF - weights.cutoff_F.numpy()) <= rounding_NF
+    assert info.k is not None
+    pre_NF = r_NF + weights.bias_F.numpy()
+    at_zero_NF = np.abs(pre_NF) <= rounding_NF
+    if info.k == info.d_sae:
+        return at_zero_NF
+    ordered_NF = np.partition(pre_NF, (-info.k - 1, -info.k), axis=1)
+    rounding_N1 = 2 * rounding_NF.max(axis=1, keepdims=True)
+    tied_NF = [np.abs(pre_NF - ordered_NF[:, -rank, None]) <= rounding_N1 for rank in (info.k, info.k + 1)]
+    return at_zero_NF | (tied_NF[0] & tied_NF[1])
 
 
 def _from_disk(spec: SaeSpec) -> Any:

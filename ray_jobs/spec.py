@@ -114,7 +114,7 @@ class ModelSpec(_Spec):
     stride: Annotated[int, Field(ge=0, strict=True)] = 0
     tokens: Literal["content", "all"] = "content"
     chat: Annotated[bool, Field(strict=True)] = False
-    attn: Literal["eager", "sdpa"] | None = None
+    attn: Literal["eager", "flex_attention", "sdpa"] | None = None
 
     @model_validator(mode="before")
     @classmethod

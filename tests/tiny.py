@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 MODEL_NAME = "tiny-gemma2"
 NAN_WORD = "xyzzy"
@@ -50,7 +51,7 @@ def tiny_gemma2(
     n_layers: int = 4,
     d_model: int = 32,
     sliding_window: int = 8,
-    softcap: float = 2.0,
+    softcap: float | None = 2.0,
     seed: int = 0,
     name: str = MODEL_NAME,
 ) -> Path:
@@ -61,7 +62,7 @@ def tiny_gemma2(
         n_layers: Decoder layers; they alternate sliding and full attention.
         d_model: Width of the residual stream.
         sliding_window: Tokens that a sliding layer sees.
-        softcap: Attention logit cap; attention logits of these weights have a deviation of about 3.
+        softcap: Attention logit cap, or None; attention logits of these weights have a deviation of about 3.
         seed: Other seeds give other weights.
         name: The model's name as SAE metadata refers to it.
 
@@ -117,6 +118,7 @@ def tiny_sae(
     hook_name: str | None = None,
     seed: int = 0,
     dtype: str = "float32",
+    **settings: Any,
 ) -> Path:
     """Write a random SAE in sae-lens' on-disk format (cfg.json, sae_weights.safetensors).
 
@@ -125,19 +127,21 @@ def tiny_sae(
         layer: Layer that the metadata names, as `blocks.{layer}.hook_resid_post` unless `hook_name` is given.
         d_in: Width of the residual stream it reads.
         d_sae: Number of features; about a tenth of them are active on a token of `tiny_gemma2`.
-        architecture: `jumprelu`, `standard` (ReLU), or another that sae-lens knows.
+        architecture: `jumprelu`, `standard` (ReLU), or another that sae-lens knows; `batchtopk` and
+            `matryoshka_batchtopk` are trained as that and saved for inference, as JumpReLU.
         apply_b_dec_to_input: Whether the decoder bias is subtracted from the input.
         normalize_activations: As in sae-lens.
         model_name: Model that the metadata names; None leaves it out.
         hook_name: Overrides the hook that the metadata names.
         seed: Other seeds give other weights.
         dtype: Precision of the weights on disk.
+        settings: More of sae-lens' config, e.g. `k` or `rescale_acts_by_decoder_norm`.
 
     Returns:
         `directory`.
     """
     import torch
-    from sae_lens import SAE
+    from sae_lens import SAE, TrainingSAE
 
     path = Path(directory)
     metadata = {"hook_name": hook_name or f"blocks.{layer}.hook_resid_post", "prepend_bos": True}
@@ -153,9 +157,12 @@ def tiny_sae(
         "normalize_activations": normalize_activations,
         "metadata": metadata,
     }
-    if architecture in ("topk", "abstopk"):
+    if "topk" in architecture:
         config["k"] = 8
-    sae = SAE.from_dict(config)
+    if architecture == "matryoshka_batchtopk":
+        config["matryoshka_widths"] = [d_sae // 4, d_sae]
+    trained = architecture.endswith("batchtopk")
+    sae = (TrainingSAE if trained else SAE).from_dict(config | settings)
     generator = torch.Generator().manual_seed(1000 + seed)
     with torch.no_grad():
         for parameter_name, parameter in sorted(sae.named_parameters()):
@@ -166,8 +173,14 @@ def tiny_sae(
                 noise = 2.0 + 0.5 * noise.abs()
             elif parameter_name == "b_enc":
                 noise = -3.0 + 0.3 * noise if architecture == "standard" else 0.3 * noise
+            elif parameter_name == "b_gate":
+                noise = -3.0 + 0.3 * noise
+            elif parameter_name in ("b_mag", "r_mag"):
+                noise = 0.3 * noise
             parameter.copy_(noise.to(parameter.dtype))
-    sae.save_model(path)
+        if trained:
+            sae.topk_threshold.fill_(2.0)
+    (sae.save_inference_model if trained else sae.save_model)(path)
     return path
 
 

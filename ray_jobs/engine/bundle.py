@@ -16,7 +16,7 @@ from typing import Any
 
 from featurestore.errors import BundleError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_NAME = "bundle.json"
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -58,11 +58,13 @@ class SaeInfo:
         site: `resid_post`.
         d_in: Width of its input, `d_model`.
         d_sae: Number of features.
-        architecture: `standard` (ReLU) or `jumprelu`.
+        architecture: As sae-lens names it: `standard` (ReLU), `jumprelu`, `gated` or `topk`.
         apply_b_dec_to_input: Whether the decoder bias is subtracted from the input.
         source: Where it was read, as a mapping (`release` and `id`, or `path`).
         mismatch: What its metadata says against this model, where the job allowed it.
         unverified: What could not be compared because the metadata does not say.
+        normalize_activations: How it normalises its input, as sae-lens names it.
+        k: Active features of a token, for top-k; else None.
     """
 
     name: str
@@ -75,10 +77,12 @@ class SaeInfo:
     source: Mapping[str, str]
     mismatch: tuple[str, ...]
     unverified: tuple[str, ...]
+    normalize_activations: str = "none"
+    k: int | None = None
 
     @property
     def file_name(self) -> str:
-        """The file of its weights in the bundle: W_enc [d_in, d_sae], b_enc, threshold [d_sae], b_dec [d_in]."""
+        """The file of its weights in the bundle: the tensors of `ray_jobs.engine.families.SaeWeights`."""
         return f"sae_{self.name}.safetensors"
 
 

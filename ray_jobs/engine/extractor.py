@@ -1,31 +1,40 @@
 """Texts in, one sparse row per SAE and document out.
 
-Tokenise, cut into windows, batch, run the model once for all layers, encode and pool, put windows together. A document
-that cannot be processed costs itself only: its row carries an error sentence, its neighbours are run again without it.
-What a row holds does not depend on who its neighbours were, up to the rounding of the GEMMs.
+Tokenise ahead on another thread, cut into windows, pack them under a budget of tokens, run the model once for all
+layers, encode and pool, put windows together. On a GPU a batch is launched before the one ahead of it is pooled, so the
+device does not wait for the host.
 
-Shapes: B windows of a batch, T positions, N counted tokens of a batch, D d_model.
+A document that cannot be processed costs itself only. A batch that fails is halved until the document to blame is
+alone; its row carries an error sentence, its neighbours are run again without it. When memory runs out the budget stays
+halved. What a row holds does not depend on who its neighbours were, up to the rounding of the GEMMs.
+
+Shapes: B windows of a batch, N counted tokens of a batch, D d_model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import torch
 
-from ray_jobs.engine.backbone import Backbone
-from ray_jobs.engine.batching import CPU_BATCH_TOKENS, pad, plan_batches
+from ray_jobs.engine.backbone import open_backbone
+from ray_jobs.engine.batching import CPU_BATCH_TOKENS, fill_batches
 from ray_jobs.engine.bundle import Bundle
 from ray_jobs.engine.encoder import SaeEncoder
-from ray_jobs.engine.pooling import SparseRows, empty_rows, merge_windows, pool_windows, stack_rows
+from ray_jobs.engine.pooling import SparseRows, gather_rows, pool_saes
 from ray_jobs.engine.tokens import ContentTokenizer, Window, token_policy, windows_of
 
 __all__ = ["ExtractSettings", "ExtractedRows", "Extractor", "SparseRows"]
 
 Progress = Callable[[int, int], None]
+
+FIRST_LOT, LOT = 256, 4_096
+"""Texts tokenised at a time, while the lot before them computes; the first is small, so that computing starts soon."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +49,8 @@ class ExtractSettings:
         long_documents: Cut what does not fit, or read on in overlapping windows.
         stride: Content tokens that a window repeats as context.
         chat: Put the text into the tokenizer's chat template, as a user's message.
-        attn_implementation: As transformers names it; models with a soft cap need `eager`.
-        batch_tokens: Positions of one forward, padding included.
+        attn_implementation: `eager`, `flex_attention`, or another name of transformers for models without a soft cap.
+        batch_tokens: Tokens of one forward.
         device: torch device.
         threads: torch threads; 0 leaves the process's own setting alone.
     """
@@ -79,22 +88,47 @@ class ExtractedRows:
 
 
 @dataclass(frozen=True)
-class _Pooled:
-    """What is kept of one window: a sparse row per SAE; per layer the float64 sum and the last residual vector, [D]."""
+class _Piece:
+    """What is kept of a batch of windows [B]: sparse rows by SAE; float64 sums and last vectors by layer, [B, D]."""
 
+    windows: Sequence[Window]
     saes: Mapping[str, SparseRows]
     sums: Mapping[int, np.ndarray]
     lasts: Mapping[int, np.ndarray]
 
 
 @dataclass
-class _Document:
-    """The state of one text on its way through `extract`."""
+class _Call:
+    """The state of one call of `extract`: what is known of each document, and what has come out of the batches."""
 
-    error: str | None
-    truncated: bool = False
-    windows: list[Window] = field(default_factory=list)
-    pooled: dict[int, _Pooled] = field(default_factory=dict)  # by place of the window in the document
+    errors: list[str | None]
+    truncated: np.ndarray  # bool [documents]
+    n_tokens: np.ndarray  # int64 [documents], counted tokens
+    n_left: np.ndarray  # int64 [documents], windows not yet run
+    n_done: int = 0
+    n_pooled: int = 0
+    pieces: list[_Piece] = field(default_factory=list)
+
+    def sound(self, windows: Sequence[Window]) -> list[Window]:
+        """Those windows whose documents have not failed."""
+        return [window for window in windows if self.errors[window.document] is None]
+
+    def count(self, windows: Sequence[Window]) -> None:
+        """Take note of windows that have been pooled or have failed."""
+        for window in windows:
+            self.n_left[window.document] -= 1
+            self.n_done += int(self.n_left[window.document] == 0)
+            self.n_pooled += window.n_pooled
+
+
+@dataclass(frozen=True)
+class _Flight:
+    """A batch under way: its residual stream by layer and when it is there, or what launching it raised."""
+
+    windows: Sequence[Window]
+    residuals: Mapping[int, torch.Tensor] = field(default_factory=dict)
+    done: torch.cuda.Event | None = None
+    error: Exception | None = None
 
 
 class Extractor:
@@ -123,8 +157,15 @@ class Extractor:
             chat=settings.chat,
         )
         self.tokenizer = ContentTokenizer(bundle)
-        self.backbone = Backbone(bundle, settings.device, settings.attn_implementation)
-        self.encoders = tuple(SaeEncoder(bundle, info, self.backbone.device) for info in bundle.saes)
+        self.backbone = open_backbone(bundle, settings.device, settings.attn_implementation, self.policy.head)
+        self.encoders = {
+            layer: tuple(SaeEncoder(bundle, info, self.backbone.device) for info in bundle.saes if info.layer == layer)
+            for layer in bundle.hook_layers
+        }
+        self.batch_tokens = max(1, settings.batch_tokens)
+        wanted = {*settings.pools, *(f"hidden {kind}" for kind in settings.hidden)}
+        self._only_last = wanted <= {"last", "hidden last"}
+        self._pool_stream = torch.cuda.Stream() if self.backbone.device.type == "cuda" else None
 
     def extract(
         self,
@@ -142,142 +183,215 @@ class Extractor:
         Returns:
             One row per text. Equal texts in equal company give equal bytes.
         """
-        documents = self._prepared(texts, errors if errors is not None else [None] * len(texts))
-        items = [(document, place) for document in documents for place in range(len(document.windows))]
-        n_done = sum(not document.windows for document in documents)
-        n_tokens = 0
-        for batch in plan_batches([len(document.windows[place].ids) for document, place in items], self._batch_tokens):
-            members = [items[item] for item in batch if items[item][0].error is None]
-            self._run_with_retry(members)
-            n_tokens += sum(document.windows[place].n_pooled for document, place in members)
-            for document in {id(document): document for document, _ in members}.values():
-                n_done += document.error is not None or len(document.pooled) == len(document.windows)
+        known = errors if errors is not None else [None] * len(texts)
+        call = _Call(
+            errors=[
+                e or ("the document has no text" if t is None else None) for t, e in zip(texts, known, strict=True)
+            ],
+            truncated=np.zeros(len(texts), dtype=bool),
+            n_tokens=np.zeros(len(texts), dtype=np.int64),
+            n_left=np.zeros(len(texts), dtype=np.int64),
+        )
+        call.n_done = sum(error is not None for error in call.errors)
+        flights: deque[tuple[Sequence[Window], _Flight]] = deque()
+
+        def land() -> None:
+            batch, flight = flights.popleft()
+            self._land(flight, call)
+            call.count(batch)
             if on_progress is not None:
-                on_progress(n_done, n_tokens)
-        return self._assembled(documents)
+                on_progress(call.n_done, call.n_pooled)
 
-    @property
-    def _batch_tokens(self) -> int:
-        return max(1, self.settings.batch_tokens)
+        for batch in fill_batches(self._lots(texts, call), lambda: self.batch_tokens):
+            flights.append((batch, self._launch(call.sound(batch))))
+            if len(flights) > (self._pool_stream is not None):
+                land()
+        while flights:
+            land()
+        return self._assembled(call)
 
-    def _prepared(self, texts: Sequence[str | None], errors: Sequence[str | None]) -> list[_Document]:
-        documents = [
-            _Document(error=error or ("the document has no text" if text is None else None))
-            for text, error in zip(texts, errors, strict=True)
-        ]
-        sound = [number for number, document in enumerate(documents) if document.error is None]
-        contents = self.tokenizer.encode([text for number in sound if (text := texts[number]) is not None])
-        for number, content in zip(sound, contents, strict=True):
+    def _lots(self, texts: Sequence[str | None], call: _Call) -> Iterator[list[Window]]:
+        """The windows of the texts, lot after lot, each lot tokenised while the one before it is used."""
+        numbers = [number for number, error in enumerate(call.errors) if error is None]
+        starts = [0, *range(FIRST_LOT, len(numbers), LOT)]
+        lots = [numbers[start:stop] for start, stop in zip(starts, [*starts[1:], len(numbers)], strict=True)]
+        with ThreadPoolExecutor(1, "tokenise") as ahead:
+            pending = ahead.submit(self._windows, lots[0], texts, call)
+            for lot in [*lots[1:], []]:
+                windows, pending = pending.result(), ahead.submit(self._windows, lot, texts, call)
+                yield windows
+
+    def _windows(self, numbers: Sequence[int], texts: Sequence[str | None], call: _Call) -> list[Window]:
+        contents = self.tokenizer.encode([text for number in numbers if (text := texts[number]) is not None])
+        found: list[Window] = []
+        for number, content in zip(numbers, contents, strict=True):
             if isinstance(content, str):
-                documents[number].error = content
-            else:
-                documents[number].windows, documents[number].truncated = windows_of(number, content, self.policy)
-        return documents
+                call.errors[number] = content
+                call.n_done += 1
+                continue
+            windows, call.truncated[number] = windows_of(number, content, self.policy)
+            call.n_tokens[number] = sum(window.n_pooled for window in windows)
+            kept = windows[-1:] if self._only_last else windows
+            call.n_left[number] = len(kept)
+            call.n_done += not kept
+            found += kept
+        return found
 
-    def _run_with_retry(self, members: Sequence[tuple[_Document, int]]) -> None:
-        """Run a batch; if it raises, run its windows one by one and blame those that raise again."""
-        if not members:
-            return
+    def _launch(self, windows: Sequence[Window]) -> _Flight:
+        """Start a batch; what it raises is dealt with when it lands, after the batches before it."""
+        if not windows:
+            return _Flight(windows)
         try:
-            self._run(members)
+            residuals = self.backbone.forward(windows, self.batch_tokens)
+            done = None if self._pool_stream is None else torch.cuda.current_stream().record_event()
+            return _Flight(windows, residuals, done)
         except torch.AcceleratorError:  # the device is gone for this process: no document's fault
             raise
         except Exception as error:  # noqa: BLE001 (whatever it is, it must cost one document only)
-            if len(members) == 1:
-                reason = " ".join(str(error).split())[:200]
-                members[0][0].error = f"the model failed on this document: {type(error).__name__}: {reason}"
-                return
-            if isinstance(error, torch.OutOfMemoryError):
-                torch.cuda.empty_cache()
-            for member in members:
-                if member[0].error is None:
-                    self._run_with_retry([member])
+            return _Flight(windows, error=error)
 
-    def _run(self, members: Sequence[tuple[_Document, int]]) -> None:
-        """Forward, encode and pool one batch; a window with non-finite activations fails its document."""
-        windows = [document.windows[place] for document, place in members]
-        residuals = self.backbone.forward(*pad(windows, self.bundle.tokenizer.pad))
-        failures: dict[int, str] = {}
-        for layer, x_BTD in residuals.items():
-            for row, window in enumerate(windows):
-                if row not in failures and not bool(x_BTD[row, window.start : window.stop].isfinite().all()):
-                    failures[row] = f"the model's activations at layer {layer} are not finite"
-        for row, reason in failures.items():
-            members[row][0].error = reason
-        sound = [row for row in range(len(windows)) if row not in failures]
-        if not sound:
+    def _land(self, flight: _Flight, call: _Call) -> None:
+        """Pool a batch; if it failed, run its halves, down to the window whose document is to blame."""
+        error = flight.error
+        if error is None and flight.windows:
+            try:
+                call.pieces.append(self._pooled(flight, call))
+            except torch.AcceleratorError:
+                raise
+            except Exception as raised:  # noqa: BLE001 (as above)
+                error = raised
+        if error is not None:
+            self._halve(flight.windows, error, call)
+
+    def _halve(self, windows: Sequence[Window], error: Exception, call: _Call) -> None:
+        out_of_memory = _is_out_of_memory(error)
+        if len(windows) == 1:
+            call.errors[windows[0].document] = _blame(windows[0], error, out_of_memory)
             return
-        pooled = self._pooled(residuals, [windows[row] for row in sound], sound)
-        for row, features in zip(sound, pooled, strict=True):
-            document, place = members[row]
-            document.pooled[place] = features
+        if out_of_memory:
+            if self.backbone.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self.batch_tokens = max(1, min(self.batch_tokens, sum(len(window.ids) for window in windows) // 2))
+        middle = len(windows) // 2
+        for half in (windows[:middle], windows[middle:]):
+            self._land(self._launch(call.sound(half)), call)
 
-    def _pooled(
-        self, residuals: Mapping[int, torch.Tensor], windows: Sequence[Window], rows: Sequence[int]
-    ) -> list[_Pooled]:
+    def _pooled(self, flight: _Flight, call: _Call) -> _Piece:
+        """Encode and pool a batch; a window with activations that are not finite fails its document."""
+        with torch.inference_mode():
+            if self._pool_stream is None:
+                return self._pool(flight, call)
+            with torch.cuda.stream(self._pool_stream):
+                assert flight.done is not None
+                self._pool_stream.wait_event(flight.done)
+                for x_ND in flight.residuals.values():
+                    x_ND.record_stream(self._pool_stream)
+                return self._pool(flight, call)
+
+    def _pool(self, flight: _Flight, call: _Call) -> _Piece:
+        windows, residuals = list(flight.windows), dict(flight.residuals)
         lengths = np.array([window.n_pooled for window in windows], dtype=np.int64)
-        ends = np.cumsum(lengths)
+        for layer, x_ND in residuals.items():
+            finite_B = np.logical_and.reduceat(x_ND.isfinite().all(dim=1).cpu().numpy(), np.cumsum(lengths) - lengths)
+            for number in np.flatnonzero(~finite_B):
+                failed = windows[number].document
+                call.errors[failed] = call.errors[failed] or f"the model's activations at layer {layer} are not finite"
+        sound_B = np.array([call.errors[window.document] is None for window in windows])
+        if not sound_B.all():
+            rows_N = torch.from_numpy(np.flatnonzero(np.repeat(sound_B, lengths))).to(self.backbone.device)
+            residuals = {layer: x_ND[rows_N] for layer, x_ND in residuals.items()}
+            windows = [window for window, sound in zip(windows, sound_B, strict=True) if sound]
+            lengths = lengths[sound_B]
+        if not windows:
+            return _Piece([], {}, {}, {})
         saes: dict[str, SparseRows] = {}
         sums: dict[int, np.ndarray] = {}
         lasts: dict[int, np.ndarray] = {}
-        for layer, x_BTD in residuals.items():
-            counted = [x_BTD[row, window.start : window.stop] for row, window in zip(rows, windows, strict=True)]
-            x_ND = torch.cat(counted)
+        ends_B = torch.from_numpy(np.cumsum(lengths) - 1).to(self.backbone.device)
+        for layer, x_ND in residuals.items():
             if "mean" in self.settings.hidden:
-                sums[layer] = torch.stack([x_TD.sum(0, dtype=torch.float64) for x_TD in counted]).cpu().numpy()
+                lengths_B = torch.from_numpy(lengths).to(x_ND.device)
+                sums[layer] = torch.segment_reduce(x_ND.double(), "sum", lengths=lengths_B, axis=0).cpu().numpy()
             if "last" in self.settings.hidden:
-                lasts[layer] = x_ND[torch.from_numpy(ends - 1).to(x_ND.device)].float().cpu().numpy()
-            for encoder in self.encoders:
-                if encoder.info.layer == layer:
-                    saes[encoder.info.name] = pool_windows(encoder.active(x_ND), lengths, self.settings.pools)
-        return [
-            _Pooled(
-                saes={name: pooled.row(number) for name, pooled in saes.items()},
-                sums={layer: array[number] for layer, array in sums.items()},
-                lasts={layer: array[number] for layer, array in lasts.items()},
-            )
-            for number in range(len(windows))
-        ]
-
-    def _assembled(self, documents: Sequence[_Document]) -> ExtractedRows:
-        pools, names = self.settings.pools, [info.name for info in self.bundle.saes]
-        nothing = empty_rows(1, pools)
-        rows: dict[str, list[SparseRows]] = {name: [] for name in names}
-        n_tokens = np.zeros(len(documents), dtype=np.uint32)
-        dense = {
-            f"resid_post_{layer}__hidden_{kind}": np.full((len(documents), self.bundle.d_model), np.nan, np.float32)
-            for layer in self.bundle.hook_layers
-            for kind in self.settings.hidden
-        }
-        for number, document in enumerate(documents):
-            parts = [document.pooled[place] for place in sorted(document.pooled)]
-            merged = {}
-            if parts and document.error is None:
-                merged = {name: merge_windows([part.saes[name] for part in parts], pools) for name in names}
-                document.error = _overflow(merged)
-            if not parts or document.error is not None:
-                merged = dict.fromkeys(names, nothing)
+                lasts[layer] = x_ND[ends_B].cpu().numpy()
+            if self.settings.pools == ("last",):
+                saes |= pool_saes(self.encoders[layer], x_ND[ends_B], np.ones_like(lengths), self.settings.pools)
             else:
-                n_tokens[number] = sum(window.n_pooled for window in document.windows)
-                for layer in self.bundle.hook_layers:
-                    if "mean" in self.settings.hidden:
-                        mean = np.sum([part.sums[layer] for part in parts], axis=0) / n_tokens[number]
-                        dense[f"resid_post_{layer}__hidden_mean"][number] = mean
-                    if "last" in self.settings.hidden:
-                        dense[f"resid_post_{layer}__hidden_last"][number] = parts[-1].lasts[layer]
-            for name in names:
-                rows[name].append(merged[name])
+                saes |= pool_saes(self.encoders[layer], x_ND, lengths, self.settings.pools)
+        return _Piece(windows, saes, sums, lasts)
+
+    def _assembled(self, call: _Call) -> ExtractedRows:
+        n_documents, pools = len(call.errors), self.settings.pools
+        pieces = [piece for piece in call.pieces if piece.windows]
+        windows = [window for piece in pieces for window in piece.windows]
+        document = np.array([window.document for window in windows], dtype=np.int64)
+        place = np.array([window.place for window in windows], dtype=np.int64)
+
+        def gather() -> dict[str, SparseRows]:
+            failed = np.array([error is not None for error in call.errors], dtype=bool)
+            kept = np.where(failed[document], -1, document)
+            return {
+                sae.name: gather_rows([piece.saes[sae.name] for piece in pieces], kept, place, n_documents, pools)
+                for sae in self.bundle.saes
+            }
+
+        saes = gather()
+        if _blame_overflow(saes, call.errors):
+            saes = gather()
+        failed = np.array([error is not None for error in call.errors], dtype=bool)
+        call.n_tokens[failed] = 0
         return ExtractedRows(
-            n_tokens=n_tokens,
-            truncated=np.array([d.truncated and d.error is None for d in documents], dtype=bool),
-            errors=[document.error for document in documents],
-            saes={name: stack_rows(rows[name], pools) for name in names},
-            dense=dense,
+            n_tokens=call.n_tokens.astype(np.uint32),
+            truncated=call.truncated & ~failed,
+            errors=call.errors,
+            saes=saes,
+            dense=self._dense(pieces, document, place, call.n_tokens),
         )
 
+    def _dense(
+        self, pieces: Sequence[_Piece], document: np.ndarray, place: np.ndarray, n_tokens: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Mean and last residual vectors of the documents [documents, D]; NaN where nothing was pooled."""
+        dense: dict[str, np.ndarray] = {}
+        order = np.lexsort((place, document))  # of each document the last window comes last
 
-def _overflow(merged: Mapping[str, SparseRows]) -> str | None:
-    for name, row in merged.items():
-        if not all(np.isfinite(values).all() for values in row.values.values()):
-            return f"features of SAE {name} are beyond the range of float32"
-    return None
+        def by_document(kept: Sequence[np.ndarray]) -> np.ndarray:
+            return np.concatenate([np.empty((0, self.bundle.d_model)), *kept])[order]
+
+        for layer in self.bundle.hook_layers:
+            for kind in self.settings.hidden:
+                rows = np.zeros((len(n_tokens), self.bundle.d_model))
+                if kind == "last":
+                    rows[document[order]] = by_document([piece.lasts[layer] for piece in pieces])
+                else:
+                    np.add.at(rows, document[order], by_document([piece.sums[layer] for piece in pieces]))
+                    rows /= np.maximum(n_tokens, 1)[:, None]
+                rows[n_tokens == 0] = np.nan
+                dense[f"resid_post_{layer}__hidden_{kind}"] = rows.astype(np.float32)
+        return dense
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def _blame(window: Window, error: Exception, out_of_memory: bool) -> str:
+    if out_of_memory:
+        return (
+            f"memory ran out on this document alone ({len(window.ids)} tokens at once); "
+            "lower model.max_tokens, with long_documents: windows to lose none of it"
+        )
+    reason = " ".join(str(error).split())[:200]
+    return f"the model failed on this document: {type(error).__name__}: {reason}"
+
+
+def _blame_overflow(saes: Mapping[str, SparseRows], errors: list[str | None]) -> bool:
+    """Fail documents with pooled values beyond float32; whether there were any."""
+    found = False
+    for name, rows in saes.items():
+        for values in rows.values.values():
+            for place in np.flatnonzero(~np.isfinite(values)):
+                number = int(np.searchsorted(rows.indptr, place, side="right")) - 1
+                errors[number] = errors[number] or f"features of SAE {name} are beyond the range of float32"
+                found = True
+    return found

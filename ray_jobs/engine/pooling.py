@@ -1,22 +1,32 @@
-"""From active (feature, token) pairs to one sparse row per window, and from windows to documents.
+"""From tokens to one sparse row per window and SAE, and from rows of windows to rows of documents.
 
-All poolings come from the pairs themselves, which arrive sorted by feature and token, so a feature of a window is one
-contiguous run: segment reductions, no dense [windows x features], no sorting of pairs. Sums accumulate in float64.
-Tokens x d_sae never exists beyond the encoder's chunk.
+All poolings come from the active (feature, token) pairs themselves, which arrive sorted by feature and token, so a
+feature of a window is one contiguous run: segment reductions, no dense [windows x features], no sorting of pairs. Sums
+accumulate in float64. Tokens x d_sae never exists beyond the encoder's chunk: on the CPU a layer's tokens are taken in
+blocks of whole windows, and SAEs that read them alike share what is done to them. On a GPU the same is done there
+(`ray_jobs.engine.device_pooling`) and only pooled rows leave it.
 
-Shapes: B windows, K active pairs, S runs (feature, window).
+Shapes: N tokens, D d_model, B windows, K active pairs, S runs (feature, window).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
-from ray_jobs.engine.encoder import Active
+from ray_jobs.engine.encoder import Active, Inputs, SaeEncoder, largest_per_token
 
 FLOAT_POOLS = ("max", "sum", "last")
+
+BLOCK_TOKENS = 2**10
+"""Tokens encoded at a time on the CPU; a longer window is a block of its own. Enough for the products to run at their
+full rate, few enough that inputs and a chunk of pre-activations stay in the cache."""
+
+GROUP_PAIRS = 2**18
+"""Pairs pooled at a time: enough that numpy's calls do not count, few enough for any number of features."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,33 @@ def empty_rows(n_rows: int, pools: Sequence[str]) -> SparseRows:
     return SparseRows(np.zeros(n_rows + 1, dtype=np.int64), np.empty(0, dtype=np.uint32), values)
 
 
+def pool_saes(
+    encoders: Sequence[SaeEncoder], x_ND: torch.Tensor, lengths: np.ndarray, pools: Sequence[str]
+) -> dict[str, SparseRows]:
+    """Encode and pool the tokens of consecutive windows.
+
+    Args:
+        encoders: All SAEs of one layer.
+        x_ND: Residual stream of the windows' counted tokens, float32, finite, on the encoders' device.
+        lengths: Tokens of each window, int64 [B], all >= 1; their sum is N.
+        pools: Poolings to compute.
+
+    Returns:
+        SAE name -> one row per window, holding every feature that is not zero in all poolings.
+    """
+    if all(encoder.route == "device" for encoder in encoders):
+        from ray_jobs.engine.device_pooling import pool_on_device
+
+        inputs = Inputs(x_ND)
+        return {encoder.info.name: pool_on_device(encoder, inputs, lengths, pools) for encoder in encoders}
+    parts: dict[str, list[SparseRows]] = {encoder.info.name: [] for encoder in encoders}
+    for windows, tokens in _blocks(lengths):
+        inputs = Inputs(x_ND[tokens])
+        for encoder in encoders:
+            parts[encoder.info.name].append(pool_windows(encoder.active(inputs), lengths[windows], pools))
+    return {name: stack_rows(rows, pools) for name, rows in parts.items()}
+
+
 def pool_windows(chunks: Iterable[Active], lengths: np.ndarray, pools: Sequence[str]) -> SparseRows:
     """Pool tokens of consecutive windows.
 
@@ -66,91 +103,143 @@ def pool_windows(chunks: Iterable[Active], lengths: np.ndarray, pools: Sequence[
         pools: Poolings to compute.
 
     Returns:
-        One row per window, holding every feature that is active somewhere in it.
+        One row per window, holding every feature that is not zero in all poolings.
     """
-    n_windows = len(lengths)
+    n_windows, n_tokens = len(lengths), int(lengths.sum())
     window_of_token = np.repeat(np.arange(n_windows), lengths)
     last_token = np.cumsum(lengths) - 1
     tops = {pool: size for pool in pools if (size := top_size(pool)) is not None}
     largest: Active | None = None
     runs: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
-    for active in chunks:
-        if not len(active.value):
-            continue
+    for active in _groups(chunks):
         runs.append(_pool_runs(active, window_of_token, last_token, pools))
         if tops:
-            joined = active if largest is None else _join(largest, active)
-            largest = _largest_per_token(joined, max(tops.values()))
+            joined = active if largest is None else Active.joined([largest, active])
+            largest = joined.where(largest_per_token(joined, n_tokens, max(tops.values()))[0])
     if not runs:
         return empty_rows(n_windows, pools)
     key_S = np.concatenate([key for key, _ in runs])  # feature * n_windows + window, ascending
     values = {pool: np.concatenate([run[pool] for _, run in runs]) for pool in pools if pool not in tops}
     for pool, size in tops.items():
         assert largest is not None
-        values[pool] = _top_counts(_largest_per_token(largest, size), key_S, window_of_token)
-    window_S = key_S % n_windows
-    order = np.argsort(window_S, kind="stable")
+        values[pool] = _top_counts(largest.where(largest_per_token(largest, n_tokens, size)[0]), key_S, window_of_token)
+    feature_S = key_S // n_windows
+    window_S = key_S - feature_S * n_windows
+    order = np.argsort(window_S.astype(np.uint16) if n_windows <= 2**16 else window_S, kind="stable")  # 16 bits: radix
     indptr = np.zeros(n_windows + 1, dtype=np.int64)
     np.cumsum(np.bincount(window_S, minlength=n_windows), out=indptr[1:])
-    indices = (key_S // n_windows)[order].astype(np.uint32)
-    return SparseRows(indptr, indices, {pool: values[pool][order] for pool in pools})
+    rows = SparseRows(indptr, feature_S.astype(np.uint32)[order], {pool: values[pool][order] for pool in pools})
+    return without_zeros(rows)
+
+
+def gather_rows(
+    parts: Sequence[SparseRows], document: np.ndarray, place: np.ndarray, n_documents: int, pools: Sequence[str]
+) -> SparseRows:
+    """Rows of windows, in whatever order they were made, to one row per document.
+
+    A document's windows are merged: counts and sums add up, of `last` the last window's stays, and features that end up
+    zero in every pooling are dropped. Documents of one window, usually all, are only moved.
+
+    Args:
+        parts: Rows of windows; B in all.
+        document: The document of each, int64 [B]; -1 leaves a row out.
+        place: Its place among the document's windows, int64 [B].
+        n_documents: Rows to return; a document without windows gets an empty one.
+        pools: Poolings of the rows.
+    """
+    if not parts:
+        return empty_rows(n_documents, pools)
+    rows = stack_rows(parts, pools)
+    kept = np.flatnonzero(document >= 0)
+    order = kept[np.lexsort((place[kept], document[kept]))]
+    owner = document[order]
+    n_windows = np.bincount(owner, minlength=n_documents)
+    if (n_windows <= 1).all():
+        indptr, source = _moved(rows.indptr, order, owner, n_documents)
+        return SparseRows(indptr, rows.indices[source], {pool: rows.values[pool][source] for pool in pools})
+    single = n_windows[owner] == 1
+    singles = gather_rows([rows], np.where(np.isin(document, owner[single]), document, -1), place, n_documents, pools)
+    merged = _merged(rows, order[~single], owner[~single], n_documents, pools)
+    indptr = singles.indptr + merged.indptr
+    # a document is either single or merged: where its features go is known, so both are put there
+    at_single = _spread(singles.indptr, indptr)
+    at_merged = _spread(merged.indptr, indptr)
+
+    def put(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        both = np.empty(len(first) + len(second), dtype=first.dtype)
+        both[at_single], both[at_merged] = first, second
+        return both
+
+    values = {pool: put(singles.values[pool], merged.values[pool]) for pool in pools}
+    return SparseRows(indptr, put(singles.indices, merged.indices), values)
 
 
 def merge_windows(windows: Sequence[SparseRows], pools: Sequence[str]) -> SparseRows:
-    """Join the windows of one document (each a single row, in order) into its row.
-
-    Features that are zero in every one of `pools` are dropped: where only `last` is stored, the rest of the document
-    leaves no trace.
-    """
-    indices = windows[0].indices
-    values = dict(windows[0].values)
-    if len(windows) > 1:
-        feature = np.concatenate([window.indices for window in windows])
-        order = np.argsort(feature, kind="stable")
-        indices, starts = _run_starts(feature[order])
-        for pool in pools:
-            joined = np.concatenate([window.values[pool] for window in windows])[order]
-            if pool == "last":
-                values[pool] = np.zeros(len(indices), dtype=np.float32)
-                values[pool][np.searchsorted(indices, windows[-1].indices)] = windows[-1].values[pool]
-            elif not len(joined):
-                values[pool] = joined
-            elif pool == "max":
-                values[pool] = np.maximum.reduceat(joined, starts)
-            elif pool == "sum":
-                values[pool] = np.add.reduceat(joined, starts, dtype=np.float64).astype(np.float32)
-            else:
-                values[pool] = np.add.reduceat(joined, starts, dtype=np.uint32)
-    kept = np.zeros(len(indices), dtype=bool)
-    for pool in pools:
-        kept |= values[pool] != 0
-    values = {pool: values[pool][kept] for pool in pools}
-    return SparseRows(np.array([0, int(kept.sum())], dtype=np.int64), indices[kept], values)
+    """Join the windows of one document (each a single row, in order) into its row, by the rules of `gather_rows`."""
+    places = np.arange(len(windows))
+    return gather_rows(windows, np.zeros_like(places), places, 1, pools)
 
 
 def stack_rows(rows: Sequence[SparseRows], pools: Sequence[str]) -> SparseRows:
-    """Put single rows under one another."""
+    """Put rows under one another."""
     if not rows:
         return empty_rows(0, pools)
-    indptr = np.zeros(len(rows) + 1, dtype=np.int64)
-    np.cumsum([len(row.indices) for row in rows], out=indptr[1:])
-    indices = np.concatenate([row.indices for row in rows])
-    return SparseRows(indptr, indices, {pool: np.concatenate([row.values[pool] for row in rows]) for pool in pools})
+    if len(rows) == 1:
+        return rows[0]
+    indptr = np.zeros(1 + sum(len(part.indptr) - 1 for part in rows), dtype=np.int64)
+    np.cumsum(np.concatenate([np.diff(part.indptr) for part in rows]), out=indptr[1:])
+    indices = np.concatenate([part.indices for part in rows])
+    return SparseRows(indptr, indices, {pool: np.concatenate([part.values[pool] for part in rows]) for pool in pools})
+
+
+def without_zeros(rows: SparseRows) -> SparseRows:
+    """The same rows without places that are zero in every pooling (`last` and `top{N}` leave some)."""
+    if any(pool in ("max", "sum", "count") for pool in rows.values):
+        return rows
+    kept = np.any([values != 0 for values in rows.values.values()], axis=0)
+    before = np.concatenate([[0], np.cumsum(kept)])
+    return SparseRows(
+        before[rows.indptr], rows.indices[kept], {pool: values[kept] for pool, values in rows.values.items()}
+    )
+
+
+def _blocks(lengths: np.ndarray) -> Iterator[tuple[slice, slice]]:
+    """Windows and tokens of blocks of about BLOCK_TOKENS tokens, no window divided."""
+    ends = np.cumsum(lengths)
+    first = start = 0
+    while first < len(lengths):
+        stop = max(first + 1, int(np.searchsorted(ends, start + BLOCK_TOKENS, side="right")))
+        yield slice(first, stop), slice(start, int(ends[stop - 1]))
+        first, start = stop, int(ends[stop - 1])
+
+
+def _groups(chunks: Iterable[Active]) -> Iterator[Active]:
+    """The same pairs in groups of GROUP_PAIRS or more, all but the last; none is empty."""
+    group: list[Active] = []
+    n_pairs = 0
+    for active in chunks:
+        if len(active.value):
+            group.append(active)
+            n_pairs += len(active.value)
+        if n_pairs >= GROUP_PAIRS:
+            yield Active.joined(group)
+            group, n_pairs = [], 0
+    if group:
+        yield Active.joined(group)
 
 
 def _pool_runs(
     active: Active, window_of_token: np.ndarray, last_token: np.ndarray, pools: Sequence[str]
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Key (feature * B + window) of each run of one chunk, and its pooled values."""
-    key_K = active.feature * len(last_token) + window_of_token[active.token]
-    key_S, starts = _run_starts(key_K)
-    ends = np.append(starts[1:], len(key_K)) - 1
+    """Key (feature * B + window) of each run of one group, and its pooled values."""
+    key_S, starts = _run_starts(active.feature * len(last_token) + window_of_token[active.token])
+    ends = np.append(starts[1:], len(active.value)) - 1
     values: dict[str, np.ndarray] = {}
     for pool in pools:
         if pool == "max":
             values[pool] = np.maximum.reduceat(active.value, starts)
         elif pool == "sum":
-            values[pool] = np.add.reduceat(active.value, starts, dtype=np.float64).astype(np.float32)
+            values[pool] = np.add.reduceat(active.value.astype(np.float64), starts).astype(np.float32)
         elif pool == "count":
             values[pool] = (ends - starts + 1).astype(np.uint32)
         elif pool == "last":  # tokens ascend within a run: only its end can be the window's last token
@@ -168,26 +257,53 @@ def _run_starts(key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return key[starts], starts
 
 
-def _join(first: Active, second: Active) -> Active:
-    return Active(
-        np.concatenate([first.feature, second.feature]),
-        np.concatenate([first.token, second.token]),
-        np.concatenate([first.value, second.value]),
-    )
-
-
-def _largest_per_token(active: Active, n: int) -> Active:
-    """The `n` largest activations of each token, all of them > 0; of equal ones the lower feature comes first."""
-    order = np.lexsort((active.feature, -active.value, active.token))
-    _, starts = _run_starts(active.token[order])
-    rank = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
-    kept = order[rank < n]
-    return Active(active.feature[kept], active.token[kept], active.value[kept])
-
-
 def _top_counts(largest: Active, key_S: np.ndarray, window_of_token: np.ndarray) -> np.ndarray:
     n_windows = int(window_of_token[-1]) + 1
-    key, count = np.unique(largest.feature * n_windows + window_of_token[largest.token], return_counts=True)
+    key, starts = _run_starts(largest.feature * n_windows + window_of_token[largest.token])
     counts = np.zeros(len(key_S), dtype=np.uint32)
-    counts[np.searchsorted(key_S, key)] = count
+    counts[np.searchsorted(key_S, key)] = np.diff(np.append(starts, len(largest.value)))
     return counts
+
+
+def _moved(indptr: np.ndarray, order: np.ndarray, owner: np.ndarray, n_documents: int) -> tuple[np.ndarray, np.ndarray]:
+    """`indptr` of the documents, and from where each of their places comes, if row order[i] belongs to owner[i]."""
+    n_places = np.diff(indptr)[order]
+    documents = np.zeros(n_documents + 1, dtype=np.int64)
+    np.cumsum(np.bincount(owner, weights=n_places, minlength=n_documents).astype(np.int64), out=documents[1:])
+    begin = np.cumsum(n_places) - n_places
+    return documents, np.arange(int(n_places.sum())) + np.repeat(indptr[order] - begin, n_places)
+
+
+def _spread(indptr: np.ndarray, wider: np.ndarray) -> np.ndarray:
+    """Where the places of rows go in rows of which each is as long or was empty."""
+    n_places = np.diff(indptr)
+    return np.arange(int(indptr[-1])) + np.repeat((wider - indptr)[:-1], n_places)
+
+
+def _merged(
+    rows: SparseRows, order: np.ndarray, owner: np.ndarray, n_documents: int, pools: Sequence[str]
+) -> SparseRows:
+    """One row per document from several of each: rows `order`, of documents `owner`, sorted by document and place."""
+    documents, source = _moved(rows.indptr, order, owner, n_documents)
+    document = np.repeat(np.arange(n_documents), np.diff(documents))
+    n_features = int(rows.indices.max(initial=0)) + 1
+    key = document * n_features + rows.indices[source]
+    by_key = np.argsort(key, kind="stable")  # windows stay in order
+    key_S, starts = _run_starts(key[by_key])
+    source = source[by_key]
+    final = np.repeat(np.append(owner[1:] != owner[:-1], True), np.diff(rows.indptr)[order])[by_key]
+    values: dict[str, np.ndarray] = {}
+    for pool in pools:
+        value = rows.values[pool][source]
+        if not len(value):
+            values[pool] = value
+        elif pool == "max":
+            values[pool] = np.maximum.reduceat(value, starts)
+        elif pool == "sum":
+            values[pool] = np.add.reduceat(value.astype(np.float64), starts).astype(np.float32)
+        elif pool == "last":  # at most one of a run is the final window's
+            values[pool] = np.maximum.reduceat(np.where(final, value, np.float32(0)), starts)
+        else:
+            values[pool] = np.add.reduceat(value, starts, dtype=np.uint32)
+    indptr = np.searchsorted(key_S, np.arange(n_documents + 1) * n_features)
+    return without_zeros(SparseRows(indptr, (key_S % n_features).astype(np.uint32), values))

@@ -47,12 +47,13 @@ class TokenPolicy:
 
 @dataclass(frozen=True)
 class Window:
-    """One row of a batch: `ids[T]` int32 are fed, positions `[start, stop)` of them are pooled."""
+    """What is fed at once: `ids[T]` int32, positions `[start, stop)` of which are pooled; the document's `place`-th."""
 
     document: int
     ids: np.ndarray
     start: int
     stop: int
+    place: int = 0
 
     @property
     def n_pooled(self) -> int:
@@ -124,7 +125,7 @@ def windows_of(document: int, content: np.ndarray, policy: TokenPolicy) -> tuple
         tail = policy.tail if number == len(spans) - 1 else policy.tail[:0]
         ids = np.concatenate([policy.head, content[first:end], tail])
         start = 0 if policy.count_all and number == 0 else len(policy.head) + new - first
-        windows.append(Window(document, ids, start, len(ids)))
+        windows.append(Window(document, ids, start, len(ids), number))
     return windows, spans[-1][2] < len(content)
 
 

@@ -14,8 +14,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from featurestore.errors import BundleError
+from ray_jobs import saes
 from ray_jobs.engine.bundle import WEIGHTS_NAME, open_bundle
+from ray_jobs.engine.encoder import SaeEncoder
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
+from ray_jobs.engine.families import SaeWeights, fold
+from ray_jobs.engine.pooling import pool_saes
 from ray_jobs.prepare import default_cache_dir, prepare
 from ray_jobs.saes import same_model
 from ray_jobs.spec import JobSpec, job_from_mapping
@@ -101,18 +105,21 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
     assert default_cache_dir() == Path.home() / ".cache" / "sparsemill" / "bundles"
 
 
-def test_half_precision_rounds_weights_but_not_biases_and_thresholds(
+def test_half_precision_rounds_weights_but_not_biases_and_cutoffs(
     tiny_model: Path, tiny_sae_dir: Path, tmp_path: Path
 ) -> None:
     path = prepare(job(tiny_model, {"path": str(tiny_sae_dir)}, dtype="bfloat16"), tmp_path)
     sae, model = load_file(path / "sae_s0.safetensors"), load_file(path / WEIGHTS_NAME)
-    assert {name: tensor.dtype for name, tensor in sae.items()} == {
-        "W_enc": torch.bfloat16,
-        "b_enc": torch.float32,
-        "threshold": torch.float32,
-        "b_dec": torch.float32,
+    assert {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in sae.items()} == {
+        "W_enc": (torch.bfloat16, (96, 32)),
+        "bias": (torch.float32, (96,)),
+        "cutoff": (torch.float32, (96,)),
+        "b_dec": (torch.float32, (32,)),
     }
     assert {tensor.dtype for tensor in model.values()} == {torch.bfloat16}
+    exact = load_file(prepare(job(tiny_model, {"path": str(tiny_sae_dir)}), tmp_path) / "sae_s0.safetensors")
+    assert torch.equal(sae["W_enc"], exact["W_enc"].bfloat16())
+    assert torch.equal(sae["cutoff"], exact["cutoff"])
 
 
 @pytest.mark.parametrize(
@@ -186,12 +193,34 @@ def test_an_sae_that_cannot_fit_is_refused_even_when_mismatches_are_allowed(tiny
 
 
 @pytest.mark.parametrize(
+    "settings",
+    [
+        {"architecture": "standard"},
+        {"architecture": "gated", "normalize_activations": "layer_norm"},
+        {"architecture": "topk", "rescale_acts_by_decoder_norm": True, "apply_b_dec_to_input": True},
+        {"architecture": "matryoshka_batchtopk", "normalize_activations": "constant_norm_rescale"},
+    ],
+)
+def test_a_bundles_sae_encodes_like_the_sae_it_was_made_of(
+    tiny_model: Path, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    sae = tiny_sae(tmp_path / "sae", **settings)
+    bundle = open_bundle(prepare(job(tiny_model, {"path": str(sae)}), tmp_path / "cache"))
+    x_ND = 3 * torch.randn(20, 32, generator=torch.Generator().manual_seed(2))
+    (encoder,) = (SaeEncoder(bundle, info, "cpu") for info in bundle.saes)
+    rows = pool_saes([encoder], x_ND, np.array([8, 12]), ("max", "sum", "count"))["s0"]
+    acts = encode(sae, x_ND.numpy())
+    assert (acts > 0).any()
+    for number, tokens in enumerate((slice(0, 8), slice(8, 20))):
+        assert_row_equals(rows.row(number), acts[tokens], ("max", "sum", "count"))
+
+
+@pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"architecture": "topk"}, "architecture 'topk' is not supported"),
-        ({"architecture": "gated"}, "architecture 'gated' is not supported"),
-        ({"normalize_activations": "layer_norm"}, "normalize_activations=layer_norm"),
-        ({"normalize_activations": "expected_average_only_in"}, "normalize_activations=expected_average_only_in"),
+        ({"architecture": "abstopk"}, "architecture 'abstopk' is not supported"),
+        ({"architecture": "transcoder", "d_out": 32}, "architecture 'transcoder' is not supported"),
+        ({"normalize_activations": "covariance_whitening"}, "normalize_activations=covariance_whitening"),
     ],
 )
 def test_unsupported_saes_are_refused_by_name(
@@ -199,6 +228,18 @@ def test_unsupported_saes_are_refused_by_name(
 ) -> None:
     sae = str(tiny_sae(tmp_path / "sae", **settings))
     assert named in refusal(job(tiny_model, {"path": sae}), tmp_path / "cache")
+
+
+def test_an_sae_that_is_not_encoded_as_sae_lens_does_is_refused(
+    tiny_model: Path, tiny_sae_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fold_forgetting_the_threshold(_architecture: str, tensors: dict[str, torch.Tensor]) -> SaeWeights:
+        return fold("standard", tensors)
+
+    monkeypatch.setattr(saes, "fold", fold_forgetting_the_threshold)
+    message = refusal(job(tiny_model, {"path": str(tiny_sae_dir)}), tmp_path / "cache")
+    assert message.startswith("SAE 's0' is not encoded here as sae-lens encodes it (feature ")
+    assert "choose another SAE and report this one" in message
 
 
 def test_sources_that_are_not_there_are_named(tiny_model: Path, tiny_sae_dir: Path, tmp_path: Path) -> None:

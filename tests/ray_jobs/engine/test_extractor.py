@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from ray_jobs.engine.bundle import Bundle
 from ray_jobs.engine.extractor import ExtractedRows, Extractor, ExtractSettings
+from ray_jobs.engine.tokens import Window
 from tests.reference import Fed, ReferenceModel, assert_row_equals, encode, jaccard, rows_by_name
 from tests.tiny import NAN_WORD, UNEMBEDDED_WORD, tiny_texts
 
@@ -208,16 +212,29 @@ def test_one_word_of_200_000_characters_does_not_stall(bundle: Bundle) -> None:
     assert rows.n_tokens[0] == 63
 
 
+def failing_forward(extractor: Extractor, fails: Callable[[Sequence[Window], int], Exception | None]) -> list[int]:
+    """Let forward raise what `fails(windows, call number)` returns; the list records the windows of each call."""
+    forward, calls = extractor.backbone.forward, []
+
+    def wrapped(windows: Sequence[Window], row_tokens: int) -> dict[int, torch.Tensor]:
+        calls.append(len(windows))
+        if error := fails(windows, len(calls)):
+            raise error
+        return forward(windows, row_tokens)
+
+    extractor.backbone.forward = wrapped  # type: ignore[method-assign]
+    return calls
+
+
 def test_a_document_that_makes_the_forward_raise_costs_only_itself(bundle: Bundle, rows: ExtractedRows) -> None:
     extractor = Extractor(bundle, replace(SETTINGS, batch_tokens=100_000))
-    poison = extractor.tokenizer.encode(["zq"])[0]
-
-    def refuse(_module: object, _arguments: object, keywords: dict) -> None:
-        windows = np.lib.stride_tricks.sliding_window_view(keywords["input_ids"].numpy(), len(poison), axis=1)
-        if (windows == np.asarray(poison)).all(axis=2).any():
-            raise ValueError("this text is not for me")
-
-    extractor.backbone.model.register_forward_pre_hook(refuse, with_kwargs=True)
+    poison = extractor.tokenizer.encode(["zq"])[0].tobytes()
+    calls = failing_forward(
+        extractor,
+        lambda windows, _call: (
+            ValueError("this text is not for me") if any(poison in w.ids.tobytes() for w in windows) else None
+        ),
+    )
     texts = [*TEXTS[:10], "bread zq stone", *TEXTS[10:]]
     poisoned = extractor.extract(texts)
     assert poisoned.errors[10] == "the model failed on this document: ValueError: this text is not for me"
@@ -225,6 +242,57 @@ def test_a_document_that_makes_the_forward_raise_costs_only_itself(bundle: Bundl
     assert len(poisoned.saes["jump2"].row(10).indices) == 0
     for number in range(len(TEXTS)):
         assert_same_rows(rows, number, poisoned, number + (number >= 10))
+    assert len(calls) <= 1 + 2 * math.ceil(math.log2(len(texts)))  # halved, not one by one
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_a_batch_that_runs_out_of_memory_is_halved_and_the_budget_stays_halved(
+    bundle: Bundle, rows: ExtractedRows, error: Exception
+) -> None:
+    extractor = Extractor(bundle, replace(SETTINGS, batch_tokens=512))
+    failing_forward(extractor, lambda _windows, call: error if call == 2 else None)
+    scarce = extractor.extract(TEXTS)
+    assert scarce.errors == [None] * len(TEXTS)
+    for number in range(len(TEXTS)):
+        assert_same_rows(rows, number, scarce, number)
+    assert extractor.batch_tokens <= 256
+    again = extractor.extract(TEXTS)
+    for number in range(len(TEXTS)):
+        assert_same_rows(rows, number, again, number)
+
+
+def test_a_document_that_never_fits_gets_its_error_and_no_other_does(bundle: Bundle, rows: ExtractedRows) -> None:
+    extractor = Extractor(bundle, replace(SETTINGS, batch_tokens=4096))
+    failing_forward(
+        extractor,
+        lambda windows, _call: torch.OutOfMemoryError() if sum(len(w.ids) for w in windows) > 200 else None,
+    )
+    scarce = extractor.extract([*TEXTS, "the river of bread " * 100])
+    assert scarce.errors[:-1] == [None] * len(TEXTS)
+    assert scarce.errors[-1] is not None
+    assert "memory ran out on this document alone" in scarce.errors[-1]
+    assert scarce.saes["jump2"].row(len(TEXTS)).indices.size == 0
+    for number in range(len(TEXTS)):
+        assert_same_rows(rows, number, scarce, number)
+
+
+def test_memory_that_runs_out_while_pooling_is_retried_too(
+    bundle: Bundle, rows: ExtractedRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray_jobs.engine import extractor as module
+
+    pool_saes, calls = module.pool_saes, []
+
+    def scarce(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] . DefaultCPUAllocator: can't allocate memory")
+        return pool_saes(*arguments)
+
+    monkeypatch.setattr(module, "pool_saes", scarce)
+    found = Extractor(bundle, SETTINGS).extract(TEXTS)
+    for number in range(len(TEXTS)):
+        assert_same_rows(rows, number, found, number)
 
 
 def test_activations_that_are_not_finite_fail_that_document_only(extractor: Extractor, rows: ExtractedRows) -> None:
@@ -268,6 +336,31 @@ def test_last_alone_stores_only_the_features_of_the_last_token(
     rows = Extractor(bundle, replace(SETTINGS, pools=("last",), hidden=())).extract(TEXTS[:4])
     for number, text in enumerate(TEXTS[:4]):
         acts = encode(tiny_saes["jump2"][0], reference.residual(reference.windows(text), 2))
+        assert_row_equals(rows.saes["jump2"].row(number), acts, ("last",))
+
+
+def test_last_alone_encodes_one_token_of_each_document_and_skips_its_other_windows(
+    bundle: Bundle, reference: ReferenceModel, tiny_saes: Saes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray_jobs.engine import extractor as module
+
+    pool_saes, encoded = module.pool_saes, []
+
+    def counted(encoders: Any, x: torch.Tensor, *arguments: Any) -> Any:
+        encoded.append(len(x))
+        return pool_saes(encoders, x, *arguments)
+
+    monkeypatch.setattr(module, "pool_saes", counted)
+    settings = replace(SETTINGS, pools=("last",), hidden=("last",), max_tokens=20, long_documents="windows", stride=4)
+    extractor = Extractor(bundle, settings)
+    calls = failing_forward(extractor, lambda _windows, _call: None)
+    rows = extractor.extract(TEXTS)
+    assert sum(encoded) == len(bundle.hook_layers) * len(TEXTS)
+    assert sum(calls) == len(TEXTS)
+    for number, text in enumerate(TEXTS):
+        windows = reference.windows(text, 20, 4)
+        assert rows.n_tokens[number] == len(reference.content(text))
+        acts = encode(tiny_saes["jump2"][0], reference.residual(windows, 2))
         assert_row_equals(rows.saes["jump2"].row(number), acts, ("last",))
 
 

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from ray_jobs.engine.bundle import Bundle
-from ray_jobs.engine.encoder import Active
+from ray_jobs.engine.encoder import Active, Inputs
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
 from ray_jobs.engine.pooling import merge_windows, pool_windows
+from ray_jobs.engine.tokens import windows_of
 from tests.reference import Fed, ReferenceModel, assert_row_equals, encode
 from tests.tiny import NAN_WORD, tiny_texts
 
@@ -64,9 +65,9 @@ def test_fault_4_sums_of_a_bfloat16_model_accumulate_in_float32(make_bundle: Cal
     extractor = Extractor(make_bundle("bfloat16", saes=("jump2",)), replace(SETTINGS, max_tokens=4096))
     long = "the river of bread and stone " * 200
     row = extractor.extract([long]).saes["jump2"].row(0)
-    ids = torch.tensor([[*extractor.policy.head.tolist(), *np.asarray(extractor.tokenizer.encode([long])[0]).tolist()]])
-    residual = extractor.backbone.forward(ids, torch.ones_like(ids))[2][0, 1:]
-    (active,) = extractor.encoders[0].active(residual)
+    (window,), _ = windows_of(0, np.asarray(extractor.tokenizer.encode([long])[0]), extractor.policy)
+    residual = extractor.backbone.forward([window], extractor.batch_tokens)[2]
+    active = Active.joined(list(extractor.encoders[2][0].active(Inputs(residual))))
     exact = np.bincount(active.feature, weights=active.value.astype(np.float64))
     assert row.values["count"].max() > 500
     np.testing.assert_allclose(row.values["sum"], exact[row.indices], rtol=1e-6)
@@ -94,8 +95,8 @@ def test_fault_8_top_n_counts_active_features_only(bundle: Bundle, reference: Re
 def test_fault_10_one_pass_serves_all_layers_and_saes(make_bundle: Callable[..., Bundle]) -> None:
     def forwards(saes: tuple[str, ...]) -> int:
         extractor = Extractor(make_bundle(saes=saes), replace(SETTINGS, batch_tokens=256))
-        calls: list[int] = []
-        extractor.backbone.model.register_forward_hook(lambda *_: calls.append(1))
+        forward, calls = extractor.backbone.forward, []
+        extractor.backbone.forward = lambda *batch: calls.append(1) or forward(*batch)  # type: ignore[method-assign]
         extractor.extract(TEXTS)
         return len(calls)
 

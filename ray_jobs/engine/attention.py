@@ -1,0 +1,280 @@
+"""Attention over documents that lie end to end in one packed row, exact for Gemma's soft cap and sliding windows.
+
+Two implementations of one contract, `plan` once a batch and `attend` once a layer:
+
+`DenseAttention` (CPU) pads documents of like length to rectangles, for the attention alone: scores in float32, queries
+in blocks so that what the causal mask or the sliding window hides is hardly computed. The documents' common head (the
+beginning-of-sequence token, or a chat template) is computed once for ever and its keys and values are put before
+everybody's own. Costs beside the linears: about a tenth of the time at 130 tokens a document.
+
+`FlexAttention` (GPU) keeps the packed row: torch's flex_attention with the soft cap as score modification and a block
+mask of document, causality and window, compiled for one static shape. Scores are never written to memory.
+
+Shapes: N packed tokens, B documents, T positions of the longest, P positions of the head, S keys, H heads, K key/value
+heads, G = H / K, E head_dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+
+QUERY_BLOCK = 64
+"""Queries of a document handled at a time: short enough to skip most of what lies after them, long enough for GEMMs."""
+
+LEAST_FILL = 0.75
+"""A document joins a rectangle if it fills at least this much of its row: bounds padding, keeps rectangles few."""
+
+
+@dataclass(frozen=True)
+class AttentionShape:
+    """What the attention of every layer of a model has in common.
+
+    Attributes:
+        n_heads: H.
+        n_kv_heads: K.
+        head_dim: E.
+        scale: Factor of the scores.
+        softcap: Cap c of the scores, c * tanh(score / c), or None.
+    """
+
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    scale: float
+    softcap: float | None
+
+
+@dataclass(frozen=True)
+class Head:
+    """Keys and values of the positions that every document begins with, float32 [P, K, E] and [P, K, E]."""
+
+    k_PKE: torch.Tensor
+    v_PKE: torch.Tensor
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Documents end to end.
+
+    Attributes:
+        lengths: Tokens of each document, int64 [B], all >= 1.
+        ids_N: Token ids, int64; on the device, as are the next two. N may exceed the documents' tokens.
+        document_N: Document of each token; padding counts as one more document.
+        position_N: Position of each token in its document, head included.
+    """
+
+    lengths: np.ndarray
+    ids_N: torch.Tensor
+    document_N: torch.Tensor
+    position_N: torch.Tensor
+
+
+@dataclass(frozen=True)
+class _Rectangle:
+    """Packed rows `[start, stop)` as B documents of up to T positions; `slots` [rows] where they do not fill it."""
+
+    start: int
+    stop: int
+    n_documents: int
+    length: int
+    slots: torch.Tensor | None
+
+
+class DenseAttention:
+    """Softmax attention on rectangles of documents.
+
+    Args:
+        shape: Of the model.
+    """
+
+    def __init__(self, shape: AttentionShape) -> None:
+        self.shape = shape
+
+    def plan(self, batch: PackedBatch) -> list[_Rectangle]:
+        """Rectangles of consecutive documents; few where lengths are sorted."""
+        lengths = batch.lengths.tolist()
+        rectangles: list[_Rectangle] = []
+        first = row = 0
+        while first < len(lengths):
+            longest = shortest = lengths[first]
+            last = first + 1
+            while last < len(lengths):
+                longest, shortest = max(longest, lengths[last]), min(shortest, lengths[last])
+                if shortest < LEAST_FILL * longest:
+                    break
+                last += 1
+            rectangles.append(_rectangle(row, lengths[first:last], batch.ids_N.device))
+            row, first = rectangles[-1].stop, last
+        return rectangles
+
+    def attend(
+        self,
+        plan: Sequence[_Rectangle],
+        window: int | None,
+        head: Head | None,
+        q_NHE: torch.Tensor,
+        k_NKE: torch.Tensor,
+        v_NKE: torch.Tensor,
+    ) -> torch.Tensor:
+        """Attention of one layer.
+
+        Args:
+            plan: Of this batch.
+            window: Positions that a query sees, itself included; None for all before it.
+            head: What comes before every document, or None.
+            q_NHE: Queries, rotated, float32.
+            k_NKE: Keys, rotated, float32.
+            v_NKE: Values, in the compute dtype, which probabilities are rounded to.
+
+        Returns:
+            [N, H * E] in the dtype of the values.
+        """
+        out_ND = v_NKE.new_empty(len(q_NHE), self.shape.n_heads * self.shape.head_dim)
+        for rectangle in plan:
+            rows = slice(rectangle.start, rectangle.stop)
+            q_BTHE, k_BTKE, v_BTKE = (_padded(x[rows], rectangle) for x in (q_NHE, k_NKE, v_NKE))
+            if head is not None:
+                k_BTKE, v_BTKE = _behind(head.k_PKE, k_BTKE), _behind(head.v_PKE, v_BTKE)
+            o_BTD = self._rectangle(q_BTHE, k_BTKE, v_BTKE, window)
+            flat = o_BTD.flatten(0, 1)
+            out_ND[rows] = flat if rectangle.slots is None else flat[rectangle.slots]
+        return out_ND
+
+    def _rectangle(
+        self, q_BTHE: torch.Tensor, k_BSKE: torch.Tensor, v_BSKE: torch.Tensor, window: int | None
+    ) -> torch.Tensor:
+        n_documents, length = q_BTHE.shape[:2]
+        n_head = k_BSKE.shape[1] - length
+        k_BKES, v_BKSE = k_BSKE.permute(0, 2, 3, 1), v_BSKE.transpose(1, 2)
+        out_BTD = v_BSKE.new_empty(n_documents, length, self.shape.n_heads * self.shape.head_dim)
+        for start in range(0, length, QUERY_BLOCK):
+            stop = min(start + QUERY_BLOCK, length)
+            first_key = 0 if window is None else max(0, n_head + start - window + 1)
+            keys = slice(first_key, n_head + stop)
+            out_BTD[:, start:stop] = self._block(
+                q_BTHE[:, start:stop],
+                k_BKES[..., keys],
+                v_BKSE[:, :, keys],
+                _mask(n_head + start, stop - start, first_key, n_head + stop - first_key, window, q_BTHE.device),
+            )
+        return out_BTD
+
+    def _block(
+        self, q_BTHE: torch.Tensor, k_BKES: torch.Tensor, v_BKSE: torch.Tensor, mask_TS: torch.Tensor
+    ) -> torch.Tensor:
+        n_documents, length = q_BTHE.shape[:2]
+        n_kv, n_keys = self.shape.n_kv_heads, mask_TS.shape[1]
+        q_BKGTE = q_BTHE.unflatten(2, (n_kv, -1)).permute(0, 2, 3, 1, 4)
+        scores = torch.matmul(q_BKGTE.flatten(2, 3), k_BKES).view(n_documents, n_kv, -1, length, n_keys)
+        scores = scores.mul_(self.shape.scale)
+        if self.shape.softcap is not None:
+            scores = scores.div_(self.shape.softcap).tanh_().mul_(self.shape.softcap)
+        p_BKGTS = scores.add_(mask_TS).softmax(-1).to(v_BKSE.dtype)
+        o_BKGTE = torch.matmul(p_BKGTS.flatten(2, 3), v_BKSE).unflatten(2, (-1, length))
+        return o_BKGTE.permute(0, 3, 1, 2, 4).flatten(2)
+
+
+class FlexAttention:
+    """torch's flex_attention over the packed row.
+
+    Args:
+        shape: Of the model.
+        windows: The different sliding windows of its layers, None for full attention.
+        compiled: Whether to compile; uncompiled it writes all scores to memory, which is for tests only.
+    """
+
+    def __init__(self, shape: AttentionShape, windows: Sequence[int | None], compiled: bool) -> None:
+        from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+        self.shape = shape
+        self._windows = tuple(windows)
+        self._flex_attention: Any = torch.compile(flex_attention, dynamic=False) if compiled else flex_attention
+        self._create_block_mask: Any = torch.compile(create_block_mask) if compiled else create_block_mask
+        self._score_mod = None if shape.softcap is None else _softcap(shape.softcap)
+
+    def plan(self, batch: PackedBatch) -> dict[int | None, Any]:
+        """A block mask for each kind of layer."""
+        n_tokens, device = len(batch.ids_N), batch.ids_N.device
+        return {
+            window: self._create_block_mask(
+                _visible(batch.document_N, batch.position_N, window), None, None, n_tokens, n_tokens, device=device.type
+            )
+            for window in self._windows
+        }
+
+    def attend(
+        self,
+        plan: dict[int | None, Any],
+        window: int | None,
+        head: Head | None,
+        q_NHE: torch.Tensor,
+        k_NKE: torch.Tensor,
+        v_NKE: torch.Tensor,
+    ) -> torch.Tensor:
+        """Attention of one layer; queries, keys and values in one dtype, [N, H * E] out. There is no `head`."""
+        assert head is None
+        o_1HNE = self._flex_attention(
+            q_NHE.transpose(0, 1)[None],
+            k_NKE.transpose(0, 1)[None],
+            v_NKE.transpose(0, 1)[None],
+            score_mod=self._score_mod,
+            block_mask=plan[window],
+            scale=self.shape.scale,
+            enable_gqa=self.shape.n_heads != self.shape.n_kv_heads,
+        )
+        return o_1HNE[0].transpose(0, 1).flatten(1)
+
+
+def _rectangle(first_row: int, lengths: Sequence[int], device: torch.device) -> _Rectangle:
+    length, n_rows = max(lengths), sum(lengths)
+    slots = None
+    if n_rows != len(lengths) * length:
+        within = np.arange(n_rows) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        slots = torch.from_numpy(np.repeat(np.arange(len(lengths)) * length, lengths) + within).to(device)
+    return _Rectangle(first_row, first_row + n_rows, len(lengths), length, slots)
+
+
+def _padded(x_Nxx: torch.Tensor, rectangle: _Rectangle) -> torch.Tensor:
+    """[rows, ...] -> [B, T, ...]; places behind a document's end are zero and seen by nobody before them."""
+    if rectangle.slots is not None:
+        rows = x_Nxx.new_zeros(rectangle.n_documents * rectangle.length, *x_Nxx.shape[1:])
+        x_Nxx = rows.index_copy_(0, rectangle.slots, x_Nxx)
+    return x_Nxx.unflatten(0, (rectangle.n_documents, rectangle.length))
+
+
+def _behind(head_PKE: torch.Tensor, x_BTKE: torch.Tensor) -> torch.Tensor:
+    return torch.cat([head_PKE.to(x_BTKE.dtype).expand(len(x_BTKE), -1, -1, -1), x_BTKE], dim=1)
+
+
+@lru_cache(maxsize=256)
+def _mask(
+    first_query: int, n_queries: int, first_key: int, n_keys: int, window: int | None, device: torch.device
+) -> torch.Tensor:
+    """0 where a query at an absolute position sees a key, else -inf; float32 [queries, keys]."""
+    distance_TS = (first_query + torch.arange(n_queries))[:, None] - (first_key + torch.arange(n_keys))[None]
+    hidden_TS = distance_TS < 0
+    if window is not None:
+        hidden_TS |= distance_TS >= window
+    return torch.zeros(n_queries, n_keys).masked_fill_(hidden_TS, float("-inf")).to(device)
+
+
+def _softcap(cap: float) -> Any:
+    def score_mod(score: torch.Tensor, _b: Any, _h: Any, _q: Any, _k: Any) -> torch.Tensor:
+        return torch.tanh(score / cap) * cap
+
+    return score_mod
+
+
+def _visible(document_N: torch.Tensor, position_N: torch.Tensor, window: int | None) -> Any:
+    def mask_mod(_b: Any, _h: Any, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        distance = position_N[q] - position_N[k]
+        seen = (document_N[q] == document_N[k]) & (distance >= 0)
+        return seen if window is None else seen & (distance < window)
+
+    return mask_mod

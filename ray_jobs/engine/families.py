@@ -1,0 +1,178 @@
+"""SAE families, brought down to two rules.
+
+With r = x . W[f] of an input x that has been normalised and, where the SAE wants it, centred on its decoder bias:
+
+- *threshold* (standard, JumpReLU, gated; BatchTopK and Matryoshka SAEs are saved as JumpReLU): feature f is active
+  where r > cutoff[f], and then its activation is r * scale[f] + bias[f]. Bias, threshold, gate and ReLU are all
+  monotone in r, so one cutoff a feature stands for them together. It is found by bisecting the float32 numbers and so
+  exact: the rounding of the family's own formula included, no r falls on another side.
+- *top-k*: of the pre-activations r + bias[f], the k largest of a token are active if they are positive. Decoder norms
+  that rescale them are folded into W and bias.
+
+Encoders, screening and pooling know these two rules and no family. Shapes: N tokens, D d_in, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from featurestore.errors import BundleError
+
+ARCHITECTURES = ("standard", "jumprelu", "gated", "topk")
+NORMALIZATIONS = ("none", "constant_norm_rescale", "layer_norm", "expected_average_only_in")
+"""`expected_average_only_in` asks nothing of the encoder: its factor belongs into the weights, as sae-lens has it."""
+LAYER_NORM_EPS = 1e-5
+"""As in sae-lens."""
+
+
+@dataclass(frozen=True)
+class SaeWeights:
+    """The weights of one SAE encoder as a bundle holds them.
+
+    Attributes:
+        W_FD: Encoder rows [F, D], in the bundle's dtype.
+        bias_F: float32 [F].
+        cutoff_F: float32 [F]; None for top-k.
+        scale_F: float32 [F]; None where it is 1.
+        b_dec_D: Decoder bias, float32 [D]: subtracted from inputs where the SAE says so, and a hint at which dimensions
+            of the residual stream are huge everywhere else.
+    """
+
+    W_FD: torch.Tensor
+    bias_F: torch.Tensor
+    cutoff_F: torch.Tensor | None
+    scale_F: torch.Tensor | None
+    b_dec_D: torch.Tensor
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Name -> tensor, as stored."""
+        named = {
+            "W_enc": self.W_FD,
+            "bias": self.bias_F,
+            "cutoff": self.cutoff_F,
+            "scale": self.scale_F,
+            "b_dec": self.b_dec_D,
+        }
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, torch.Tensor]) -> SaeWeights:
+        """The inverse of `tensors`."""
+        return cls(
+            tensors["W_enc"], tensors["bias"], tensors.get("cutoff"), tensors.get("scale"), b_dec_D=tensors["b_dec"]
+        )
+
+
+def fold(architecture: str, tensors: Mapping[str, torch.Tensor]) -> SaeWeights:
+    """Bring the float32 tensors of a family to the form of a bundle.
+
+    Args:
+        architecture: One of `ARCHITECTURES`.
+        tensors: By sae-lens' names: `W_enc` [D, F], `b_dec` [D]; `b_enc` [F] and, for JumpReLU, `threshold` [F]; for
+            gated `b_gate`, `b_mag`, `r_mag` [F]; for top-k that rescales by decoder norms, `decoder_norm` [F].
+
+    Returns:
+        The weights; `W_FD` may be a view of `W_enc`.
+    """
+    W_FD, b_dec_D = tensors["W_enc"].T, tensors["b_dec"]
+    if architecture == "topk":
+        bias_F = tensors["b_enc"]
+        if "decoder_norm" in tensors:
+            W_FD, bias_F = W_FD * tensors["decoder_norm"][:, None], bias_F * tensors["decoder_norm"]
+        return SaeWeights(W_FD, bias_F, None, None, b_dec_D)
+    if architecture == "gated":
+        gate_F, magnitude_F, scale_F = tensors["b_gate"], tensors["b_mag"], tensors["r_mag"].exp()
+        cutoff_F = exact_cutoff(lambda r_F: (r_F + gate_F > 0) & (r_F * scale_F + magnitude_F > 0), W_FD.shape[0])
+        return SaeWeights(W_FD, magnitude_F, cutoff_F, scale_F, b_dec_D)
+    b_enc_F = tensors["b_enc"]
+    threshold_F = tensors["threshold"].clamp(min=0) if architecture == "jumprelu" else torch.zeros_like(b_enc_F)
+    return SaeWeights(
+        W_FD, b_enc_F, exact_cutoff(lambda r_F: r_F + b_enc_F > threshold_F, W_FD.shape[0]), None, b_dec_D
+    )
+
+
+def exact_cutoff(active: Callable[[torch.Tensor], torch.Tensor], n_features: int) -> torch.Tensor:
+    """The largest float32 at which each feature is still inactive: active(r) is r > cutoff for every finite r.
+
+    Args:
+        active: Float32 [F] -> bool [F], monotone in each element.
+        n_features: F.
+
+    Returns:
+        Float32 [F]; inf for a feature that nothing activates, -inf for one that everything does.
+    """
+    largest = torch.finfo(torch.float32).max
+    low_F = _ordinal(torch.full((n_features,), -largest))
+    high_F = _ordinal(torch.full((n_features,), largest))
+    never_F, always_F = ~active(_float(high_F)), active(_float(low_F))
+    for _ in range(33):  # 2^32 ordinals
+        middle_F = (low_F + high_F) // 2
+        active_F = active(_float(middle_F))
+        low_F, high_F = torch.where(active_F, low_F, middle_F), torch.where(active_F, middle_F, high_F)
+    cutoff_F = _float(low_F)
+    cutoff_F[always_F] = -torch.inf
+    cutoff_F[never_F] = torch.inf
+    return cutoff_F
+
+
+def encoder_input(x_ND: torch.Tensor, normalization: str, b_dec_D: torch.Tensor | None) -> torch.Tensor:
+    """What encoder rows are multiplied with: normalised activations, less the decoder bias if one is given. float32."""
+    x_ND = x_ND.float()
+    if normalization == "constant_norm_rescale":
+        x_ND = x_ND * (x_ND.shape[1] ** 0.5 / x_ND.norm(dim=-1, keepdim=True))
+    elif normalization == "layer_norm":
+        x_ND = x_ND - x_ND.mean(dim=-1, keepdim=True)
+        x_ND = x_ND / (x_ND.std(dim=-1, keepdim=True) + LAYER_NORM_EPS)
+    return x_ND if b_dec_D is None else x_ND - b_dec_D
+
+
+def check_family(where: str, architecture: str, normalization: str, reshape: str = "none") -> None:
+    """Refuse what has no exact encoder here.
+
+    Raises:
+        BundleError: With the reason and what to do.
+    """
+    reason = _REFUSED.get(architecture)
+    if reason is None and architecture not in ARCHITECTURES:
+        reason = "it is not known here"
+    if reason is not None:
+        raise BundleError(
+            f"{where}: architecture {architecture!r} is not supported: {reason}; "
+            f"choose an SAE that is one of {', '.join(ARCHITECTURES)}"
+        )
+    if normalization not in NORMALIZATIONS:
+        raise BundleError(
+            f"{where}: normalize_activations={normalization} is not supported: what it was trained with is not in the "
+            "SAE's file; fold it into the weights with sae-lens, or choose another SAE"
+        )
+    if reshape != "none":
+        raise BundleError(
+            f"{where}: reshape_activations={reshape} is not supported: it reads attention heads, features are taken "
+            "from the residual stream; choose an SAE of resid_post"
+        )
+
+
+_TRANSCODER = "a transcoder predicts a layer's output from its input, features are taken from the residual stream"
+_REFUSED = {
+    "abstopk": "its features can be negative, and poolings (max, count, top{N}) are defined for activations >= 0",
+    "transcoder": _TRANSCODER,
+    "skip_transcoder": _TRANSCODER,
+    "jumprelu_transcoder": _TRANSCODER,
+    "jumprelu_skip_transcoder": _TRANSCODER,
+    "temporal": "its features depend on the tokens before, not on one activation",
+    "matching_pursuit": "it encodes by iterating, not by one product with the encoder",
+}
+
+
+def _ordinal(value: torch.Tensor) -> torch.Tensor:
+    """Float32 -> int64 in the same order; both zeros are 0."""
+    bits = value.view(torch.int32).long()
+    return torch.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
+
+
+def _float(ordinal: torch.Tensor) -> torch.Tensor:
+    bits = torch.where(ordinal < 0, -ordinal - 2**31, ordinal)
+    return bits.to(torch.int32).view(torch.float32)

@@ -1,0 +1,182 @@
+"""The decoder layer of Gemma 2 and Gemma 3, over tokens that lie end to end without padding.
+
+What transformers does in some forty operations a layer is done in the fewest that keep the numbers: matrices multiply
+in the compute dtype, everything between them (residual stream, norms, rotary embedding, scores, GELU) is float32 and
+rounded once, on its way into the next matrix. That is faster than rounding at every step, and closer to float32: on
+Gemma 3 270M the active features of bfloat16 agree with those of float32 to .990 (mean Jaccard) where transformers'
+bfloat16 gives .980.
+
+The attention stands between `project` and `finish` and is not this module's: see `attention`.
+
+Shapes: N packed tokens, D d_model, H heads, K key/value heads, E head_dim, M MLP width.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn.functional import gelu, linear
+
+MODEL_TYPES = ("gemma2", "gemma3_text")
+ACTIVATION = "gelu_pytorch_tanh"
+
+MLP_ROWS = 256
+"""Tokens that go through the MLP at a time on a CPU: its activations (1 MB at M = 2,048) then stay in the L2 cache."""
+
+
+PEAKS = 16
+"""Dimensions of a sublayer's output that get a float32 product where the others have a bfloat16 one."""
+
+
+class LayerWeights(NamedTuple):
+    """Weights of one layer; matrices [out, in] in the compute dtype, norms as factors (1 + w) in float32."""
+
+    input_norm: torch.Tensor
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    q_norm: torch.Tensor | None
+    k_norm: torch.Tensor | None
+    o: torch.Tensor
+    post_attention_norm: torch.Tensor
+    pre_mlp_norm: torch.Tensor
+    gate: torch.Tensor
+    up: torch.Tensor
+    down: torch.Tensor
+    post_mlp_norm: torch.Tensor
+
+
+def is_supported(config: Any) -> bool:
+    """Whether a transformers config is of a decoder that this module computes."""
+    return (
+        config.model_type in MODEL_TYPES
+        and config.hidden_activation == ACTIVATION
+        and not config.attention_bias
+        and not getattr(config, "use_bidirectional_attention", False)
+    )
+
+
+def layer_weights(layer: Any) -> LayerWeights:
+    """The weights of a transformers decoder layer; matrices are shared with it, not copied."""
+    attention, mlp = layer.self_attn, layer.mlp
+    return LayerWeights(
+        input_norm=_factor(layer.input_layernorm),
+        q=attention.q_proj.weight,
+        k=attention.k_proj.weight,
+        v=attention.v_proj.weight,
+        q_norm=_factor(attention.q_norm) if hasattr(attention, "q_norm") else None,
+        k_norm=_factor(attention.k_norm) if hasattr(attention, "k_norm") else None,
+        o=attention.o_proj.weight,
+        post_attention_norm=_factor(layer.post_attention_layernorm),
+        pre_mlp_norm=_factor(layer.pre_feedforward_layernorm),
+        gate=mlp.gate_proj.weight,
+        up=mlp.up_proj.weight,
+        down=mlp.down_proj.weight,
+        post_mlp_norm=_factor(layer.post_feedforward_layernorm),
+    )
+
+
+def project(
+    x_ND: torch.Tensor,
+    weights: LayerWeights,
+    cos_N1E: torch.Tensor,
+    sin_N1E: torch.Tensor,
+    head_dim: int,
+    eps: float,
+    dtype: torch.dtype,
+    score_dtype: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Queries, keys and values of one layer.
+
+    Args:
+        x_ND: Residual stream, float32.
+        weights: Of the layer.
+        cos_N1E: Rotary table at each token's position, first half, [N, 1, E/2], float32.
+        sin_N1E: Likewise.
+        head_dim: E.
+        eps: Of the norms.
+        dtype: Compute dtype.
+        score_dtype: What queries and keys are rounded to, after all else.
+
+    Returns:
+        Queries [N, H, E] and keys [N, K, E], rotated, in `score_dtype`; values [N, K, E] in `dtype`.
+    """
+    h_ND = rms_norm(x_ND, weights.input_norm, eps).to(dtype)
+    q_NHE = linear(h_ND, weights.q).unflatten(1, (-1, head_dim)).float()
+    k_NKE = linear(h_ND, weights.k).unflatten(1, (-1, head_dim)).float()
+    v_NKE = linear(h_ND, weights.v).unflatten(1, (-1, head_dim))
+    if weights.q_norm is not None and weights.k_norm is not None:
+        q_NHE, k_NKE = rms_norm(q_NHE, weights.q_norm, eps), rms_norm(k_NKE, weights.k_norm, eps)
+    q_NHE, k_NKE = rotate(q_NHE, cos_N1E, sin_N1E), rotate(k_NKE, cos_N1E, sin_N1E)
+    return q_NHE.to(score_dtype), k_NKE.to(score_dtype), v_NKE
+
+
+def finish(
+    x_ND: torch.Tensor, o_NO: torch.Tensor, weights: LayerWeights, eps: float, dtype: torch.dtype
+) -> torch.Tensor:
+    """What a layer does after its attention.
+
+    Args:
+        x_ND: Residual stream before the layer, float32.
+        o_NO: Attention output, heads side by side, in the compute dtype.
+        weights: Of the layer.
+        eps: Of the norms.
+        dtype: Compute dtype.
+
+    Returns:
+        The residual stream after the layer, float32 [N, D].
+    """
+    x_ND = x_ND + rms_norm(_into_residual(o_NO, weights.o), weights.post_attention_norm, eps)
+    h_ND = rms_norm(x_ND, weights.pre_mlp_norm, eps).to(dtype)
+    return x_ND + rms_norm(_mlp(h_ND, weights), weights.post_mlp_norm, eps)
+
+
+def rms_norm(x_D: torch.Tensor, factor_D: torch.Tensor, eps: float) -> torch.Tensor:
+    """x / rms(x) * factor over the last dimension; float32 in and out."""
+    if x_D.is_cuda:  # compiled into its neighbours there
+        return x_D * torch.rsqrt(x_D.square().mean(-1, keepdim=True) + eps) * factor_D
+    norm_1 = torch.linalg.vector_norm(x_D, dim=-1, keepdim=True)
+    return (x_D * norm_1.square_().div_(x_D.shape[-1]).add_(eps).rsqrt_()).mul_(factor_D)
+
+
+def rotate(x_NHE: torch.Tensor, cos_N1E: torch.Tensor, sin_N1E: torch.Tensor) -> torch.Tensor:
+    """Rotary embedding of heads whose halves are the two coordinates; float32."""
+    first, second = x_NHE.chunk(2, dim=-1)
+    return torch.cat([first * cos_N1E - second * sin_N1E, second * cos_N1E + first * sin_N1E], dim=-1)
+
+
+def _mlp(h_ND: torch.Tensor, weights: LayerWeights) -> torch.Tensor:
+    """The MLP's output in float32."""
+    if h_ND.is_cuda:
+        gate_NM, up_NM = linear(h_ND, weights.gate).float(), linear(h_ND, weights.up).float()
+        return linear((gelu(gate_NM, approximate="tanh") * up_NM).to(h_ND.dtype), weights.down).float()
+    out_ND = torch.empty(h_ND.shape, dtype=torch.float32)
+    for start in range(0, len(h_ND), MLP_ROWS):
+        rows = slice(start, start + MLP_ROWS)
+        gate_NM, up_NM = linear(h_ND[rows], weights.gate), linear(h_ND[rows], weights.up)
+        out_ND[rows] = _into_residual(_gelu(gate_NM.float()).mul_(up_NM).to(h_ND.dtype), weights.down)
+    return out_ND
+
+
+def _into_residual(h_NK: torch.Tensor, weight_DK: torch.Tensor) -> torch.Tensor:
+    """A product that goes back to the residual stream, in float32.
+
+    torch's bfloat16 product on a CPU has a bfloat16 result, and half of a sublayer's energy is in a handful of
+    dimensions: those are computed again with a float32 result. It halves the rounding there is for 2 % of the time.
+    """
+    y_ND = linear(h_NK, weight_DK).float()
+    if h_NK.dtype == torch.bfloat16 and not h_NK.is_cuda:
+        peaks = y_ND.square().sum(dim=0).topk(min(PEAKS, y_ND.shape[1])).indices
+        y_ND[:, peaks] = linear(h_NK.float(), weight_DK[peaks].float())
+    return y_ND
+
+
+def _gelu(x_NM: torch.Tensor) -> torch.Tensor:
+    """GELU in its tanh form, as x * sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3)): on CPUs twice as fast as through tanh."""
+    inner_NM = x_NM.square().mul_(2 * 0.7978845608028654 * 0.044715).add_(2 * 0.7978845608028654)
+    return inner_NM.mul_(x_NM).sigmoid_().mul_(x_NM)
+
+
+def _factor(norm: Any) -> torch.Tensor:
+    return 1.0 + norm.weight.detach().float()
