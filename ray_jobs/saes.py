@@ -3,7 +3,7 @@
 The SAE's own metadata says which model, layer and site it was trained on. Names are compared to the letter (an SAE of
 gemma-2-9b is not one of gemma-2-9b-it); a contradiction is refused unless the job says `allow_mismatch`, and then it is
 recorded, as is whatever the metadata leaves open. What will run is the engine's encoder: before an SAE is accepted, the
-two encode the same inputs and must agree. Cost: seconds for the widest SAEs.
+two encode the same inputs and must agree. Cost: about 0.1 s a million weights.
 """
 
 from __future__ import annotations
@@ -124,7 +124,9 @@ def _check_encoder(where: str, sae: Any, info: SaeInfo, weights: SaeWeights) -> 
     row_norm_F = weights.W_FD.norm(dim=1) * (1 if weights.scale_F is None else weights.scale_F)
     rounding_NF = ROUNDING * torch.outer(Inputs(x_ND).read(encoder).norm(dim=1), row_norm_F).numpy()
     rounding_NF += ROUNDING * expected_NF + np.finfo(np.float32).tiny
-    wrong_NF = (np.abs(expected_NF - found_NF) > rounding_NF) & ~_at_the_edge(encoder, x_ND, rounding_NF)
+    wrong_NF = np.abs(expected_NF - found_NF) > rounding_NF
+    if wrong_NF.any():
+        wrong_NF &= ~_at_the_edge(encoder, x_ND, rounding_NF)
     if wrong_NF.any():
         token, feature = (int(place[0]) for place in np.nonzero(wrong_NF))
         raise BundleError(

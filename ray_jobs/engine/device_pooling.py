@@ -6,8 +6,8 @@ maxima and sums are segment reductions, each of a segment in one order, so equal
 accumulate in float64. Only pooled rows travel to the host, in one transfer. Every operation exists on CPUs too, and
 tests compare the two there.
 
-Max pooling would commute with cutoffs (segment maxima of the products, then the cutoff): that spares the pairs where
-only `max` is asked for, and bought too little beside the product to be a second way of doing the same.
+Max pooling would commute with cutoffs (segment maxima of the products, then the cutoff), which would spare the pairs
+where only `max` is asked for. It is not done: the pairs serve every pooling, and are a second way less to be wrong in.
 
 Shapes: N tokens, D d_model, F features, C features of a chunk, B windows, K active pairs, S runs (feature, window).
 """

@@ -59,8 +59,9 @@ class Active:
     value: np.ndarray
 
     def where(self, kept: np.ndarray) -> Active:
-        """Some of the pairs, by a mask or by places."""
-        return Active(self.feature[kept], self.token[kept], self.value[kept])
+        """Some of the pairs, by a mask."""
+        places = np.flatnonzero(kept)  # one look at the mask instead of three
+        return Active(self.feature[places], self.token[places], self.value[places])
 
     @staticmethod
     def joined(parts: Sequence[Active]) -> Active:
@@ -184,23 +185,25 @@ class SaeEncoder:
         """The k largest positive pre-activations of each token.
 
         Only what exceeds the k-th largest so far can be among them. Chunks start narrow and double, so that each of
-        them adds about k pairs to a token.
+        them adds about k pairs to a token; later ones add fewer, and the level is raised when it is worth it.
         """
-        n_tokens, bias_F = len(x_ND), self.weights.bias_F.numpy()
+        n_tokens, d_sae, bias_F = len(x_ND), self.info.d_sae, self.weights.bias_F.numpy()
         level_N = np.zeros(n_tokens, dtype=np.float32)
-        found = Active(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
+        best = Active(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
+        pending: list[Active] = []
         first, width = 0, max(k, FIRST_CHUNK)
-        while first < self.info.d_sae:
-            features = slice(first, min(first + min(width, len(scratch.mask_CN)), self.info.d_sae))
-            if rounded is not None:
-                rounded = rounded.with_level(torch.from_numpy(level_N))
+        while first < d_sae:
+            features = slice(first, min(first + min(width, len(scratch.mask_CN)), d_sae))
             new = self._candidates(x_ND, rounded if first else None, features, scratch, level_N)
             new.value[:] += bias_F[new.feature]
-            found = Active.joined([found, new.where(new.value > level_N[new.token])])
-            kept, level_N = largest_per_token(found, n_tokens, k)
-            found = found.where(kept)
-            first, width = features.stop, features.stop
-        return found
+            pending.append(new.where(new.value > level_N[new.token]))
+            first = width = features.stop
+            if first == d_sae or 2 * sum(len(pairs.value) for pairs in pending) >= n_tokens * k:
+                joined = Active.joined([best, *pending])
+                kept, level_N = largest_per_token(joined, n_tokens, k)
+                best, pending = joined.where(kept), []
+                rounded = rounded and rounded.with_level(torch.from_numpy(level_N))
+        return best
 
     def _candidates(
         self,
@@ -233,6 +236,7 @@ class SaeEncoder:
         if self.weights.cutoff_F is not None:
             np.greater(r_CN.numpy(), self.weights.cutoff_F[features, None].numpy(), out=mask_CN)
         else:
+            assert level_N is not None
             bias_C1 = self.weights.bias_F[features, None]
             np.greater((r_CN + bias_C1).numpy(), level_N, out=mask_CN)
         flat = np.flatnonzero(mask_CN)

@@ -1,9 +1,10 @@
 """Where a CPU multiplies int8 four times as fast as float32: which (feature, token) pairs are worth a float32 product.
 
-Encoder rows and inputs are rounded to 8 bits and multiplied exactly in int32; what exceeds the feature's cutoff *less a
-margin* is a candidate, and candidates are computed again in float32 by the encoder. So no value and no active set
-depends on the 8 bits, only the number of candidates does: about one and a half for each active feature at L0 80 of
-16,384. Cost: the product, a quarter of its float32 time, and 10 us a token of 16,384 features for comparing.
+Encoder rows and inputs are rounded to 8 bits and multiplied exactly in int32; what exceeds the feature's cutoff less a
+margin is a candidate, and candidates are computed again in float32 by the encoder. So no value and no active set
+depends on the 8 bits, only the number of candidates does: 1.5 to 1.7 for each active feature on Gemma 3 270M, where no
+pair of 219 million erred by more than 0.42 of its margin. Cost: the product, a quarter of its float32 time, and a fifth
+of that again for margins and comparing.
 
 The margin covers both roundings. Entries that round to zero are bounded with certainty (Cauchy-Schwarz). The others err
 by independent amounts uniform within a step; their sum against fixed weights is sub-Gaussian, and a margin of
@@ -25,13 +26,14 @@ import torch
 from ray_jobs.engine.families import SaeWeights
 
 OUTLIERS = 8
+"""Dimensions kept out of the int8 product. Twice as many leave 3 % fewer candidates and cost what those would."""
 
 DEVIATIONS = 7.0
 UNIFORM_DEVIATION = 12**-0.5
 """Standard deviation of a rounding error, in steps."""
 
 LEVELS = 127
-_ROWS = 4_096
+_ROWS = 1_024
 """Encoder rows rounded at a time."""
 
 
@@ -115,7 +117,7 @@ class Screen:
         self._terms_FR = torch.empty(len(offset_F), 4)
         for first in range(0, len(offset_F), _ROWS):
             rows = slice(first, first + _ROWS)
-            W_CD = self._W_FD[rows].float()
+            W_CD = self._W_FD[rows].float().contiguous()
             step_C = W_CD.abs().amax(dim=1).clamp_(min=1e-30) / LEVELS
             q_CD = (W_CD / step_C[:, None]).round_()
             vanished_C = W_CD.masked_fill(q_CD != 0, 0).norm(dim=1)

@@ -139,6 +139,41 @@ def _edge(weights: SaeWeights, r_NF: np.ndarray, token: int, feature: int, k: in
     return float(np.sort(pre_F)[-k] - weights.bias_F[feature])
 
 
+@settings(deadline=None, max_examples=30)
+@given(
+    seed=st.integers(0, 10**6),
+    d_in=st.sampled_from([16, 64, 300]),
+    n_huge=st.integers(0, 30),
+    size=st.sampled_from([1.0, 50.0, 3000.0]),
+)
+def test_screening_finds_features_at_their_very_cutoff(seed: int, d_in: int, n_huge: int, size: float) -> None:
+    """Each feature's cutoff lies under its largest pre-activation by what float32 sums may err and no more."""
+    generator = torch.Generator().manual_seed(seed)
+    x_ND = torch.randn(40, d_in, generator=generator)
+    x_ND[:, :n_huge] += size * torch.randn(min(n_huge, d_in), generator=generator)
+    weights = random_weights(d_in, 600, seed)
+    r_F, chosen = (x_ND.double() @ weights.W_FD.double().T).max(dim=0)
+    rounding_F = 1e-6 * x_ND[chosen].norm(dim=1) * weights.W_FD.norm(dim=1)
+    weights = replace(weights, cutoff_F=r_F.float() - rounding_F, bias_F=torch.full((600,), 1e6))
+    found = pairs(SaeEncoder.of(info_of(d_in, 600), weights, "screened"), x_ND, chunk_elements=40 * 300)
+    assert {(feature, int(token)) for feature, token in enumerate(chosen)} <= found.keys()
+
+
+@pytest.mark.parametrize("rounded", ["inputs", "weights"])
+def test_screening_finds_features_that_live_in_what_rounds_to_zero(rounded: str) -> None:
+    """More dimensions are huge than are left out, and all others together make the feature: each is 0 in 8 bits."""
+    coarse, fine = torch.zeros(256), torch.randn(256, generator=torch.Generator().manual_seed(0)).sign()
+    coarse[:20], fine[:20] = 100, 0
+    small = 0.45 * 100 / 127 * fine
+    x_D, W_D = (coarse + small, fine) if rounded == "inputs" else (fine, coarse + small)
+    r = float(x_D @ W_D)
+    weights = SaeWeights(W_D[None].repeat(9, 1), torch.zeros(9), torch.full((9,), r * 0.999), None, torch.zeros(256))
+    info = info_of(256, 9)
+    for route in ROUTES:
+        found = pairs(SaeEncoder.of(info, weights, route), torch.stack([x_D, -x_D]))
+        assert found.keys() == {(feature, 0) for feature in range(9)}
+
+
 def test_screened_values_do_not_depend_on_chunks_and_neighbours_to_the_bit() -> None:
     weights, info = random_weights(64, 900, 3, torch.bfloat16), info_of(64, 900, apply_b_dec=True)
     encoder = SaeEncoder.of(info, weights, "screened")
@@ -263,4 +298,4 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 150_000  # kB
+    assert int(done.stdout) < 64_000  # kB
