@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo test test-all lint format sae-quality clean
+.PHONY: help setup demo test test-all lint format sae-quality bench-extract clean
 
 help:
 	@echo "make setup        build $(VENV) from the pinned constraints"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-all     the slow tests too"
 	@echo "make lint         ruff and mypy"
 	@echo "make sae-quality  measure the shipped SAE on its held-out text (downloads 170 MB)"
+	@echo "make bench-extract  our extraction beside what people do today (half an hour, an idle machine)"
 
 setup: $(VENV)/.ready
 
@@ -42,6 +43,9 @@ format: setup
 
 sae-quality: setup
 	$(BIN)/python examples/demo_sae/evaluate.py --sae ray_jobs/demo/sae
+
+bench-extract: setup
+	$(BIN)/python -m benchmarks.extract
 
 clean:
 	rm -rf $(VENV) demo-out build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,186 @@
+"""The model and the SAEs that the benchmarks run: real weights of Gemma 3 270M, and SAEs made for its residual stream.
+
+The model is dequantised once and kept as a Hugging Face directory, which every peer loads. The SAEs are JumpReLU in
+sae-lens' format with random directions: speed depends on width, sparsity and how many features a document has, not on
+what a feature means. A direction is random in the *standardised* residual stream (in the plain one, two or three huge
+dimensions would decide every feature); how often each feature fires is drawn from a log-normal distribution, as skewed
+as those of trained SAEs, and its threshold is the quantile of real activations that makes it fire so often: 80 features
+a token on average, a fifth to a fourth of all features somewhere in a news article. Everything is built once with
+fixed seeds and kept in the cache.
+
+Shapes: N tokens, D d_model, F features, C features of a chunk.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.corpus import evenly_spaced, load_texts
+from ray_jobs.cache import cache_path
+
+MODEL_NAME = "gemma-3-270m"
+L0 = 80
+SPREAD = 2.0
+"""Standard deviation of the logarithm of firing frequencies: with it, the median feature fires on 0.07 % of tokens."""
+MOST_FREQUENT = 0.5
+SAMPLE_DOCUMENTS = 160
+"""Of R8, about 20,000 tokens: the rarest feature that their quantiles can resolve fires once."""
+CHUNK = 4096
+
+
+def model_directory() -> Path:
+    """Gemma 3 270M as a Hugging Face directory in float32 (1.1 GB; the first call takes a minute)."""
+    import torch
+    import transformers
+
+    from ray_jobs.demo import model_file
+
+    path = cache_path("benchmarks") / MODEL_NAME
+    if path.is_dir():
+        return path
+    file = model_file()
+    where: dict[str, Any] = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
+    transformers.logging.set_verbosity_error()
+    model = transformers.AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    # transformers refuses to save what it holds to be quantised; these weights no longer are
+    del model.config.quantization_config
+    model.is_quantized, model.hf_quantizer = False, None
+    with _built(path) as folder:
+        model.save_pretrained(folder)
+        transformers.AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
+    return path
+
+
+def sae_directory(layer: int, d_sae: int, model: Path) -> Path:
+    """The benchmark's SAE of a layer and width; built on first use (half a minute, minutes for the widest).
+
+    Args:
+        layer: The layer whose output it reads.
+        d_sae: Number of features.
+        model: What `model_directory` returned.
+    """
+    path = cache_path("benchmarks") / f"sae-layer-{layer}-{d_sae}"
+    if not path.is_dir():
+        with _built(path) as folder:
+            write_sae(folder, residual_sample(model, layer), layer, d_sae)
+    return path
+
+
+def residual_sample(model: Path, layer: int) -> Any:
+    """The layer's output at the content tokens of some documents, float32 [N, D]; kept in the cache (46 MB)."""
+    import numpy as np
+    import torch
+    import transformers
+
+    path = cache_path("benchmarks") / f"residual-layer-{layer}"
+    if path.is_dir():
+        return torch.from_numpy(np.load(path / "x_ND.npy"))
+    transformers.logging.set_verbosity_error()  # it reports the layers that are cut off
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    backbone = transformers.AutoModel.from_pretrained(
+        model, **truncated(model, layer), dtype=torch.float32, attn_implementation="eager"
+    )
+    backbone.norm = torch.nn.Identity()
+    rows = []
+    with torch.inference_mode():
+        for text in evenly_spaced(load_texts(), SAMPLE_DOCUMENTS):
+            ids = tokenizer(text, truncation=True, max_length=1024, return_tensors="pt")["input_ids"]
+            rows.append(backbone(input_ids=ids, use_cache=False).last_hidden_state[0, 1:])
+    x_ND = torch.cat(rows)
+    with _built(path) as folder:
+        np.save(folder / "x_ND.npy", x_ND.numpy())
+    return x_ND
+
+
+def truncated(model: Path, layer: int) -> dict[str, Any]:
+    """Overrides of a model's config that leave the layers up to `layer`."""
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(model)
+    return {"num_hidden_layers": layer + 1, "layer_types": config.layer_types[: layer + 1]}
+
+
+def write_sae(folder: Path, x_ND: Any, layer: int, d_sae: int, l0: float = L0, model_name: str = MODEL_NAME) -> None:
+    """Write an SAE for activations like `x_ND` into an empty directory, through sae-lens.
+
+    Args:
+        folder: Where to.
+        x_ND: Activations of the layer, float32 [N, D].
+        layer: The layer, for the metadata.
+        d_sae: Number of features.
+        l0: Features that fire on a token, on average.
+        model_name: The model, for the metadata.
+    """
+    import torch
+    from sae_lens import SAE
+
+    generator = torch.Generator().manual_seed(d_sae)
+    mean_D, std_D = x_ND.mean(0), x_ND.std(0)
+    W_FD = torch.randn(d_sae, x_ND.shape[1], generator=generator) / std_D
+    W_FD /= W_FD.norm(dim=1, keepdim=True)
+    sae = SAE.from_dict(
+        {
+            "architecture": "jumprelu",
+            "d_in": x_ND.shape[1],
+            "d_sae": d_sae,
+            "dtype": "float32",
+            "device": "cpu",
+            "apply_b_dec_to_input": False,
+            "metadata": {
+                "model_name": model_name,
+                "hook_name": f"blocks.{layer}.hook_resid_post",
+                "prepend_bos": True,
+            },
+        }
+    )
+    threshold_F = _thresholds((x_ND - mean_D), W_FD, _frequencies(d_sae, l0, generator))
+    with torch.no_grad():
+        # the same features whatever is added to bias and threshold alike; a JumpReLU threshold must not be negative
+        lift_F = (1.0 - threshold_F).clamp(min=0)
+        sae.W_enc.copy_(W_FD.T)
+        sae.W_dec.copy_(W_FD)
+        sae.b_enc.copy_(lift_F - W_FD @ mean_D)
+        sae.threshold.copy_(threshold_F + lift_F)
+        sae.b_dec.copy_(mean_D)
+    sae.save_model(folder)
+
+
+def _frequencies(d_sae: int, l0: float, generator: Any) -> Any:
+    """How often each feature fires [F]: log-normal, `l0` of them on a token."""
+    import torch
+
+    share_F = torch.exp(SPREAD * torch.randn(d_sae, generator=generator))
+    for _ in range(50):  # what is cut off at the top is handed to the others
+        share_F = (share_F * (l0 / share_F.sum())).clamp(max=MOST_FREQUENT)
+    return share_F
+
+
+def _thresholds(x_ND: Any, W_FD: Any, share_F: Any) -> Any:
+    """The pre-activation that each feature exceeds on its share of the tokens, at least on one of them; [F]."""
+    import torch
+
+    chunks: Sequence[Any] = [
+        (W_CD @ x_ND.T).sort(dim=1, descending=True).values.gather(1, rank_C[:, None])[:, 0]
+        for W_CD, rank_C in zip(
+            W_FD.split(CHUNK), (share_F * len(x_ND)).round().long().clamp(min=1).split(CHUNK), strict=True
+        )
+    ]
+    return torch.cat(list(chunks))
+
+
+@contextmanager
+def _built(path: Path) -> Iterator[Path]:
+    """An empty directory that gets its name only when its content is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".building-", dir=path.parent))
+    try:
+        yield folder
+        folder.rename(path)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise

@@ -1,0 +1,107 @@
+"""The benchmarks compare ways of computing the same thing: each peer finds the reference's features on a tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import corpus, limit, report
+from benchmarks.peers import Sae, Setup, Task, make_peer
+from tests.reference import ReferenceModel, encode
+from tests.tiny import MODEL_NAME, tiny_gemma2, tiny_sae, tiny_texts
+
+LAYER = 2
+
+
+@pytest.fixture(scope="module")
+def setup(tmp_path_factory: pytest.TempPathFactory) -> Setup:
+    folder = tmp_path_factory.mktemp("models")
+    sae = Sae(str(tiny_sae(folder / "sae", layer=LAYER)), LAYER)
+    return Setup(str(tiny_gemma2(folder)), MODEL_NAME, (sae,), max_tokens=64, threads=1, dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    return tiny_texts(3, seed=5, min_words=5, max_words=40)
+
+
+@pytest.fixture(scope="module")
+def expected(setup: Setup, texts: list[str]) -> list[np.ndarray]:
+    reference = ReferenceModel(setup.model)
+    residuals = [reference.residual(reference.windows(text, setup.max_tokens), LAYER) for text in texts]
+    return [np.flatnonzero(encode(setup.sae.path, residual).max(axis=0)) for residual in residuals]
+
+
+@pytest.fixture
+def task(tmp_path: Path, texts: list[str]) -> Task:
+    for name in ("out", "scratch"):
+        (tmp_path / name).mkdir()
+    file = corpus.write_jsonl(tmp_path / "corpus.jsonl", texts)
+    rehearsal = corpus.write_jsonl(tmp_path / "rehearsal.jsonl", texts[:1])
+    return Task(file, rehearsal, tmp_path / "out", tmp_path / "scratch")
+
+
+@pytest.mark.parametrize("key", ["a", "a2", "b", "d", "ours"])
+def test_a_peer_finds_the_features_of_the_reference(
+    key: str, setup: Setup, task: Task, texts: list[str], expected: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPARSEMILL_CACHE", str(task.scratch))
+    peer = make_peer(key)
+    peer.open(setup, task)
+    try:
+        processed = peer.run()
+        found = peer.features()
+    finally:
+        peer.close()
+    assert report.mean_jaccard(expected, found) == 1
+    assert processed is None or processed >= sum(len(text.split()) for text in texts)
+    assert any(task.out.rglob("*.*"))
+
+
+def test_the_cost_of_a_token_counts_matrices_what_is_seen_and_the_encoder() -> None:
+    config = {
+        "hidden_size": 8,
+        "intermediate_size": 16,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 4,
+        "sliding_window": 3,
+        "layer_types": ["sliding_attention", "full_attention", "full_attention"],
+    }
+    lengths = [5, 1]
+    cost = limit.token_cost(config, [(1, 100)], lengths)
+    matrices = 8 * 8 + 2 * 8 * 4 + 8 * 8 + 3 * 8 * 16
+    assert cost.layers == 2 * matrices * 2
+    # position p sees BOS and everything up to itself: p + 1 positions, or the window
+    sliding = sum(min(position + 1, 3) for length in lengths for position in range(1, length + 1))
+    full = sum(position + 1 for length in lengths for position in range(1, length + 1))
+    assert cost.attention == pytest.approx(4 * 2 * 4 * (sliding + full) / sum(lengths))
+    assert cost.sae == 2 * 8 * 100
+    assert cost.total == cost.layers + cost.attention + cost.sae
+
+
+def test_the_benchmarks_sae_fires_as_often_as_it_should(tmp_path: Path) -> None:
+    import torch
+
+    from benchmarks.weights import write_sae
+
+    x_ND = torch.randn(4000, 32, generator=torch.Generator().manual_seed(0)) * torch.logspace(0, 3, 32) + 5
+    write_sae(tmp_path / "sae", x_ND, LAYER, d_sae=512, l0=12, model_name=MODEL_NAME)
+    acts_NF = encode(tmp_path / "sae", x_ND.numpy())
+    assert (acts_NF > 0).sum() / len(x_ND) == pytest.approx(12, rel=0.05)
+    assert json.loads((tmp_path / "sae" / "cfg.json").read_text())["metadata"]["model_name"] == MODEL_NAME
+
+
+def test_a_subset_is_evenly_spaced_and_in_order() -> None:
+    texts = [str(number) for number in range(10)]
+    assert corpus.evenly_spaced(texts, 3) == ["0", "3", "6"]
+    assert corpus.evenly_spaced(texts, 99) == texts
+    assert [len(text.split()) for text in corpus.long_documents(["a b", "c"], [2, 1], 4, 2)] == [5, 4]
+
+
+def test_overlap_is_the_mean_over_documents() -> None:
+    first, second = [np.array([1, 2]), np.array([], dtype=int)], [np.array([2, 3]), np.array([], dtype=int)]
+    assert report.mean_jaccard(first, second) == pytest.approx((1 / 3 + 1) / 2)
