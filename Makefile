@@ -13,7 +13,7 @@ help:
 	@echo "make test-all     the slow tests too"
 	@echo "make lint         ruff and mypy"
 	@echo "make sae-quality  measure the shipped SAE on its held-out text (downloads 170 MB)"
-	@echo "make bench-extract  our extraction beside what people do today (half an hour, an idle machine)"
+	@echo "make bench-extract  our extraction beside what people do today (an hour, an idle machine)"
 
 setup: $(VENV)/.ready
 
