@@ -106,9 +106,15 @@ def open_backbone(bundle: Bundle, device: str, attn_implementation: str, head: n
         JobSpecError: The attention implementation is not exact for this model.
     """
     check_attention(bundle, attn_implementation)
-    model = _load(bundle, "eager" if attn_implementation == "flex_attention" else attn_implementation)
+    flex = attn_implementation == "flex_attention"
+    model = _load(bundle, "eager" if flex else attn_implementation)
     if gemma.is_supported(model.config) and attn_implementation in SOFTCAP_EXACT:
         return PackedBackbone(bundle, model, torch.device(device), attn_implementation, head)
+    if flex:
+        raise JobSpecError(
+            f"model.attn: {bundle.model.name} is a {bundle.model.model_type} of a kind that 'flex_attention' is not "
+            "there for (other activation, biases or attention than Gemma's own); set model.attn: eager"
+        )
     return TransformersBackbone(bundle, model, torch.device(device))
 
 
@@ -116,8 +122,8 @@ class PackedBackbone:
     """Gemma 2 or 3 over documents end to end.
 
     With dense attention the documents' common head is run once, when the model is opened: documents then see its keys
-    and values and feed only what is their own. On a GPU a batch is one row of a fixed number of tokens, so that every
-    kernel is compiled for a single shape.
+    and values and feed only what is their own. With flex attention on a GPU a batch is one row of a fixed number of
+    tokens, so that every kernel is compiled for a single shape.
 
     Args:
         bundle: A prepared bundle.
@@ -146,15 +152,16 @@ class PackedBackbone:
             scale=config.query_pre_attn_scalar**-0.5,
             softcap=getattr(config, "attn_logit_softcapping", None),
         )
-        self._static = compiled = device.type == "cuda"
-        self._project: Any = torch.compile(gemma.project, dynamic=False) if compiled else gemma.project
-        self._finish: Any = torch.compile(gemma.finish, dynamic=False) if compiled else gemma.finish
+        flex = attn_implementation == "flex_attention"
+        self._compiled = flex and device.type == "cuda"
+        self._project: Any = torch.compile(gemma.project, dynamic=False) if self._compiled else gemma.project
+        self._finish: Any = torch.compile(gemma.finish, dynamic=False) if self._compiled else gemma.finish
         self._head = head[:0]
         self._head_keys: list[Head | None] = [None] * len(self._layers)
         self._head_residual: dict[int, torch.Tensor] = {}
         self._attention: DenseAttention | FlexAttention
-        if attn_implementation == "flex_attention":
-            self._attention = FlexAttention(shape, sorted(set(self._windows), key=str), compiled)
+        if flex:
+            self._attention = FlexAttention(shape, sorted(set(self._windows), key=str), self._compiled)
             self._score_dtype = self.dtype
         else:
             self._attention = DenseAttention(shape)
@@ -165,7 +172,7 @@ class PackedBackbone:
     def forward(self, windows: Sequence[Window], row_tokens: int) -> dict[int, torch.Tensor]:
         """See `Backbone.forward`."""
         n_head = len(self._head)
-        batch = self._packed([window.ids[n_head:] for window in windows], n_head, row_tokens if self._static else 1)
+        batch = self._packed([window.ids[n_head:] for window in windows], n_head, row_tokens if self._compiled else 1)
         residuals = self._run(batch)[0]
         wanted, whole = _wanted_rows(windows, n_head)
         if whole:

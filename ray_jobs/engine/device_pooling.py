@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from ray_jobs.engine.encoder import DEVICE_CHUNK_ELEMENTS, Inputs, SaeEncoder
-from ray_jobs.engine.pooling import SparseRows, empty_rows, top_size, value_dtype, without_zeros
+from ray_jobs.engine.pooling import SparseRows, empty_rows, grouped, top_size, value_dtype, without_zeros
 
 DEVICE_GROUP_PAIRS = 2**24
 """Pairs pooled at a time, 20 bytes each and as much again while they are pooled."""
@@ -80,7 +80,7 @@ def pool_on_device(
     tops = {pool: size for pool in pools if (size := top_size(pool)) is not None}
     largest: Pairs | None = None
     runs: list[tuple[torch.Tensor, dict[str, torch.Tensor]]] = []
-    for pairs in _groups(_active(encoder, inputs, chunk_elements), group_pairs):
+    for pairs in grouped(_active(encoder, inputs, chunk_elements), group_pairs):
         runs.append(_pool_runs(pairs, window_of_token, last_token, pools))
         if tops:
             joined = pairs if largest is None else Pairs.joined([largest, pairs])
@@ -150,21 +150,6 @@ def _product(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     if first.is_cuda:
         return torch.mm(first, second, out_dtype=torch.float32)
     return torch.mm(first.float(), second.float())
-
-
-def _groups(chunks: Iterator[Pairs], group_pairs: int) -> Iterator[Pairs]:
-    """The same pairs in groups of `group_pairs` or more, all but the last; none is empty."""
-    group: list[Pairs] = []
-    n_pairs = 0
-    for pairs in chunks:
-        if len(pairs.value):
-            group.append(pairs)
-            n_pairs += len(pairs.value)
-        if n_pairs >= group_pairs:
-            yield Pairs.joined(group)
-            group, n_pairs = [], 0
-    if group:
-        yield Pairs.joined(group)
 
 
 def _pool_runs(

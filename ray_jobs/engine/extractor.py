@@ -216,13 +216,15 @@ class Extractor:
         starts = [0, *range(FIRST_LOT, len(numbers), LOT)]
         lots = [numbers[start:stop] for start, stop in zip(starts, [*starts[1:], len(numbers)], strict=True)]
         with ThreadPoolExecutor(1, "tokenise") as ahead:
-            pending = ahead.submit(self._windows, lots[0], texts, call)
-            for lot in [*lots[1:], []]:
-                windows, pending = pending.result(), ahead.submit(self._windows, lot, texts, call)
-                yield windows
+            pending = ahead.submit(self._encoded, texts, lots[0])
+            for lot, following in zip(lots, [*lots[1:], []], strict=True):
+                contents, pending = pending.result(), ahead.submit(self._encoded, texts, following)
+                yield self._windows(lot, contents, call)
 
-    def _windows(self, numbers: Sequence[int], texts: Sequence[str | None], call: _Call) -> list[Window]:
-        contents = self.tokenizer.encode([text for number in numbers if (text := texts[number]) is not None])
+    def _encoded(self, texts: Sequence[str | None], numbers: Sequence[int]) -> list[np.ndarray | str]:
+        return self.tokenizer.encode([text for number in numbers if (text := texts[number]) is not None])
+
+    def _windows(self, numbers: Sequence[int], contents: Sequence[np.ndarray | str], call: _Call) -> list[Window]:
         found: list[Window] = []
         for number, content in zip(numbers, contents, strict=True):
             if isinstance(content, str):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -111,7 +112,7 @@ def pool_windows(chunks: Iterable[Active], lengths: np.ndarray, pools: Sequence[
     tops = {pool: size for pool in pools if (size := top_size(pool)) is not None}
     largest: Active | None = None
     runs: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
-    for active in _groups(chunks):
+    for active in grouped(chunks, GROUP_PAIRS):
         runs.append(_pool_runs(active, window_of_token, last_token, pools))
         if tops:
             joined = active if largest is None else Active.joined([largest, active])
@@ -130,6 +131,36 @@ def pool_windows(chunks: Iterable[Active], lengths: np.ndarray, pools: Sequence[
     np.cumsum(np.bincount(window_S, minlength=n_windows), out=indptr[1:])
     rows = SparseRows(indptr, feature_S.astype(np.uint32)[order], {pool: values[pool][order] for pool in pools})
     return without_zeros(rows)
+
+
+class SortedPairs(Protocol):
+    """Active pairs sorted by feature, then token, on the host or on a device."""
+
+    @property
+    def value(self) -> Any:
+        """The activations, of some length."""
+        ...
+
+    @staticmethod
+    def joined(parts: Sequence[Any]) -> Any:
+        """Pairs of consecutive chunks."""
+        ...
+
+
+SomePairs = TypeVar("SomePairs", bound=SortedPairs)
+
+
+def grouped(chunks: Iterable[SomePairs], n_pairs: int) -> Iterator[SomePairs]:
+    """The same pairs in groups of `n_pairs` or more, all but the last; none is empty."""
+    group: list[SomePairs] = []
+    for pairs in chunks:
+        if len(pairs.value):
+            group.append(pairs)
+        if sum(len(part.value) for part in group) >= n_pairs:
+            yield pairs.joined(group)
+            group = []
+    if group:
+        yield group[0].joined(group)
 
 
 def gather_rows(
@@ -174,12 +205,6 @@ def gather_rows(
     return SparseRows(indptr, put(singles.indices, merged.indices), values)
 
 
-def merge_windows(windows: Sequence[SparseRows], pools: Sequence[str]) -> SparseRows:
-    """Join the windows of one document (each a single row, in order) into its row, by the rules of `gather_rows`."""
-    places = np.arange(len(windows))
-    return gather_rows(windows, np.zeros_like(places), places, 1, pools)
-
-
 def stack_rows(rows: Sequence[SparseRows], pools: Sequence[str]) -> SparseRows:
     """Put rows under one another."""
     if not rows:
@@ -214,21 +239,6 @@ def _blocks(lengths: np.ndarray) -> Iterator[tuple[slice, slice]]:
     for stop in (*(np.flatnonzero(np.diff(block_of_window)) + 1).tolist(), len(lengths)):
         yield slice(first, stop), slice(start, int(ends[stop - 1]))
         first, start = stop, int(ends[stop - 1])
-
-
-def _groups(chunks: Iterable[Active]) -> Iterator[Active]:
-    """The same pairs in groups of GROUP_PAIRS or more, all but the last; none is empty."""
-    group: list[Active] = []
-    n_pairs = 0
-    for active in chunks:
-        if len(active.value):
-            group.append(active)
-            n_pairs += len(active.value)
-        if n_pairs >= GROUP_PAIRS:
-            yield Active.joined(group)
-            group, n_pairs = [], 0
-    if group:
-        yield Active.joined(group)
 
 
 def _pool_runs(

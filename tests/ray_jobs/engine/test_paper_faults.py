@@ -12,7 +12,7 @@ import torch
 from ray_jobs.engine.bundle import Bundle
 from ray_jobs.engine.encoder import Active, Inputs
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
-from ray_jobs.engine.pooling import merge_windows, pool_windows
+from ray_jobs.engine.pooling import gather_rows, pool_windows
 from ray_jobs.engine.tokens import windows_of
 from tests.reference import Fed, ReferenceModel, assert_row_equals, encode
 from tests.tiny import NAN_WORD, tiny_texts
@@ -57,7 +57,7 @@ def test_fault_4_sums_do_not_lose_or_overflow(bundle: Bundle) -> None:
             np.zeros(n_tokens, dtype=np.int64), np.arange(n_tokens), np.full(n_tokens, value, dtype=np.float32)
         )
         rows = pool_windows([active], np.array([n_tokens]), ("sum",))
-        merged = merge_windows([rows.row(0)] * 3, ("sum",))
+        merged = gather_rows([rows.row(0)] * 3, np.zeros(3, dtype=int), np.arange(3), 1, ("sum",))
         np.testing.assert_allclose(merged.values["sum"], 3 * n_tokens * np.float64(np.float32(value)), rtol=1e-6)
 
 

@@ -18,7 +18,6 @@ from ray_jobs.engine.pooling import (
     SparseRows,
     empty_rows,
     gather_rows,
-    merge_windows,
     pool_saes,
     pool_windows,
     stack_rows,
@@ -108,7 +107,7 @@ def test_windows_merge_into_the_pooling_of_the_whole_document(
 ) -> None:
     acts = random_acts(sum(lengths), 30, density, seed)
     rows = pool_windows(chunks_of(acts, 11), np.array(lengths), pools)
-    merged = merge_windows([rows.row(number) for number in range(len(lengths))], pools)
+    merged = gather_rows([rows], np.zeros(len(lengths), dtype=int), np.arange(len(lengths)), 1, pools)
     assert_row_equals(merged, acts, pools, rtol=1e-6)
 
 
@@ -220,8 +219,8 @@ def test_a_document_without_windows_gets_an_empty_row() -> None:
 def test_of_equal_activations_the_lower_feature_is_in_the_top() -> None:
     acts = np.array([[1.0, 3.0, 3.0, 3.0]], dtype=np.float32)
     for width in (1, 2, 4):
-        merged = merge_windows([pool_windows(chunks_of(acts, width), np.array([1]), ("top2",)).row(0)], ("top2",))
-        assert merged.indices.tolist() == [1, 2]
+        rows = pool_windows(chunks_of(acts, width), np.array([1]), ("top2",))
+        assert rows.indices.tolist() == [1, 2]
 
 
 def test_rows_stack_in_order_and_empty_ones_stay() -> None:
