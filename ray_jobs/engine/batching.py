@@ -2,8 +2,8 @@
 
 Windows are sorted by length within what has been tokenised so far and packed end to end, so no budget is lost to
 padding; what does not fill a batch waits for the next lot. Composed from what one call is given and from nothing else:
-the same unit always makes the same batches. On a CPU about 1,024 tokens are fastest for a 270M model (larger batches
-leave the caches, smaller ones read the weights too often).
+the same unit always makes the same batches. On a CPU and a 270M model 1,024 tokens are as fast as 2,048; 512 are 2 %
+slower, because they read the weights more often.
 """
 
 from __future__ import annotations

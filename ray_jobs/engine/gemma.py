@@ -3,8 +3,8 @@
 What transformers does in some forty operations a layer is done in the fewest that keep the numbers: matrices multiply
 in the compute dtype, everything between them (residual stream, norms, rotary embedding, scores, GELU) is float32 and
 rounded once, on its way into the next matrix. That is faster than rounding at every step, and closer to float32: on
-Gemma 3 270M the active features of bfloat16 agree with those of float32 to .990 (mean Jaccard) where transformers'
-bfloat16 gives .980.
+Gemma 3 270M and HateCheck the active features of bfloat16 agree with those of float32 to .9906 (mean Jaccard after max
+pooling); with every step rounded but the residual stream, a simulation gives .986.
 
 The attention stands between `project` and `finish` and is not this module's: see `attention`.
 
@@ -23,7 +23,6 @@ ACTIVATION = "gelu_pytorch_tanh"
 
 MLP_ROWS = 256
 """Tokens that go through the MLP at a time on a CPU: its activations (1 MB at M = 2,048) then stay in the L2 cache."""
-
 
 PEAKS = 16
 """Dimensions of a sublayer's output that get a float32 product where the others have a bfloat16 one."""
@@ -163,7 +162,8 @@ def _into_residual(h_NK: torch.Tensor, weight_DK: torch.Tensor) -> torch.Tensor:
     """A product that goes back to the residual stream, in float32.
 
     torch's bfloat16 product on a CPU has a bfloat16 result, and half of a sublayer's energy is in a handful of
-    dimensions: those are computed again with a float32 result. It halves the rounding there is for 2 % of the time.
+    dimensions: those are computed again with a float32 result. On Gemma 3 270M and a quarter of HateCheck this raises
+    the agreement with float32 (mean Jaccard) from .9900 to .9905, for less than 2 % of the time.
     """
     y_ND = linear(h_NK, weight_DK).float()
     if h_NK.dtype == torch.bfloat16 and not h_NK.is_cuda:
@@ -173,7 +173,7 @@ def _into_residual(h_NK: torch.Tensor, weight_DK: torch.Tensor) -> torch.Tensor:
 
 
 def _gelu(x_NM: torch.Tensor) -> torch.Tensor:
-    """GELU in its tanh form, as x * sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3)): on CPUs twice as fast as through tanh."""
+    """GELU in its tanh form, as x * sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3)): on CPUs nearly twice as fast as through tanh."""
     inner_NM = x_NM.square().mul_(2 * 0.7978845608028654 * 0.044715).add_(2 * 0.7978845608028654)
     return inner_NM.mul_(x_NM).sigmoid_().mul_(x_NM)
 
