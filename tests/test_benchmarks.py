@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from benchmarks import corpus, limit, report
+from benchmarks import corpus, gpu, gpu_setup, gpu_ways, limit, report
 from benchmarks.peers import Sae, Setup, Task, make_peer
+from ray_jobs.engine.device_pooling import pool_on_device
+from ray_jobs.engine.encoder import Inputs, SaeEncoder
 from tests.reference import ReferenceModel, encode
 from tests.tiny import MODEL_NAME, tiny_gemma2, tiny_sae, tiny_texts
 
@@ -84,8 +87,6 @@ def test_the_cost_of_a_token_counts_matrices_what_is_seen_and_the_encoder() -> N
 
 
 def test_the_benchmarks_sae_fires_as_often_as_it_should(tmp_path: Path) -> None:
-    import torch
-
     from benchmarks.weights import write_sae
 
     x_ND = torch.randn(4000, 32, generator=torch.Generator().manual_seed(0)) * torch.logspace(0, 3, 32) + 5
@@ -105,3 +106,55 @@ def test_a_subset_is_evenly_spaced_and_in_order() -> None:
 def test_overlap_is_the_mean_over_documents() -> None:
     first, second = [np.array([1, 2]), np.array([], dtype=int)], [np.array([2, 3]), np.array([], dtype=int)]
     assert report.mean_jaccard(first, second) == pytest.approx((1 / 3 + 1) / 2)
+
+
+def test_the_gpu_benchmarks_ways_find_the_same_features(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpu.main(["--tiny", "--models", "2b", "--json"]) == 0
+    ((_, table),) = json.loads(capsys.readouterr().out)["models"]["2b"]["saes"].items()
+    assert set(table["ways"]) == {
+        "(i) naive",
+        "(ii) + truncated",
+        "(iii) + SAE bf16",
+        "(iv) + packed",
+        "(v) + compiled",
+        "engine",
+    }
+    for way in table["ways"].values():
+        assert way["error"] is None
+        assert way["agreement"] is None or way["agreement"] > 0.97
+        assert 1 <= way["fed_per_content"] < 1.1
+    assert table["sae_half"]["chunks"]["agreement"] == 1
+
+
+@pytest.mark.parametrize("argv", [["--tiny", "--models", "27b"], []])
+def test_the_gpu_benchmark_refuses_what_it_cannot_do(
+    argv: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert gpu.main(argv) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_idle_time_is_what_no_kernel_covers() -> None:
+    assert gpu.gaps([(0, 4), (1, 2), (6, 8), (8, 10)]) == pytest.approx(0.2)
+    assert gpu.gaps([(3, 5)]) == 0
+
+
+def test_the_fused_kernel_equals_the_engines_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton", reason="part of torch for GPUs only; TRITON_INTERPRET runs it on any CPU")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    from benchmarks import gpu_kernel
+
+    case = gpu_setup.TINY["2b"]
+    model = gpu_setup.random_model(case, "cpu")
+    x_ND = torch.randn(100, case.shape.d_model, generator=torch.Generator().manual_seed(1)).bfloat16().float()
+    ((bundle, _),) = gpu_setup.write_bundles(tmp_path, "2b", case, model, x_ND, "cpu").values()
+    encoder = SaeEncoder(bundle, bundle.saes[0], "cpu")
+    lengths = np.array([1, 40, 16, 15, 27, 1])
+    found = gpu_kernel.fused_rows(encoder, x_ND, lengths, gpu_kernel.SMALL[0])
+    expected = pool_on_device(encoder, Inputs(x_ND), lengths, gpu_ways.POOLS)
+    np.testing.assert_array_equal(found.indptr, expected.indptr)
+    np.testing.assert_array_equal(found.indices, expected.indices)
+    np.testing.assert_array_equal(found.values["count"], expected.values["count"])
+    for pool in ("max", "sum"):
+        np.testing.assert_allclose(found.values[pool], expected.values[pool], rtol=1e-5, atol=1e-5)
