@@ -178,11 +178,16 @@ class SaeSpec(_Spec):
 
 
 class WorkersSpec(_Spec):
-    """What to run on: at most `max` actors, each with `gpus` (a fraction shares one) and `cpus` threads of torch."""
+    """What to run on: at most `max` actors, each with `gpus` (a fraction shares one) and `cpus` threads of torch.
+
+    `hardware` and `rates` are for `plan` alone: the kind of hardware to price, and the rates file that knows it.
+    """
 
     max: Annotated[int, Field(ge=1, le=100_000, strict=True)] | None = None
     gpus: Annotated[float, Field(ge=0, le=64, allow_inf_nan=False)] | None = None
     cpus: Annotated[int, Field(ge=1, le=1024, strict=True)] | None = None  # more threads than any machine has cores
+    hardware: Name | None = None
+    rates: Name | None = None
 
 
 class UnitsSpec(_Spec):
@@ -269,6 +274,9 @@ def job_from_mapping(mapping: Mapping[str, Any], base_dir: str | Path, where: st
             "corpus": job.corpus.model_copy(update={"path": tuple(_resolved(path, base) for path in job.corpus.path)}),
             "model": job.model.model_copy(update={"name": model_name}),
             "saes": saes,
+            "workers": job.workers.model_copy(
+                update={"rates": None if job.workers.rates is None else _resolved(job.workers.rates, base)}
+            ),
             "store": _resolved(job.store, base),
         }
     )
