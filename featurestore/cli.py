@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import StoreError, UsageError
+from featurestore.urls import shown
 from featurestore.wording import counted
 
 if TYPE_CHECKING:
@@ -34,10 +35,10 @@ def status(args: argparse.Namespace) -> int:
     store = FeatureStore.open(args.store, partial=True)
     now = store.status()
     if args.json:
-        return _print_json({"store": args.store, "fingerprint": store.fingerprint, **asdict(now)})
+        return _print_json({"store": shown(args.store), "fingerprint": store.fingerprint, **asdict(now)})
     state = "complete" if now.complete else "incomplete; rerun extract to finish it"
     per_document = f" ({now.bytes / now.rows_done:,.0f} a document)" if now.rows_done else ""
-    print(f"{args.store}: {state}")
+    print(f"{shown(args.store)}: {state}")
     print(f"  units      {now.units_done:,} of {now.units:,}")
     print(f"  documents  {now.rows_done:,} of {now.rows:,}, {now.errors:,} with an error")
     print(f"  tokens     {now.tokens:,}")
@@ -58,13 +59,15 @@ def verify(args: argparse.Namespace) -> int:
 
     report = verify_store(args.store, args.quick)
     if args.json:
-        _print_json({"store": args.store, "ok": report.ok, **asdict(report)})
+        _print_json({"store": shown(args.store), "ok": report.ok, **asdict(report)})
         return 0 if report.ok else 1
     checked = f"{counted(report.parts, 'part')}, {counted(report.rows, 'document')}, {report.bytes:,} bytes"
     if report.ok:
-        print(f"{args.store}: every {'quick check' if report.quick else 'promise of the format'} holds ({checked})")
+        print(
+            f"{shown(args.store)}: every {'quick check' if report.quick else 'promise of the format'} holds ({checked})"
+        )
         return 0
-    print(f"{args.store}: {counted(len(report.problems), 'problem')} ({checked})")
+    print(f"{shown(args.store)}: {counted(len(report.problems), 'problem')} ({checked})")
     for problem in report.problems[:_SHOWN_PROBLEMS]:
         print(f"  {problem}")
     if len(report.problems) > _SHOWN_PROBLEMS:
@@ -107,11 +110,15 @@ def _show_store(store: FeatureStore, args: argparse.Namespace) -> int:
     try:
         first = store.documents().head(args.top).collect().to_dicts()
     except (OSError, pl.exceptions.PolarsError) as exc:
-        raise StoreError(f"{args.store}: a part cannot be read ({_one_line(exc)}); run verify to see which") from None
+        raise StoreError(
+            f"{shown(args.store)}: a part cannot be read ({_one_line(exc)}); run verify to see which"
+        ) from None
     if args.json:
         columns = store.schema.to_json()
-        return _print_json({"store": args.store, "complete": store.complete, "schema": columns, "documents": first})
-    print(f"{args.store}: {counted(len(store), 'document')}{'' if store.complete else ' so far (incomplete)'}")
+        return _print_json(
+            {"store": shown(args.store), "complete": store.complete, "schema": columns, "documents": first}
+        )
+    print(f"{shown(args.store)}: {counted(len(store), 'document')}{'' if store.complete else ' so far (incomplete)'}")
     for sae in store.schema.saes:
         print(f"  SAE {sae.name}: {sae.d_sae:,} features; pooled by {', '.join(sae.pools)}")
     for dense in store.schema.dense:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from pyarrow import fs as pafs
 
 from featurestore.errors import UsageError
+from featurestore.urls import shown as shown
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _NATIVE = ("file://", "s3://", "gs://", "gcs://")
@@ -120,8 +121,3 @@ def list_files(fs: pafs.FileSystem, directory: str) -> dict[str, int]:
     """Name -> bytes of every file and directory (0 bytes) in `directory`, temporary ones left out; empty if none."""
     found = fs.get_file_info(pafs.FileSelector(directory, allow_not_found=True))
     return {info.base_name: info.size or 0 for info in found if not info.base_name.startswith(".")}
-
-
-def shown(uri: str) -> str:
-    """A URL as it may be printed: without user, password and query, which can hold credentials."""
-    return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]+://)(?:[^/@]*@)?([^?]*)(\?.*)?$", r"\1\2", uri)

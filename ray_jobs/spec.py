@@ -140,6 +140,7 @@ class SaeSpec(_Spec):
     """One sparse autoencoder: `release` + `id` of sae-lens, or `path`, a directory in sae-lens' on-disk format.
 
     Attributes:
+        revision: Branch, tag or commit of the release on the hub.
         name: Prefix of its columns in the store; derived where not given ("layer_12/width_16k/..." -> "l12_16k").
         layer: The layer whose output it reads; taken from the SAE's own metadata where not given.
         allow_mismatch: Run although its metadata names another model, layer or site; the store records it.
@@ -148,6 +149,7 @@ class SaeSpec(_Spec):
     release: Name | None = None
     id: Name | None = None
     path: Name | None = None
+    revision: Name | None = None
     name: str = ""
     layer: Annotated[int, Field(ge=0, strict=True)] | None = None
     allow_mismatch: Annotated[bool, Field(strict=True)] = False
@@ -174,6 +176,8 @@ class SaeSpec(_Spec):
             raise ValueError("an SAE has either a path or a release and id, not both; remove one")
         if self.path is None and (self.release is None or self.id is None):
             raise ValueError("an SAE needs a release and an id of sae-lens, or a path; add what is missing")
+        if self.path is not None and self.revision is not None:
+            raise ValueError("revision is of a release on the hub, and this SAE has a path; remove one")
         return self
 
 
