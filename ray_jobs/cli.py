@@ -1,4 +1,4 @@
-"""The commands of stage 1: `prepare`, `plan`, `extract`.
+"""The commands of stage 1: `prepare`, `plan`, `extract`, `submit`.
 
 Each prints a page for people, or one JSON document with `--json`; progress goes to stderr. What libraries would print
 on their own is silenced here and nowhere else. torch and Ray are loaded only when a command comes to need them.
@@ -157,6 +157,53 @@ def extract(args: argparse.Namespace) -> int:
     if args.json:
         return _print_json({"fingerprint": made.store.fingerprint, **asdict(result), "store": shown(result.store)})
     _print_result(result)
+    return 0
+
+
+def submit_parser(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `submit`."""
+    parser.epilog = (
+        "example:\n  sparsemill submit job.yaml --address http://127.0.0.1:8265\n\n"
+        "Relative paths in the job become absolute ones of this machine; on a cluster of several machines corpus and\n"
+        "store are URLs or lie on a disk that all nodes share. Ctrl-C stops the job, a lost connection does not;\n"
+        "the same command again follows a job that runs and resumes one that has ended."
+    )
+    parser.add_argument("job", metavar="JOB.yaml", help="the job")
+    parser.add_argument(
+        "--address",
+        metavar="URL",
+        default=os.environ.get("RAY_API_SERVER_ADDRESS"),
+        help="of the cluster's dashboard, e.g. http://127.0.0.1:8265 (default: $RAY_API_SERVER_ADDRESS)",
+    )
+    parser.add_argument("--workers", type=_count, metavar="N", help="at most so many, instead of the job's workers.max")
+    parser.add_argument("--runtime-env", metavar="FILE", help="a runtime environment of Ray, as YAML (env_vars, pip)")
+    parser.add_argument("--detach", action="store_true", help="do not wait for the job")
+
+
+def submit(args: argparse.Namespace) -> int:
+    """Run a job on a Ray cluster, with its log here."""
+    _silence_libraries()
+    from featurestore.files import shown
+    from ray_jobs.spec import load_job
+    from ray_jobs.submit import load_runtime_env
+    from ray_jobs.submit import submit as send
+
+    if args.address is None:
+        raise UsageError("--address is missing; give the URL of the cluster's dashboard, e.g. http://127.0.0.1:8265")
+    job = load_job(args.job)
+    runtime_env = load_runtime_env(args.runtime_env) if args.runtime_env else None
+    options = [] if args.workers is None else ["--workers", str(args.workers)]
+    stream = sys.stderr if args.json else sys.stdout
+
+    def log(text: str) -> None:
+        print(text, end="", file=stream, flush=True)
+
+    done = send(job, args.address, _say, log, options, runtime_env, args.detach)
+    if args.json:
+        return _print_json({"address": args.address, "store": shown(job.store), **asdict(done)})
+    if args.detach:
+        print(f"{done.submission_id}: {done.status.lower()}; the same command without --detach follows it,")
+        print(f"`ray job stop {done.submission_id} --address {args.address}` stops it")
     return 0
 
 
