@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 IN_FLIGHT = 2  # units a worker: one under way, and one so that it never waits for the driver
 TICK_SECONDS = 1.0  # how often the clock is looked at
+CHECK_SECONDS = 10.0  # how often deadlines are, which are minutes
 ASKED_A_TICK, ASKED_SHARE = 100, 10  # workers asked where they stand: a hundred or a tenth, so each every ten seconds
 MAX_STARTS_LOST = 3  # workers lost in a row before any of them could open the model
 MAX_FAILED_UNITS = 3  # after so many the fault is not in the units
@@ -111,7 +112,7 @@ class Dispatcher:
         self._moved: dict[int, float] = {}  # worker -> when it last got further
         self._turn = 0  # whom to ask next
         self._serial = self._starts_lost = self._lost_in_a_row = 0
-        self._start_after = self._next_tick = 0.0
+        self._start_after = self._next_tick = self._next_check = 0.0
         self._room = 0
         self._bound: int | None = None  # on the number of workers, once memory ran out
         self._rows = already
@@ -130,7 +131,7 @@ class Dispatcher:
                 self._next_tick = now + TICK_SECONDS
                 self._tick(now)
             self._start_workers(now)
-            for worker in list(self._hungry):
+            for worker in list(self._hungry if self._plenty() else self._idle):
                 if not (self._ledger.waiting or self._searches):
                     break
                 self._feed(worker, now)
@@ -199,6 +200,10 @@ class Dispatcher:
 
     # Work is handed out.
 
+    def _plenty(self) -> bool:
+        """Whether there are units enough for a second one each; near the end nobody hoards."""
+        return self._ledger.waiting > len(self._place)
+
     def _feed(self, worker: int, now: float) -> None:
         """Give a worker as much as it should have."""
         tried = set(self._probing.values()) if self._searches else ()
@@ -208,9 +213,8 @@ class Dispatcher:
             self._probing[worker] = untried
             self._crew.probe(worker, untried, *span, self._searches[untried].blamed)
         else:
-            # Near the end nobody hoards: a second unit is only for a worker while there are enough for all; nor while
-            # a search waits for a worker that has nothing else.
-            limit = IN_FLIGHT if self._ledger.waiting > len(self._place) and untried is None else 1
+            # nor is anything hoarded while a search waits for a worker that has nothing else
+            limit = IN_FLIGHT if self._plenty() and untried is None else 1
             while held < limit and (unit := self._ledger.take(worker, now, self._place[worker])) is not None:
                 self._crew.run(worker, unit, self._blamed.get(unit, {}))
                 held += 1
@@ -353,12 +357,9 @@ class Dispatcher:
 
     def _tick(self, now: float) -> None:
         self._room = self._crew.room() if self._most is None else self._most
-        for worker, (unit, since) in list(self._begun.items()):
-            reason = self._pace.missed(self._cost(unit), now - since, now - self._moved[worker])
-            if reason is not None:
-                self.tally.events["deadline"] += 1
-                self._note(f"unit {unit} is taken from its worker: {reason}")
-                self._lost(worker, Failure(Kind.LOST, reason))
+        if now >= self._next_check:
+            self._next_check = now + CHECK_SECONDS
+            self._check_deadlines(now)
         if not self._ledger.waiting and self._idle:
             self._second_runs(now)
         for worker, since in list(self._idle.items()):
@@ -372,6 +373,14 @@ class Dispatcher:
                 self._crew.ask(worker)
                 self._asked.add(worker)
         self._show()
+
+    def _check_deadlines(self, now: float) -> None:
+        for worker, (unit, since) in list(self._begun.items()):
+            reason = self._pace.missed(self._cost(unit), now - since, now - self._moved[worker])
+            if reason is not None:
+                self.tally.events["deadline"] += 1
+                self._note(f"unit {unit} is taken from its worker: {reason}")
+                self._lost(worker, Failure(Kind.LOST, reason))
 
     def _cost(self, unit: int) -> float:
         """Expected tokens of a unit."""
