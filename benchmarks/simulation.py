@@ -325,9 +325,8 @@ def resume(n_units: int, directory: Path) -> dict[str, Any]:
 def _print(document: Mapping[str, Any]) -> None:
     print(f"units               {document['units']:,} on {document['world']['workers']:,} workers")
     print(f"virtual time        {document['virtual_hours']:,.1f} h, {document['worker_hours']:,.0f} worker-hours")
-    print(
-        f"driver              {document['units_per_second']:,.0f} units/s; its work took {document['driver_seconds']:,.1f} s"
-    )
+    rate, seconds = document["units_per_second"], document["driver_seconds"]
+    print(f"driver              {rate:,.0f} units/s; its work took {seconds:,.1f} s")
     print(f"memory              {document['peak_rss_bytes'] / 2**20:,.0f} MiB at the most")
     print(f"manifest            {document['manifest_seconds']:,.1f} s")
     for name in ("useful", "lost_to_preemption", "waste"):

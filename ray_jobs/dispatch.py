@@ -241,7 +241,7 @@ class Dispatcher:
         alone = []
         for worker, (head, since) in self._begun.items():
             for unit in self._ledger.held_by(worker):
-                if len(self._ledger.holders(unit)) == 1:
+                if unit not in self._ledger.done and len(self._ledger.holders(unit)) == 1:
                     late = self._pace.lateness(self._cost(head), now - since)
                     if unit != head or self._pace.is_overdue(self._cost(unit), now - since):
                         alone.append((unit != head, late, unit))

@@ -120,7 +120,7 @@ def transient_faults_shown() -> Iterator[None]:
 
 
 def _may_pass(below: BaseException | None) -> bool:
-    if not isinstance(below, OSError) or isinstance(below, FileNotFoundError | PermissionError | _OBSTACLES):
+    if not isinstance(below, OSError) or isinstance(below, (FileNotFoundError, PermissionError, *_OBSTACLES)):
         return False
     return type(below).__name__ != "BadGzipFile" and storage_refusal(below, "") is None
 

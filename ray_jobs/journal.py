@@ -114,5 +114,5 @@ def _lines(fs: Any, path: str) -> list[dict[str, Any]]:
         document = json.loads(read_bytes(fs, path))
         lines = document["parts"] if isinstance(document, dict) else document
         return [line for line in lines if isinstance(line, dict)]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []

@@ -198,7 +198,7 @@ def _read(fs: pafs.FileSystem, path: str) -> tuple[bytes | None, Holder | None]:
     try:
         fields: dict[str, Any] = json.loads(data)
         holder = Holder(**{name: type_(fields[name]) for name, type_ in _FIELDS.items()})
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return data, None
     return data, replace(holder, host=_plain(holder.host), since=_plain(holder.since))
 

@@ -70,7 +70,7 @@ class Ledger(Generic[WorkerT]):
             place: Where the worker is; units that failed there are left to others while there is something else.
         """
         while self._later and self._later[0][0] <= now:
-            self._waiting.append(heapq.heappop(self._later)[1])
+            self._waiting.appendleft(heapq.heappop(self._later)[1])
         if not self._waiting:
             return None
         choice = 0
