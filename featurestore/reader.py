@@ -258,6 +258,10 @@ class FeatureStore:
         done, rows = len(self.units), self.plan.rows
         return StoreStatus(done, len(self.plan.units), len(self), rows, errors, tokens, size, self.complete)
 
+    def part_bytes(self, unit: int) -> int:
+        """Size of the part of a unit that is there."""
+        return self._parts[unit]
+
     def verify(self, quick: bool = False) -> VerifyReport:
         """Recheck every promise of FORMAT.md; see `featurestore.verify.verify_store`."""
         from featurestore.verify import verify_store
