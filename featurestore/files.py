@@ -17,6 +17,7 @@ import pyarrow as pa
 from pyarrow import fs as pafs
 
 from featurestore.errors import UsageError
+from featurestore.faults import fault_point
 from featurestore.urls import shown as shown
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -80,19 +81,29 @@ def atomic_write(fs: pafs.FileSystem, path: str, data: Any) -> None:
     if not is_local(fs):
         if not isinstance(fs, pafs.S3FileSystem | pafs.GcsFileSystem):  # there a directory is only an empty object
             fs.create_dir(path.rpartition("/")[0], recursive=True)
+        fault_point("write.before", path)
         stream = fs.open_output_stream(path)
         stream.write(data)  # no `with`: closing after a failed write would commit what was sent so far
+        fault_point("write.middle", path)
         stream.close()
+        fault_point("write.after", path)
         return
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}.tmp")
+    fault_point("write.before", path)
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            with memoryview(data) as view:
+                file.write(view[: len(view) // 2])
+                file.flush()
+                fault_point("write.middle", path)
+                file.write(view[len(view) // 2 :])
             file.flush()
             os.fsync(file.fileno())
+        fault_point("write.before_rename", path)
         temporary.replace(final)
+        fault_point("write.after", path)
     finally:
         temporary.unlink(missing_ok=True)
     directory = os.open(final.parent, os.O_RDONLY)

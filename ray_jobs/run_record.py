@@ -74,11 +74,13 @@ class Recorder:
     def take(self, state: RunState) -> None:
         """Write down how the run stands."""
         now = time.monotonic()
-        self._seen.append((now, state.tokens + sum(under.tokens for under in state.under_way)))
+        if state.workers or state.tokens:  # until there are workers nothing can be measured
+            self._seen.append((now, state.tokens + sum(under.tokens for under in state.under_way)))
         while len(self._seen) > 2 and now - self._seen[1][0] >= RATE_SECONDS:
             self._seen.popleft()
-        (then, before), (_, tokens) = self._seen[0], self._seen[-1]
-        rate = (tokens - before) / (now - then) if now > then and tokens > before else None
+        rate = None
+        if len(self._seen) > 1 and self._seen[-1][1] > self._seen[0][1]:
+            rate = (self._seen[-1][1] - self._seen[0][1]) / (self._seen[-1][0] - self._seen[0][0])
         self._record = replace(self._record, **vars(state), tokens_per_second=rate)
         self._meter.show(self._record)
         self._write()

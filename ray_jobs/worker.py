@@ -101,6 +101,7 @@ class Worker:
         from ray_jobs.engine.extractor import Extractor, ExtractSettings
         from ray_jobs.identity import check_software
 
+        fault_point("worker.opening")
         with transient_faults_shown():
             check_software(self._task.software)
             self._plan = read_plan(self._task.job.store)
