@@ -72,7 +72,7 @@ def test_prometheus_finds_what_the_store_says(tmp_path: Path) -> None:
     environment = {"SPARSEMILL_CACHE": str(tmp_path / "cache"), "RAY_metrics_report_interval_ms": "500"}
     with head_node(environment) as cluster:
         command = [sys.executable, str(ROOT / "sparsemill.py"), "extract", str(job), "--address", cluster.address]
-        done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         deadline = time.monotonic() + 60
         now = standing(str(tmp_path / "store"))
