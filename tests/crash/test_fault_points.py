@@ -19,6 +19,7 @@ from tests.ray_jobs.jobs import parts_of
 
 IN_WORKER = (
     "worker.opening",
+    "worker.computing",
     "worker.before_write",
     "write.before:part-",
     "write.middle:part-",
