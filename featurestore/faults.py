@@ -2,10 +2,12 @@
 
 `fault_point("worker.after_commit")` is an empty function unless SPARSEMILL_TEST_FAULT was in the environment when the
 process started. The variable can do to a process only what whoever sets its environment can do anyway: end it, at a
-place of their choosing. Its form is `{point}={action}@{marker}`, or `{point}:{text}={action}@{marker}` for only those
-times when the path concerned has this text in it. The first process to get there makes the file `marker` and takes the
-action; all others go on. Actions: `kill` this process; `raylet` kills its parent, which is a worker's raylet; `error`
-raises an input/output error; `wait` sleeps until the marker is deleted.
+place of their choosing. It holds faults separated by ";", each of the form `{point}={action}`, or
+`{point}:{text}={action}` for only those times when what is at hand (a path, a list of documents) has this text in it.
+With `@{marker}` behind it a fault happens once: the first process to get there makes that file, all others go on.
+
+Actions: `kill` this process; `raylet` kills its parent, which is a worker's raylet; `error` raises an input/output
+error, `raise` a ValueError; `wait` sleeps until the marker is deleted.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import errno
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 VARIABLE = "SPARSEMILL_TEST_FAULT"
@@ -21,6 +24,7 @@ POLL_SECONDS = 0.02
 
 POINTS = (
     "worker.opening",  # nothing read yet
+    "worker.computing",  # documents are read, none is computed
     "worker.before_write",  # a unit is computed
     "write.before",  # a file's bytes are there, storage has not been touched
     "write.middle",  # half of them are in the temporary file or the upload
@@ -34,21 +38,34 @@ POINTS = (
 )
 
 
-def fault_point(name: str, path: str = "") -> None:
+def fault_point(name: str, at_hand: str | Sequence[str | None] = "") -> None:
     """Take the action that a test asked for here; nothing where none did."""
 
 
-def _strike(name: str, path: str = "") -> None:
-    place, _, rest = os.environ[VARIABLE].partition("=")
-    (point, _, text), (action, _, marker) = place.partition(":"), rest.partition("@")
-    if name != point or text not in path:
-        return
+def _strike(name: str, at_hand: str | Sequence[str | None] = "") -> None:
+    for fault in os.environ[VARIABLE].split(";"):
+        place, _, what = fault.partition("=")
+        (point, _, text), (action, _, marker) = place.partition(":"), what.partition("@")
+        texts = [at_hand] if isinstance(at_hand, str) else at_hand
+        if name == point and any(text in held for held in texts if held is not None) and _is_first(marker):
+            _act(name, action, marker)
+
+
+def _is_first(marker: str) -> bool:
+    if not marker:
+        return True
     try:
         os.close(os.open(marker, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
     except FileExistsError:
-        return
+        return False
+    return True
+
+
+def _act(name: str, action: str, marker: str) -> None:
     if action == "error":
         raise OSError(errno.EIO, f"injected at {name}")
+    if action == "raise":
+        raise ValueError(f"injected at {name}")
     if action == "wait":
         while Path(marker).exists():
             time.sleep(POLL_SECONDS)

@@ -178,6 +178,7 @@ def submit_parser(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--workers", type=_count, metavar="N", help="at most so many, instead of the job's workers.max")
     parser.add_argument("--runtime-env", metavar="FILE", help="a runtime environment of Ray, as YAML (env_vars, pip)")
+    parser.add_argument("--force", action="store_true", help="take the store from another run that holds it")
     parser.add_argument("--detach", action="store_true", help="do not wait for the job")
 
 
@@ -193,7 +194,8 @@ def submit(args: argparse.Namespace) -> int:
         raise UsageError("--address is missing; give the URL of the cluster's dashboard, e.g. http://127.0.0.1:8265")
     job = load_job(args.job)
     runtime_env = load_runtime_env(args.runtime_env) if args.runtime_env else None
-    options = [] if args.workers is None else ["--workers", str(args.workers)]
+    options = ["--workers", str(args.workers)] if args.workers is not None else []
+    options += ["--force"] if args.force else []
     stream = sys.stderr if args.json else sys.stdout
 
     def log(text: str) -> None:

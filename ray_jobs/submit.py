@@ -165,10 +165,15 @@ def _refusals(address: str) -> Iterator[None]:
     except SparsemillError:
         raise
     except Exception as error:  # noqa: BLE001  (the client raises anything)
-        reason = " ".join(str(error).split())[:300].rstrip(".")
+        reason = " ".join(str(error).split())
+        if reason.startswith("Authentication"):
+            raise UsageError(
+                f"the Ray cluster at {address} asks for its token ({reason.partition('.')[0][:100]}); set "
+                "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN in the environment"
+            ) from None
         raise UsageError(
-            f"the Ray cluster at {address} did not take it ({reason or type(error).__name__}); see that its dashboard "
-            "runs there, with `ray status` on the head node"
+            f"the Ray cluster at {address} did not take it ({reason[:300].rstrip('.') or type(error).__name__}); see "
+            "that its dashboard runs there, with `ray status` on the head node"
         ) from None
 
 

@@ -174,6 +174,7 @@ class Worker:
         for row, reason in blamed.items():
             if start <= row < stop and documents.error[row - start] is None:
                 documents.error[row - start], documents.text[row - start] = reason, None
+        fault_point("worker.computing", documents.text)
         with self._meter.phase("compute"):
             extracted = self._extractor.extract(
                 documents.text,

@@ -19,6 +19,7 @@ from tests.ray_jobs.jobs import parts_of
 
 IN_WORKER = (
     "worker.opening",
+    "worker.computing",
     "worker.before_write",
     "write.before:part-",
     "write.middle:part-",
@@ -66,12 +67,12 @@ def test_a_driver_killed_at_any_point_leaves_what_the_same_command_completes(gro
 
 @pytest.mark.slow
 @pytest.mark.parametrize("point", IN_WORKER)
-def test_a_raylet_killed_at_any_point_ends_the_run_in_one_sentence(ground: Ground, point: str) -> None:
+def test_a_run_whose_only_raylet_is_killed_finishes_or_ends_in_one_sentence(ground: Ground, point: str) -> None:
     process = start(ground.job, env=fault(ground, f"{point}=raylet"))
     eventually(ground.marker.exists, process)
     family = set(descendants(process.pid))
     _, err = process.communicate(timeout=120)
-    assert process.returncode != 0
+    assert process.returncode in (0, 1)  # a short run is over before anybody misses its raylet
     assert "Traceback" not in err
     eventually(lambda: not alive(family))
     assert all(ground.expected[name] == data for name, data in parts_of(ground.store).items())
