@@ -211,7 +211,7 @@ class Dispatcher:
             if self._starts_lost >= MAX_STARTS_LOST:
                 raise JobFailed(
                     f"{MAX_STARTS_LOST} workers in a row died before they had opened the model ({failure.reason}); "
-                    "if that was for memory, ask for fewer with workers.max"
+                    "if that was for memory, ask for fewer with workers.max; the same command goes on"
                 )
         for unit in held:
             if unit in self._ledger.failed:

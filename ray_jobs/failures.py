@@ -89,7 +89,7 @@ def classify(error: BaseException, store: str) -> Failure:
         return Failure(Kind.MEMORY, reason)
     if type(error).__name__ == "AcceleratorError":  # its GPU context is gone for good; torch is not imported here
         return Failure(Kind.LOST, reason)
-    return Failure(Kind.UNIT, reason)
+    return Failure(Kind.UNIT, reason, error if isinstance(error, SparsemillError) else None)
 
 
 def storage_refusal(error: OSError, store: str) -> str | None:

@@ -36,6 +36,7 @@ LEASE_JSON = ".lease.json"  # readers ignore names that start with "."
 BEAT_SECONDS = 10.0  # one small write: nothing beside a unit a minute from each worker
 STALE_SECONDS = 60.0  # six beats missed: a holder that storage keeps waiting so long commits nothing either
 WATCH_SECONDS = 1.0  # how often a lease of unknown age is looked at
+CLOSE_SECONDS = 5.0  # for a beat under way to end; storage that does not answer must not hold up Ctrl-C
 SETTLE_SECONDS = {True: 0.1, False: 1.0}  # local or not: until two who came at the same moment see each other
 
 
@@ -87,7 +88,7 @@ class Lease:
     def close(self) -> None:
         """Let go of the store."""
         self._stop.set()
-        self._thread.join()
+        self._thread.join(CLOSE_SECONDS)
         with contextlib.suppress(OSError):  # it grows stale by itself
             holder = _read(self._fs, self._path)[1]
             if holder is not None and holder.token == self._mine.token:
