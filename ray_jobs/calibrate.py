@@ -11,10 +11,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import BrokenBarrierError
 from typing import TYPE_CHECKING, Any
@@ -62,7 +61,7 @@ def calibrate(plan: JobPlan, note: Callable[[str], None] | None = None) -> Calib
         CorpusError: The corpus has no document to measure with.
         JobFailed: A worker died or could not run.
     """
-    from ray_jobs.cluster import worker_environment
+    from ray_jobs.cluster import environment, worker_environment
     from ray_jobs.pricing import remember_rate
 
     texts = [text for text in plan.scan.sample if text.strip()]
@@ -75,7 +74,7 @@ def calibrate(plan: JobPlan, note: Callable[[str], None] | None = None) -> Calib
     barrier = context.Barrier(workers)
     task = (str(plan.bundle.path), plan.settings, texts)
     with (
-        _environment(worker_environment(plan.compute.threads)),
+        environment(worker_environment(plan.compute.threads)),
         ProcessPoolExecutor(workers, context, _keep_barrier, (barrier,)) as pool,
     ):
         futures = [pool.submit(_measure, *task) for _ in range(workers)]
@@ -101,18 +100,6 @@ def _workers_here(plan: JobPlan) -> int:
         return 1  # GPUs do not share what workers wait for
     room = max(1, (os.cpu_count() or 1) // plan.compute.threads)
     return min(plan.job.workers.max or room, room)
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """What a child process finds in its environment from its first line on."""
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def _keep_barrier(barrier: Barrier) -> None:

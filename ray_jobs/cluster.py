@@ -13,9 +13,10 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from featurestore.errors import UsageError
@@ -56,6 +57,28 @@ def worker_environment(threads: int) -> dict[str, str]:
 
 
 @contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Variables that this process, and those that it starts meanwhile, have for as long as it lasts."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def token_environment() -> dict[str, str]:
+    """What makes Ray's client show the cluster's token, where there is one and nobody has said whether to.
+
+    Ray's own commands do the same: a cluster started where a token lies asks for it.
+    """
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    there = bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
+    return {"RAY_AUTH_MODE": "token"} if there and "RAY_AUTH_MODE" not in os.environ else {}
+
+
+@contextmanager
 def ray_cluster(address: str | None, cpus: int, gpus: float) -> Iterator[Any]:
     """Connect to Ray, and leave it as it was found.
 
@@ -73,8 +96,10 @@ def ray_cluster(address: str | None, cpus: int, gpus: float) -> Iterator[Any]:
     """
     before = dict(os.environ)
     ours = {**QUIET_ENVIRONMENT, **({**LOCAL_ENVIRONMENT, **_authentication()} if address is None else {})}
-    if address is not None and _is_on_loopback_only(address):
-        ours |= LOOPBACK_ENVIRONMENT
+    if address is not None:
+        ours |= token_environment()
+        if _is_on_loopback_only(address):
+            ours |= LOOPBACK_ENVIRONMENT
     os.environ.update({**ours, **before})  # what the user chose wins
     try:
         import ray

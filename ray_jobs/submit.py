@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 from featurestore.errors import JobFailed, JobSpecError, SparsemillError, UsageError
 from featurestore.specfile import load_mapping
 from featurestore.urls import secret_in, shown
+from ray_jobs.cluster import environment, token_environment
 
 if TYPE_CHECKING:
     from ray_jobs.spec import JobSpec
@@ -86,6 +87,19 @@ def submit(
         JobFailed: The job failed or was stopped.
         KeyboardInterrupt: Ctrl-C; the job has been stopped.
     """
+    with environment(token_environment()):
+        return _submit(job, address, say, log, options, runtime_env, detach)
+
+
+def _submit(
+    job: JobSpec,
+    address: str,
+    say: Callable[[str], None],
+    log: Callable[[str], None],
+    options: Sequence[str],
+    runtime_env: Mapping[str, Any] | None,
+    detach: bool,
+) -> Submitted:
     client = _client(address)
     digest = hashlib.sha256(_as_json(job).encode()).hexdigest()
     metadata = {"sparsemill_job": digest, "sparsemill_store": shown(job.store)}
@@ -100,8 +114,8 @@ def submit(
         entrypoint = f"python -c {shlex.quote(CHECK)} || exit {NOT_FOUND}; exec {command}"
         submission_id = f"sparsemill-{digest[:8]}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
         with _working_directory(job) as directory, _refusals(address):
-            environment = {**(runtime_env or {}), "working_dir": str(directory)}
-            _hand_over(client, entrypoint, environment, metadata, submission_id)
+            sent = {**(runtime_env or {}), "working_dir": str(directory)}
+            _hand_over(client, entrypoint, sent, metadata, submission_id)
         say(f"submitted as {submission_id}; Ctrl-C stops it" if not detach else f"submitted as {submission_id}")
     if detach:
         return Submitted(submission_id, _info(client, submission_id).status.value, running is not None)

@@ -69,7 +69,11 @@ def test_prometheus_finds_what_the_store_says(tmp_path: Path) -> None:
     models = write_models(tmp_path)
     corpus = write_corpus(tmp_path / "c.jsonl", 200, faults=True)
     job = write_job(tmp_path / "job.yaml", job_mapping(models, corpus, tmp_path / "store"))
-    environment = {"SPARSEMILL_CACHE": str(tmp_path / "cache"), "RAY_metrics_report_interval_ms": "500"}
+    environment = {
+        "SPARSEMILL_CACHE": str(tmp_path / "cache"),
+        "RAY_metrics_report_interval_ms": "500",
+        "RAY_AUTH_TOKEN": "ab" * 32,
+    }
     with head_node(environment) as cluster:
         command = [sys.executable, str(ROOT / "sparsemill.py"), "extract", str(job), "--address", cluster.address]
         done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120)

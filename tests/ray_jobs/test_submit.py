@@ -25,6 +25,7 @@ from tests.ray_jobs.jobs import job_mapping, write_corpus, write_job, write_mode
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 240.0
+RAY_TOKEN = "ab" * 32  # the cluster asks for it because it was started with one in reach
 
 
 @pytest.fixture(scope="module")
@@ -36,17 +37,26 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster(models: Path) -> Iterator[Cluster]:
-    with head_node(
-        {"SPARSEMILL_CACHE": str(models / "cache"), "HF_TOKEN": "hf_onthenodesonlyonthenodesonlyonth"}
-    ) as node:
+    secrets = {"HF_TOKEN": "hf_onthenodesonlyonthenodesonlyonth", "RAY_AUTH_TOKEN": RAY_TOKEN}
+    with head_node({"SPARSEMILL_CACHE": str(models / "cache"), **secrets}) as node:
         yield node
 
 
 def start(job: Path, cluster: Cluster, *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-u", str(ROOT / "sparsemill.py"), "submit", str(job), "--address", cluster.dashboard]
     return subprocess.Popen(
-        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=job.parent
+        [*command, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=job.parent,
+        env=with_token(),
     )
+
+
+def with_token(token: str = RAY_TOKEN) -> dict[str, str]:
+    """This environment with the cluster's token, and nothing said about whether to use it."""
+    return {**{k: v for k, v in os.environ.items() if k != "RAY_AUTH_MODE"}, "RAY_AUTH_TOKEN": token}
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
@@ -66,7 +76,18 @@ def eventually(what: Callable[[], Any]) -> Any:
 def jobs(cluster: Cluster) -> dict[str, str]:
     from ray.job_submission import JobSubmissionClient
 
-    return {str(job.submission_id): job.status.value for job in JobSubmissionClient(cluster.dashboard).list_jobs()}
+    client = JobSubmissionClient(cluster.dashboard, headers={"Authorization": f"Bearer {RAY_TOKEN}"})
+    return {str(job.submission_id): job.status.value for job in client.list_jobs()}
+
+
+def test_a_cluster_that_asks_for_its_token_is_closed_to_others(cluster: Cluster, models: Path, tmp_path: Path) -> None:
+    job = write_job(tmp_path / "job.yaml", job_mapping(models, models / "c.jsonl", tmp_path / "store"))
+    command = [sys.executable, str(ROOT / "sparsemill.py"), "submit", str(job), "--address", cluster.dashboard]
+    done = subprocess.run(command, env=with_token("cd" * 32), capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 2
+    assert "asks for its token" in done.stderr.splitlines()[-1]
+    assert "RAY_AUTH_TOKEN" in done.stderr
+    assert "cdcd" not in done.stderr
 
 
 def test_input_that_the_cluster_refuses_gives_exit_code_two_and_its_sentence(
@@ -74,8 +95,8 @@ def test_input_that_the_cluster_refuses_gives_exit_code_two_and_its_sentence(
 ) -> None:
     job = write_job(tmp_path / "job.yaml", job_mapping(models, tmp_path / "nowhere.jsonl", tmp_path / "store"))
     code, out, err = finish(start(job, cluster))
-    assert code == 2
-    assert "nowhere.jsonl' does not exist" in out  # the job's log
+    assert code == 2, out + err
+    assert "nowhere.jsonl' does not exist" in out, err  # the job's log
     assert "refused its input; the last line of its log says why" in err.splitlines()[-1]
     assert not (tmp_path / "store").exists()
 
@@ -164,6 +185,7 @@ def test_no_file_of_the_cluster_holds_the_nodes_secret(cluster: Cluster, models:
     for path in [*cluster.files.rglob("*"), *tmp_path.rglob("*")]:
         if path.is_file() and not path.is_symlink():
             assert b"hf_onthenodes" not in path.read_bytes(), path
+            assert RAY_TOKEN.encode() not in path.read_bytes(), path
 
 
 @pytest.mark.parametrize(
