@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.crash.ground import PATIENCE, UNITS, Ground, assert_whole, descendants, eventually, mapping, start
+from tests.crash.ground import PATIENCE, UNITS, Ground, assert_whole, descendants, eventually, fault, mapping, start
 from tests.ray_jobs.jobs import parts_of, write_job
 
 pytestmark = pytest.mark.slow
@@ -73,14 +73,22 @@ def test_a_run_outlives_two_of_three_nodes_without_being_rerun(ground: Ground, m
     assert_whole(ground)
 
 
-def test_a_node_that_joins_late_gets_work(ground: Ground, models: Path, cluster: Any) -> None:
+@pytest.fixture
+def first_worker_waits(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before its first commit, until the marker is deleted; so that a short job is not over before a node is up."""
+    for name, value in fault(ground, "worker.before_write=wait").items():
+        monkeypatch.setenv(name, value)
+
+
+def test_a_node_that_joins_late_gets_work(ground: Ground, models: Path, first_worker_waits: None, cluster: Any) -> None:
     for node in list(cluster.worker_nodes)[1:]:
         cluster.remove_node(node)
     write_job(ground.job, {**mapping(models, ground.store), "workers": {"cpus": 1, "gpus": 0}})
     driver = start(ground.job, "--json", "--address", cluster.address)
     eventually(lambda: any(workers_of(node) for node in cluster.worker_nodes), driver)
-    late = cluster.add_node(num_cpus=1, node_ip_address="127.0.0.1")
-    eventually(lambda: workers_of(late), driver)
+    cluster.add_node(num_cpus=1, node_ip_address="127.0.0.1")
+    eventually(lambda: len(parts_of(ground.store)) >= UNITS - 1, driver)  # all by the one that came late
+    ground.marker.unlink()
     out, err = driver.communicate(timeout=PATIENCE)
     assert driver.returncode == 0, err
     assert json.loads(out)["workers"] == 2
@@ -106,6 +114,8 @@ def autoscaling_head(directory: Path) -> Iterator[str]:
                 "idle_timeout_minutes": 0.05,
                 "provider": {
                     "type": "fake_multinode",
+                    "gcs_address": f"127.0.0.1:{port}",
+                    "launch_multiple": True,
                     "use_node_id_as_ip": True,
                     "disable_node_updaters": True,
                     "disable_launch_config_check": True,
@@ -171,7 +181,7 @@ def test_the_autoscaler_starts_three_nodes_for_a_run_and_stops_them_afterwards(
     directory = tmp_path_factory.mktemp("a")  # socket paths below it may have 100 characters
     with autoscaling_head(directory) as address:
         assert nodes(address) == 0
-        driver = start(ground.job, "--json", "--address", address)
+        driver = start(ground.job, "--json", "--address", address, env=CLOSED)
         seen: set[int] = set()
         while driver.poll() is None:
             seen.add(nodes(address))
@@ -191,5 +201,12 @@ def nodes(address: str) -> int:
         f"infos = GcsClient(address={address!r}).get_all_node_info().values();"
         "print(sum(1 for info in infos if info.state == 0 and not info.is_head_node))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env={**os.environ, **CLOSED},
+    )
     return int(done.stdout)
