@@ -85,7 +85,7 @@ def ray_cluster(address: str | None, cpus: int, gpus: float) -> Iterator[Any]:
                 declared["num_gpus"] = 0
             try:
                 ray.init(address="local", include_dashboard=False, **declared, **quiet)
-            except Exception as error:  # noqa: BLE001 (Ray raises plain ones too)
+            except Exception as error:  # Ray raises plain ones too
                 raise JobFailed(
                     f"Ray did not start on this machine ({_reason(error)}); run the command again"
                 ) from error
