@@ -106,6 +106,8 @@ def ray_cluster(address: str | None, cpus: int, gpus: float) -> Iterator[Any]:
             ) from error
         finally:
             ray.shutdown()
+    except SystemExit:  # SIGTERM, by our handler or, while Ray starts or waits, by one of Ray's with another code
+        raise SystemExit(128 + signal.SIGTERM) from None
     finally:
         for key in os.environ.keys() - before.keys():
             del os.environ[key]
