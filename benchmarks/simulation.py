@@ -115,6 +115,7 @@ class SimulatedCrew:
         self._workers: dict[int, _Worker] = {}
         self._asked: list[int] = []
         self._done: set[int] = set()
+        self._let_go: list[float] = []
 
     def now(self) -> float:
         return self._now
@@ -152,6 +153,8 @@ class SimulatedCrew:
         state = self._workers.pop(worker)
         if state.ready is not None:
             self.spent.total += self._now - state.ready
+            if not state.queue:
+                self._let_go.append(self._now)
 
     def wait(self, seconds: float) -> list[Answer]:
         until = self._now + max(seconds, 0.0)
@@ -169,6 +172,11 @@ class SimulatedCrew:
         """The end: whoever is still there is paid until now."""
         for worker in list(self._workers):
             self.stop(worker)
+
+    @property
+    def saved(self) -> float:
+        """Worker-seconds for which idle workers were let go before the end, and their machines with them."""
+        return sum(self._now - when for when in self._let_go)
 
     def _happens(self, what: str, worker: int, number: int) -> list[Answer]:
         state = self._workers[worker]
@@ -295,6 +303,7 @@ def run(world: World, n_units: int, directory: Path) -> dict[str, Any]:
         "useful": spent.useful / spent.total,
         "lost_to_preemption": spent.lost / spent.total,
         "waste": spent.waste / spent.total,
+        "waste_if_none_is_let_go": (spent.waste + crew.saved) / (spent.total + crew.saved),
         "events": {**crew.happened, **tally.events},
         "records": len({record.unit for record in tally.records}),
     }
@@ -329,8 +338,8 @@ def _print(document: Mapping[str, Any]) -> None:
     print(f"driver              {rate:,.0f} units/s; its work took {seconds:,.1f} s")
     print(f"memory              {document['peak_rss_bytes'] / 2**20:,.0f} MiB at the most")
     print(f"manifest            {document['manifest_seconds']:,.1f} s")
-    for name in ("useful", "lost_to_preemption", "waste"):
-        print(f"{name.replace('_', ' '):<19} {document[name]:.2%} of worker time")
+    for name in ("useful", "lost_to_preemption", "waste", "waste_if_none_is_let_go"):
+        print(f"{name.replace('_', ' '):<25} {document[name]:.2%} of worker time")
     print(f"happened            {', '.join(f'{count:,} {what}' for what, count in document['events'].items())}")
     print(
         f"resuming            {document['parts_there']:,} parts listed in {document['listing_seconds']:.1f} s, "

@@ -7,6 +7,7 @@ pending, and that is the demand which Ray's autoscaler serves.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -97,7 +98,8 @@ class RayCrew:
     def close(self) -> None:
         """Stop all workers; what they have in hand is abandoned, which is harmless."""
         for actor in self._actors.values():
-            self._ray.kill(actor)
+            with contextlib.suppress(self._ray.exceptions.RayError):  # Ray may be what has failed
+                self._ray.kill(actor)
         self._actors.clear()
         self._owed.clear()
 

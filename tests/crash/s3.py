@@ -68,7 +68,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: Proxy
 
     def _pass_on(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self._body()
         listing = self.command == "GET" and "list-type" in self.path
         fault = self.server.verdict("LIST" if listing else self.command)
         if fault == "dropped":
@@ -94,6 +94,17 @@ class _Handler(BaseHTTPRequestHandler):
             server.close()
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _pass_on
+
+    def _body(self) -> bytes:
+        if "chunked" not in (self.headers.get("Transfer-Encoding") or ""):
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        pieces = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            pieces.append(self.rfile.read(size))
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            pass  # trailers
+        return b"".join(pieces)
 
     def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes, length: str | None = None) -> None:
         self.send_response_only(status)

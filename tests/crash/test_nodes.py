@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.crash.ground import PATIENCE, UNITS, Ground, assert_whole, descendants, eventually, mapping, start
+from tests.crash.ground import PATIENCE, UNITS, Ground, assert_whole, descendants, eventually, fault, mapping, start
 from tests.ray_jobs.jobs import parts_of, write_job
 
 pytestmark = pytest.mark.slow
@@ -73,14 +73,22 @@ def test_a_run_outlives_two_of_three_nodes_without_being_rerun(ground: Ground, m
     assert_whole(ground)
 
 
-def test_a_node_that_joins_late_gets_work(ground: Ground, models: Path, cluster: Any) -> None:
+@pytest.fixture
+def first_worker_waits(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before its first commit, until the marker is deleted; so that a short job is not over before a node is up."""
+    for name, value in fault(ground, "worker.before_write=wait").items():
+        monkeypatch.setenv(name, value)
+
+
+def test_a_node_that_joins_late_gets_work(ground: Ground, models: Path, first_worker_waits: None, cluster: Any) -> None:
     for node in list(cluster.worker_nodes)[1:]:
         cluster.remove_node(node)
     write_job(ground.job, {**mapping(models, ground.store), "workers": {"cpus": 1, "gpus": 0}})
     driver = start(ground.job, "--json", "--address", cluster.address)
     eventually(lambda: any(workers_of(node) for node in cluster.worker_nodes), driver)
-    late = cluster.add_node(num_cpus=1, node_ip_address="127.0.0.1")
-    eventually(lambda: workers_of(late), driver)
+    cluster.add_node(num_cpus=1, node_ip_address="127.0.0.1")
+    eventually(lambda: len(parts_of(ground.store)) >= UNITS - 1, driver)  # all by the one that came late
+    ground.marker.unlink()
     out, err = driver.communicate(timeout=PATIENCE)
     assert driver.returncode == 0, err
     assert json.loads(out)["workers"] == 2
@@ -88,8 +96,8 @@ def test_a_node_that_joins_late_gets_work(ground: Ground, models: Path, cluster:
 
 
 @contextlib.contextmanager
-def autoscaling_head(directory: Path) -> Iterator[str]:
-    """`ray start --head` with an autoscaler whose nodes are raylets on this machine; yields the address.
+def autoscaling_head(directory: Path) -> Iterator[tuple[str, int]]:
+    """`ray start --head` with an autoscaler whose nodes are raylets on this machine; yields address and process.
 
     `ray.cluster_utils.AutoscalingCluster` does the same, but stops every Ray on the machine first, and its example file
     is not in the wheel.
@@ -106,6 +114,8 @@ def autoscaling_head(directory: Path) -> Iterator[str]:
                 "idle_timeout_minutes": 0.05,
                 "provider": {
                     "type": "fake_multinode",
+                    "gcs_address": f"127.0.0.1:{port}",
+                    "launch_multiple": True,
                     "use_node_id_as_ip": True,
                     "disable_node_updaters": True,
                     "disable_launch_config_check": True,
@@ -138,7 +148,7 @@ def autoscaling_head(directory: Path) -> Iterator[str]:
         head = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
     try:
         eventually(lambda: _listens(port), head)
-        yield f"127.0.0.1:{port}"
+        yield f"127.0.0.1:{port}", head.pid
     finally:
         family = descendants(head.pid)
         for pid in [head.pid, *family]:
@@ -159,9 +169,9 @@ def _listens(port: int) -> bool:
     return False
 
 
-def raylets(pid: int) -> int:
-    """Raylets that run below a process."""
-    return sum("/raylet/raylet" in command.split(" ")[0] for command in descendants(pid).values())
+def nodes(head: int) -> int:
+    """Nodes beside the head: raylets that run below its process, whose monitor starts the others."""
+    return sum("/raylet/raylet" in command.split(" ")[0] for command in descendants(head).values()) - 1
 
 
 def test_the_autoscaler_starts_three_nodes_for_a_run_and_stops_them_afterwards(
@@ -169,27 +179,16 @@ def test_the_autoscaler_starts_three_nodes_for_a_run_and_stops_them_afterwards(
 ) -> None:
     write_job(ground.job, {**mapping(models, ground.store), "workers": {"max": NODES, "cpus": 1, "gpus": 0}})
     directory = tmp_path_factory.mktemp("a")  # socket paths below it may have 100 characters
-    with autoscaling_head(directory) as address:
-        assert nodes(address) == 0
-        driver = start(ground.job, "--json", "--address", address)
+    with autoscaling_head(directory) as (address, head):
+        assert nodes(head) == 0
+        driver = start(ground.job, "--json", "--address", address, env=CLOSED)
         seen: set[int] = set()
         while driver.poll() is None:
-            seen.add(nodes(address))
-            time.sleep(1)
+            seen.add(nodes(head))
+            time.sleep(0.2)
         out, err = driver.communicate()
         assert driver.returncode == 0, err
         assert json.loads(out)["units_run"] == UNITS
         assert_whole(ground)
         assert max(seen) == NODES, seen
-        eventually(lambda: nodes(address) == 0)
-
-
-def nodes(address: str) -> int:
-    """Living nodes beside the head, as the cluster's control service says."""
-    code = (
-        "import sys; from ray._raylet import GcsClient;"
-        f"infos = GcsClient(address={address!r}).get_all_node_info().values();"
-        "print(sum(1 for info in infos if info.state == 0 and not info.is_head_node))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    return int(done.stdout)
+        eventually(lambda: nodes(head) == 0)

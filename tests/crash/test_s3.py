@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import itertools
 import json
 from collections.abc import Iterator, Mapping
@@ -127,12 +128,13 @@ def test_a_driver_killed_at_any_point_leaves_what_the_same_command_completes(
 def test_resuming_lists_parts_a_thousand_at_a_time_and_reads_none(proxy: Proxy) -> None:
     n_parts = 2_500
     store = f"s3://{BUCKET}/many"
-    fs, root = open_root(store)
     journal = Journal(store)
+    behind = http.client.HTTPConnection("127.0.0.1", proxy.behind)
     for unit in range(n_parts):
-        with fs.open_output_stream(f"{root}/parts/part-{unit:06d}.parquet") as stream:
-            stream.write(b"x" * 100)
+        behind.request("PUT", f"/{BUCKET}/many/parts/part-{unit:06d}.parquet", b"x" * 100)
+        behind.getresponse().read()
         journal.add(Report(PartRecord(unit, 1, 0, 1, 100, "ab"), 1.0), "host")
+    behind.close()
     journal.close()
     before = proxy.calls.copy()
     known = earlier_records(store, committed_units(store))
