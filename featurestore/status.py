@@ -149,8 +149,7 @@ def _footers(uri: str, units: Sequence[int]) -> list[tuple[int, int]]:
             with open_part(fs, part_path(root, unit)) as file:
                 footer = read_footer(file)
         except READ_ERRORS as exc:
-            hint = "if verify finds it damaged, delete it and rerun extract"
-            raise StoreError(f"{shown(uri)}: part {unit} cannot be read ({exc}); {hint}") from exc
+            raise _unreadable(uri, unit, exc) from exc
         return int(footer["errors"]), int(footer["tokens"])
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -166,12 +165,20 @@ def _error_kinds(uri: str, store: FeatureStore, notes: dict[int, UnitNote]) -> t
         if note is not None and (note.kinds is not None or not note.errors):
             found = [(kind, n, doc_id, text) for kind, (n, doc_id, text) in (note.kinds or {}).items()]
         else:
-            found = [(error_kind(text), 1, doc_id, text) for doc_id, text in _errors_of(fs, root, unit)]
+            try:
+                found = [(error_kind(text), 1, doc_id, text) for doc_id, text in _errors_of(fs, root, unit)]
+            except READ_ERRORS as exc:
+                raise _unreadable(uri, unit, exc) from exc
         for kind, n, doc_id, text in found:
             counts[kind] += n
             if len(examples.setdefault(kind, [])) < EXAMPLES:
                 examples[kind].append((doc_id, text))
     return tuple(ErrorKind(kind, n, tuple(examples[kind])) for kind, n in counts.most_common())
+
+
+def _unreadable(uri: str, unit: int, exc: Exception) -> StoreError:
+    hint = "if verify finds it damaged, delete it and rerun extract"
+    return StoreError(f"{shown(uri)}: part {unit} cannot be read ({exc}); {hint}")
 
 
 def _errors_of(fs: pafs.FileSystem, root: str, unit: int) -> list[tuple[str, str]]:

@@ -103,7 +103,7 @@ class Recorder:
     def _put(self, data: bytes) -> None:
         try:
             atomic_write(self._fs, self._path, data)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001  (file systems of others raise anything, and no run fails for its record)
             if self._progress is not None and not self._refused:
                 self._progress.note(f"how the run stands cannot be written to the store ({error}); the run goes on")
             self._refused = True

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from featurestore import cli
+from featurestore.errors import StoreError
 from featurestore.runs import JOURNAL, RUNS, UnderWay
 from featurestore.status import standing
 from featurestore.wording import error_kind
@@ -93,6 +94,16 @@ def test_errors_come_by_kind_with_examples_from_the_journal_or_from_the_parts(tm
     now = standing(str(tmp_path))
     assert [(kind.kind, kind.documents) for kind in now.error_kinds] == [("the line is broken", 4)]
     assert (now.slowest[0].unit, now.slowest[0].seconds, now.worker_tokens) == (0, 2.0, 5)
+
+
+def test_a_damaged_part_is_named_in_one_sentence(tmp_path: Path) -> None:
+    write_store(tmp_path, (20, 15))
+    part = tmp_path / "parts" / "part-000001.parquet"
+    data = bytearray(part.read_bytes())
+    data[4:2000] = bytes(1996)  # the pages; the footer stays
+    part.write_bytes(data)
+    with pytest.raises(StoreError, match="part 1 cannot be read"):
+        standing(str(tmp_path))
 
 
 def test_status_without_any_note_is_what_the_parts_say(tmp_path: Path) -> None:
