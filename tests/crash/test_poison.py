@@ -92,7 +92,7 @@ def parts_when_known(job: JobSpec, poisoned: dict[int, str]) -> dict[str, bytes]
     """The parts as one worker makes them that is told of the documents which a search has to find."""
     reasons = {
         "kills the worker": DIED,
-        "makes the worker raise": "the worker failed on this document: ValueError: injected at worker.computing",
+        "makes computing raise": "the worker failed on this document: ValueError: injected at worker.computing",
     }
     plan = make_plan(job)
     create_store(plan.job.store, plan.store)
