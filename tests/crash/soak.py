@@ -4,8 +4,9 @@
 
 Round after round, a store is made by the command while a killer picks one process of its family at random (workers,
 driver, raylet, Ray's other servers), on average four times in the time that an undisturbed run takes on this machine.
-Whenever the command ends before its time it is run again, until it finishes; then every part must be, byte for byte, that of an undisturbed run, and the store must verify.
-Prints what was survived; exit code 1 at the first difference, with the store kept.
+Whenever the command ends before its time it is run again, until it finishes; then every part must be, byte for byte,
+that of an undisturbed run, and the store must verify. Prints what was survived; exit code 1 at the first difference,
+with the store kept.
 """
 
 from __future__ import annotations
@@ -152,7 +153,9 @@ def attempt(job: Path, every: float, dice: random.Random) -> tuple[int, str, Cou
 def _seconds(job: Path) -> float:
     """How long the command takes when nobody disturbs it."""
     begun = time.monotonic()
-    if start(job).wait():
+    process = start(job)
+    process.communicate()
+    if process.returncode:
         raise SystemExit("the undisturbed run failed")
     return time.monotonic() - begun
 
