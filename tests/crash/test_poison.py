@@ -34,8 +34,8 @@ WAYS = {
     "text is no Unicode": (5, lambda row: json.dumps({"id": f"d{row}", "text": LONE_SURROGATE}), "lone surrogate"),
     "id is empty": (5, lambda row: json.dumps({"id": "", "text": "love"}), "the id in 'id' is empty"),
     "makes NaN": (4, lambda row: _line(row, f"love {NAN_WORD} hate"), "not finite"),
-    "makes the engine raise": (4, lambda row: _line(row, f"music {UNEMBEDDED_WORD} train"), "the model failed on"),
-    "makes the worker raise": (
+    "token without embedding": (4, lambda row: _line(row, f"music {UNEMBEDDED_WORD} train"), "embedding ends at"),
+    "makes computing raise": (
         2,
         lambda row: _line(row, f"river {RAISING} stone"),
         "the worker failed on this document",
