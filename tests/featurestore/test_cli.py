@@ -102,7 +102,7 @@ def test_show_a_document(store: str, capsys: pytest.CaptureFixture[str]) -> None
 def test_show_a_feature(store: str, capsys: pytest.CaptureFixture[str]) -> None:
     feature = str(FeatureStore.open(store).matrix("l12_64").X.indices[0])
     assert run("show", store, "--feature", feature, "--sae", "l12_64") == 0
-    assert f"l12_64 feature {feature}: active in" in capsys.readouterr().out
+    assert f"l12_64:{feature}: active in" in capsys.readouterr().out
     shown = run_json(capsys, "show", store, "--feature", feature, "--sae", "l12_64", "--pool", "sum", "--top", "1")
     assert shown["pool"] == "sum" and len(shown["top"]) == 1
 
