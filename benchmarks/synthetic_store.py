@@ -1,4 +1,4 @@
-"""A store as large as one likes, made in minutes: random rows with the statistics of real ones, through the real writer.
+"""A store as large as one likes in minutes: random rows with the statistics of real ones, through the real writer.
 
 Each document has one of TOPICS topics; a topic gives each feature a firing rate. Rates are log-normal over features, as
 those of real SAEs are (a few fire nearly everywhere, most rarely), and topics shift them, so that classes can be told

@@ -77,9 +77,7 @@ def row_mask(store: FeatureStore, rows: pl.Expr | np.ndarray) -> np.ndarray:
     Raises:
         StoreError: The expression cannot be applied to `documents()`, or the booleans are not one for each document.
     """
-    import polars as pl
-
-    if not isinstance(rows, pl.Expr):
+    if isinstance(rows, np.ndarray | list):
         given = np.asarray(rows)
         if given.dtype != bool or given.shape != (len(store),):
             raise StoreError(
@@ -87,6 +85,10 @@ def row_mask(store: FeatureStore, rows: pl.Expr | np.ndarray) -> np.ndarray:
                 f"{shown(store.uri)}, not {given.dtype} of shape {given.shape}"
             )
         return given
+    import polars as pl
+
+    if not isinstance(rows, pl.Expr):
+        raise StoreError(f"rows must be a polars expression or booleans, not {type(rows).__name__}")
     documents = store.documents()
     names = documents.collect_schema().names()
     number = "row" + "_" * max(map(len, names))  # longer than every column's name, so none is called so

@@ -234,8 +234,9 @@ class FeatureStore:
         """
         selection = self._selection(sae, pool, binarize, rows, features, dtype)
         n_rows = len(self) if selection.rows is None else int(selection.rows.sum())
-        whole = selection.rows is None and selection.features is None
-        assembler = Assembler(n_rows, selection.dtype, self._entries(selection.sae.indices) if whole else 0)
+        # how many entries some of the features have is known only when they have been read
+        expected = self._entries(selection.sae.indices, selection.rows) if selection.features is None else 0
+        assembler = Assembler(n_rows, selection.dtype, expected)
         doc_id = np.empty(n_rows, dtype=object)
         row = 0
         for piece, ids in self._pieces(selection):
@@ -310,15 +311,22 @@ class FeatureStore:
             del batch  # the row group's memory goes before the next one is read
             yield piece, ids if keep is None else ids[keep]
 
-    def _entries(self, column: str) -> int:
-        """Entries of a list column according to the parts' footers, as far as that can be believed."""
+    def _entries(self, column: str, rows: np.ndarray | None) -> int:
+        """About how many entries of a list column the selected rows have, as far as the parts' footers can be believed.
+
+        All of them, if all rows are selected; else each row group's share, and a little more.
+        """
         total = 0
-        for unit in self.units:
-            size = self._parts[unit]
-            with self._open(unit) as file:
-                groups = (file.metadata.row_group(group) for group in range(file.num_row_groups))
-                at = file.schema_arrow.get_field_index(column)  # every earlier column is one Parquet column, too
-                total += min(sum(group.column(at).num_values for group in groups), _ENTRIES_A_BYTE * size)
+        for unit, first, file in self._files(rows):
+            at = file.schema_arrow.get_field_index(column)  # each of our columns is one column of Parquet's, too
+            entries = 0.0
+            for group in range(file.num_row_groups):
+                about = file.metadata.row_group(group)
+                n_rows = about.num_rows
+                share = 1.0 if rows is None else 1.05 * rows[first : first + n_rows].sum() / max(n_rows, 1)
+                entries += min(share, 1.0) * about.column(at).num_values
+                first += n_rows
+            total += int(min(entries, _ENTRIES_A_BYTE * self._parts[unit]))
         return total
 
     def dense(self, name: str) -> np.ndarray:
@@ -359,18 +367,27 @@ class FeatureStore:
         Raises:
             StoreError: A part is damaged or another job's.
         """
+        for unit, first, file in self._files(rows):
+            for group in range(file.num_row_groups):
+                n_rows = file.metadata.row_group(group).num_rows
+                if n_rows and (rows is None or rows[first : first + n_rows].any()):
+                    try:
+                        batch = read_group(file, group, columns)
+                    except READ_ERRORS as exc:
+                        raise self._unreadable(unit, exc) from exc
+                    yield unit, first, batch
+                    del batch  # a consumer that has let go of it gets its memory back before the next is read
+                first += n_rows
+
+    def _files(self, rows: np.ndarray | None) -> Iterator[tuple[int, int, pq.ParquetFile]]:
+        """(unit, row of the store that is its first, its part, open) of every unit that has a selected row."""
         first = 0
         for unit in self.units:
             n_rows = self.plan.unit_rows(unit)
-            if rows is not None and not rows[first : first + n_rows].any():
-                first += n_rows
-                continue
-            with self._open(unit) as file:
-                for group in range(file.num_row_groups):
-                    n_rows = file.metadata.row_group(group).num_rows
-                    if n_rows and (rows is None or rows[first : first + n_rows].any()):
-                        yield unit, first, read_group(file, group, columns)
-                    first += n_rows
+            if rows is None or rows[first : first + n_rows].any():
+                with self._open(unit) as file:
+                    yield unit, first, file
+            first += n_rows
 
     @contextmanager
     def _open(self, unit: int) -> Iterator[pq.ParquetFile]:
