@@ -97,7 +97,7 @@ def measure(root: str) -> dict[str, float]:
     )
 
     def join() -> None:
-        assembler = Assembler(sum(batch.num_rows for batch in batches), selection.dtype, nnz)
+        assembler = Assembler(sum(batch.num_rows for batch in batches), sae.d_sae, selection.dtype, nnz)
         for piece in rows:
             assembler.add(piece)
         assembler.result()

@@ -8,7 +8,7 @@ Checks run over blocks that stay in the processor's cache: memory traffic is wha
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +26,7 @@ class Rows(NamedTuple):
 
     Attributes:
         indptr: int64 or int32 [rows + 1], from 0.
-        indices: int32 [nnz].
+        indices: int32 [nnz], int64 where d_sae needs it.
         data: [nnz].
     """
 
@@ -56,17 +56,27 @@ def rows_of_batch(selection: Selection, batch: pa.RecordBatch, keep: np.ndarray 
         row = int(np.argmax(np.diff(_offsets(pooled)) != np.diff(indptr)))
         raise ValueError(f"row {row}: '{sae.column(selection.stored)}' is not as long as '{sae.indices}'")
     _check(indptr, indices, sae.d_sae, sae.indices)
-    indices, data = _writable(lists.flatten()).view(np.int32), _writable(pooled.flatten())
+    indices, data = column_indices(_writable(lists.flatten()), sae.d_sae), _writable(pooled.flatten())
     n_tokens = batch.column("n_tokens").to_numpy() if selection.pool == MEAN else None
     if keep is not None:
         indptr, indices, data = _some_rows(keep, Rows(indptr, indices, data))
         n_tokens = None if n_tokens is None else n_tokens[keep]
-    if selection.column_of is not None:
-        column = selection.column_of[indices]
+    if selection.features is not None:
+        column = selection.columns(indices)
         at = np.flatnonzero(column)
         indptr, indices, data = np.searchsorted(at, indptr), column[at] - np.int32(1), data[at]
     rows = _values(selection, Rows(indptr, indices, data), n_tokens)
     return rows if selection.keeps_order else _sorted(rows, selection.n_columns)
+
+
+def index_dtype(d_sae: int) -> type[np.signedinteger[Any]]:
+    """Of a matrix's column indices: scipy's are signed, so the widest SAEs need 64 bits."""
+    return np.int32 if d_sae <= 2**31 else np.int64
+
+
+def column_indices(indices: np.ndarray, d_sae: int) -> np.ndarray:
+    """uint32 features as scipy takes them; a view where 32 bits will do."""
+    return indices.view(np.int32) if index_dtype(d_sae) is np.int32 else indices.astype(np.int64)
 
 
 def to_csr(rows: Rows, n_columns: int) -> csr_matrix:
@@ -86,10 +96,11 @@ class Assembler:
     two never add up.
     """
 
-    def __init__(self, n_rows: int, dtype: np.dtype, expected: int = 0) -> None:
+    def __init__(self, n_rows: int, n_columns: int, dtype: np.dtype, expected: int = 0) -> None:
         """Room for `expected` entries in `n_rows` rows; pages that are not written to cost nothing."""
+        kind = index_dtype(n_columns)
         self._indptr = np.zeros(n_rows + 1, dtype=np.int64)
-        self._indices, self._data = np.empty(expected, dtype=np.int32), np.empty(expected, dtype=dtype)
+        self._indices, self._data = np.empty(expected, dtype=kind), np.empty(expected, dtype=dtype)
         self._later: list[tuple[np.ndarray, np.ndarray]] = []
         self._row = self._nnz = self._placed = 0
 
@@ -110,7 +121,7 @@ class Assembler:
         if self._later:
             pieces = [(self._indices[: self._placed], self._data[: self._placed]), *self._later][::-1]
             self._later.clear()
-            self._indices, self._data = np.empty(self._nnz, np.int32), np.empty(self._nnz, self._data.dtype)
+            self._indices, self._data = (np.empty(self._nnz, old.dtype) for old in (self._indices, self._data))
             entry = 0
             while pieces:
                 indices, data = pieces.pop()

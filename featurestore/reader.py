@@ -236,7 +236,7 @@ class FeatureStore:
         n_rows = len(self) if selection.rows is None else int(selection.rows.sum())
         # how many entries some of the features have is known only when they have been read
         expected = self._entries(selection.sae.indices, selection.rows) if selection.features is None else 0
-        assembler = Assembler(n_rows, selection.dtype, expected)
+        assembler = Assembler(n_rows, selection.n_columns, selection.dtype, expected)
         doc_id = np.empty(n_rows, dtype=object)
         row = 0
         for piece, ids in self._pieces(selection):

@@ -17,6 +17,7 @@ from featurestore.errors import StoreError
 from featurestore.schema import SaeColumns
 
 MEAN = "mean"  # derived: sum / n_tokens
+_TABLE_WIDTH = 1 << 24  # features: 64 MB of table; wider SAEs (none is known) are searched, which takes longer
 _DTYPES = ("float32", "float64")
 _BINARY_DTYPES = (*_DTYPES, "bool", "int8", "uint8", "int32", "int64")  # 0 and 1 fit all of them
 
@@ -82,14 +83,29 @@ class Selection:
         """Columns of the matrix."""
         return self.sae.d_sae if self.features is None else len(self.features)
 
-    @cached_property
-    def column_of(self) -> np.ndarray | None:
-        """int32 [d_sae]: feature -> its column + 1, 0 where it is left out; None if all features are taken.
+    def columns(self, indices: np.ndarray) -> np.ndarray:
+        """The column of each of these features, plus 1; 0 where it is left out.
 
-        Made of zeroed pages that the system maps when they are touched, so a wide SAE costs what is looked up in it.
+        Args:
+            indices: Features below d_sae, [n].
+
+        Returns:
+            int32 [n]. `features` must not be None.
         """
-        if self.features is None:
-            return None
+        assert self.features is not None
+        if self.sae.d_sae <= _TABLE_WIDTH:
+            return self._table[indices]
+        order = np.argsort(self.features)
+        place = np.searchsorted(self.features, indices, sorter=order)
+        order = np.append(order, -1)  # beyond the last
+        found = order[place]
+        at_all = (found >= 0) & (np.append(self.features, -1)[found] == indices)
+        return np.where(at_all, found + 1, 0).astype(np.int32)
+
+    @cached_property
+    def _table(self) -> np.ndarray:
+        """int32 [d_sae]: feature -> its column + 1, 0 where it is left out."""
+        assert self.features is not None
         table = np.zeros(self.sae.d_sae, dtype=np.int32)
         table[self.features] = np.arange(1, len(self.features) + 1, dtype=np.int32)
         return table

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from featurestore.reader import FeatureStore
 
+MOST_FEATURES = 1 << 26  # 2 GB of sums; no SAE is a tenth as wide
 _MOST_CLASSES = 10_000  # more is a column of ids or measurements, and a sum for each would fill the memory
 
 
@@ -152,6 +153,11 @@ def feature_statistics(
         StoreError: As `matrix`; or no such column, too many classes, or labels that are not one for each document.
     """
     columns = store.sae(sae)
+    if columns.d_sae > MOST_FEATURES:
+        raise StoreError(
+            f"statistics of the {columns.d_sae:,} features of SAE '{columns.name}' would not fit in memory; "
+            f"at most {MOST_FEATURES:,} do"
+        )
     mask = None if rows is None else store.mask(rows)
     classes, codes = ((), None) if labels is None else _classes(store, labels, mask)
     seen = Accumulator(columns.d_sae, classes)

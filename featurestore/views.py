@@ -20,6 +20,7 @@ from featurestore.files import shown
 from featurestore.reader import FeatureStore
 from featurestore.rows import sparse_from_batch
 from featurestore.schema import SaeColumns
+from featurestore.statistics import MOST_FEATURES
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def feature_view(
         raise StoreError(f"SAE '{columns.name}' has no feature {feature}; it has features 0 to {columns.d_sae - 1}")
     pool = pool or columns.pools[0]
     entry, source = None, "index"
-    if store.complete and top <= index.documents_kept(columns.d_sae):
+    if store.complete and top <= index.documents_kept(columns.d_sae) and columns.d_sae <= MOST_FEATURES:
         entry = index.read_entry(store, columns.name, pool, feature)
         if entry is None or not _agrees(store, columns.name, pool, feature, entry):
             before_indexing()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -12,6 +14,9 @@ from featurestore.selection import Selection
 
 SAE = SaeColumns("s", 10, ("max",))
 ALL = Selection.of(SAE, "max", None, np.float32, None, None)
+
+
+WIDE = {"name": "s", "pools": ("max",), "indices": "s__indices", "column": SAE.column}  # whatever the schema allows
 
 
 def batch(indices: list[list[int]], values: list[list[float]]) -> pa.RecordBatch:
@@ -89,10 +94,19 @@ def test_values_that_are_no_activations_do_not_become_entries() -> None:
     assert (rows.indices.tolist(), rows.data.tolist()) == ([4], [2])
 
 
+def test_the_widest_saes_get_64_bit_indices() -> None:
+    widest = Selection.of(SimpleNamespace(**{**WIDE, "d_sae": 2**32 - 1}), "max", None, np.float32, None, None)
+    rows = rows_of_batch(widest, batch([[1, 2**32 - 2]], [[1.0, 2.0]]), None)
+    assert rows.indices.dtype == np.int64 and rows.indices.tolist() == [1, 2**32 - 2]
+    assembler = Assembler(1, 2**32 - 1, np.dtype(np.float32))
+    assembler.add(rows)
+    assert to_csr(assembler.result(), 2**32 - 1).indices.tolist() == [1, 2**32 - 2]
+
+
 @pytest.mark.parametrize("expected", [0, 1, 2, 3, 6, 100])
 def test_pieces_are_joined_whatever_number_of_entries_was_expected(expected: int) -> None:
     pieces = [([0, 1, 3], [1, 0, 2]), ([0, 0], []), ([0, 3], [0, 1, 2])]
-    assembler, value = Assembler(4, np.dtype(np.float32), expected), 0
+    assembler, value = Assembler(4, 10, np.dtype(np.float32), expected), 0
     for indptr, indices in pieces:
         data = np.arange(value, value + len(indices), dtype=np.float32)
         assembler.add(Rows(np.int32(indptr), np.int32(indices), data))

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from featurestore import part
 from featurestore.errors import StoreError
 from featurestore.reader import FeatureStore
-from featurestore.selection import runs
-from tests.featurestore.stores import POOLS, write_store
+from featurestore.schema import SaeColumns
+from featurestore.selection import Selection, runs
+from tests.featurestore.stores import POOLS, SCHEMA, write_store
 
 N = 51
 
@@ -87,6 +88,16 @@ def test_any_selection_is_a_slice_of_the_whole(store: FeatureStore, data: st.Dat
     assert X.nnz == np.count_nonzero(expected) and len(doc_id) == X.shape[0]
     assert X.has_canonical_format and X.indices.dtype == X.indptr.dtype == np.int32
     assert sp.csr_matrix((X.data, X.indices, X.indptr), X.shape).has_canonical_format  # scipy's own look
+
+
+@settings(max_examples=40, deadline=None)
+@given(features=st.lists(st.integers(0, 63), unique=True), indices=st.lists(st.integers(0, 63)))
+def test_a_wide_sae_is_searched_as_a_narrow_one_is_looked_up(features: list[int], indices: list[int]) -> None:
+    narrow = Selection.of(SCHEMA.sae("l12_64"), "max", None, np.float32, features, None)
+    wide = Selection.of(SaeColumns("wide", 2**30, ("max",)), "max", None, np.float32, features, None)
+    asked = np.array(indices, dtype=np.int32)
+    assert wide.columns(asked).tolist() == narrow.columns(asked).tolist()
+    assert narrow.columns(asked).tolist() == [features.index(i) + 1 if i in features else 0 for i in indices]
 
 
 def test_batches_take_the_same_selections(store: FeatureStore) -> None:

@@ -88,6 +88,12 @@ def test_a_column_of_ids_is_no_column_of_classes(store: FeatureStore, monkeypatc
         store.statistics("l12_64", labels="doc_id")
 
 
+def test_statistics_that_would_not_fit_in_memory_are_refused(store: FeatureStore, monkeypatch) -> None:
+    monkeypatch.setattr("featurestore.statistics.MOST_FEATURES", 63)
+    with pytest.raises(StoreError, match="statistics of the 64 features of SAE 'l12_64' would not fit in memory"):
+        store.statistics("l12_64")
+
+
 def test_no_selected_document_has_no_mean(store: FeatureStore) -> None:
     found = store.statistics("l12_64", rows=np.zeros(51, dtype=bool))
     assert found.n_documents == 0 and np.isnan(found.mean).all() and not found.document_frequency.any()
