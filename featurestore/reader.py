@@ -42,6 +42,10 @@ if TYPE_CHECKING:
 # for what a footer claims beyond that is made only when the entries are really there.
 _ENTRIES_A_BYTE = 4
 
+# Entries decoded at a time. What is done with them stays in the processor's cache, and the memory of one batch serves
+# the next, where whole row groups would have to be zeroed by the system each time.
+BATCH_ENTRIES = 1 << 20
+
 
 class Matrix(NamedTuple):
     """Features of N documents.
@@ -255,7 +259,10 @@ class FeatureStore:
         features: Sequence[int] | np.ndarray | None = None,
         dtype: Any = np.float32,
     ) -> Iterator[Matrix]:
-        """The rows of `matrix`, a row group at a time, in bounded memory; arguments and errors as there."""
+        """The rows of `matrix`, some at a time, in bounded memory; arguments and errors as there.
+
+        A batch has about a million stored entries, and is never of more than one row group.
+        """
         selection = self._selection(sae, pool, binarize, rows, features, dtype)
         return (Matrix(to_csr(piece, selection.n_columns), ids) for piece, ids in self._pieces(selection))
 
@@ -301,14 +308,16 @@ class FeatureStore:
         sae = selection.sae
         columns = ["doc_id", sae.indices, sae.column(selection.stored)]
         columns += ["n_tokens"] if selection.pool == MEAN else []
-        for unit, first, batch in self.groups(columns, selection.rows):
+        for unit, first, batch in self.groups(columns, selection.rows, cut=sae.indices):
             keep = None if selection.rows is None else selection.rows[first : first + batch.num_rows]
+            if keep is not None and not keep.any():
+                continue
             try:
                 piece = rows_of_batch(selection, batch, None if keep is None or keep.all() else keep)
             except ValueError as exc:
                 raise self._unreadable(unit, exc) from exc
             ids = batch.column("doc_id").to_numpy(zero_copy_only=False)
-            del batch  # the row group's memory goes before the next one is read
+            del batch  # its memory goes before the next one is read
             yield piece, ids if keep is None else ids[keep]
 
     def _entries(self, column: str, rows: np.ndarray | None) -> int:
@@ -353,16 +362,17 @@ class FeatureStore:
         return matrix
 
     def groups(
-        self, columns: Sequence[str], rows: np.ndarray | None = None
+        self, columns: Sequence[str], rows: np.ndarray | None = None, cut: str | None = None
     ) -> Iterator[tuple[int, int, pa.RecordBatch]]:
         """Row groups as Arrow, in input order.
 
         Args:
             columns: Which columns of the parts.
             rows: bool [len(store)]; row groups without any of these are not read, and parts without any not opened.
+            cut: A list column; row groups come in pieces of about BATCH_ENTRIES of its entries. Whole if left out.
 
         Yields:
-            (unit, row of the store that is the group's first, its rows).
+            (unit, row of the store that is the first of these rows, the rows).
 
         Raises:
             StoreError: A part is damaged or another job's.
@@ -371,13 +381,18 @@ class FeatureStore:
             for group in range(file.num_row_groups):
                 n_rows = file.metadata.row_group(group).num_rows
                 if n_rows and (rows is None or rows[first : first + n_rows].any()):
-                    try:
-                        batch = read_group(file, group, columns)
-                    except READ_ERRORS as exc:
-                        raise self._unreadable(unit, exc) from exc
-                    yield unit, first, batch
-                    del batch  # a consumer that has let go of it gets its memory back before the next is read
+                    before = first
+                    for batch in self._decoded(unit, _batches_of(file, group, columns, cut)):
+                        yield unit, before, batch
+                        before += batch.num_rows
+                        del batch  # a consumer that has let go of it gets its memory back before the next is read
                 first += n_rows
+
+    def _decoded(self, unit: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from batches
+        except READ_ERRORS as exc:
+            raise self._unreadable(unit, exc) from exc
 
     def _files(self, rows: np.ndarray | None) -> Iterator[tuple[int, int, pq.ParquetFile]]:
         """(unit, row of the store that is its first, its part, open) of every unit that has a selected row."""
@@ -449,3 +464,14 @@ class FeatureStore:
     def _unreadable(self, unit: int, exc: Exception) -> StoreError:
         hint = "if verify finds it damaged, delete it and rerun extract"
         return StoreError(f"{shown(self.uri)}: part {unit} cannot be read ({exc}); {hint}")
+
+
+def _batches_of(file: pq.ParquetFile, group: int, columns: Sequence[str], cut: str | None) -> Iterator[pa.RecordBatch]:
+    """The rows of a row group, at once or in pieces."""
+    if cut is None:
+        yield read_group(file, group, columns)
+        return
+    about = file.metadata.row_group(group)
+    entries = about.column(file.schema_arrow.get_field_index(cut)).num_values
+    n_rows = max(1, about.num_rows * BATCH_ENTRIES // max(entries, 1))
+    yield from file.iter_batches(n_rows, row_groups=[group], columns=list(columns))
