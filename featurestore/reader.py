@@ -1,7 +1,7 @@
-"""Reading a store: metadata as a polars LazyFrame, features as scipy CSR, one row group in memory at a time.
+"""Reading a store: metadata as a polars LazyFrame, features as scipy CSR, a part of a row group in memory at a time.
 
 Rows come in input order. Row groups without a selected document are not read at all, and what is left out of a row
-group is left out before anything is joined, so memory is that of the result and one row group. What a selection is
+group is left out before anything is joined, so memory is that of the result and one batch. What a selection is
 stands in `selection`, how Arrow becomes CSR in `csr`, what is done by document id in `documents`.
 """
 
@@ -229,8 +229,8 @@ class FeatureStore:
                 exact only in float64.
 
         Returns:
-            A `Matrix` [selected documents, d_sae or K] in input order. Peak memory is about the result and one row
-            group being decoded.
+            A `Matrix` [selected documents, d_sae or K] in input order. Peak memory is about the result and one batch
+            being decoded.
 
         Raises:
             StoreError: No such SAE or pooling (the message lists those there are), a selection that makes no sense, or
@@ -261,7 +261,8 @@ class FeatureStore:
     ) -> Iterator[Matrix]:
         """The rows of `matrix`, some at a time, in bounded memory; arguments and errors as there.
 
-        A batch has about a million stored entries, and is never of more than one row group.
+        A batch has at most about a million stored entries and is of one row group. Batches of all SAEs and poolings of
+        a store with the same `rows` have the same documents, so that several can be read in step.
         """
         selection = self._selection(sae, pool, binarize, rows, features, dtype)
         return (Matrix(to_csr(piece, selection.n_columns), ids) for piece, ids in self._pieces(selection))
@@ -308,7 +309,7 @@ class FeatureStore:
         sae = selection.sae
         columns = ["doc_id", sae.indices, sae.column(selection.stored)]
         columns += ["n_tokens"] if selection.pool == MEAN else []
-        for unit, first, batch in self.groups(columns, selection.rows, cut=sae.indices):
+        for unit, first, batch in self.groups(columns, selection.rows, cut=True):
             keep = None if selection.rows is None else selection.rows[first : first + batch.num_rows]
             if keep is not None and not keep.any():
                 continue
@@ -362,14 +363,14 @@ class FeatureStore:
         return matrix
 
     def groups(
-        self, columns: Sequence[str], rows: np.ndarray | None = None, cut: str | None = None
+        self, columns: Sequence[str], rows: np.ndarray | None = None, cut: bool = False
     ) -> Iterator[tuple[int, int, pa.RecordBatch]]:
         """Row groups as Arrow, in input order.
 
         Args:
             columns: Which columns of the parts.
             rows: bool [len(store)]; row groups without any of these are not read, and parts without any not opened.
-            cut: A list column; row groups come in pieces of about BATCH_ENTRIES of its entries. Whole if left out.
+            cut: Whether row groups come in pieces, of about BATCH_ENTRIES entries of the SAE that has most of them.
 
         Yields:
             (unit, row of the store that is the first of these rows, the rows).
@@ -382,15 +383,28 @@ class FeatureStore:
                 n_rows = file.metadata.row_group(group).num_rows
                 if n_rows and (rows is None or rows[first : first + n_rows].any()):
                     before = first
-                    for batch in self._decoded(unit, _batches_of(file, group, columns, cut)):
+                    size = self._rows_a_batch(file, group) if cut else n_rows
+                    for batch in self._decoded(unit, file, group, columns, size):
                         yield unit, before, batch
                         before += batch.num_rows
                         del batch  # a consumer that has let go of it gets its memory back before the next is read
                 first += n_rows
 
-    def _decoded(self, unit: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def _rows_a_batch(self, file: pq.ParquetFile, group: int) -> int:
+        about = file.metadata.row_group(group)
+        at = [file.schema_arrow.get_field_index(sae.indices) for sae in self.schema.saes]
+        entries = max((about.column(column).num_values for column in at), default=0)
+        return max(1, min(about.num_rows, about.num_rows * BATCH_ENTRIES // max(entries, 1)))
+
+    def _decoded(
+        self, unit: int, file: pq.ParquetFile, group: int, columns: Sequence[str], n_rows: int
+    ) -> Iterator[pa.RecordBatch]:
+        """A row group, so many rows at a time."""
         try:
-            yield from batches
+            if n_rows == file.metadata.row_group(group).num_rows:
+                yield read_group(file, group, columns)
+            else:
+                yield from file.iter_batches(n_rows, row_groups=[group], columns=list(columns))
         except READ_ERRORS as exc:
             raise self._unreadable(unit, exc) from exc
 
@@ -464,14 +478,3 @@ class FeatureStore:
     def _unreadable(self, unit: int, exc: Exception) -> StoreError:
         hint = "if verify finds it damaged, delete it and rerun extract"
         return StoreError(f"{shown(self.uri)}: part {unit} cannot be read ({exc}); {hint}")
-
-
-def _batches_of(file: pq.ParquetFile, group: int, columns: Sequence[str], cut: str | None) -> Iterator[pa.RecordBatch]:
-    """The rows of a row group, at once or in pieces."""
-    if cut is None:
-        yield read_group(file, group, columns)
-        return
-    about = file.metadata.row_group(group)
-    entries = about.column(file.schema_arrow.get_field_index(cut)).num_values
-    n_rows = max(1, about.num_rows * BATCH_ENTRIES // max(entries, 1))
-    yield from file.iter_batches(n_rows, row_groups=[group], columns=list(columns))

@@ -124,6 +124,14 @@ def test_row_groups_come_in_pieces_of_about_so_many_entries(
     assert doc_id.tolist() == store.documents().collect()["doc_id"].to_numpy()[mask].tolist()
 
 
+def test_saes_of_a_store_can_be_read_in_step(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "BATCH_ENTRIES", 10)
+    rows = pl.col("n_tokens") > 10
+    wide, narrow = (list(store.batches(sae, "sum", rows=rows)) for sae in ("l12_64", "l9_8"))
+    assert len(wide) > 9
+    assert [batch.doc_id.tolist() for batch in wide] == [batch.doc_id.tolist() for batch in narrow]
+
+
 def test_row_groups_without_a_selected_row_are_not_read(store: FeatureStore, groups_read: list[int]) -> None:
     rows = np.zeros(N, dtype=bool)
     rows[[0, 50]] = True
