@@ -339,14 +339,16 @@ class FeatureStore:
             total += int(min(entries, _ENTRIES_A_BYTE * self._parts[unit]))
         return total
 
-    def dense(self, name: str) -> np.ndarray:
+    def dense(self, name: str, rows: pl.Expr | np.ndarray | None = None) -> np.ndarray:
         """One dense column.
 
         Args:
             name: One of `dense_names`, e.g. "resid_post_9__hidden_mean".
+            rows: Which documents, as for `matrix`.
 
         Returns:
-            float32 [rows, dim] in input order; a row is NaN where the document has no counted token or an error.
+            float32 [selected documents, dim] in input order; a row is NaN where the document has no counted token or an
+            error.
 
         Raises:
             StoreError: No such column (the message lists those there are), or a part is damaged.
@@ -355,11 +357,14 @@ class FeatureStore:
         if column is None:
             there = ", ".join(self.dense_names) or "none"
             raise StoreError(f"no dense column '{name}' in {shown(self.uri)}; it holds: {there}")
-        matrix = np.empty((len(self), column.dim), dtype=np.float32)
+        mask = None if rows is None else row_mask(self, rows)
+        matrix = np.empty((len(self) if mask is None else int(mask.sum()), column.dim), dtype=np.float32)
         row = 0
-        for _, _, batch in self.groups([name]):
-            matrix[row : row + batch.num_rows] = dense_to_numpy(column, batch.column(name))
-            row += batch.num_rows
+        for _, first, batch in self.groups([name], mask):
+            part = dense_to_numpy(column, batch.column(name))
+            part = part if mask is None else part[mask[first : first + len(part)]]
+            matrix[row : row + len(part)] = part
+            row += len(part)
         return matrix
 
     def groups(

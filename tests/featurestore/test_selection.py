@@ -139,6 +139,13 @@ def test_row_groups_without_a_selected_row_are_not_read(store: FeatureStore, gro
     assert len(groups_read) == 2 and groups_read[0] == 0
 
 
+def test_dense_vectors_take_the_same_row_selections(store: FeatureStore, groups_read: list[int]) -> None:
+    name, rows = "resid_post_9__hidden_mean", pl.col("doc_id").str.ends_with("-3")
+    found = store.dense(name, rows)
+    assert len(groups_read) == 3 and len(found) == 3
+    assert np.array_equal(found, store.dense(name)[store.mask(rows)], equal_nan=True)
+
+
 def test_documents_are_taken_by_id_in_any_order(store: FeatureStore, groups_read: list[int]) -> None:
     ids = ["u2-19", "u0-3", "u2-19", "u1-0"]
     X, doc_id = store.take(ids, "l12_64", "sum")
