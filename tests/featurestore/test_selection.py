@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from featurestore import part, reader
+from featurestore import part, parts
 from featurestore.errors import StoreError
 from featurestore.reader import FeatureStore
 from featurestore.schema import SaeColumns
@@ -115,7 +115,7 @@ def test_row_groups_come_in_pieces_of_about_so_many_entries(
 ) -> None:
     whole = list(store.groups(["doc_id"]))
     groups_read.clear()
-    monkeypatch.setattr(reader, "BATCH_ENTRIES", entries)
+    monkeypatch.setattr(parts, "BATCH_ENTRIES", entries)
     X, doc_id = store.matrix("l12_64", rows=pl.col("n_tokens") > 10, features=[5, 3, 40])
     mask = store.mask(pl.col("n_tokens") > 10)
     assert len(groups_read) > len(whole) or entries == 10**9
@@ -125,7 +125,7 @@ def test_row_groups_come_in_pieces_of_about_so_many_entries(
 
 
 def test_saes_of_a_store_can_be_read_in_step(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "BATCH_ENTRIES", 10)
+    monkeypatch.setattr(parts, "BATCH_ENTRIES", 10)
     rows = pl.col("n_tokens") > 10
     wide, narrow = (list(store.batches(sae, "sum", rows=rows)) for sae in ("l12_64", "l9_8"))
     assert len(wide) > 9
