@@ -101,6 +101,17 @@ def atomic_write(fs: pafs.FileSystem, path: str, data: Any) -> None:
         os.close(directory)
 
 
+def open_input(fs: pafs.FileSystem, path: str) -> pa.NativeFile:
+    """A file open for random access.
+
+    Raises:
+        OSError: There is none, or something else that would block or never end when read (a pipe, a device).
+    """
+    if is_local(fs) and Path(path).exists() and not Path(path).is_file():
+        raise OSError(f"{path} is no regular file")
+    return fs.open_input_file(path)
+
+
 def read_bytes(fs: pafs.FileSystem, path: str) -> bytes:
     """The whole file in memory; FileNotFoundError if there is none."""
     with fs.open_input_stream(path, compression=None) as stream:

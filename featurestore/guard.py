@@ -1,0 +1,315 @@
+"""What a hostile part could make a decoder do, checked before it decodes.
+
+A Parquet file of a kilobyte can promise terabytes: a page that unpacks to 2 GiB of zeros, a run of a billion levels in
+one byte, text that repeats a long prefix, a schema nested deeper than the stack. Arrow believes such promises. So a part
+is opened through `GuardedFile`, which parses the headers of the footer's schema and of every page by itself, adds up what
+they promise, and refuses a row group beyond MAX_GROUP_BYTES. Every column chunk is read once and checked on the way
+to the decoder, so this costs no request and a few milliseconds a row group. It says nothing about values: a part that
+passes can be decoded in bounded memory, and may still be wrong.
+
+Thrift's compact protocol and the fields' numbers are those of the Parquet format, https://parquet.apache.org/docs/.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+# A row group as it is written holds 64 MiB; sixteen times that leaves room for others' writers and still fits any
+# machine that trains from a store. Larger ones are refused by writer and reader alike.
+MAX_GROUP_BYTES = 1 << 30
+MAX_FOOTER_BYTES = 64 << 20  # a thousand row groups of twenty columns take two
+MAX_SCHEMA_DEPTH = 8  # root, list, element are three; Arrow descends by recursion
+MAX_SCHEMA_ELEMENTS = 1 << 16  # three a list column
+
+_TAIL_BYTES = 64 << 10  # read at once from the end, where the footer of a usual part lies whole
+_TAIL = 8  # length of the footer and the magic bytes
+_WIDTH = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 4}  # decoded, for offsets too
+_DATA_PAGE, _DICTIONARY_PAGE, _DATA_PAGE_V2 = 0, 2, 3
+_DICTIONARY_ENCODINGS = (2, 8)  # PLAIN_DICTIONARY, RLE_DICTIONARY
+_DELTA_BYTE_ARRAY = 7
+_STOP, _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = 0, 1, 2, 3, 7, 8, 9, 10, 11, 12
+_SKIP_DEPTH = 16  # statistics within a page header within a struct: three are enough
+
+
+class GuardedFile:
+    """A part as Arrow's Parquet reader sees it through `pa.PythonFile`: column chunks, each checked first.
+
+    Raises ValueError from `read_buffer` (which reaches the caller of the Parquet reader unchanged) where a promise is
+    absurd.
+    """
+
+    closed = False
+
+    def __init__(self, source: pa.NativeFile) -> None:
+        self._source = source
+        self._size = source.size()
+        self._position = 0
+        self._tail_start = max(0, self._size - _TAIL_BYTES)
+        self._tail = self._read_source(self._tail_start, self._size - self._tail_start)
+        self._check_footer()
+        self._chunks: list[_Chunk] = []
+
+    def know(self, metadata: pq.FileMetaData) -> None:
+        """Take the footer as Arrow parsed it; from here on every column chunk that is read is checked.
+
+        Raises:
+            ValueError: It promises more than a part may hold.
+        """
+        rows = 0
+        for group in range(metadata.num_row_groups):
+            row_group, promised = metadata.row_group(group), 0
+            rows += row_group.num_rows
+            for number in range(row_group.num_columns):
+                column = row_group.column(number)
+                where = f"row group {group}, column '{column.path_in_schema}'"
+                if column.physical_type not in _WIDTH:
+                    raise ValueError(f"{where} is of type {column.physical_type}, which no part holds")
+                values, width = column.num_values, _WIDTH[column.physical_type]
+                promised += max(column.total_uncompressed_size, values * width)
+                start = column.data_page_offset
+                if column.has_dictionary_page and column.dictionary_page_offset is not None:
+                    start = min(start, column.dictionary_page_offset)
+                length = column.total_compressed_size
+                if values < 0 or start < 4 or length < 0 or start + length > self._size:
+                    raise ValueError(f"{where} lies outside of the file")
+                is_text = column.physical_type == "BYTE_ARRAY"
+                self._chunks.append(_Chunk(where, start, start + length, values, is_text, column.compression))
+            if promised > MAX_GROUP_BYTES:
+                raise ValueError(f"row group {group} claims {promised:,} bytes; {MAX_GROUP_BYTES:,} are the limit")
+        if rows != metadata.num_rows:
+            raise ValueError(f"its row groups hold {rows} rows and its footer says {metadata.num_rows}")
+
+    def read_buffer(self, n_bytes: int) -> pa.Buffer:
+        """The next bytes; what `pa.PythonFile` calls."""
+        start = self._position
+        n_bytes = min(n_bytes, self._size - start)
+        data = self._read_source(start, n_bytes) if start < self._tail_start else self._from_tail(start, n_bytes)
+        for chunk in self._chunks:  # a decoder gets its chunk by one read, which may span its neighbours too
+            if start <= chunk.start and chunk.stop <= start + n_bytes:
+                check_pages(memoryview(data)[chunk.start - start : chunk.stop - start], chunk)
+        self._position += n_bytes
+        return data
+
+    def read(self, n_bytes: int | None = None) -> bytes:
+        """The next bytes as `bytes`."""
+        return bytes(self.read_buffer(self._size - self._position if n_bytes is None else n_bytes))
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Move to a position from the start (0), here (1) or the end (2)."""
+        self._position = offset + (0, self._position, self._size)[whence]
+        return self._position
+
+    def tell(self) -> int:
+        """The position."""
+        return self._position
+
+    def close(self) -> None:
+        """Nothing: whoever opened the source closes it."""
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def _read_source(self, start: int, n_bytes: int) -> pa.Buffer:
+        self._source.seek(start)
+        data = self._source.read_buffer(n_bytes)
+        if data.size != n_bytes:
+            raise OSError(f"it ends at byte {start + data.size} instead of {start + n_bytes}")
+        return data
+
+    def _from_tail(self, start: int, n_bytes: int) -> pa.Buffer:
+        return self._tail.slice(start - self._tail_start, n_bytes)
+
+    def _check_footer(self) -> None:
+        end = memoryview(self._tail).cast("B")[-_TAIL:]
+        if len(end) < _TAIL or end[4:] != b"PAR1":
+            raise ValueError("it does not end as a Parquet file does")
+        length = int.from_bytes(end[:4], "little")
+        start = self._size - _TAIL - length
+        if length > MAX_FOOTER_BYTES or start < 4:
+            raise ValueError(f"its footer claims {length:,} bytes")
+        inside = start >= self._tail_start
+        footer = self._from_tail(start, length) if inside else self._read_source(start, length)
+        _check_schema(memoryview(footer))
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """What the footer says of a column chunk: its place in the file, its values, how they are packed."""
+
+    where: str
+    start: int
+    stop: int
+    values: int
+    is_text: bool
+    codec: str
+
+
+def check_pages(data: memoryview, chunk: _Chunk) -> None:
+    """Walk the headers of a column chunk's pages; ValueError where they promise more than the footer or the limit."""
+    position = unpacked = values = longest = 0
+    while values < chunk.values:
+        header = _Reader(data, position)
+        fields = _struct(header)
+        kind, unpacked_size, packed_size = fields.get(1), fields.get(2), fields.get(3)
+        if not (_is_size(unpacked_size) and _is_size(packed_size)):
+            raise ValueError(f"{chunk.where}: a page has no size")
+        body = header.position
+        position = body + packed_size
+        unpacked += unpacked_size
+        if position > len(data) or unpacked > MAX_GROUP_BYTES:
+            raise ValueError(f"{chunk.where}: a page claims {packed_size:,} bytes that unpack to {unpacked_size:,}")
+        if kind == _DICTIONARY_PAGE:
+            if chunk.is_text:
+                longest = _longest_text(data[body:position], unpacked_size, chunk)
+            continue
+        page = fields.get(5 if kind == _DATA_PAGE else 8) if kind in (_DATA_PAGE, _DATA_PAGE_V2) else None
+        if not isinstance(page, dict) or not _is_size(page.get(1)):
+            raise ValueError(f"{chunk.where}: a page is of a kind that no part has")
+        values += page[1]
+        encoding = page.get(2 if kind == _DATA_PAGE else 4)
+        if chunk.is_text and encoding == _DELTA_BYTE_ARRAY:
+            raise ValueError(f"{chunk.where}: text must not be coded by prefixes; its size cannot be bounded")
+        if chunk.is_text and encoding in _DICTIONARY_ENCODINGS and page[1] * longest > MAX_GROUP_BYTES:
+            raise ValueError(f"{chunk.where}: a dictionary unpacks to as much as {page[1] * longest:,} bytes")
+    if values != chunk.values:
+        raise ValueError(f"{chunk.where}: its pages hold {values:,} values and the footer says {chunk.values:,}")
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and 0 <= value < 2**31
+
+
+def _longest_text(page: memoryview, unpacked_size: int, chunk: _Chunk) -> int:
+    """Bytes of the longest entry of a text dictionary."""
+    data = page.cast("B")
+    if chunk.codec != "UNCOMPRESSED":
+        data = memoryview(pa.decompress(page, unpacked_size, codec=chunk.codec.lower())).cast("B")
+    position = longest = 0
+    while position + 4 <= len(data):
+        length = int.from_bytes(data[position : position + 4], "little")
+        longest, position = max(longest, length), position + 4 + length
+    return longest
+
+
+def _check_schema(footer: memoryview) -> None:
+    """Refuse a schema that is nested or long beyond reason; it is the second field of the footer."""
+    reader = _Reader(footer, 0)
+    number, kind = reader.field(0)
+    if number == 1:
+        reader.skip(kind)
+        number, kind = reader.field(1)
+    if (number, kind) != (2, _LIST):
+        raise ValueError("its footer is no Parquet footer")
+    _, n_elements = reader.list_header()
+    if n_elements > MAX_SCHEMA_ELEMENTS:
+        raise ValueError(f"its schema claims {n_elements:,} elements")
+    open_groups: list[int] = []  # children still to come, from the root down
+    for _ in range(n_elements):
+        children = _struct(reader).get(5) or 0
+        while open_groups and open_groups[-1] == 0:
+            open_groups.pop()
+        if open_groups:
+            open_groups[-1] -= 1
+        if children:
+            open_groups.append(children)
+        if len(open_groups) > MAX_SCHEMA_DEPTH:
+            raise ValueError(f"its schema is nested more than {MAX_SCHEMA_DEPTH} deep")
+
+
+def _struct(reader: _Reader, depth: int = 0) -> dict[int, Any]:
+    """Field number -> value of one struct: integers and structs; everything else is skipped."""
+    fields: dict[int, Any] = {}
+    number = 0
+    while True:
+        number, kind = reader.field(number)
+        if kind == _STOP:
+            return fields
+        if kind == _STRUCT and depth < 1:
+            fields[number] = _struct(reader, depth + 1)
+        elif _BYTE < kind < _DOUBLE:
+            fields[number] = reader.zigzag()
+        else:
+            reader.skip(kind)
+
+
+class _Reader:
+    """Thrift's compact protocol over bytes that may be anything; ValueError where they end too early."""
+
+    def __init__(self, data: memoryview, position: int) -> None:
+        self.data = data.cast("B")  # Arrow's bytes are signed
+        self.position = position
+
+    def byte(self) -> int:
+        if self.position >= len(self.data):
+            raise ValueError("a header is cut off")
+        self.position += 1
+        return self.data[self.position - 1]
+
+    def varint(self) -> int:
+        value = shift = 0
+        while True:
+            byte = self.byte()
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+            if shift > 63:
+                raise ValueError("a header holds a number that is too long")
+
+    def zigzag(self) -> int:
+        value = self.varint()
+        return (value >> 1) ^ -(value & 1)
+
+    def field(self, before: int) -> tuple[int, int]:
+        """Number and type of the next field; type 0 ends the struct."""
+        head = self.byte()
+        kind, step = head & 0x0F, head >> 4
+        if kind == _STOP:
+            return before, _STOP
+        return (before + step if step else self.zigzag()), kind
+
+    def list_header(self) -> tuple[int, int]:
+        head = self.byte()
+        length = head >> 4
+        return head & 0x0F, self.varint() if length == 15 else length
+
+    def skip(self, kind: int, depth: int = 0) -> None:
+        if depth > _SKIP_DEPTH:
+            raise ValueError("a header is nested too deeply")
+        if kind in (_TRUE, _FALSE):
+            return
+        if kind == _BYTE:
+            self.byte()
+        elif kind < _DOUBLE:
+            self.varint()
+        elif kind == _DOUBLE:
+            self._advance(8)
+        elif kind == _BINARY:
+            self._advance(self.varint())
+        elif kind in (_LIST, _SET):
+            item, length = self.list_header()
+            for _ in range(length):
+                self.skip(_BYTE if item in (_TRUE, _FALSE) else item, depth + 1)
+        elif kind == _STRUCT:
+            number = 0
+            while True:
+                number, inner = self.field(number)
+                if inner == _STOP:
+                    return
+                self.skip(inner, depth + 1)
+        else:
+            raise ValueError("a header holds a type that Parquet has not")
+
+    def _advance(self, n_bytes: int) -> None:
+        if n_bytes > len(self.data) - self.position:
+            raise ValueError("a header is cut off")
+        self.position += n_bytes
