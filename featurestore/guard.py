@@ -1,11 +1,11 @@
 """What a hostile part could make a decoder do, checked before it decodes.
 
 A Parquet file of a kilobyte can promise terabytes: a page that unpacks to 2 GiB of zeros, a run of a billion levels in
-one byte, text that repeats a long prefix, a schema nested deeper than the stack. Arrow believes such promises. So a part
-is opened through `GuardedFile`, which parses the headers of the footer's schema and of every page by itself, adds up what
-they promise, and refuses a row group beyond MAX_GROUP_BYTES. Every column chunk is read once and checked on the way
-to the decoder, so this costs no request and a few milliseconds a row group. It says nothing about values: a part that
-passes can be decoded in bounded memory, and may still be wrong.
+one byte, text that repeats a long prefix, a schema nested deeper than the stack. Arrow believes such promises. So a
+part is opened through `GuardedFile`, which parses the footer's schema and the header of every page by itself, adds up
+what they promise, and refuses a row group beyond MAX_GROUP_BYTES. Every column chunk is read once and checked on its
+way to the decoder, so this costs no request and less than a millisecond a row group. It says nothing about values: a
+part that passes can be decoded in bounded memory, and may still be wrong.
 
 Thrift's compact protocol and the fields' numbers are those of the Parquet format, https://parquet.apache.org/docs/.
 """
@@ -130,7 +130,7 @@ class GuardedFile:
 
     def _check_footer(self) -> None:
         end = memoryview(self._tail).cast("B")[-_TAIL:]
-        if len(end) < _TAIL or end[4:] != b"PAR1":
+        if len(end) < _TAIL or bytes(end[4:]) != b"PAR1":
             raise ValueError("it does not end as a Parquet file does")
         length = int.from_bytes(end[:4], "little")
         start = self._size - _TAIL - length
@@ -159,9 +159,7 @@ def check_pages(data: memoryview, chunk: _Chunk) -> None:
     while values < chunk.values:
         header = _Reader(data, position)
         fields = _struct(header)
-        kind, unpacked_size, packed_size = fields.get(1), fields.get(2), fields.get(3)
-        if not (_is_size(unpacked_size) and _is_size(packed_size)):
-            raise ValueError(f"{chunk.where}: a page has no size")
+        kind, unpacked_size, packed_size = fields.get(1), _size(fields.get(2), chunk), _size(fields.get(3), chunk)
         body = header.position
         position = body + packed_size
         unpacked += unpacked_size
@@ -172,20 +170,23 @@ def check_pages(data: memoryview, chunk: _Chunk) -> None:
                 longest = _longest_text(data[body:position], unpacked_size, chunk)
             continue
         page = fields.get(5 if kind == _DATA_PAGE else 8) if kind in (_DATA_PAGE, _DATA_PAGE_V2) else None
-        if not isinstance(page, dict) or not _is_size(page.get(1)):
+        if not isinstance(page, dict):
             raise ValueError(f"{chunk.where}: a page is of a kind that no part has")
-        values += page[1]
+        n_values = _size(page.get(1), chunk)
+        values += n_values
         encoding = page.get(2 if kind == _DATA_PAGE else 4)
         if chunk.is_text and encoding == _DELTA_BYTE_ARRAY:
             raise ValueError(f"{chunk.where}: text must not be coded by prefixes; its size cannot be bounded")
-        if chunk.is_text and encoding in _DICTIONARY_ENCODINGS and page[1] * longest > MAX_GROUP_BYTES:
-            raise ValueError(f"{chunk.where}: a dictionary unpacks to as much as {page[1] * longest:,} bytes")
+        if chunk.is_text and encoding in _DICTIONARY_ENCODINGS and n_values * longest > MAX_GROUP_BYTES:
+            raise ValueError(f"{chunk.where}: a dictionary unpacks to as much as {n_values * longest:,} bytes")
     if values != chunk.values:
         raise ValueError(f"{chunk.where}: its pages hold {values:,} values and the footer says {chunk.values:,}")
 
 
-def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and 0 <= value < 2**31
+def _size(value: Any, chunk: _Chunk) -> int:
+    if not isinstance(value, int) or not 0 <= value < 2**31:
+        raise ValueError(f"{chunk.where}: a page has no valid size")
+    return value
 
 
 def _longest_text(page: memoryview, unpacked_size: int, chunk: _Chunk) -> int:

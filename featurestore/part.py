@@ -1,9 +1,9 @@
 """One part: a plain Parquet file holding the rows of one unit.
 
 Encoding is deterministic (the same rows give the same bytes) and small: delta-packed indices, byte-stream-split values,
-zstd, no dictionaries, a checksum on every page; docs/store.md has the measurements behind it. Writing and reading go row
-group by row group, so memory is bounded by ROW_GROUP_BYTES and not by the part, and what is read passes `guard` first.
-Where parts lie and which belong to a store is for writer and reader.
+zstd, no dictionaries, a checksum on every page; docs/store.md has the measurements behind it. Writing and reading go
+row group by row group, so memory is bounded by ROW_GROUP_BYTES and not by the part, and what is read passes `guard`
+first. Where parts lie and which belong to a store is for writer and reader.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from featurestore.plan import FORMAT_VERSION, PARTS, StorePlan
 from featurestore.rows import PartRows, concat_rows, to_table
 from featurestore.schema import StoreSchema
 
-# Raw bytes of text, indices, values and dense vectors in a row group. A reader holds one row group at a time, and decoding
-# takes a few times as much, so this bounds its memory; far below, column chunks get too short for object stores.
+# Raw bytes of text, indices, values and dense vectors in a row group. A reader holds one row group at a time, and
+# decoding takes a few times as much, so this bounds its memory; far below, chunks get too short for object stores.
 ROW_GROUP_BYTES = 64 << 20
 _ZSTD_LEVEL = 1  # level 9 saves 3 % on real stores and writes at a third of the rate
 _PART_NAME = re.compile(r"part-([0-9]{6,})\.parquet")

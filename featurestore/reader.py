@@ -7,7 +7,6 @@ What the features are good for is the caller's business.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from featurestore.errors import StoreError
-from featurestore.files import is_local, read_bytes, shown
+from featurestore.files import is_local, read_json, shown
 from featurestore.part import READ_ERRORS, open_part, part_path, part_problem, read_footer, read_group
 from featurestore.plan import MANIFEST_JSON, StorePlan, open_root, read_plan
 from featurestore.rows import dense_to_numpy, sparse_from_batch
@@ -94,7 +93,7 @@ class FeatureStore:
         plan = read_plan(uri)
         fs, root = open_root(uri)
         try:
-            manifest = json.loads(read_bytes(fs, f"{root}/{MANIFEST_JSON}"))
+            manifest = read_json(fs, f"{root}/{MANIFEST_JSON}")
             if not isinstance(manifest, dict) or manifest.get("fingerprint") != plan.fingerprint:
                 raise StoreError(f"{shown(uri)}/{MANIFEST_JSON} belongs to another job; delete it and rerun extract")
         except FileNotFoundError:
@@ -167,7 +166,7 @@ class FeatureStore:
         pieces = list(self.batches(columns.name, pool, binarize))
         indptr = np.zeros(len(self) + 1, dtype=np.int64)
         nnz = sum(piece.X.nnz for piece in pieces)
-        indices, data = np.empty(nnz, dtype=np.int32), np.empty(nnz, dtype=np.float32)
+        indices, data = np.empty(nnz, dtype=index_dtype(columns.d_sae)), np.empty(nnz, dtype=np.float32)
         doc_id = np.empty(len(self), dtype=object)
         row = entry = 0
         pieces.reverse()
@@ -193,7 +192,7 @@ class FeatureStore:
                 sparse = sparse_from_batch(sae, (stored,), batch)
             except ValueError as exc:
                 raise self._unreadable(unit, exc) from exc
-            indptr, indices = sparse.indptr, sparse.indices.view(np.int32)
+            indptr, indices = sparse.indptr, column_indices(sparse.indices, sae.d_sae)
             values = sparse.values[stored].astype(np.float32)
             if pool == MEAN:
                 values /= np.repeat(batch.column("n_tokens").to_numpy(), np.diff(indptr)).astype(np.float32)
@@ -284,6 +283,16 @@ class FeatureStore:
             there = ", ".join([*sae.pools, *([MEAN] if "sum" in sae.pools else [])])
             raise StoreError(f"no pooling '{pool}' of SAE '{sae.name}' in {shown(self.uri)}; it holds: {there}")
         return stored
+
+
+def index_dtype(d_sae: int) -> type[np.signedinteger[Any]]:
+    """Of a matrix's column indices: scipy's are signed, so the widest SAEs need 64 bits."""
+    return np.int32 if d_sae <= 2**31 else np.int64
+
+
+def column_indices(indices: np.ndarray, d_sae: int) -> np.ndarray:
+    """uint32 features as scipy takes them; a view where 32 bits will do."""
+    return indices.view(np.int32) if index_dtype(d_sae) is np.int32 else indices.astype(np.int64)
 
 
 def _csr(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, d_sae: int) -> csr_matrix:

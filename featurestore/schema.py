@@ -53,8 +53,8 @@ class SaeColumns:
 
     def __post_init__(self) -> None:
         _check_name(self.name, "SAE")
-        if not 0 < self.d_sae < 2**31:  # scipy's column indices are signed
-            raise StoreError(f"SAE '{self.name}': d_sae must be between 1 and 2**31 - 1, not {self.d_sae}")
+        if not 0 < self.d_sae < 2**32:
+            raise StoreError(f"SAE '{self.name}': d_sae must be between 1 and 2**32 - 1, not {self.d_sae}")
         if not self.pools or len(set(self.pools)) != len(self.pools):
             raise StoreError(f"SAE '{self.name}': name at least one pooling, and each only once")
         for pool in self.pools:
