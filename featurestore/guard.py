@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 # A row group as it is written holds 64 MiB; sixteen times that leaves room for others' writers and still fits any
 # machine that trains from a store. Larger ones are refused by writer and reader alike.
@@ -27,12 +26,16 @@ MAX_SCHEMA_ELEMENTS = 1 << 16  # three a list column
 
 _TAIL_BYTES = 64 << 10  # read at once from the end, where the footer of a usual part lies whole
 _TAIL = 8  # length of the footer and the magic bytes
-_WIDTH = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 4}  # decoded, for offsets too
+# Parquet's physical types, those that parts have: boolean, int32, int64, float, double, byte array
+_TEXT = 6
+_WIDTH = {0: 1, 1: 4, 2: 8, 4: 4, 5: 8, _TEXT: 4}  # bytes of a value when decoded; of text, those of its offset
+_STORED = {0: 1, 1: 4, 2: 8, 4: 4, 5: 8}  # bytes of a value in statistics
+_CODECS = {0: "uncompressed", 1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
 _DATA_PAGE, _DICTIONARY_PAGE, _DATA_PAGE_V2 = 0, 2, 3
 _DICTIONARY_ENCODINGS = (2, 8)  # PLAIN_DICTIONARY, RLE_DICTIONARY
 _DELTA_BYTE_ARRAY = 7
 _STOP, _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = 0, 1, 2, 3, 7, 8, 9, 10, 11, 12
-_SKIP_DEPTH = 16  # statistics within a page header within a struct: three are enough
+_DEPTH = 24  # footer, row groups, columns, metadata, statistics: lists counted, ten
 
 
 class GuardedFile:
@@ -50,38 +53,7 @@ class GuardedFile:
         self._position = 0
         self._tail_start = max(0, self._size - _TAIL_BYTES)
         self._tail = self._read_source(self._tail_start, self._size - self._tail_start)
-        self._check_footer()
-        self._chunks: list[_Chunk] = []
-
-    def know(self, metadata: pq.FileMetaData) -> None:
-        """Take the footer as Arrow parsed it; from here on every column chunk that is read is checked.
-
-        Raises:
-            ValueError: It promises more than a part may hold.
-        """
-        rows = 0
-        for group in range(metadata.num_row_groups):
-            row_group, promised = metadata.row_group(group), 0
-            rows += row_group.num_rows
-            for number in range(row_group.num_columns):
-                column = row_group.column(number)
-                where = f"row group {group}, column '{column.path_in_schema}'"
-                if column.physical_type not in _WIDTH:
-                    raise ValueError(f"{where} is of type {column.physical_type}, which no part holds")
-                values, width = column.num_values, _WIDTH[column.physical_type]
-                promised += max(column.total_uncompressed_size, values * width)
-                start = column.data_page_offset
-                if column.has_dictionary_page and column.dictionary_page_offset is not None:
-                    start = min(start, column.dictionary_page_offset)
-                length = column.total_compressed_size
-                if values < 0 or start < 4 or length < 0 or start + length > self._size:
-                    raise ValueError(f"{where} lies outside of the file")
-                is_text = column.physical_type == "BYTE_ARRAY"
-                self._chunks.append(_Chunk(where, start, start + length, values, is_text, column.compression))
-            if promised > MAX_GROUP_BYTES:
-                raise ValueError(f"row group {group} claims {promised:,} bytes; {MAX_GROUP_BYTES:,} are the limit")
-        if rows != metadata.num_rows:
-            raise ValueError(f"its row groups hold {rows} rows and its footer says {metadata.num_rows}")
+        self._chunks = check_footer(self._footer(), self._size)
 
     def read_buffer(self, n_bytes: int) -> pa.Buffer:
         """The next bytes; what `pa.PythonFile` calls."""
@@ -128,7 +100,7 @@ class GuardedFile:
     def _from_tail(self, start: int, n_bytes: int) -> pa.Buffer:
         return self._tail.slice(start - self._tail_start, n_bytes)
 
-    def _check_footer(self) -> None:
+    def _footer(self) -> memoryview:
         end = memoryview(self._tail).cast("B")[-_TAIL:]
         if len(end) < _TAIL or bytes(end[4:]) != b"PAR1":
             raise ValueError("it does not end as a Parquet file does")
@@ -137,8 +109,7 @@ class GuardedFile:
         if length > MAX_FOOTER_BYTES or start < 4:
             raise ValueError(f"its footer claims {length:,} bytes")
         inside = start >= self._tail_start
-        footer = self._from_tail(start, length) if inside else self._read_source(start, length)
-        _check_schema(memoryview(footer))
+        return memoryview(self._from_tail(start, length) if inside else self._read_source(start, length))
 
 
 @dataclass(frozen=True)
@@ -158,7 +129,7 @@ def check_pages(data: memoryview, chunk: _Chunk) -> None:
     position = unpacked = values = longest = 0
     while values < chunk.values:
         header = _Reader(data, position)
-        fields = _struct(header)
+        fields = header.struct()
         kind, unpacked_size, packed_size = fields.get(1), _size(fields.get(2), chunk), _size(fields.get(3), chunk)
         body = header.position
         position = body + packed_size
@@ -192,8 +163,8 @@ def _size(value: Any, chunk: _Chunk) -> int:
 def _longest_text(page: memoryview, unpacked_size: int, chunk: _Chunk) -> int:
     """Bytes of the longest entry of a text dictionary."""
     data = page.cast("B")
-    if chunk.codec != "UNCOMPRESSED":
-        data = memoryview(pa.decompress(page, unpacked_size, codec=chunk.codec.lower())).cast("B")
+    if chunk.codec != "uncompressed":
+        data = memoryview(pa.decompress(page, unpacked_size, codec=chunk.codec)).cast("B")
     position = longest = 0
     while position + 4 <= len(data):
         length = int.from_bytes(data[position : position + 4], "little")
@@ -201,45 +172,108 @@ def _longest_text(page: memoryview, unpacked_size: int, chunk: _Chunk) -> int:
     return longest
 
 
-def _check_schema(footer: memoryview) -> None:
-    """Refuse a schema that is nested or long beyond reason; it is the second field of the footer."""
+def check_footer(footer: memoryview, file_bytes: int) -> list[_Chunk]:
+    """The column chunks that a footer tells of.
+
+    Parsed here and not asked of Arrow, whose accessors end the process where a footer contradicts itself.
+
+    Raises:
+        ValueError: It is no footer, contradicts itself, or promises more than a part may hold.
+    """
     reader = _Reader(footer, 0)
     number, kind = reader.field(0)
     if number == 1:
-        reader.skip(kind)
+        reader.value(kind)
         number, kind = reader.field(1)
     if (number, kind) != (2, _LIST):
         raise ValueError("its footer is no Parquet footer")
+    leaves = _schema_leaves(reader)
+    document = reader.struct(2)
+    chunks, rows = list[_Chunk](), 0
+    for number, group in enumerate(_list_of(document, 4, dict)):
+        where, promised = f"row group {number}", 0
+        rows += _integer(group, 3, where)
+        columns = _list_of(group, 1, dict)
+        if [_integer(_struct_of(column, 3), 1, where) for column in columns] != leaves:
+            raise ValueError(f"{where} has other columns than the schema")
+        for column in columns:
+            chunk, size = _chunk(column, where, file_bytes)
+            promised += size
+            chunks.append(chunk)
+        if promised > MAX_GROUP_BYTES:
+            raise ValueError(f"{where} claims {promised:,} bytes; {MAX_GROUP_BYTES:,} are the limit")
+    if rows != _integer(document, 3, "the footer"):
+        raise ValueError(f"its row groups hold {rows} rows and its footer says {document.get(3)}")
+    return chunks
+
+
+def _schema_leaves(reader: _Reader) -> list[int]:
+    """Physical types of the columns; ValueError where the schema is nested or long beyond reason."""
     _, n_elements = reader.list_header()
     if n_elements > MAX_SCHEMA_ELEMENTS:
         raise ValueError(f"its schema claims {n_elements:,} elements")
     open_groups: list[int] = []  # children still to come, from the root down
+    leaves = []
     for _ in range(n_elements):
-        children = _struct(reader).get(5) or 0
+        element = reader.struct()
+        children = element.get(5, 0)
         while open_groups and open_groups[-1] == 0:
             open_groups.pop()
         if open_groups:
             open_groups[-1] -= 1
-        if children:
+        if isinstance(children, int) and children > 0:
             open_groups.append(children)
+        elif 1 in element:
+            leaves.append(element[1])
         if len(open_groups) > MAX_SCHEMA_DEPTH:
             raise ValueError(f"its schema is nested more than {MAX_SCHEMA_DEPTH} deep")
+    return leaves
 
 
-def _struct(reader: _Reader, depth: int = 0) -> dict[int, Any]:
-    """Field number -> value of one struct: integers and structs; everything else is skipped."""
-    fields: dict[int, Any] = {}
-    number = 0
-    while True:
-        number, kind = reader.field(number)
-        if kind == _STOP:
-            return fields
-        if kind == _STRUCT and depth < 1:
-            fields[number] = _struct(reader, depth + 1)
-        elif _BYTE < kind < _DOUBLE:
-            fields[number] = reader.zigzag()
-        else:
-            reader.skip(kind)
+def _chunk(column: dict[int, Any], where: str, file_bytes: int) -> tuple[_Chunk, int]:
+    """A column chunk, and the bytes that it claims to take when decoded."""
+    data = _struct_of(column, 3)
+    where = f"{where}, column '{_path(data)}'"
+    if 1 in column:
+        raise ValueError(f"{where} points to another file")
+    kind, codec, values = (_integer(data, field, where) for field in (1, 4, 5))
+    unpacked, length, start = (_integer(data, field, where) for field in (6, 7, 9))
+    if kind not in _WIDTH or codec not in _CODECS:
+        raise ValueError(f"{where} is of a type or packed in a way that no part is")
+    if 11 in data:
+        start = min(start, _integer(data, 11, where) or start)
+    if start < 4 or start + length > file_bytes:
+        raise ValueError(f"{where} lies outside of the file")
+    statistics = data.get(12, {})
+    for field in (1, 2, 5, 6) if kind != _TEXT else ():
+        if isinstance(statistics, dict) and field in statistics and len(statistics[field]) != _STORED[kind]:
+            raise ValueError(f"{where} has statistics of another type")
+    chunk = _Chunk(where, start, start + length, values, kind == _TEXT, _CODECS[codec])
+    return chunk, max(unpacked, values * _WIDTH[kind])
+
+
+def _path(data: dict[int, Any]) -> str:
+    return ".".join(bytes(name).decode("utf-8", "replace") for name in _list_of(data, 3, bytes))
+
+
+def _list_of(fields: dict[int, Any], number: int, kind: type) -> list[Any]:
+    items = fields.get(number, [])
+    if not isinstance(items, list) or not all(isinstance(item, kind) for item in items):
+        raise ValueError("its footer is no Parquet footer")
+    return items
+
+
+def _struct_of(fields: dict[int, Any], number: int) -> dict[int, Any]:
+    (struct,) = _list_of({0: [fields.get(number)]}, 0, dict)
+    found: dict[int, Any] = struct
+    return found
+
+
+def _integer(fields: dict[int, Any], number: int, where: str) -> int:
+    value = fields.get(number)
+    if not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ValueError(f"{where}: a number is missing, negative or absurd")
+    return value
 
 
 class _Reader:
@@ -283,34 +317,39 @@ class _Reader:
         length = head >> 4
         return head & 0x0F, self.varint() if length == 15 else length
 
-    def skip(self, kind: int, depth: int = 0) -> None:
-        if depth > _SKIP_DEPTH:
+    def struct(self, before: int = 0, depth: int = 0) -> dict[int, Any]:
+        """Field number -> value, from the field after number `before` to the end of the struct."""
+        fields: dict[int, Any] = {}
+        while True:
+            before, kind = self.field(before)
+            if kind == _STOP:
+                return fields
+            fields[before] = self.value(kind, depth + 1)
+
+    def value(self, kind: int, depth: int = 0) -> Any:
+        """int, bool, bytes, list or struct (as a dict); ValueError for what Parquet's headers have not."""
+        if depth > _DEPTH:
             raise ValueError("a header is nested too deeply")
         if kind in (_TRUE, _FALSE):
-            return
+            return kind == _TRUE
         if kind == _BYTE:
-            self.byte()
-        elif kind < _DOUBLE:
-            self.varint()
-        elif kind == _DOUBLE:
-            self._advance(8)
-        elif kind == _BINARY:
-            self._advance(self.varint())
-        elif kind in (_LIST, _SET):
+            return self.byte()
+        if kind < _DOUBLE:
+            return self.zigzag()
+        if kind == _DOUBLE:
+            return self._advance(8)
+        if kind == _BINARY:
+            return self._advance(self.varint())
+        if kind in (_LIST, _SET):
             item, length = self.list_header()
-            for _ in range(length):
-                self.skip(_BYTE if item in (_TRUE, _FALSE) else item, depth + 1)
-        elif kind == _STRUCT:
-            number = 0
-            while True:
-                number, inner = self.field(number)
-                if inner == _STOP:
-                    return
-                self.skip(inner, depth + 1)
-        else:
-            raise ValueError("a header holds a type that Parquet has not")
+            item = _BYTE if item in (_TRUE, _FALSE) else item
+            return [self.value(item, depth + 1) for _ in range(length)]
+        if kind == _STRUCT:
+            return self.struct(depth=depth + 1)
+        raise ValueError("a header holds a type that Parquet has not")
 
-    def _advance(self, n_bytes: int) -> None:
+    def _advance(self, n_bytes: int) -> bytes:
         if n_bytes > len(self.data) - self.position:
             raise ValueError("a header is cut off")
         self.position += n_bytes
+        return bytes(self.data[self.position - n_bytes : self.position])

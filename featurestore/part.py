@@ -147,9 +147,8 @@ def open_part(fs: pafs.FileSystem, path: str) -> Iterator[pq.ParquetFile]:
     Raises one of READ_ERRORS, here or when it is read, if it is no Parquet or promises more than a part may hold.
     """
     with open_input(fs, path) as source:
-        guarded = GuardedFile(source)
-        with pq.ParquetFile(pa.PythonFile(guarded, mode="r"), page_checksum_verification=True) as file:
-            guarded.know(file.metadata)
+        guarded = pa.PythonFile(GuardedFile(source), mode="r")
+        with pq.ParquetFile(guarded, page_checksum_verification=True) as file:
             yield file
 
 
