@@ -19,6 +19,7 @@ from pyarrow import fs as pafs
 
 from featurestore.errors import StoreError
 from featurestore.files import list_files, read_json, sha256_file
+from featurestore.origin import origin_problem
 from featurestore.part import READ_ERRORS, open_part, part_name, part_path, part_problem, read_footer, read_group
 from featurestore.plan import FORMAT, FORMAT_VERSION, MANIFEST_JSON, PARTS, STORE_JSON, StorePlan, open_root, read_plan
 from featurestore.rows import from_batch, problems, rounding_problems
@@ -86,6 +87,8 @@ def verify_store(uri: str, quick: bool = False) -> VerifyReport:
     except StoreError:
         plan = read_plan(uri, check=False)  # still unreadable: that is for the caller to hear
         found.append(f"{STORE_JSON}: its contents do not give the fingerprint it records; it was edited")
+    if (problem := origin_problem(plan)) is not None:
+        found.append(f"{STORE_JSON}: {problem}")
     manifest = _manifest(fs, root, plan, found)
     listed = {record["unit"]: record for record in manifest["parts"]} if manifest else {}
 
