@@ -1,4 +1,4 @@
-"""The physical layout of a part, chosen by measurement: every column of a real store in every encoding that could serve.
+"""The physical layout of a part, chosen by measurement: columns of a real store in every encoding that could serve.
 
 Called by `benchmarks.store --layouts`. One column at a time is written by pyarrow into memory and read back, on one
 core, best of some rounds; the bits are those of the whole file, list lengths and page headers included.

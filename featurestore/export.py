@@ -199,7 +199,8 @@ def _anndata(source: _Source, path: Path) -> int:
     obs = source.store.documents().collect().to_pandas().set_index("doc_id")
     empty = anndata.AnnData(X=csr_matrix((n_rows, source.d_sae), dtype=np.float32), obs=obs)
     empty.uns["sparsemill"] = {"fingerprint": source.store.fingerprint, "sae": source.sae, "pool": source.pool}
-    empty.write_zarr(path)
+    with anndata.settings.override(zarr_write_format=3):
+        empty.write_zarr(path)
     group: Any = zarr.open_group(path, mode="r+")["X"]
     wide = nnz >= 2**31 or source.d_sae > 2**31
     index = np.dtype(np.int64 if wide else np.int32)
