@@ -1,7 +1,7 @@
 """One part: a plain Parquet file holding the rows of one unit.
 
 Encoding is deterministic (the same rows give the same bytes) and small: delta-packed indices, byte-stream-split values,
-zstd, no dictionaries, a checksum on every page; docs/store.md has the measurements behind it. Writing and reading go
+zstd, no dictionaries, a checksum on every page; docs/storage.md has the measurements behind it. Writing and reading go
 row group by row group, so memory is bounded by ROW_GROUP_BYTES and not by the part, and what is read passes `guard`
 first. Where parts lie and which belong to a store is for writer and reader.
 """
