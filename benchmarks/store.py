@@ -4,8 +4,8 @@
 
 The features are real: Reuters R8 articles through Gemma 3 270M and the benchmark's 16k-wide SAE, extracted once and
 kept in the cache (some minutes), or any store given with `--store`. Sizes are those of that store. Rates are taken on
-its rows repeated up to `--entries` non-zeros, so that a run takes tenths of a second (the formats that take seconds even
-so get the rows once); pages are compressed one by one, so repetition makes nothing smaller or faster.
+its rows repeated up to `--entries` non-zeros, so that a run takes tenths of a second (formats that take seconds even so
+get the rows once); pages are compressed one by one, so repetition makes nothing smaller or faster.
 
 Everybody gets the same values (rounded to 8 significant bits, `ours, exact` excepted), runs on one core, writes files
 and reads them back from the page cache into a scipy CSR matrix that is compared with the original; the formats take

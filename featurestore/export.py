@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -189,7 +190,13 @@ def _targets(store: FeatureStore, label: str | None) -> Iterator[str]:
 
 
 def _anndata(source: _Source, path: Path) -> int:
-    """AnnData's on-disk format on zarr: X as CSR, obs the metadata, var the features."""
+    """AnnData's on-disk format on zarr 3: X as CSR, obs the metadata, var the features."""
+    with warnings.catch_warnings():  # both packages announce the defaults of their next versions
+        warnings.simplefilter("ignore", UserWarning)
+        return _write_anndata(source, path)
+
+
+def _write_anndata(source: _Source, path: Path) -> int:
     import anndata
     import zarr
     from scipy.sparse import csr_matrix

@@ -1,42 +1,53 @@
 """Reading a store: metadata as a polars LazyFrame, features as scipy CSR, one row group in memory at a time.
 
-Rows always come in input order. Indices and row pointers are accumulated in int64, so no number of non-zeros is too
-large; scipy narrows them to int32 where they fit. `mean` and binarised features are derived here, from what is stored.
-What the features are good for is the caller's business.
+Rows come in input order. Row groups without a selected document are not read at all, and what is left out of a row
+group is left out before anything is joined, so memory is that of the result and one row group. What a selection is
+stands in `selection`, how Arrow becomes CSR in `csr`, what is done by document id in `documents`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from featurestore.csr import Assembler, Rows, rows_of_batch, to_csr
+from featurestore.documents import IdReport, match_table, row_mask, row_positions, stored_documents
 from featurestore.errors import StoreError
 from featurestore.files import is_local, read_json, shown
 from featurestore.part import READ_ERRORS, open_part, part_path, part_problem, read_footer, read_group
-from featurestore.plan import MANIFEST_JSON, StorePlan, open_root, read_plan
-from featurestore.rows import dense_to_numpy, sparse_from_batch
+from featurestore.plan import MANIFEST_JSON, StorePlan, canonical_json, open_root, read_plan
+from featurestore.rows import dense_to_numpy
 from featurestore.schema import SaeColumns, StoreSchema
+from featurestore.selection import MEAN, Selection
 from featurestore.writer import committed_units
 
 if TYPE_CHECKING:
     import polars as pl
     from scipy.sparse import csr_matrix
 
+    from featurestore.statistics import FeatureStatistics
     from featurestore.verify import VerifyReport
 
-MEAN = "mean"  # derived: sum / n_tokens
+# Entries that a part is believed to hold for each of its bytes: four times as many as the smallest real store has. Room
+# for what a footer claims beyond that is made only when the entries are really there.
+_ENTRIES_A_BYTE = 4
 
 
 class Matrix(NamedTuple):
     """Features of N documents.
 
     Attributes:
-        X: scipy.sparse.csr_matrix float32 [N, d_sae], canonical (sorted, no explicit zeros), writable.
+        X: scipy.sparse.csr_matrix [N, features], canonical (sorted, no explicit zeros), writable. Its indices are
+            int32 while there are fewer than 2**31 non-zeros; beyond, scipy needs int64 for pointers and indices.
         doc_id: object array of N strings, parallel to the rows.
     """
 
@@ -75,6 +86,7 @@ class FeatureStore:
         self.units: tuple[int, ...] = tuple(unit for unit in parts if unit < len(plan.units))
         self.complete = manifest is not None and len(self.units) == len(plan.units)
         self._parts = parts
+        self._joined: pl.DataFrame | None = None
         self._manifest = manifest
         self._fs, self._root = open_root(uri)
 
@@ -117,6 +129,16 @@ class FeatureStore:
         """Hash of everything that decided a value."""
         return self.plan.fingerprint
 
+    def contents_key(self) -> str:
+        """Hex sha256 over the manifest (which has every part's) and the sizes of the parts that are there.
+
+        Raises:
+            StoreError: The store is incomplete: its contents are not settled.
+        """
+        if not self.complete:
+            raise StoreError(f"{shown(self.uri)} is incomplete, so its contents are not settled; rerun extract")
+        return hashlib.sha256(canonical_json([self._manifest, sorted(self._parts.items())])).hexdigest()
+
     @property
     def dense_names(self) -> tuple[str, ...]:
         """Names that `dense` takes."""
@@ -130,80 +152,181 @@ class FeatureStore:
         """Documents in the parts that are there; all documents of the corpus if the store is complete."""
         return self._rows
 
+    @property
+    def metadata_columns(self) -> list[str]:
+        """Names of the columns of a part that are neither features nor dense vectors."""
+        return ["doc_id", *(name for name, _ in self.schema.keep), "n_tokens", "truncated", "error"]
+
     def documents(self) -> pl.LazyFrame:
         """The documents' metadata in input order.
 
         Returns:
-            A polars LazyFrame [rows] of doc_id, the kept columns, n_tokens, truncated and error. On a local disk
-            nothing is read before it is collected; from other file systems these columns are read at once.
+            A polars LazyFrame [rows] of doc_id, the kept columns, n_tokens, truncated and error, and the columns of
+            tables that were joined. On a local disk nothing is read before it is collected; from other file systems
+            these columns are read at once.
         """
-        import polars as pl
+        frame = stored_documents(self, [part_path(self._root, unit) for unit in self.units], is_local(self._fs))
+        return (
+            frame if self._joined is None else frame.join(self._joined.lazy(), "doc_id", "left", maintain_order="left")
+        )
 
-        columns = ["doc_id", *(name for name, _ in self.schema.keep), "n_tokens", "truncated", "error"]
-        if is_local(self._fs) and self.units:
-            paths = [part_path(self._root, unit) for unit in self.units]
-            return pl.scan_parquet(paths, glob=False).select(columns)
-        schema = pa.schema([self.schema.arrow_schema().field(name) for name in columns])
-        batches = [batch.select(columns) for _, _, batch in self.groups(columns)]
-        frame = pl.from_arrow(pa.Table.from_batches(batches, schema=schema))
-        return frame.to_frame().lazy() if isinstance(frame, pl.Series) else frame.lazy()
+    def join(self, table: pl.DataFrame | pl.LazyFrame, id: str = "doc_id") -> tuple[FeatureStore, IdReport]:
+        """The same store with the columns of another table beside its documents', e.g. labels; nothing is written.
 
-    def matrix(self, sae: str | None = None, pool: str = "max", binarize: float | None = None) -> Matrix:
-        """One SAE's features of every document.
+        They can be used wherever columns of `documents()` can: to select rows, and as classes of `statistics`.
+
+        Args:
+            table: At most one row for each document, in any order.
+            id: The column of `table` that holds the documents' ids.
+
+        Returns:
+            The store, and which documents have no row in the table (their values are null) and which ids of the table
+            are no documents of the store (they are left out).
+
+        Raises:
+            StoreError: No such column, an id that stands twice, a column that the store has already, or no common id.
+        """
+        matched, report = match_table(self, table, id)
+        joined = copy(self)
+        if self._joined is not None:
+            matched = self._joined.join(matched, "doc_id", "full", coalesce=True)
+        joined._joined = matched
+        return joined, report
+
+    def mask(self, rows: pl.Expr | np.ndarray) -> np.ndarray:
+        """bool [len(store)] of a row selection as `matrix` takes it; StoreError if it cannot be applied."""
+        return row_mask(self, rows)
+
+    def positions(self, doc_id: Iterable[str]) -> np.ndarray:
+        """int64 [K], the row of each id in `documents()`; StoreError naming the first id that is not there."""
+        return row_positions(self, doc_id)
+
+    def matrix(
+        self,
+        sae: str | None = None,
+        pool: str = "max",
+        binarize: float | None = None,
+        *,
+        rows: pl.Expr | np.ndarray | None = None,
+        features: Sequence[int] | np.ndarray | None = None,
+        dtype: Any = np.float32,
+    ) -> Matrix:
+        """One SAE's features of the documents.
 
         Args:
             sae: Which SAE; may be left out if the store has only one.
             pool: A stored pooling, or "mean" (sum / n_tokens).
-            binarize: If given, a threshold t >= 0: the value is 1.0 where the pooled value is > t, else 0.
+            binarize: If given, a threshold t >= 0: the value is 1 where the pooled value is > t, else 0.
+            rows: Which documents: a polars expression over `documents()`, e.g. `pl.col("lang") == "de"` (null is no),
+                or bool [len(store)]. All of them if left out.
+            features: Which features, K of them; column k of the result is features[k]. All of them if left out.
+            dtype: float32 or float64; with `binarize` also bool, int8, uint8, int32 or int64. Counts above 2**24 are
+                exact only in float64.
 
         Returns:
-            A `Matrix` of all rows in input order. Peak memory is about the result and one row group being decoded.
+            A `Matrix` [selected documents, d_sae or K] in input order. Peak memory is about the result and one row
+            group being decoded.
 
         Raises:
-            StoreError: No such SAE or pooling (the message lists those there are), or a part is damaged.
+            StoreError: No such SAE or pooling (the message lists those there are), a selection that makes no sense, or
+                a part is damaged.
         """
-        columns = self.sae(sae)
-        pieces = list(self.batches(columns.name, pool, binarize))
-        indptr = np.zeros(len(self) + 1, dtype=np.int64)
-        nnz = sum(piece.X.nnz for piece in pieces)
-        indices, data = np.empty(nnz, dtype=index_dtype(columns.d_sae)), np.empty(nnz, dtype=np.float32)
-        doc_id = np.empty(len(self), dtype=object)
-        row = entry = 0
-        pieces.reverse()
-        while pieces:  # pieces are freed as the result's untouched pages fill up, so the two never add up
-            X, ids = pieces.pop()
-            indptr[row + 1 : row + 1 + len(ids)] = X.indptr[1:].astype(np.int64) + entry
-            indices[entry : entry + X.nnz], data[entry : entry + X.nnz] = X.indices, X.data
+        selection = self._selection(sae, pool, binarize, rows, features, dtype)
+        n_rows = len(self) if selection.rows is None else int(selection.rows.sum())
+        # how many entries some of the features have is known only when they have been read
+        expected = self._entries(selection.sae.indices, selection.rows) if selection.features is None else 0
+        assembler = Assembler(n_rows, selection.n_columns, selection.dtype, expected)
+        doc_id = np.empty(n_rows, dtype=object)
+        row = 0
+        for piece, ids in self._pieces(selection):
+            assembler.add(piece)
             doc_id[row : row + len(ids)] = ids
-            row, entry = row + len(ids), entry + X.nnz
-        return Matrix(_csr(data, indices, indptr, columns.d_sae), doc_id)
+            row += len(ids)
+        return Matrix(to_csr(assembler.result(), selection.n_columns), doc_id)
 
-    def batches(self, sae: str | None = None, pool: str = "max", binarize: float | None = None) -> Iterator[Matrix]:
+    def batches(
+        self,
+        sae: str | None = None,
+        pool: str = "max",
+        binarize: float | None = None,
+        *,
+        rows: pl.Expr | np.ndarray | None = None,
+        features: Sequence[int] | np.ndarray | None = None,
+        dtype: Any = np.float32,
+    ) -> Iterator[Matrix]:
         """The rows of `matrix`, a row group at a time, in bounded memory; arguments and errors as there."""
-        columns = self.sae(sae)
-        stored = self._stored_pool(columns, pool)
-        if binarize is not None and not binarize >= 0:
-            raise StoreError(f"binarize must be a threshold >= 0, not {binarize}")
-        return self._batches(columns, pool, stored, binarize)
+        selection = self._selection(sae, pool, binarize, rows, features, dtype)
+        return (Matrix(to_csr(piece, selection.n_columns), ids) for piece, ids in self._pieces(selection))
 
-    def _batches(self, sae: SaeColumns, pool: str, stored: str, binarize: float | None) -> Iterator[Matrix]:
-        for unit, _, batch in self.groups(["doc_id", "n_tokens", sae.indices, sae.column(stored)]):
+    def take(
+        self,
+        doc_id: Iterable[str],
+        sae: str | None = None,
+        pool: str = "max",
+        binarize: float | None = None,
+        *,
+        features: Sequence[int] | np.ndarray | None = None,
+        dtype: Any = np.float32,
+    ) -> Matrix:
+        """The rows of certain documents, in the order asked for (an id may come twice); reads only their row groups.
+
+        Args:
+            doc_id: K ids.
+            sae, pool, binarize, features, dtype: As for `matrix`.
+
+        Raises:
+            StoreError: As `matrix`; or an id is not in the store.
+        """
+        position = self.positions(doc_id)
+        mask = np.zeros(len(self), dtype=bool)
+        mask[position] = True
+        X, ids = self.matrix(sae, pool, binarize, rows=mask, features=features, dtype=dtype)
+        order = np.searchsorted(np.flatnonzero(mask), position)
+        return Matrix(X[order], ids[order])
+
+    def _selection(
+        self,
+        sae: str | None,
+        pool: str,
+        binarize: float | None,
+        rows: pl.Expr | np.ndarray | None,
+        features: Sequence[int] | np.ndarray | None,
+        dtype: Any,
+    ) -> Selection:
+        selection = Selection.of(self.sae(sae), pool, binarize, dtype, features, None)
+        return selection if rows is None else replace(selection, rows=row_mask(self, rows))
+
+    def _pieces(self, selection: Selection) -> Iterator[tuple[Rows, np.ndarray]]:
+        sae = selection.sae
+        columns = ["doc_id", sae.indices, sae.column(selection.stored)]
+        columns += ["n_tokens"] if selection.pool == MEAN else []
+        for unit, first, batch in self.groups(columns, selection.rows):
+            keep = None if selection.rows is None else selection.rows[first : first + batch.num_rows]
             try:
-                sparse = sparse_from_batch(sae, (stored,), batch)
+                piece = rows_of_batch(selection, batch, None if keep is None or keep.all() else keep)
             except ValueError as exc:
                 raise self._unreadable(unit, exc) from exc
-            indptr, indices = sparse.indptr, column_indices(sparse.indices, sae.d_sae)
-            values = sparse.values[stored].astype(np.float32)
-            if pool == MEAN:
-                values /= np.repeat(batch.column("n_tokens").to_numpy(), np.diff(indptr)).astype(np.float32)
-            wanted = values > (0.0 if binarize is None else binarize)
-            if binarize is not None:
-                values = np.ones_like(values)
-            if not wanted.all():
-                indptr = np.concatenate([[0], np.cumsum(wanted)])[indptr]
-                values, indices = values[wanted], indices[wanted]
             ids = batch.column("doc_id").to_numpy(zero_copy_only=False)
-            yield Matrix(_csr(values, indices.copy(), indptr, sae.d_sae), ids)
+            del batch  # the row group's memory goes before the next one is read
+            yield piece, ids if keep is None else ids[keep]
+
+    def _entries(self, column: str, rows: np.ndarray | None) -> int:
+        """About how many entries of a list column the selected rows have, as far as the parts' footers can be believed.
+
+        All of them, if all rows are selected; else each row group's share, and a little more.
+        """
+        total = 0
+        for unit, first, file in self._files(rows):
+            at = file.schema_arrow.get_field_index(column)  # each of our columns is one column of Parquet's, too
+            entries = 0.0
+            for group in range(file.num_row_groups):
+                about = file.metadata.row_group(group)
+                n_rows = about.num_rows
+                share = 1.0 if rows is None else 1.05 * rows[first : first + n_rows].sum() / max(n_rows, 1)
+                entries += min(share, 1.0) * about.column(at).num_values
+                first += n_rows
+            total += int(min(entries, _ENTRIES_A_BYTE * self._parts[unit]))
+        return total
 
     def dense(self, name: str) -> np.ndarray:
         """One dense column.
@@ -228,17 +351,53 @@ class FeatureStore:
             row += batch.num_rows
         return matrix
 
-    def groups(self, columns: Sequence[str]) -> Iterator[tuple[int, int, pa.RecordBatch]]:
-        """(unit, row group, its rows as Arrow) of every part, in input order; StoreError if a part is damaged."""
+    def groups(
+        self, columns: Sequence[str], rows: np.ndarray | None = None
+    ) -> Iterator[tuple[int, int, pa.RecordBatch]]:
+        """Row groups as Arrow, in input order.
+
+        Args:
+            columns: Which columns of the parts.
+            rows: bool [len(store)]; row groups without any of these are not read, and parts without any not opened.
+
+        Yields:
+            (unit, row of the store that is the group's first, its rows).
+
+        Raises:
+            StoreError: A part is damaged or another job's.
+        """
+        for unit, first, file in self._files(rows):
+            for group in range(file.num_row_groups):
+                n_rows = file.metadata.row_group(group).num_rows
+                if n_rows and (rows is None or rows[first : first + n_rows].any()):
+                    try:
+                        batch = read_group(file, group, columns)
+                    except READ_ERRORS as exc:
+                        raise self._unreadable(unit, exc) from exc
+                    yield unit, first, batch
+                    del batch  # a consumer that has let go of it gets its memory back before the next is read
+                first += n_rows
+
+    def _files(self, rows: np.ndarray | None) -> Iterator[tuple[int, int, pq.ParquetFile]]:
+        """(unit, row of the store that is its first, its part, open) of every unit that has a selected row."""
+        first = 0
         for unit in self.units:
-            try:
-                with open_part(self._fs, part_path(self._root, unit)) as file:
-                    if problem := part_problem(file, self.plan, unit):
-                        raise StoreError(f"{shown(self.uri)}: part {unit} {problem}; delete it and rerun extract")
-                    for group in range(file.num_row_groups):
-                        yield unit, group, read_group(file, group, columns)
-            except READ_ERRORS as exc:
-                raise self._unreadable(unit, exc) from exc
+            n_rows = self.plan.unit_rows(unit)
+            if rows is None or rows[first : first + n_rows].any():
+                with self._open(unit) as file:
+                    yield unit, first, file
+            first += n_rows
+
+    @contextmanager
+    def _open(self, unit: int) -> Iterator[pq.ParquetFile]:
+        """A part of this store, checked by its footer; what goes wrong while it is open is a StoreError."""
+        try:
+            with open_part(self._fs, part_path(self._root, unit)) as file:
+                if problem := part_problem(file, self.plan, unit):
+                    raise StoreError(f"{shown(self.uri)}: part {unit} {problem}; delete it and rerun extract")
+                yield file
+        except READ_ERRORS as exc:
+            raise self._unreadable(unit, exc) from exc
 
     def status(self) -> StoreStatus:
         """How far the store is; from the manifest, or from every part's footer while it is being written."""
@@ -256,6 +415,19 @@ class FeatureStore:
         size = sum(self._parts[unit] for unit in self.units)
         done, rows = len(self.units), self.plan.rows
         return StoreStatus(done, len(self.plan.units), len(self), rows, errors, tokens, size, self.complete)
+
+    def statistics(
+        self,
+        sae: str | None = None,
+        pool: str = "max",
+        *,
+        rows: pl.Expr | np.ndarray | None = None,
+        labels: str | np.ndarray | None = None,
+    ) -> FeatureStatistics:
+        """Statistics of every feature in one pass; see `featurestore.statistics.feature_statistics`."""
+        from featurestore.statistics import feature_statistics
+
+        return feature_statistics(self, sae, pool, rows=rows, labels=labels)
 
     def verify(self, quick: bool = False) -> VerifyReport:
         """Recheck every promise of FORMAT.md; see `featurestore.verify.verify_store`."""
@@ -276,28 +448,3 @@ class FeatureStore:
     def _unreadable(self, unit: int, exc: Exception) -> StoreError:
         hint = "if verify finds it damaged, delete it and rerun extract"
         return StoreError(f"{shown(self.uri)}: part {unit} cannot be read ({exc}); {hint}")
-
-    def _stored_pool(self, sae: SaeColumns, pool: str) -> str:
-        stored = "sum" if pool == MEAN else pool
-        if stored not in sae.pools:
-            there = ", ".join([*sae.pools, *([MEAN] if "sum" in sae.pools else [])])
-            raise StoreError(f"no pooling '{pool}' of SAE '{sae.name}' in {shown(self.uri)}; it holds: {there}")
-        return stored
-
-
-def index_dtype(d_sae: int) -> type[np.signedinteger[Any]]:
-    """Of a matrix's column indices: scipy's are signed, so the widest SAEs need 64 bits."""
-    return np.int32 if d_sae <= 2**31 else np.int64
-
-
-def column_indices(indices: np.ndarray, d_sae: int) -> np.ndarray:
-    """uint32 features as scipy takes them; a view where 32 bits will do."""
-    return indices.view(np.int32) if index_dtype(d_sae) is np.int32 else indices.astype(np.int64)
-
-
-def _csr(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, d_sae: int) -> csr_matrix:
-    from scipy.sparse import csr_matrix
-
-    X = csr_matrix((data, indices, indptr), shape=(len(indptr) - 1, d_sae))
-    X.has_canonical_format = True  # rows are stored sorted and without duplicates, so scipy need not look
-    return X

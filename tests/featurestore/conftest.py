@@ -1,4 +1,4 @@
-"""Where stores lie in tests: a directory, or a bucket of a real S3 server on this machine."""
+"""Where stores lie in tests: a directory, or a bucket of a real S3 server on this machine. Indexes go there too."""
 
 from __future__ import annotations
 
@@ -115,3 +115,10 @@ def s3_place(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Place:
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """A place for a store, once on disk and once on S3."""
     return Place(str(tmp_path / "store"), {}) if request.param == "local" else request.getfixturevalue("s3_place")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This machine's cache, for one test."""
+    monkeypatch.setenv("SPARSEMILL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
