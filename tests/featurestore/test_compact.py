@@ -28,7 +28,7 @@ def store(place: Place) -> Place:
 
 
 def merged(place: Place, part_bytes: int = 1 << 30) -> Place:
-    out = Place(f"{place.uri}-compact", place.environment)
+    out = place.beside("-compact")
     compact_store(place.uri, out.uri, part_bytes)
     return out
 

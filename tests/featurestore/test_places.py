@@ -1,4 +1,4 @@
-"""A store is a store wherever it lies: every test here runs on a local disk and on an S3 server."""
+"""A store is a store wherever it lies: every test here runs on a disk, on S3 and on Google Cloud Storage."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
+from urllib.parse import quote
 
 import boto3
 import numpy as np
@@ -15,7 +17,7 @@ import pytest
 from pyarrow import BufferReader
 
 from featurestore.errors import MismatchError, StoreError
-from featurestore.files import atomic_write, filesystem, read_bytes, sha256_file
+from featurestore.files import atomic_write, read_bytes, sha256_file
 from featurestore.plan import check_place
 from featurestore.reader import FeatureStore
 from featurestore.verify import verify_store
@@ -98,7 +100,7 @@ def test_a_place_with_other_things_is_refused(place: Place) -> None:
 def test_a_record_says_what_lies_there(store: Place) -> None:
     record = read_record(store.uri, 1, plan_of(SIZES))
     assert record.bytes == len(store.read(part(1)))
-    assert record.sha256 == sha256_file(*filesystem(f"{store.uri}/{part(1)}"))
+    assert record.sha256 == sha256_file(*store.path(part(1)))
 
 
 @pytest.mark.parametrize("quick", [True, False])
@@ -137,7 +139,7 @@ def test_an_edited_plan_or_manifest_is_found(store: Place) -> None:
 
 
 def test_a_write_that_fails_leaves_what_was_there(place: Place) -> None:
-    fs, path = filesystem(f"{place.uri}/file")
+    fs, path = place.path("file")
     atomic_write(fs, path, b"old")
     with pytest.raises(TypeError):
         atomic_write(fs, path, "text is not bytes")
@@ -145,7 +147,7 @@ def test_a_write_that_fails_leaves_what_was_there(place: Place) -> None:
 
 
 def test_a_write_that_fails_makes_nothing_new(place: Place) -> None:
-    fs, path = filesystem(f"{place.uri}/file")
+    fs, path = place.path("file")
     with pytest.raises(TypeError):
         atomic_write(fs, path, "text is not bytes")
     assert place.names("") == []
@@ -162,9 +164,14 @@ for _ in range(8):
 
 def in_one_request(place: Place, name: str) -> bytes:
     """What lies there at one moment: Arrow asks for the size first, and the file may be replaced before it reads."""
-    if not place.uri.startswith("s3://"):
+    if place.base.startswith("/"):
         return place.read(name)
-    bucket, _, key = place.uri.removeprefix("s3://").partition("/")
+    bucket, _, key = place.base.partition("://")[2].partition("/")
+    if place.base.startswith("gs://"):
+        path = quote(f"{key}/{name}", safe="")
+        url = f"http://{place.environment['host']}/storage/v1/b/{bucket}/o/{path}?alt=media"
+        with urllib.request.urlopen(url) as answer:
+            return answer.read()
     client = boto3.client("s3", endpoint_url=place.environment["AWS_ENDPOINT_URL"])
     return client.get_object(Bucket=bucket, Key=f"{key}/{name}")["Body"].read()
 
@@ -174,14 +181,14 @@ def test_concurrent_writers_of_one_part_leave_exactly_one_whole_part(place: Plac
     create_store(place.uri, plan)
     env = {**os.environ, **place.environment, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", WRITER, place.uri]
-    writers = [subprocess.Popen([*command, str(seed)], cwd=ROOT, env=env) for seed in range(3)]
+    writers = [subprocess.Popen([*command, str(seed)], cwd=ROOT, env=env) for seed in range(2)]
     seen = set()
     while any(writer.poll() is None for writer in writers):
         if committed_units(place.uri):
             seen.add(in_one_request(place, part(0)))
-    assert [writer.returncode for writer in writers] == [0, 0, 0]
+    assert [writer.returncode for writer in writers] == [0, 0]
     assert place.names("parts") == ["part-000000.parquet"]
-    assert len(seen | {place.read(part(0))}) <= 3  # at every moment one writer's bytes, never a mixture
+    assert len(seen | {place.read(part(0))}) <= 2  # at every moment one writer's bytes, never a mixture
     for data in seen | {place.read(part(0))}:
         assert pq.ParquetFile(BufferReader(data)).metadata.num_rows == 60
     finish_store(place.uri, [read_record(place.uri, 0, plan), write_part(place.uri, plan, 1, random_rows(SCHEMA, 4))])
