@@ -151,8 +151,10 @@ def _print_document(document: DocumentView) -> int:
 
 def _print_feature(feature: FeatureView) -> int:
     active = counted(feature.n_documents, "document")
-    print(f"{feature.sae}:{feature.feature}: active in {active}; {feature.pool}: mean {feature.mean:.6g} over all")
-    print(f"documents, largest {feature.maximum:.6g}; strongest in:")
+    print(
+        f"{feature.sae}:{feature.feature}: active in {active}; {feature.pool} is {feature.mean:.6g} on average over "
+        f"all documents, {feature.maximum:.6g} at most:"
+    )
     for document in feature.top:
         print(f"  {document['value']:>12.6g}  {_metadata_line({'doc_id': document['doc_id'], **document['metadata']})}")
     return 0

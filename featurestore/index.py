@@ -122,7 +122,7 @@ def index_path(store: FeatureStore, sae: str, pool: str) -> Path:
 
 
 def build_index(store: FeatureStore, sae: str, pool: str) -> pa.Table:
-    """Read the whole store and make its index; one row for each feature, one row group of the store in memory."""
+    """Read the whole store and make its index; one row for each feature, one batch of the store in memory."""
     d_sae = store.sae(sae).d_sae
     statistics, strongest = Accumulator(d_sae), Strongest(d_sae, documents_kept(d_sae))
     first = 0

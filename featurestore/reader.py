@@ -1,7 +1,7 @@
-"""Reading a store: metadata as a polars LazyFrame, features as scipy CSR, one row group in memory at a time.
+"""Reading a store: metadata as a polars LazyFrame, features as scipy CSR, a part of a row group in memory at a time.
 
 Rows come in input order. Row groups without a selected document are not read at all, and what is left out of a row
-group is left out before anything is joined, so memory is that of the result and one row group. What a selection is
+group is left out before anything is joined, so memory is that of the result and one batch. What a selection is
 stands in `selection`, how Arrow becomes CSR in `csr`, what is done by document id in `documents`.
 """
 
@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 # Entries that a part is believed to hold for each of its bytes: four times as many as the smallest real store has. Room
 # for what a footer claims beyond that is made only when the entries are really there.
 _ENTRIES_A_BYTE = 4
+
+# Entries decoded at a time. What is done with them stays in the processor's cache, and the memory of one batch serves
+# the next, where whole row groups would have to be zeroed by the system each time.
+BATCH_ENTRIES = 1 << 20
 
 
 class Matrix(NamedTuple):
@@ -224,8 +228,8 @@ class FeatureStore:
                 exact only in float64.
 
         Returns:
-            A `Matrix` [selected documents, d_sae or K] in input order. Peak memory is about the result and one row
-            group being decoded.
+            A `Matrix` [selected documents, d_sae or K] in input order. Peak memory is about the result and one batch
+            being decoded.
 
         Raises:
             StoreError: No such SAE or pooling (the message lists those there are), a selection that makes no sense, or
@@ -254,7 +258,11 @@ class FeatureStore:
         features: Sequence[int] | np.ndarray | None = None,
         dtype: Any = np.float32,
     ) -> Iterator[Matrix]:
-        """The rows of `matrix`, a row group at a time, in bounded memory; arguments and errors as there."""
+        """The rows of `matrix`, some at a time, in bounded memory; arguments and errors as there.
+
+        A batch has at most about a million stored entries and is of one row group. Batches of all SAEs and poolings of
+        a store with the same `rows` have the same documents, so that several can be read in step.
+        """
         selection = self._selection(sae, pool, binarize, rows, features, dtype)
         return (Matrix(to_csr(piece, selection.n_columns), ids) for piece, ids in self._pieces(selection))
 
@@ -300,14 +308,16 @@ class FeatureStore:
         sae = selection.sae
         columns = ["doc_id", sae.indices, sae.column(selection.stored)]
         columns += ["n_tokens"] if selection.pool == MEAN else []
-        for unit, first, batch in self.groups(columns, selection.rows):
+        for unit, first, batch in self.groups(columns, selection.rows, cut=True):
             keep = None if selection.rows is None else selection.rows[first : first + batch.num_rows]
+            if keep is not None and not keep.any():
+                continue
             try:
                 piece = rows_of_batch(selection, batch, None if keep is None or keep.all() else keep)
             except ValueError as exc:
                 raise self._unreadable(unit, exc) from exc
             ids = batch.column("doc_id").to_numpy(zero_copy_only=False)
-            del batch  # the row group's memory goes before the next one is read
+            del batch  # its memory goes before the next one is read
             yield piece, ids if keep is None else ids[keep]
 
     def _entries(self, column: str, rows: np.ndarray | None) -> int:
@@ -352,16 +362,17 @@ class FeatureStore:
         return matrix
 
     def groups(
-        self, columns: Sequence[str], rows: np.ndarray | None = None
+        self, columns: Sequence[str], rows: np.ndarray | None = None, cut: bool = False
     ) -> Iterator[tuple[int, int, pa.RecordBatch]]:
         """Row groups as Arrow, in input order.
 
         Args:
             columns: Which columns of the parts.
             rows: bool [len(store)]; row groups without any of these are not read, and parts without any not opened.
+            cut: Whether row groups come in pieces, of about BATCH_ENTRIES entries of the SAE that has most of them.
 
         Yields:
-            (unit, row of the store that is the group's first, its rows).
+            (unit, row of the store that is the first of these rows, the rows).
 
         Raises:
             StoreError: A part is damaged or another job's.
@@ -370,13 +381,31 @@ class FeatureStore:
             for group in range(file.num_row_groups):
                 n_rows = file.metadata.row_group(group).num_rows
                 if n_rows and (rows is None or rows[first : first + n_rows].any()):
-                    try:
-                        batch = read_group(file, group, columns)
-                    except READ_ERRORS as exc:
-                        raise self._unreadable(unit, exc) from exc
-                    yield unit, first, batch
-                    del batch  # a consumer that has let go of it gets its memory back before the next is read
+                    before = first
+                    size = self._rows_a_batch(file, group) if cut else n_rows
+                    for batch in self._decoded(unit, file, group, columns, size):
+                        yield unit, before, batch
+                        before += batch.num_rows
+                        del batch  # a consumer that has let go of it gets its memory back before the next is read
                 first += n_rows
+
+    def _rows_a_batch(self, file: pq.ParquetFile, group: int) -> int:
+        about = file.metadata.row_group(group)
+        at = [file.schema_arrow.get_field_index(sae.indices) for sae in self.schema.saes]
+        entries = max((about.column(column).num_values for column in at), default=0)
+        return max(1, min(about.num_rows, about.num_rows * BATCH_ENTRIES // max(entries, 1)))
+
+    def _decoded(
+        self, unit: int, file: pq.ParquetFile, group: int, columns: Sequence[str], n_rows: int
+    ) -> Iterator[pa.RecordBatch]:
+        """A row group, so many rows at a time."""
+        try:
+            if n_rows == file.metadata.row_group(group).num_rows:
+                yield read_group(file, group, columns)
+            else:
+                yield from file.iter_batches(n_rows, row_groups=[group], columns=list(columns))
+        except READ_ERRORS as exc:
+            raise self._unreadable(unit, exc) from exc
 
     def _files(self, rows: np.ndarray | None) -> Iterator[tuple[int, int, pq.ParquetFile]]:
         """(unit, row of the store that is its first, its part, open) of every unit that has a selected row."""

@@ -147,7 +147,7 @@ def feature_statistics(
             [len(store)] of them. Null, None and NaN are no class.
 
     Returns:
-        F = d_sae features over the selected documents. One row group is in memory at a time.
+        F = d_sae features over the selected documents. One batch is in memory at a time.
 
     Raises:
         StoreError: As `matrix`; or no such column, too many classes, or labels that are not one for each document.

@@ -114,8 +114,8 @@ def test_a_feature_may_be_named_with_its_sae(store: str, capsys: pytest.CaptureF
     assert apart == named | {"source": "index"}
     assert run("show", store, "--feature", "l12_64:7", "--top", "2") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith(f"l12_64:7: active in {named['n_documents']} documents; max: mean ")
-    assert [line.split()[1] for line in lines[2:]] == [document["doc_id"] for document in named["top"]]
+    assert lines[0].startswith(f"l12_64:7: active in {named['n_documents']} documents; max is ")
+    assert [line.split()[1] for line in lines[1:]] == [document["doc_id"] for document in named["top"]]
 
 
 def test_a_feature_named_with_another_sae_is_refused(store: str) -> None:

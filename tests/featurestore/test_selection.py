@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from featurestore import part
+from featurestore import part, reader
 from featurestore.errors import StoreError
 from featurestore.reader import FeatureStore
 from featurestore.schema import SaeColumns
@@ -38,8 +38,8 @@ def groups_read(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> list[in
     read: list[int] = []
     groups = store.groups
 
-    def watched(*args: Any) -> Any:
-        for unit, first, batch in groups(*args):
+    def watched(*args: Any, **named: Any) -> Any:
+        for unit, first, batch in groups(*args, **named):
             read.append(first)
             yield unit, first, batch
 
@@ -107,6 +107,29 @@ def test_batches_take_the_same_selections(store: FeatureStore) -> None:
     assert len(batches) > 3 and all(batch.X.shape[0] for batch in batches)
     assert np.array_equal(np.concatenate([batch.X.toarray() for batch in batches]), X.toarray())
     assert np.concatenate([batch.doc_id for batch in batches]).tolist() == doc_id.tolist()
+
+
+@pytest.mark.parametrize("entries", [1, 30, 10**9])
+def test_row_groups_come_in_pieces_of_about_so_many_entries(
+    store: FeatureStore, groups_read: list[int], monkeypatch: pytest.MonkeyPatch, entries: int
+) -> None:
+    whole = list(store.groups(["doc_id"]))
+    groups_read.clear()
+    monkeypatch.setattr(reader, "BATCH_ENTRIES", entries)
+    X, doc_id = store.matrix("l12_64", rows=pl.col("n_tokens") > 10, features=[5, 3, 40])
+    mask = store.mask(pl.col("n_tokens") > 10)
+    assert len(groups_read) > len(whole) or entries == 10**9
+    monkeypatch.undo()
+    assert np.array_equal(X.toarray(), dense(store)[mask][:, [5, 3, 40]])
+    assert doc_id.tolist() == store.documents().collect()["doc_id"].to_numpy()[mask].tolist()
+
+
+def test_saes_of_a_store_can_be_read_in_step(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "BATCH_ENTRIES", 10)
+    rows = pl.col("n_tokens") > 10
+    wide, narrow = (list(store.batches(sae, "sum", rows=rows)) for sae in ("l12_64", "l9_8"))
+    assert len(wide) > 9
+    assert [batch.doc_id.tolist() for batch in wide] == [batch.doc_id.tolist() for batch in narrow]
 
 
 def test_row_groups_without_a_selected_row_are_not_read(store: FeatureStore, groups_read: list[int]) -> None:
