@@ -162,7 +162,10 @@ def sha256_file(fs: pafs.FileSystem, path: str) -> str:
 
 def list_files(fs: pafs.FileSystem, directory: str) -> dict[str, int]:
     """Name -> bytes of every file and directory (0 bytes) in `directory`, temporary ones left out; empty if none."""
-    found = fs.get_file_info(pafs.FileSelector(directory, allow_not_found=True))
+    try:
+        found = fs.get_file_info(pafs.FileSelector(directory, allow_not_found=True))
+    except FileNotFoundError:  # a writer made the directory while Arrow looked: it was empty a moment ago
+        return {}
     return {info.base_name: info.size or 0 for info in found if not info.base_name.startswith(".")}
 
 

@@ -216,14 +216,16 @@ def test_the_usual_encodings_of_other_writers_pass(tmp_path: Path, options: dict
     assert "manifest.json" in problems_of(tmp_path)
 
 
-def test_every_read_goes_through_the_guard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("whole", [True, False], ids=["row group", "batches"])
+def test_every_read_goes_through_the_guard(whole: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Were Arrow to read column chunks in pieces some day, nothing would be checked, and this would notice."""
     write_store(tmp_path)
     checked: list[str] = []
     monkeypatch.setattr(guard, "check_pages", lambda data, chunk: checked.append(chunk.where))
     with open_part(*filesystem(tmp_path / "parts/part-000000.parquet")) as file:
         columns = [file.metadata.row_group(0).column(i).path_in_schema for i in range(file.metadata.num_columns)]
-        read_group(file, 0)
+        checked.clear()
+        read_group(file, 0) if whole else list(file.iter_batches(3, row_groups=[0]))
     assert set(checked) == {f"row group 0, column '{column}'" for column in columns}
 
 
