@@ -7,20 +7,24 @@ what they promise, and refuses a row group beyond MAX_GROUP_BYTES. Every column 
 way to the decoder, so this costs no request and less than a millisecond a row group. It says nothing about values: a
 part that passes can be decoded in bounded memory, and may still be wrong.
 
-Thrift's compact protocol and the fields' numbers are those of the Parquet format, https://parquet.apache.org/docs/.
+The numbers of fields and types are those of the Parquet format, https://parquet.apache.org/docs/file-format/.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
+from featurestore.thrift import LIST, CompactReader
+
 # A row group as it is written holds 64 MiB; sixteen times that leaves room for others' writers and still fits any
 # machine that trains from a store. Larger ones are refused by writer and reader alike.
 MAX_GROUP_BYTES = 1 << 30
-MAX_FOOTER_BYTES = 64 << 20  # a thousand row groups of twenty columns take two
+# A thousand row groups of twenty columns take two; a hostile footer takes sixty times its size when it is parsed.
+MAX_FOOTER_BYTES = 16 << 20
 MAX_SCHEMA_DEPTH = 8  # root, list, element are three; Arrow descends by recursion
 MAX_SCHEMA_ELEMENTS = 1 << 16  # three a list column
 
@@ -34,8 +38,6 @@ _CODECS = {0: "uncompressed", 1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7:
 _DATA_PAGE, _DICTIONARY_PAGE, _DATA_PAGE_V2 = 0, 2, 3
 _DICTIONARY_ENCODINGS = (2, 8)  # PLAIN_DICTIONARY, RLE_DICTIONARY
 _DELTA_BYTE_ARRAY = 7
-_STOP, _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = 0, 1, 2, 3, 7, 8, 9, 10, 11, 12
-_DEPTH = 24  # footer, row groups, columns, metadata, statistics: lists counted, ten
 
 
 class GuardedFile:
@@ -53,15 +55,19 @@ class GuardedFile:
         self._position = 0
         self._tail_start = max(0, self._size - _TAIL_BYTES)
         self._tail = self._read_source(self._tail_start, self._size - self._tail_start)
-        self._chunks = check_footer(self._footer(), self._size)
+        self._chunks = sorted(check_footer(self._footer(), self._size), key=lambda chunk: chunk.start)
 
     def read_buffer(self, n_bytes: int) -> pa.Buffer:
         """The next bytes; what `pa.PythonFile` calls."""
         start = self._position
         n_bytes = min(n_bytes, self._size - start)
         data = self._read_source(start, n_bytes) if start < self._tail_start else self._from_tail(start, n_bytes)
-        for chunk in self._chunks:  # a decoder gets its chunk by one read, which may span its neighbours too
-            if start <= chunk.start and chunk.stop <= start + n_bytes:
+        first = bisect_left(self._chunks, start, key=lambda chunk: chunk.start)
+        last = bisect_left(self._chunks, start + n_bytes, first, key=lambda chunk: chunk.start)
+        for chunk in self._chunks[
+            first:last
+        ]:  # a decoder gets its chunk by one read, which may span its neighbours too
+            if chunk.stop <= start + n_bytes:
                 check_pages(memoryview(data)[chunk.start - start : chunk.stop - start], chunk)
         self._position += n_bytes
         return data
@@ -128,7 +134,7 @@ def check_pages(data: memoryview, chunk: _Chunk) -> None:
     """Walk the headers of a column chunk's pages; ValueError where they promise more than the footer or the limit."""
     position = unpacked = values = longest = 0
     while values < chunk.values:
-        header = _Reader(data, position)
+        header = CompactReader(data, position)
         fields = header.struct()
         kind, unpacked_size, packed_size = fields.get(1), _size(fields.get(2), chunk), _size(fields.get(3), chunk)
         body = header.position
@@ -180,12 +186,12 @@ def check_footer(footer: memoryview, file_bytes: int) -> list[_Chunk]:
     Raises:
         ValueError: It is no footer, contradicts itself, or promises more than a part may hold.
     """
-    reader = _Reader(footer, 0)
+    reader = CompactReader(footer, 0)
     number, kind = reader.field(0)
     if number == 1:
         reader.value(kind)
         number, kind = reader.field(1)
-    if (number, kind) != (2, _LIST):
+    if (number, kind) != (2, LIST):
         raise ValueError("its footer is no Parquet footer")
     leaves = _schema_leaves(reader)
     document = reader.struct(2)
@@ -207,7 +213,7 @@ def check_footer(footer: memoryview, file_bytes: int) -> list[_Chunk]:
     return chunks
 
 
-def _schema_leaves(reader: _Reader) -> list[int]:
+def _schema_leaves(reader: CompactReader) -> list[int]:
     """Physical types of the columns; ValueError where the schema is nested or long beyond reason."""
     _, n_elements = reader.list_header()
     if n_elements > MAX_SCHEMA_ELEMENTS:
@@ -274,82 +280,3 @@ def _integer(fields: dict[int, Any], number: int, where: str) -> int:
     if not isinstance(value, int) or not 0 <= value < 2**63:
         raise ValueError(f"{where}: a number is missing, negative or absurd")
     return value
-
-
-class _Reader:
-    """Thrift's compact protocol over bytes that may be anything; ValueError where they end too early."""
-
-    def __init__(self, data: memoryview, position: int) -> None:
-        self.data = data.cast("B")  # Arrow's bytes are signed
-        self.position = position
-
-    def byte(self) -> int:
-        if self.position >= len(self.data):
-            raise ValueError("a header is cut off")
-        self.position += 1
-        return self.data[self.position - 1]
-
-    def varint(self) -> int:
-        value = shift = 0
-        while True:
-            byte = self.byte()
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value
-            shift += 7
-            if shift > 63:
-                raise ValueError("a header holds a number that is too long")
-
-    def zigzag(self) -> int:
-        value = self.varint()
-        return (value >> 1) ^ -(value & 1)
-
-    def field(self, before: int) -> tuple[int, int]:
-        """Number and type of the next field; type 0 ends the struct."""
-        head = self.byte()
-        kind, step = head & 0x0F, head >> 4
-        if kind == _STOP:
-            return before, _STOP
-        return (before + step if step else self.zigzag()), kind
-
-    def list_header(self) -> tuple[int, int]:
-        head = self.byte()
-        length = head >> 4
-        return head & 0x0F, self.varint() if length == 15 else length
-
-    def struct(self, before: int = 0, depth: int = 0) -> dict[int, Any]:
-        """Field number -> value, from the field after number `before` to the end of the struct."""
-        fields: dict[int, Any] = {}
-        while True:
-            before, kind = self.field(before)
-            if kind == _STOP:
-                return fields
-            fields[before] = self.value(kind, depth + 1)
-
-    def value(self, kind: int, depth: int = 0) -> Any:
-        """int, bool, bytes, list or struct (as a dict); ValueError for what Parquet's headers have not."""
-        if depth > _DEPTH:
-            raise ValueError("a header is nested too deeply")
-        if kind in (_TRUE, _FALSE):
-            return kind == _TRUE
-        if kind == _BYTE:
-            return self.byte()
-        if kind < _DOUBLE:
-            return self.zigzag()
-        if kind == _DOUBLE:
-            return self._advance(8)
-        if kind == _BINARY:
-            return self._advance(self.varint())
-        if kind in (_LIST, _SET):
-            item, length = self.list_header()
-            item = _BYTE if item in (_TRUE, _FALSE) else item
-            return [self.value(item, depth + 1) for _ in range(length)]
-        if kind == _STRUCT:
-            return self.struct(depth=depth + 1)
-        raise ValueError("a header holds a type that Parquet has not")
-
-    def _advance(self, n_bytes: int) -> bytes:
-        if n_bytes > len(self.data) - self.position:
-            raise ValueError("a header is cut off")
-        self.position += n_bytes
-        return bytes(self.data[self.position - n_bytes : self.position])

@@ -24,6 +24,7 @@ from featurestore.plan import StorePlan, create_store, read_plan
 from featurestore.reader import FeatureStore
 from featurestore.rows import PartRows, SparseColumn
 from featurestore.schema import SaeColumns, StoreSchema
+from featurestore.thrift import CompactReader
 from featurestore.verify import verify_store
 from featurestore.writer import finish_store, write_part
 from tests.featurestore.stores import SCHEMA, plan_of, random_rows, write_store
@@ -151,7 +152,7 @@ def test_a_forged_page_header_is_refused_or_true(field: int, number: int) -> Non
 
 
 def header_numbers(data: bytes) -> list[int]:
-    reader = guard._Reader(memoryview(data), 0)
+    reader = CompactReader(memoryview(data), 0)
     numbers, number = [], 0
     for _ in range(3):
         number, _kind = reader.field(number)
@@ -160,7 +161,7 @@ def header_numbers(data: bytes) -> list[int]:
 
 
 def forge(data: bytes, field: int, number: int) -> bytes:
-    reader = guard._Reader(memoryview(data), 0)
+    reader = CompactReader(memoryview(data), 0)
     out, before = bytearray(), 0
     for i in range(1, 4):
         before, kind = reader.field(before)
