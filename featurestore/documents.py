@@ -48,11 +48,11 @@ class IdReport:
         return " and ".join(parts) or "the same ids"
 
 
-def stored_documents(store: FeatureStore, paths: list[str], local: bool) -> pl.LazyFrame:
-    """The metadata columns of a store's parts; see `FeatureStore.documents`."""
+def stored_documents(store: FeatureStore, paths: list[str] | None) -> pl.LazyFrame:
+    """The metadata columns of a store's parts, lazily from local files; see `FeatureStore.documents`."""
     import polars as pl
 
-    if local and paths:
+    if paths:
         return pl.scan_parquet(paths, glob=False).select(store.metadata_columns)
     schema = pa.schema([store.schema.arrow_schema().field(name) for name in store.metadata_columns])
     batches = [batch.select(store.metadata_columns) for _, _, batch in store.groups(store.metadata_columns)]

@@ -2,28 +2,26 @@
 
 Rows come in input order. Row groups without a selected document are not read at all, and what is left out of a row
 group is left out before anything is joined, so memory is that of the result and one batch. What a selection is
-stands in `selection`, how Arrow becomes CSR in `csr`, what is done by document id in `documents`.
+stands in `selection`, how row groups are read in `parts`, how Arrow becomes CSR in `csr`, what is done by document id
+in `documents`.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from featurestore.csr import Assembler, Rows, rows_of_batch, to_csr
 from featurestore.documents import IdReport, match_table, row_mask, row_positions, stored_documents
 from featurestore.errors import StoreError
-from featurestore.files import is_local, read_json, shown
-from featurestore.part import READ_ERRORS, open_part, part_path, part_problem, read_footer, read_group
+from featurestore.files import read_json, shown
+from featurestore.parts import Parts
 from featurestore.plan import MANIFEST_JSON, StorePlan, canonical_json, open_root, read_plan
 from featurestore.rows import dense_to_numpy
 from featurestore.schema import SaeColumns, StoreSchema
@@ -36,14 +34,6 @@ if TYPE_CHECKING:
 
     from featurestore.statistics import FeatureStatistics
     from featurestore.verify import VerifyReport
-
-# Entries that a part is believed to hold for each of its bytes: four times as many as the smallest real store has. Room
-# for what a footer claims beyond that is made only when the entries are really there.
-_ENTRIES_A_BYTE = 4
-
-# Entries decoded at a time. What is done with them stays in the processor's cache, and the memory of one batch serves
-# the next, where whole row groups would have to be zeroed by the system each time.
-BATCH_ENTRIES = 1 << 20
 
 
 class Matrix(NamedTuple):
@@ -87,12 +77,11 @@ class FeatureStore:
         """Use `open`; `parts` is unit -> bytes, `manifest` is None while the store is being written."""
         self.uri = uri
         self.plan = plan
-        self.units: tuple[int, ...] = tuple(unit for unit in parts if unit < len(plan.units))
+        self._parts = Parts(uri, plan, parts)
+        self.units = self._parts.units
         self.complete = manifest is not None and len(self.units) == len(plan.units)
-        self._parts = parts
         self._joined: pl.DataFrame | None = None
         self._manifest = manifest
-        self._fs, self._root = open_root(uri)
 
     @classmethod
     def open(cls, uri: str, partial: bool = False) -> FeatureStore:
@@ -141,20 +130,16 @@ class FeatureStore:
         """
         if not self.complete:
             raise StoreError(f"{shown(self.uri)} is incomplete, so its contents are not settled; rerun extract")
-        return hashlib.sha256(canonical_json([self._manifest, sorted(self._parts.items())])).hexdigest()
+        return hashlib.sha256(canonical_json([self._manifest, sorted(self._parts.sizes.items())])).hexdigest()
 
     @property
     def dense_names(self) -> tuple[str, ...]:
         """Names that `dense` takes."""
         return tuple(dense.name for dense in self.schema.dense)
 
-    @cached_property
-    def _rows(self) -> int:
-        return sum(self.plan.unit_rows(unit) for unit in self.units)
-
     def __len__(self) -> int:
         """Documents in the parts that are there; all documents of the corpus if the store is complete."""
-        return self._rows
+        return len(self._parts)
 
     @property
     def metadata_columns(self) -> list[str]:
@@ -169,7 +154,7 @@ class FeatureStore:
             tables that were joined. On a local disk nothing is read before it is collected; from other file systems
             these columns are read at once.
         """
-        frame = stored_documents(self, [part_path(self._root, unit) for unit in self.units], is_local(self._fs))
+        frame = stored_documents(self, self._parts.local_paths())
         return (
             frame if self._joined is None else frame.join(self._joined.lazy(), "doc_id", "left", maintain_order="left")
         )
@@ -238,7 +223,7 @@ class FeatureStore:
         selection = self._selection(sae, pool, binarize, rows, features, dtype)
         n_rows = len(self) if selection.rows is None else int(selection.rows.sum())
         # how many entries some of the features have is known only when they have been read
-        expected = self._entries(selection.sae.indices, selection.rows) if selection.features is None else 0
+        expected = self._parts.entries(selection.sae.indices, selection.rows) if selection.features is None else 0
         assembler = Assembler(n_rows, selection.n_columns, selection.dtype, expected)
         doc_id = np.empty(n_rows, dtype=object)
         row = 0
@@ -315,37 +300,21 @@ class FeatureStore:
             try:
                 piece = rows_of_batch(selection, batch, None if keep is None or keep.all() else keep)
             except ValueError as exc:
-                raise self._unreadable(unit, exc) from exc
+                raise self._parts.unreadable(unit, exc) from exc
             ids = batch.column("doc_id").to_numpy(zero_copy_only=False)
             del batch  # its memory goes before the next one is read
             yield piece, ids if keep is None else ids[keep]
 
-    def _entries(self, column: str, rows: np.ndarray | None) -> int:
-        """About how many entries of a list column the selected rows have, as far as the parts' footers can be believed.
-
-        All of them, if all rows are selected; else each row group's share, and a little more.
-        """
-        total = 0
-        for unit, first, file in self._files(rows):
-            at = file.schema_arrow.get_field_index(column)  # each of our columns is one column of Parquet's, too
-            entries = 0.0
-            for group in range(file.num_row_groups):
-                about = file.metadata.row_group(group)
-                n_rows = about.num_rows
-                share = 1.0 if rows is None else 1.05 * rows[first : first + n_rows].sum() / max(n_rows, 1)
-                entries += min(share, 1.0) * about.column(at).num_values
-                first += n_rows
-            total += int(min(entries, _ENTRIES_A_BYTE * self._parts[unit]))
-        return total
-
-    def dense(self, name: str) -> np.ndarray:
+    def dense(self, name: str, rows: pl.Expr | np.ndarray | None = None) -> np.ndarray:
         """One dense column.
 
         Args:
             name: One of `dense_names`, e.g. "resid_post_9__hidden_mean".
+            rows: Which documents, as for `matrix`.
 
         Returns:
-            float32 [rows, dim] in input order; a row is NaN where the document has no counted token or an error.
+            float32 [selected documents, dim] in input order; a row is NaN where the document has no counted token or an
+            error.
 
         Raises:
             StoreError: No such column (the message lists those there are), or a part is damaged.
@@ -354,79 +323,21 @@ class FeatureStore:
         if column is None:
             there = ", ".join(self.dense_names) or "none"
             raise StoreError(f"no dense column '{name}' in {shown(self.uri)}; it holds: {there}")
-        matrix = np.empty((len(self), column.dim), dtype=np.float32)
+        mask = None if rows is None else row_mask(self, rows)
+        matrix = np.empty((len(self) if mask is None else int(mask.sum()), column.dim), dtype=np.float32)
         row = 0
-        for _, _, batch in self.groups([name]):
-            matrix[row : row + batch.num_rows] = dense_to_numpy(column, batch.column(name))
-            row += batch.num_rows
+        for _, first, batch in self.groups([name], mask):
+            part = dense_to_numpy(column, batch.column(name))
+            part = part if mask is None else part[mask[first : first + len(part)]]
+            matrix[row : row + len(part)] = part
+            row += len(part)
         return matrix
 
     def groups(
         self, columns: Sequence[str], rows: np.ndarray | None = None, cut: bool = False
     ) -> Iterator[tuple[int, int, pa.RecordBatch]]:
-        """Row groups as Arrow, in input order.
-
-        Args:
-            columns: Which columns of the parts.
-            rows: bool [len(store)]; row groups without any of these are not read, and parts without any not opened.
-            cut: Whether row groups come in pieces, of about BATCH_ENTRIES entries of the SAE that has most of them.
-
-        Yields:
-            (unit, row of the store that is the first of these rows, the rows).
-
-        Raises:
-            StoreError: A part is damaged or another job's.
-        """
-        for unit, first, file in self._files(rows):
-            for group in range(file.num_row_groups):
-                n_rows = file.metadata.row_group(group).num_rows
-                if n_rows and (rows is None or rows[first : first + n_rows].any()):
-                    before = first
-                    size = self._rows_a_batch(file, group) if cut else n_rows
-                    for batch in self._decoded(unit, file, group, columns, size):
-                        yield unit, before, batch
-                        before += batch.num_rows
-                        del batch  # a consumer that has let go of it gets its memory back before the next is read
-                first += n_rows
-
-    def _rows_a_batch(self, file: pq.ParquetFile, group: int) -> int:
-        about = file.metadata.row_group(group)
-        at = [file.schema_arrow.get_field_index(sae.indices) for sae in self.schema.saes]
-        entries = max((about.column(column).num_values for column in at), default=0)
-        return max(1, min(about.num_rows, about.num_rows * BATCH_ENTRIES // max(entries, 1)))
-
-    def _decoded(
-        self, unit: int, file: pq.ParquetFile, group: int, columns: Sequence[str], n_rows: int
-    ) -> Iterator[pa.RecordBatch]:
-        """A row group, so many rows at a time."""
-        try:
-            if n_rows == file.metadata.row_group(group).num_rows:
-                yield read_group(file, group, columns)
-            else:
-                yield from file.iter_batches(n_rows, row_groups=[group], columns=list(columns))
-        except READ_ERRORS as exc:
-            raise self._unreadable(unit, exc) from exc
-
-    def _files(self, rows: np.ndarray | None) -> Iterator[tuple[int, int, pq.ParquetFile]]:
-        """(unit, row of the store that is its first, its part, open) of every unit that has a selected row."""
-        first = 0
-        for unit in self.units:
-            n_rows = self.plan.unit_rows(unit)
-            if rows is None or rows[first : first + n_rows].any():
-                with self._open(unit) as file:
-                    yield unit, first, file
-            first += n_rows
-
-    @contextmanager
-    def _open(self, unit: int) -> Iterator[pq.ParquetFile]:
-        """A part of this store, checked by its footer; what goes wrong while it is open is a StoreError."""
-        try:
-            with open_part(self._fs, part_path(self._root, unit)) as file:
-                if problem := part_problem(file, self.plan, unit):
-                    raise StoreError(f"{shown(self.uri)}: part {unit} {problem}; delete it and rerun extract")
-                yield file
-        except READ_ERRORS as exc:
-            raise self._unreadable(unit, exc) from exc
+        """Row groups as Arrow, in input order; see `featurestore.parts.Parts.groups`."""
+        return self._parts.groups(columns, rows, cut)
 
     def status(self) -> StoreStatus:
         """How far the store is; from the manifest, or from every part's footer while it is being written."""
@@ -434,14 +345,9 @@ class FeatureStore:
         if self.complete and self._manifest is not None:
             errors, tokens = int(self._manifest["errors"]), int(self._manifest["tokens"])
         else:
-            for unit in self.units:
-                try:
-                    with open_part(self._fs, part_path(self._root, unit)) as file:
-                        footer = read_footer(file)
-                except READ_ERRORS as exc:
-                    raise self._unreadable(unit, exc) from exc
+            for footer in self._parts.footers():
                 errors, tokens = errors + int(footer["errors"]), tokens + int(footer["tokens"])
-        size = sum(self._parts[unit] for unit in self.units)
+        size = sum(self._parts.sizes[unit] for unit in self.units)
         done, rows = len(self.units), self.plan.rows
         return StoreStatus(done, len(self.plan.units), len(self), rows, errors, tokens, size, self.complete)
 
@@ -473,7 +379,3 @@ class FeatureStore:
             there = ", ".join(sae.name for sae in saes) or "none"
             raise StoreError(f"say which SAE of {shown(self.uri)}; it holds: {there}")
         return self.schema.sae(name)
-
-    def _unreadable(self, unit: int, exc: Exception) -> StoreError:
-        hint = "if verify finds it damaged, delete it and rerun extract"
-        return StoreError(f"{shown(self.uri)}: part {unit} cannot be read ({exc}); {hint}")

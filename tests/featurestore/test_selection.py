@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from featurestore import part, reader
+from featurestore import part, parts
 from featurestore.errors import StoreError
 from featurestore.reader import FeatureStore
 from featurestore.schema import SaeColumns
@@ -115,7 +115,7 @@ def test_row_groups_come_in_pieces_of_about_so_many_entries(
 ) -> None:
     whole = list(store.groups(["doc_id"]))
     groups_read.clear()
-    monkeypatch.setattr(reader, "BATCH_ENTRIES", entries)
+    monkeypatch.setattr(parts, "BATCH_ENTRIES", entries)
     X, doc_id = store.matrix("l12_64", rows=pl.col("n_tokens") > 10, features=[5, 3, 40])
     mask = store.mask(pl.col("n_tokens") > 10)
     assert len(groups_read) > len(whole) or entries == 10**9
@@ -125,7 +125,7 @@ def test_row_groups_come_in_pieces_of_about_so_many_entries(
 
 
 def test_saes_of_a_store_can_be_read_in_step(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "BATCH_ENTRIES", 10)
+    monkeypatch.setattr(parts, "BATCH_ENTRIES", 10)
     rows = pl.col("n_tokens") > 10
     wide, narrow = (list(store.batches(sae, "sum", rows=rows)) for sae in ("l12_64", "l9_8"))
     assert len(wide) > 9
@@ -137,6 +137,13 @@ def test_row_groups_without_a_selected_row_are_not_read(store: FeatureStore, gro
     rows[[0, 50]] = True
     assert store.matrix("l12_64", rows=rows).X.shape[0] == 2
     assert len(groups_read) == 2 and groups_read[0] == 0
+
+
+def test_dense_vectors_take_the_same_row_selections(store: FeatureStore, groups_read: list[int]) -> None:
+    name, rows = "resid_post_9__hidden_mean", pl.col("doc_id").str.ends_with("-3")
+    found = store.dense(name, rows)
+    assert len(groups_read) == 3 and len(found) == 3
+    assert np.array_equal(found, store.dense(name)[store.mask(rows)], equal_nan=True)
 
 
 def test_documents_are_taken_by_id_in_any_order(store: FeatureStore, groups_read: list[int]) -> None:
