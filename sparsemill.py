@@ -27,10 +27,14 @@ COMMANDS = {
     "status": ("featurestore.cli", "how far a store has come"),
     "verify": ("featurestore.cli", "recheck every promise of a store's format"),
     "show": ("featurestore.cli", "look at documents and features of a store"),
+    "compact": ("featurestore.export_cli", "merge the small parts of a store into a new one"),
+    "export": ("featurestore.export_cli", "write a store's features as npz, svmlight or AnnData"),
     "study": ("training.cli", "train and compare classifiers from a store"),
 }
 
 STAGE_ONE = ("ray", "torch", "transformers", "tokenizers", "safetensors", "sae_lens", "gguf", "accelerate")
+
+EXPORT = ("anndata", "zarr", "pandas")
 
 EPILOG = """\
 start here:
@@ -83,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SparsemillError as error:
         return _fail(str(error), error.exit_code, args.json)
     except ModuleNotFoundError as error:
-        extra = "extract" if error.name in STAGE_ONE else "demo"
+        extra = "extract" if error.name in STAGE_ONE else "export" if error.name in EXPORT else "demo"
         needed = f"{name} needs the package {error.name!r}; install it with: pip install 'sparsemill[{extra}]'"
         return _fail(needed, 1, args.json)
     except KeyboardInterrupt:
