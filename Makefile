@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo test test-all lint format sae-quality bench bench-extract bench-store bench-big-store bench-gpu clean
+.PHONY: help setup demo test test-all lint format sae-quality soak bench bench-extract bench-store bench-big-store bench-gpu clean
 
 help:
 	@echo "make setup        build $(VENV) from the pinned constraints"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-all     the slow tests too"
 	@echo "make lint         ruff and mypy"
 	@echo "make sae-quality  measure the shipped SAE on its held-out text (downloads 170 MB)"
+	@echo "make soak         random kills for MINUTES (default 15), and what was survived"
 	@echo "make bench        all benchmarks that need no GPU (two hours, an idle machine)"
 	@echo "make bench-extract  our extraction beside what people do today (an hour, an idle machine)"
 	@echo "make bench-store    the store beside other formats (15 minutes, an idle machine)"
@@ -47,6 +48,10 @@ format: setup
 
 sae-quality: setup
 	$(BIN)/python examples/demo_sae/evaluate.py --sae ray_jobs/demo/sae
+
+MINUTES ?= 15
+soak: setup
+	$(BIN)/python -m tests.crash.soak --minutes $(MINUTES)
 
 bench: bench-extract bench-store bench-big-store
 	$(BIN)/python -m benchmarks.scaling layers

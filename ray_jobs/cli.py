@@ -89,6 +89,7 @@ def extract_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", metavar="JOB.yaml", help="the job")
     parser.add_argument("--address", help="Ray cluster to run on, e.g. auto (default: a local Ray for this run)")
     parser.add_argument("--workers", type=_count, metavar="N", help="at most so many, instead of the job's workers.max")
+    parser.add_argument("--force", action="store_true", help="take the store from another run that holds it")
 
 
 def extract(args: argparse.Namespace) -> int:
@@ -111,7 +112,7 @@ def extract(args: argparse.Namespace) -> int:
         resumed = f" ({len(made.units) - len(missing):,} are there)" if len(missing) < len(made.units) else ""
         progress.note(f"{counted(len(missing), 'unit')} to do{resumed}, about {tokens:,} tokens; starting Ray")
     try:
-        result = run_plan(made, args.address, progress)
+        result = run_plan(made, args.address, progress, args.force)
     except (KeyboardInterrupt, SystemExit):
         progress.note(f"stopped; parts that are done stay in {shown(job.store)}")
         raise

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from featurestore.errors import UsageError
+from featurestore.errors import JobFailed, UsageError
 
 OBJECT_STORE_BYTES = 80 << 20  # unit reports only; 75 MB is the least that Ray accepts
 
@@ -67,6 +67,7 @@ def ray_cluster(address: str | None, cpus: int, gpus: float) -> Iterator[Any]:
 
     Raises:
         UsageError: There is no cluster at that address.
+        JobFailed: Ray does not start here, or its processes were lost while it was used.
     """
     before = dict(os.environ)
     ours = {**QUIET_ENVIRONMENT, **({**LOCAL_ENVIRONMENT, **_authentication()} if address is None else {})}
@@ -82,19 +83,31 @@ def ray_cluster(address: str | None, cpus: int, gpus: float) -> Iterator[Any]:
             declared = {"num_cpus": max(cpus, os.cpu_count() or 1), "object_store_memory": OBJECT_STORE_BYTES}
             if not gpus:
                 declared["num_gpus"] = 0
-            ray.init(address="local", include_dashboard=False, **declared, **quiet)
+            try:
+                ray.init(address="local", include_dashboard=False, **declared, **quiet)
+            except Exception as error:  # Ray raises plain ones too
+                raise JobFailed(
+                    f"Ray did not start on this machine ({_reason(error)}); run the command again"
+                ) from error
         else:
             try:
                 _knock(address)
                 ray.init(address=address, **quiet)
             except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-                reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-                raise UsageError(f"no Ray cluster at {address} ({reason}); check --address with `ray status`") from None
+                raise UsageError(
+                    f"no Ray cluster at {address} ({_reason(error)}); check --address with `ray status`"
+                ) from None
         try:
             with _sigterm_unwinds():
                 yield ray
+        except ray.exceptions.RayError as error:  # not one of our workers, but Ray itself
+            raise JobFailed(
+                f"Ray failed ({_reason(error)}); what is done stays, and the same command goes on"
+            ) from error
         finally:
             ray.shutdown()
+    except SystemExit:  # SIGTERM, by our handler or, while Ray starts or waits, by one of Ray's with another code
+        raise SystemExit(128 + signal.SIGTERM) from None
     finally:
         for key in os.environ.keys() - before.keys():
             del os.environ[key]
@@ -123,6 +136,11 @@ def _knock(address: str) -> None:
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what Ray says, without its full stop."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 @cache
