@@ -24,6 +24,7 @@ COMMANDS = {
     "prepare": ("ray_jobs.cli", "build the model bundle that a job needs"),
     "plan": ("ray_jobs.cli", "price a job before anything is spent"),
     "extract": ("ray_jobs.cli", "run a job, or finish what is missing of it"),
+    "submit": ("ray_jobs.cli", "run a job on a Ray cluster, with its log here"),
     "status": ("featurestore.cli", "how far a store has come"),
     "verify": ("featurestore.cli", "recheck every promise of a store's format"),
     "show": ("featurestore.cli", "look at documents and features of a store"),
@@ -41,6 +42,7 @@ start here:
   sparsemill demo                 corpus -> features -> classifiers, in a few minutes
   sparsemill plan JOB.yaml        documents, tokens, units, bytes
   sparsemill extract JOB.yaml     run it; the same command again resumes it
+  sparsemill submit JOB.yaml      the same on a Ray cluster
   sparsemill study STUDY.yaml     classifiers over the stored features
 
 `sparsemill COMMAND --help` explains a command. Every command takes --json.

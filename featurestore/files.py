@@ -20,6 +20,7 @@ from pyarrow import fs as pafs
 from featurestore.errors import UsageError
 from featurestore.faults import fault_point
 from featurestore.objectstore import STORAGE_ERRORS, is_object_store, object_store
+from featurestore.urls import shown as shown
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 # A job of 240,000 units has a manifest of 45 MB, and Python takes ten times a JSON file's size to read it.
@@ -178,8 +179,3 @@ def list_files(fs: pafs.FileSystem, directory: str) -> dict[str, int]:
     except FileNotFoundError:  # a writer made the directory while Arrow looked: it was empty a moment ago
         return {}
     return {info.base_name: info.size or 0 for info in found if not info.base_name.startswith(".")}
-
-
-def shown(uri: str) -> str:
-    """A URL as it may be printed: without user, password and query, which can hold credentials."""
-    return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]+://)(?:[^/@]*@)?([^?]*)(\?.*)?$", r"\1\2", uri)
