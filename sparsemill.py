@@ -13,8 +13,8 @@ import io
 import json
 import os
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
 
 __version__ = "0.1.0"
 
@@ -28,6 +28,8 @@ COMMANDS = {
     "verify": ("featurestore.cli", "recheck every promise of a store's format"),
     "show": ("featurestore.cli", "look at documents and features of a store"),
     "study": ("training.cli", "train and compare classifiers from a store"),
+    "predict": ("training.cli", "classify a store's documents, or new text, with a trained model"),
+    "explain": ("training.cli", "which features decide in a trained model"),
 }
 
 STAGE_ONE = ("ray", "torch", "transformers", "tokenizers", "safetensors", "sae_lens", "gguf", "accelerate")
@@ -77,6 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from featurestore.errors import SparsemillError
 
     try:
+        if name == "study" and args.address:
+            args.executor = _on_ray(args.address)
+        if name == "predict" and args.job:
+            args.store = _extracted(args.job)
         code = int(getattr(module, name)(args))
         print(end="", flush=True)  # a full disk or a closed pipe shows here, not after the last handler
         return code
@@ -101,6 +107,47 @@ def main(argv: Sequence[str] | None = None) -> int:
             _discard_output()
         where = f" ({error.filename})" if error.filename else ""
         return _fail(f"{error.strerror or error}{where}; check space, path and access", 1, args.json)
+
+
+def _on_ray(address: str) -> Callable[..., Iterator[Any]]:
+    """Runs the pieces of a study as tasks of a Ray cluster; stage 2 itself knows no Ray."""
+    from featurestore.errors import UsageError
+
+    def run(tasks: Sequence[Any]) -> Iterator[Any]:
+        import ray
+
+        from training.cells import run_source
+
+        try:
+            ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR")
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UsageError(
+                f"--address {address}: no Ray cluster there ({reason}); start one or leave it out"
+            ) from None
+        remote = ray.remote(max_retries=3)(lambda task: list(run_source(task)))
+        waiting = [remote.remote(task) for task in tasks]
+        while waiting:
+            done, waiting = ray.wait(waiting)
+            try:
+                yield from ray.get(done[0])
+            except ray.exceptions.RayTaskError as error:
+                raise error.as_instanceof_cause() from None
+
+    return run
+
+
+def _extracted(job: str) -> str:
+    """Extract a job and return its store; what the commands print goes to stderr, for stdout is the caller's."""
+    from featurestore.errors import SparsemillError
+    from ray_jobs.spec import load_job
+
+    for command in ("prepare", "extract"):
+        with contextlib.redirect_stdout(sys.stderr):
+            code = main([command, job])
+        if code:
+            raise SparsemillError(f"{job}: {command} failed, so there is nothing to classify; mend that first")
+    return str(load_job(job).store)
 
 
 class _Parser(argparse.ArgumentParser):
