@@ -73,11 +73,12 @@ def verdict(result: StudyResult) -> str:
 def sentence(comparison: Comparison, n: int) -> str:
     """A comparison in plain words; whether a difference is shown is decided after correction."""
     d = comparison.difference
-    by = f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}], corrected p {comparison.p_adjusted:.2g}"
+    p = comparison.p_adjusted
+    by = f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}], corrected p {'< 0.001' if p < 0.001 else f'= {p:.2g}'}"
     if not comparison.shown:
         return f"no difference shown at n = {n:,} between {comparison.a} and {comparison.b} ({by})"
-    verb = "better" if d.value > 0 else "worse"
-    return f"{comparison.a} does {verb} than {comparison.b} ({by})"
+    better = "higher" if d.value > 0 else "lower"
+    return f"{better} with {comparison.a} than with {comparison.b} ({by})"
 
 
 def _duplicates(result: StudyResult) -> str:
