@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo test test-all lint format sae-quality bench bench-extract bench-gpu clean
+.PHONY: help setup demo test test-all lint format sae-quality bench bench-extract bench-study bench-gpu clean
 
 help:
 	@echo "make setup        build $(VENV) from the pinned constraints"
@@ -15,6 +15,7 @@ help:
 	@echo "make sae-quality  measure the shipped SAE on its held-out text (downloads 170 MB)"
 	@echo "make bench        all benchmarks that need no GPU (two hours, an idle machine)"
 	@echo "make bench-extract  our extraction beside what people do today (an hour, an idle machine)"
+	@echo "make bench-study  a study's grid beside scikit-learn's GridSearchCV (many hours, for the peer's sake)"
 	@echo "make bench-gpu    each step from the naive pipeline to the engine on a GPU (10 minutes, 80 GB)"
 
 setup: $(VENV)/.ready
@@ -53,8 +54,12 @@ bench: bench-extract
 bench-extract: setup
 	$(BIN)/python -m benchmarks.extract
 
+bench-study: setup
+	$(BIN)/python -m benchmarks.study_stores benchmark --out bench-stores
+	$(BIN)/python -m benchmarks.study --store bench-stores/benchmark
+
 bench-gpu: setup
 	$(BIN)/python -m benchmarks.gpu
 
 clean:
-	rm -rf $(VENV) demo-out build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo-out bench-stores build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import importlib
 import io
 import json
@@ -109,30 +110,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{error.strerror or error}{where}; check space, path and access", 1, args.json)
 
 
-def _on_ray(address: str) -> Callable[..., Iterator[Any]]:
-    """Runs the pieces of a study as tasks of a Ray cluster; stage 2 itself knows no Ray."""
-    from featurestore.errors import UsageError
+def _on_ray(address: str) -> Callable[[Sequence[Any]], Iterator[Any]]:
+    """Runs the pieces of a study as tasks of a Ray cluster; stage 2 itself knows no Ray.
+
+    Args:
+        address: Of the cluster, as for `extract`; "local" starts one on this machine for the length of the study.
+    """
 
     def run(tasks: Sequence[Any]) -> Iterator[Any]:
-        import ray
-
+        from ray_jobs.cluster import ray_cluster
         from training.cells import run_source
 
-        try:
-            ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UsageError(
-                f"--address {address}: no Ray cluster there ({reason}); start one or leave it out"
-            ) from None
-        remote = ray.remote(max_retries=3)(lambda task: list(run_source(task)))
-        waiting = [remote.remote(task) for task in tasks]
-        while waiting:
-            done, waiting = ray.wait(waiting)
-            try:
-                yield from ray.get(done[0])
-            except ray.exceptions.RayTaskError as error:
-                raise error.as_instanceof_cause() from None
+        if not tasks:
+            return
+        with ray_cluster(None if address == "local" else address, cpus=os.cpu_count() or 1, gpus=0) as ray:
+            # A task is one CPU's work, so it gets one thread; a node that is lost loses tasks, which run again.
+            remote = ray.remote(num_cpus=1, max_retries=3)(lambda task: list(run_source(task)))
+            waiting = [remote.remote(dataclasses.replace(task, n_jobs=1)) for task in tasks]
+            while waiting:
+                done, waiting = ray.wait(waiting)
+                try:
+                    yield from ray.get(done[0])
+                except ray.exceptions.RayTaskError as error:
+                    raise error.as_instanceof_cause() from None
 
     return run
 

@@ -12,6 +12,8 @@ import hashlib
 import importlib.metadata
 import io
 import json
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
@@ -19,9 +21,10 @@ import numpy as np
 
 from featurestore.files import atomic_write, filesystem, read_bytes
 from featurestore.reader import FeatureStore
-from training.features import Method, derive, load_pooled
+from training.features import SPARSE, Method, MethodMatrix, derive, load_pooled
 from training.labels import StudyData
 from training.probes import GRIDS, Fitted, evaluate
+from training.screening import load_screened
 from training.split import Split
 
 VERSION = 1  # grows when the same method on the same data would come out otherwise
@@ -37,6 +40,7 @@ class SourceTask:
         data: The study's documents.
         splits: Its splits, those of the regimes included.
         n_jobs: Threads.
+        screen: Features to keep while they stream by, see `training.screening`; None keeps all.
     """
 
     store: str
@@ -44,6 +48,7 @@ class SourceTask:
     data: StudyData
     splits: tuple[Split, ...]
     n_jobs: int
+    screen: int | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ def run_source(task: SourceTask) -> Iterator[Cell]:
     store = FeatureStore.open(task.store)
     # More threads inside a product would only move the last bits and fight over the cores.
     with threadpool_limits(1):
-        pooled = load_pooled(store, task.methods[0], task.data)
+        pooled = read_source(store, task)
         cell, matrix = None, pooled
         for method in sorted(task.methods, key=lambda m: repr(m.cell)):
             if method.cell != cell:
@@ -76,6 +81,13 @@ def run_source(task: SourceTask) -> Iterator[Cell]:
             yield Cell(method, 0 if matrix.X is None else int(matrix.X.shape[1]), fitted)
 
 
+def read_source(store: FeatureStore, task: SourceTask) -> MethodMatrix:
+    """What the methods of a piece are made of, screened if the study says so."""
+    if task.screen is not None and task.methods[0].kind in SPARSE:
+        return load_screened(store, task.methods, task.data, task.splits, task.screen)
+    return load_pooled(store, task.methods[0], task.data)
+
+
 def run_here(tasks: Sequence[SourceTask]) -> Iterator[Cell]:
     """The executor of one machine: one source in memory at a time, its methods on all threads."""
     for task in tasks:
@@ -83,14 +95,20 @@ def run_here(tasks: Sequence[SourceTask]) -> Iterator[Cell]:
 
 
 def plan_sources(
-    methods: Sequence[Method], store: str, data: StudyData, splits: Sequence[Split], n_jobs: int
+    methods: Sequence[Method],
+    store: str,
+    data: StudyData,
+    splits: Sequence[Split],
+    n_jobs: int,
+    screen: int | None = None,
 ) -> tuple[SourceTask, ...]:
     """The methods by what they are made of."""
     by_source: dict[tuple[str | None, ...], list[Method]] = {}
     for method in methods:
         by_source.setdefault(method.source, []).append(method)
     return tuple(
-        SourceTask(mine[0].store or store, tuple(mine), data, tuple(splits), n_jobs) for mine in by_source.values()
+        SourceTask(mine[0].store or store, tuple(mine), data, tuple(splits), n_jobs, screen)
+        for mine in by_source.values()
     )
 
 
@@ -103,11 +121,19 @@ class CellCache:
         store: URI of the study's own store.
         data: The documents.
         splits: All splits.
+        screen: Of the study.
     """
 
     def __init__(
-        self, out: str, fingerprints: dict[str, str], store: str, data: StudyData, splits: Sequence[Split]
+        self,
+        out: str,
+        fingerprints: dict[str, str],
+        store: str,
+        data: StudyData,
+        splits: Sequence[Split],
+        screen: int | None = None,
     ) -> None:
+        self._screen = screen
         self._fs, root = filesystem(out)
         self._root = f"{root}/cells"
         self._fingerprints, self._store = fingerprints, store
@@ -138,7 +164,7 @@ class CellCache:
                 for s in range(n_splits)
             )
             return Cell(method, int(content["n_features"]), fitted)
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
             return None  # not there, or cut off: it is computed again
 
     def save(self, cell: Cell) -> None:
@@ -163,6 +189,7 @@ class CellCache:
             "problem": self._problem,
             "method": {**asdict(method), "name": "", "store": ""},
             "grid": GRIDS[method.probe],
+            "screen": self._screen,
         }
         key = hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
         return f"{self._root}/{key[:32]}.npz"

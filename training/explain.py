@@ -25,16 +25,25 @@ SNIPPET = 160  # characters: two terminal lines
 
 
 def fit_method(
-    store: FeatureStore, method: Method, data: StudyData, split: Split, value: float | None
+    store: FeatureStore,
+    method: Method,
+    data: StudyData,
+    split: Split,
+    value: float | None,
+    pooled: MethodMatrix | None = None,
 ) -> tuple[MethodMatrix, MethodMatrix, Final]:
     """The final model of a method on the training rows of one split, with what it was made of.
+
+    Args:
+        pooled: What was read before, where it was screened.
 
     Returns:
         (what was read, the method's matrix, the fitted model); the last is what the study scored.
     """
     from threadpoolctl import threadpool_limits
 
-    pooled = load_pooled(store, method, data)
+    if pooled is None:
+        pooled = load_pooled(store, method, data)
     matrix = derive(pooled, method)
     X, n_classes = matrix.X.astype(np.float64), len(data.classes)
     with threadpool_limits(1):
@@ -74,7 +83,8 @@ def explain(
     column, names = matrix.column[kept], matrix.names[kept]
     # Equal weights are ordered by feature, so that the list is the same on every machine.
     heaviest = np.lexsort((column, -weight))[:FEATURES]
-    strength = pooled.X[split.train][:, column[heaviest]].tocsc()
+    assert pooled.column is not None
+    strength = pooled.X[split.train][:, np.searchsorted(pooled.column, column[heaviest])].tocsc()
     fires = X[:, heaviest] != 0
     features = []
     for k, j in enumerate(heaviest):

@@ -95,7 +95,7 @@ def plan_methods(
     Raises:
         StudyError: The store has no such SAE, pooling or dense column.
     """
-    cells = []
+    cells: list[Method] = []
     for name, kind in (("tfidf", "tfidf"), ("char_ngrams", "char")):
         if name in spec.baselines:
             cells.append(Method(name, kind))
@@ -117,7 +117,7 @@ def plan_methods(
                         f"features: {shown(at.uri)} has no pooling '{stored}' of SAE '{sae}'; it has: {there}; "
                         "choose one of these or extract again with it"
                     )
-        cells += _sae_methods(feature)
+        cells += _sae_methods(feature, spec.screen)
     methods = [Method("majority", "majority", probe=None)]
     for cell in cells:
         for probe in spec.probes:
@@ -126,8 +126,8 @@ def plan_methods(
     return tuple(methods)
 
 
-def _sae_methods(feature: FeatureSpec) -> list[Method]:
-    """One cell for each pooling, threshold, scale and selection."""
+def _sae_methods(feature: FeatureSpec, screen: int | None) -> list[Method]:
+    """One cell for each pooling, threshold, scale and selection; where features are screened, all are selections."""
     sae, methods = "+".join(feature.sae), []
     prefix = "" if feature.store is None else f"{feature.store.rstrip('/').rsplit('/', 1)[-1]}/"
     for pool in feature.pool:
@@ -147,8 +147,8 @@ def _sae_methods(feature: FeatureSpec) -> list[Method]:
                         pool=pool,
                         binarize=threshold,
                         scale=scale,
-                        select=None if select is None else select.by,
-                        k=None if select is None else select.k,
+                        select=select.by if select else ("class_means" if screen else None),
+                        k=select.k if select else screen,
                         min_documents=feature.min_documents,
                         store=feature.store,
                     )

@@ -36,6 +36,7 @@ def format_study(result: StudyResult) -> str:
         f"{len(data.y):,} documents ({counts}{more})",
         f"{test} held out in each of {seeds}{outer}, {split.folds} inner folds{groups}",
         *_wrapped(_duplicates(result)),
+        *_wrapped(_screened(result)),
         *_wrapped(describe_left_out(data.left_out, data.rows)),
         "",
         *_table(_table_rows(result)),
@@ -89,6 +90,15 @@ def _duplicates(result: StudyResult) -> str:
     return (
         f"near-duplicate texts are kept on one side; otherwise {result.straddling:,.1f} test documents of a split "
         "would have had one in training"
+    )
+
+
+def _screened(result: StudyResult) -> str:
+    if result.spec.screen is None:
+        return ""
+    return (
+        f"features were screened while they streamed by: each fit uses the {result.spec.screen:,} with the largest "
+        "class-mean difference on its rows"
     )
 
 

@@ -202,6 +202,7 @@ class StudySpec(_Model):
         split: How documents are divided.
         regimes: Harder conditions, beside the study itself.
         transfer: Training on one value of a column and testing on each.
+        screen: For stores beyond memory: keep so many features, chosen while they stream by (`training.screening`).
         bootstrap: Resamples behind each interval.
         out: Directory for the results.
     """
@@ -215,6 +216,7 @@ class StudySpec(_Model):
     split: SplitSpec = SplitSpec()
     regimes: RegimeSpec = RegimeSpec()
     transfer: TransferSpec | None = None
+    screen: int | None = Field(default=None, ge=1)
     bootstrap: int = Field(default=1000, ge=100, le=100_000)
     out: str = Field(default="study", min_length=1)
 
@@ -240,6 +242,8 @@ class StudySpec(_Model):
     def _something_to_do(self) -> StudySpec:
         if not self.features and not self.baselines:
             raise ValueError("nothing to study; give 'features', 'baselines' or both")
+        if self.screen is not None and any("learnt" in f.binarize for f in self.features):
+            raise ValueError("'screen' streams features by and cannot learn thresholds; remove 'learnt' or 'screen'")
         cells = [
             (f.store, f.sae, pool, t, scale, select, f.min_documents)
             for f in self.features

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from featurestore.reader import FeatureStore
-from training.cells import Cell, CellCache, Executor, plan_sources, run_here
+from training.cells import Cell, CellCache, Executor, plan_sources, read_source, run_here
 from training.explain import explain, fit_method
 from training.features import SPARSE, Method, plan_methods
 from training.labels import StudyData, load_documents
@@ -63,7 +63,7 @@ def run_study(
         n_jobs = 1 if fits * len(data.y) < PARALLEL_WORK else cpu_count()
 
     fingerprints = {spec.store: store.fingerprint, **{uri: other.fingerprint for uri, other in others.items()}}
-    cache = CellCache(spec.out, fingerprints, spec.store, data, (*splits, *conditions))
+    cache = CellCache(spec.out, fingerprints, spec.store, data, (*splits, *conditions), spec.screen)
     cells = _cells(spec, methods, data, (*splits, *conditions), cache, n_jobs, executor, progress)
     main = [replace(cell, fitted=cell.fitted[: len(splits)]) for cell in cells]
     harder = [replace(cell, fitted=cell.fitted[len(splits) :]) for cell in cells]
@@ -72,7 +72,7 @@ def run_study(
     rows = method_rows(main, data, splits, winners)
     summary, selected, difference, comparisons, predictions = summarise(main, rows, data, splits, winners, spec)
     regime_rows, regimes = summarise_regimes(methods, main, harder, data, splits, conditions, spec)
-    explanation, models = _export(spec, {spec.store: store, **others}, methods, main, data, splits, winners)
+    explanation, models = _export(spec, {spec.store: store, **others}, methods, main, data, splits, conditions, winners)
     result = StudyResult(
         spec=spec,
         data=data,
@@ -116,7 +116,7 @@ def _cells(
     if progress is not None and done:
         progress(len(done), len(methods), "done before")
     missing = [method for method in methods if method.name not in done]
-    for cell in executor(plan_sources(missing, spec.store, data, splits, n_jobs)):
+    for cell in executor(plan_sources(missing, spec.store, data, splits, n_jobs, spec.screen)):
         cache.save(cell)
         done[cell.method.name] = cell
         if progress is not None:
@@ -131,6 +131,7 @@ def _export(
     cells: Sequence[Cell],
     data: StudyData,
     splits: Sequence[Split],
+    conditions: Sequence[Split],
     winners: dict[str, tuple[int, ...]],
 ) -> tuple[dict[str, object] | None, dict[str, Model]]:
     """Explanation of the SAE method that the first split selected, and the models of both families that have files."""
@@ -140,7 +141,9 @@ def _export(
         if method.kind not in (*SPARSE, "dense"):
             continue
         store = stores[method.store or spec.store]
-        pooled, matrix, final = fit_method(store, method, data, splits[0], fitted.value)
+        source = [m for m in methods if m.source == method.source]
+        (task,) = plan_sources(source, spec.store, data, [*splits, *conditions], 1, spec.screen)
+        pooled, matrix, final = fit_method(store, method, data, splits[0], fitted.value, read_source(store, task))
         about = {
             "classes": list(data.classes),
             "value": fitted.value,
