@@ -106,6 +106,20 @@ def measured_rates(config: Mapping[str, Any], d_sae: int, threads: int) -> dict[
     return {"one_process": one, "process_per_core": together, "best": best[0], "best_shape": best[1]}
 
 
+def best_rate(config: Mapping[str, Any]) -> float:
+    """Operations a second of one thread of this process, in bfloat16, the best over the model's own matrices."""
+    import torch
+
+    rates = []
+    with torch.inference_mode():
+        for inputs, outputs in set(layer_matrices(config).values()):
+            for rows in ROWS:
+                x, weight = torch.randn(rows, inputs).bfloat16(), torch.randn(outputs, inputs).bfloat16()
+                seconds = _seconds(lambda x=x, weight=weight: torch.nn.functional.linear(x, weight), None)
+                rates.append(2.0 * rows * inputs * outputs / seconds)
+    return max(rates)
+
+
 def _in_processes(shapes: Sequence[tuple[int, int, int]], n_processes: int, threads: int) -> list[dict[str, float]]:
     """The rates of processes that measure the same shape at the same time."""
     context = multiprocessing.get_context("spawn")
@@ -136,11 +150,12 @@ def _measure(shapes: Sequence[tuple[int, int, int]], threads: int, barrier: Any,
 
 
 def _seconds(call: Any, barrier: Any) -> float:
-    """Of one call, the best of three rounds; all processes in step."""
+    """Of one call, the best of three rounds; all processes in step, if there are several."""
     call()
     best = float("inf")
     for _ in range(3):
-        barrier.wait()
+        if barrier is not None:
+            barrier.wait()
         begun, n = time.perf_counter(), 0
         while n == 0 or time.perf_counter() - begun < SECONDS / 3:
             call()

@@ -17,7 +17,7 @@ _MIN_DOCUMENTS = 32  # sorting by length needs some to choose from ...
 _MIN_DOCUMENTS_TOKENS = 4  # ... unless they are so long that this many times the tokens are reached first
 _MAX_DOCUMENTS = 2**16  # bounds the rows of a part however short the documents are
 _MAX_TEXT_BYTES = 2**28  # of raw text in a worker's memory; far more than is fed where documents are truncated
-_MIN_UNITS = 8  # so that a few workers share even a small corpus, as far as _MIN_DOCUMENTS lets them
+_MIN_UNITS = 32  # a small corpus too: workers share it, and at the end nobody waits long for another's last unit
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,9 @@ def plan_units(
     if documents_per_unit is not None:
         bounds = [*range(0, rows, documents_per_unit), rows]
     else:
-        n_units = -(-rows // _documents(scanned, mean_tokens, device))
+        n_units = max(
+            -(-rows // _documents(scanned, mean_tokens, device)), min(_MIN_UNITS, max(1, rows // _MIN_DOCUMENTS))
+        )
         bounds = [rows * i // n_units for i in range(n_units + 1)]
     return tuple(
         Unit(index, start, stop, slices(scanned, start, stop)) for index, (start, stop) in enumerate(pairwise(bounds))
@@ -65,6 +67,4 @@ def _documents(scanned: CorpusScan, mean_tokens: float, device: str) -> int:
     tokens = UNIT_TOKENS.get(device, UNIT_TOKENS["cuda"])
     mean = max(mean_tokens, 1.0)
     documents = max(tokens / mean, min(_MIN_DOCUMENTS, _MIN_DOCUMENTS_TOKENS * tokens / mean))
-    documents = min(documents, _MAX_DOCUMENTS, _MAX_TEXT_BYTES / max(scanned.mean_text_bytes, 1.0))
-    documents = min(documents, max(scanned.rows / _MIN_UNITS, _MIN_DOCUMENTS))
-    return max(1, int(documents))
+    return max(1, int(min(documents, _MAX_DOCUMENTS, _MAX_TEXT_BYTES / max(scanned.mean_text_bytes, 1.0))))

@@ -90,7 +90,8 @@ def test_the_benchmarks_sae_fires_as_often_as_it_should(tmp_path: Path) -> None:
     from benchmarks.weights import write_sae
 
     x_ND = torch.randn(4000, 32, generator=torch.Generator().manual_seed(0)) * torch.logspace(0, 3, 32) + 5
-    write_sae(tmp_path / "sae", x_ND, LAYER, d_sae=512, l0=12, model_name=MODEL_NAME)
+    W_FD = torch.nn.functional.normalize(torch.randn(512, 32, generator=torch.Generator().manual_seed(1)), dim=1)
+    write_sae(tmp_path / "sae", x_ND, W_FD, LAYER, l0=12, model_name=MODEL_NAME)
     acts_NF = encode(tmp_path / "sae", x_ND.numpy())
     assert (acts_NF > 0).sum() / len(x_ND) == pytest.approx(12, rel=0.05)
     assert json.loads((tmp_path / "sae" / "cfg.json").read_text())["metadata"]["model_name"] == MODEL_NAME

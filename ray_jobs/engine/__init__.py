@@ -6,5 +6,5 @@ training. In the order of the data: `bundle` (what is loaded), `tokens` (what is
 `screen` (candidates in int8), `pooling` and `device_pooling`, and `extractor`, which puts them in a row.
 """
 
-NUMERICS = 2
+NUMERICS = 3
 """Raised by a change that may move a bit of what the engine computes: part of every store's fingerprint."""

@@ -24,11 +24,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from ray_jobs.engine import cpu_products
+
 QUERY_BLOCK = 64
 """Queries of a document handled at a time: short enough to skip most of what lies after them, long enough for GEMMs."""
 
 LEAST_FILL = 0.75
 """A document joins a rectangle if it fills at least this much of its row: bounds padding, keeps rectangles few."""
+
+
+LARGE_KEYS = 128
+"""Keys from which scores are worth a oneDNN product of their own for each document and key/value head."""
 
 
 @dataclass(frozen=True)
@@ -171,13 +177,25 @@ class DenseAttention:
         n_documents, length = q_BTHE.shape[:2]
         n_kv, n_keys = self.shape.n_kv_heads, mask_TS.shape[1]
         q_BKGTE = q_BTHE.unflatten(2, (n_kv, -1)).permute(0, 2, 3, 1, 4)
-        scores = torch.matmul(q_BKGTE.flatten(2, 3), k_BKES).view(n_documents, n_kv, -1, length, n_keys)
+        scores = _scores(q_BKGTE.flatten(2, 3), k_BKES).view(n_documents, n_kv, -1, length, n_keys)
         scores = scores.mul_(self.shape.scale)
         if self.shape.softcap is not None:
             scores = scores.div_(self.shape.softcap).tanh_().mul_(self.shape.softcap)
         p_BKGTS = scores.add_(mask_TS).softmax(-1).to(v_BKSE.dtype)
         o_BKGTE = torch.matmul(p_BKGTS.flatten(2, 3), v_BKSE).unflatten(2, (-1, length))
         return o_BKGTE.permute(0, 3, 1, 2, 4).flatten(2)
+
+
+def _scores(q_BKQE: torch.Tensor, k_BKES: torch.Tensor) -> torch.Tensor:
+    """q @ k in float32, [B, K, Q, S]; large ones each by itself where that product is the faster one."""
+    if q_BKQE.is_cuda or k_BKES.shape[-1] < LARGE_KEYS or not cpu_products.fused():
+        return torch.matmul(q_BKQE, k_BKES)
+    scores_BKQS = q_BKQE.new_empty(*q_BKQE.shape[:3], k_BKES.shape[-1])
+    k_BKSE = k_BKES.transpose(2, 3)
+    for document in range(q_BKQE.shape[0]):
+        for head in range(q_BKQE.shape[1]):
+            scores_BKQS[document, head] = cpu_products.linear(q_BKQE[document, head], k_BKSE[document, head])
+    return scores_BKQS
 
 
 class FlexAttention:

@@ -27,6 +27,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from ray_jobs.engine import cpu_products
 from ray_jobs.engine.bundle import Bundle, SaeInfo
 from ray_jobs.engine.families import SaeWeights, check_family, encoder_input
 from ray_jobs.engine.screen import Screen, ScreenInput, can_screen, screen_input
@@ -231,8 +232,7 @@ class SaeEncoder:
             if len(flat) * DENSE <= mask_CN.size:
                 row, token, starts = _places(flat, n_features, n_tokens)
                 return Active(row + features.start, token, self._products(x_ND, features, token, starts))
-        r_CN = scratch.product_CN[:n_features].view(torch.float32)
-        torch.mm(self.weights.W_FD[features].float(), x_ND.T, out=r_CN)
+        r_CN = cpu_products.linear(self.weights.W_FD[features].float(), x_ND)
         if self.weights.cutoff_F is not None:
             np.greater(r_CN.numpy(), self.weights.cutoff_F[features, None].numpy(), out=mask_CN)
         else:
