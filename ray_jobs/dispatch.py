@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING
 
 from featurestore.errors import JobFailed
 from featurestore.faults import fault_point
+from featurestore.runs import UnderWay
 from ray_jobs.failures import Failure, Kind
 from ray_jobs.ledger import Ledger
 from ray_jobs.pace import Pace
 from ray_jobs.progress import Standing
+from ray_jobs.run_record import RunState
 from ray_jobs.search import Search
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ class Dispatcher:
         already: Documents of the whole job that are done already.
         progress: Where to show it.
         committed: Called with each report, and the place of its worker, as it comes.
+        watch: Called every second with `state`, which it may call.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Dispatcher:
         already: int = 0,
         progress: Progress | None = None,
         committed: Callable[[Report, str], None] | None = None,
+        watch: Callable[[Callable[[], RunState]], None] | None = None,
     ) -> None:
         self.tally = Tally()
         self._crew = crew
@@ -95,6 +99,7 @@ class Dispatcher:
         self._total = already + sum(unit.rows for unit in units)
         self._progress = progress
         self._committed = committed
+        self._watch = watch
         self._ledger: Ledger[int] = Ledger(self._units)
         self._pace = Pace()
         self._searches: dict[int, Search] = {}
@@ -115,7 +120,7 @@ class Dispatcher:
         self._start_after = self._next_tick = self._next_check = 0.0
         self._room = 0
         self._bound: int | None = None  # on the number of workers, once memory ran out
-        self._rows = already
+        self._already = self._rows = already
         self._tokens = self._errors = 0
 
     def to_the_end(self) -> Tally:
@@ -146,6 +151,26 @@ class Dispatcher:
     def done(self) -> int:
         """Units committed so far."""
         return len(self._ledger.done)
+
+    def state(self) -> RunState:
+        """How the run stands."""
+        now, under_way = self._crew.now(), []
+        for worker, (unit, since) in self._begun.items():
+            live = self._live.get(worker, (-1, 0, 0))
+            documents, tokens = live[1:] if live[0] == unit else (0, 0)
+            under_way.append(UnderWay(unit, self._place.get(worker, ""), round(now - since, 1), documents, tokens))
+        return RunState(
+            units_done=self.done,
+            documents=self._rows - self._already,
+            tokens=self._tokens,
+            errors=self._errors,
+            waiting=self._ledger.waiting,
+            workers=len(self._place),
+            workers_wanted=self._wanted(),
+            events=dict(self.tally.events),
+            failed=self._given_up(),
+            under_way=tuple(under_way),
+        )
 
     # Workers come and go.
 
@@ -373,6 +398,8 @@ class Dispatcher:
                 self._crew.ask(worker)
                 self._asked.add(worker)
         self._show()
+        if self._watch is not None:
+            self._watch(self.state)
 
     def _check_deadlines(self, now: float) -> None:
         for worker, (unit, since) in list(self._begun.items()):

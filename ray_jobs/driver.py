@@ -25,6 +25,7 @@ from ray_jobs.lease import Lease, held
 from ray_jobs.plan import JobPlan, check_device, make_plan
 from ray_jobs.pricing import remember_rate
 from ray_jobs.ray_crew import RayCrew, gpus_each
+from ray_jobs.run_record import Recorder, recorded
 
 if TYPE_CHECKING:
     from featurestore.writer import PartRecord
@@ -108,7 +109,8 @@ def run_plan(
             patiently(create_store, plan.job.store, plan.store)
             journal = Journal(plan.job.store)
             if plan.missing:
-                tally = _run(plan, address, progress, lease, journal)
+                with recorded(plan.job.store, progress) as recorder:
+                    tally = _run(plan, address, progress, lease, journal, recorder)
             records = [*tally.records, *patiently(_earlier_records, plan)]
             lease.check()
             fault_point("driver.before_manifest")
@@ -117,7 +119,14 @@ def run_plan(
     return _result(plan, tally, time.perf_counter() - begun)
 
 
-def _run(plan: JobPlan, address: str | None, progress: Progress | None, lease: Lease, journal: Journal) -> Tally:
+def _run(
+    plan: JobPlan,
+    address: str | None,
+    progress: Progress | None,
+    lease: Lease,
+    journal: Journal,
+    recorder: Recorder,
+) -> Tally:
     """Do the missing units."""
     missing = plan.missing
     most = plan.job.workers.max or max(1, (os.cpu_count() or 1) // plan.compute.threads)
@@ -137,6 +146,7 @@ def _run(plan: JobPlan, address: str | None, progress: Progress | None, lease: L
             already=plan.scan.rows - sum(unit.rows for unit in missing),
             progress=progress,
             committed=committed,
+            watch=recorder,
         )
         try:
             tally = run.to_the_end()
@@ -147,6 +157,7 @@ def _run(plan: JobPlan, address: str | None, progress: Progress | None, lease: L
                 "and the same command does the rest"
             ) from failure
         finally:
+            recorder.take(run.state())
             crew.close()
             journal.close()
             if progress:

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from featurestore.files import atomic_write, list_files, read_bytes
 from featurestore.plan import MANIFEST_JSON, open_root
+from featurestore.runs import JOURNAL
 from featurestore.writer import PartRecord
 
 if TYPE_CHECKING:
     from ray_jobs.worker import Report
 
-JOURNAL = ".journal"  # readers ignore names that start with "."
 FILE_RECORDS = 1000  # some 250 kB, rewritten until it is full
 FLUSH_SECONDS = 15.0  # what a killed driver's successor has to read again: the parts of so long
 
@@ -49,7 +49,8 @@ class Journal:
 
     def add(self, report: Report, place: str) -> None:
         """Take down a report; it is in storage some seconds later."""
-        self._lines.append({**asdict(report.record), "seconds": round(report.seconds, 3), "host": place})
+        line = {**asdict(report.record), "seconds": round(report.seconds, 3), "host": place}
+        self._lines.append({**line, **report.detail.to_json()})
         self._unwritten = True
         full = len(self._lines) >= FILE_RECORDS
         if full or time.monotonic() >= self._next:
@@ -67,11 +68,16 @@ class Journal:
         self._next = time.monotonic() + FLUSH_SECONDS
         self._unwritten = False
         path = f"{self._directory}/{self._run}-{self._full:05d}.json"
-        self._writing = self._writer.submit(self._write, path, json.dumps(self._lines).encode())
+        self._writing = self._writer.submit(self._write, path, _one_a_line(self._lines))
 
     def _write(self, path: str, data: bytes) -> None:
         with contextlib.suppress(OSError):
             atomic_write(self._fs, path, data)
+
+
+def _one_a_line(lines: list[dict[str, Any]]) -> bytes:
+    """A JSON list with one unit a line, for people and for what collects logs."""
+    return ("[\n" + ",\n".join(map(json.dumps, lines)) + "\n]\n").encode()
 
 
 def earlier_records(uri: str, sizes: Mapping[int, int]) -> dict[int, PartRecord]:

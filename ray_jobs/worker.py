@@ -11,12 +11,14 @@ import os
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import JobFailed, MismatchError
 from featurestore.faults import fault_point
+from featurestore.urls import shown
 from ray_jobs.failures import Abandoned, transient_faults_shown
+from ray_jobs.metrics import UnitDetail, UnitMeter
 
 if TYPE_CHECKING:
     from featurestore.rows import PartRows
@@ -66,10 +68,11 @@ class WorkerTask:
 
 @dataclass(frozen=True)
 class Report:
-    """A committed unit: its record, and the seconds from the first byte read to the part in its place."""
+    """A committed unit: its record, the seconds from the first byte read to the part in its place, and their detail."""
 
     record: PartRecord
     seconds: float
+    detail: UnitDetail = field(default_factory=UnitDetail)
 
 
 class Worker:
@@ -83,6 +86,7 @@ class Worker:
         self._task = task
         self._live = (-1, 0, 0)
         self._abandoned: set[int] = set()
+        self._meter = UnitMeter(shown(task.job.store))
 
     def open(self) -> dict[str, Any]:
         """Open store, bundle and engine: all that can be wrong with this machine shows here and not in a unit.
@@ -93,7 +97,6 @@ class Worker:
         Raises:
             SparsemillError: Other software, another bundle or another store than the job's.
         """
-        from featurestore.files import shown
         from featurestore.plan import read_plan
         from ray_jobs.engine.extractor import Extractor, ExtractSettings
         from ray_jobs.identity import check_software
@@ -127,12 +130,14 @@ class Worker:
 
         begun = time.perf_counter()
         self._live = (unit.index, 0, 0)
+        self._meter.begin()
         with transient_faults_shown():
             rows = self._rows(unit, 0, unit.rows, blamed or {})
             fault_point("worker.before_write")
-            record = write_part(self._task.job.store, self._plan, unit.index, rows)
+            with self._meter.phase("write"):
+                record = write_part(self._task.job.store, self._plan, unit.index, rows)
             fault_point("worker.after_commit")
-        return Report(record, time.perf_counter() - begun)
+        return Report(record, time.perf_counter() - begun, self._meter.end(record, rows.doc_id, rows.error))
 
     def probe(self, unit: Unit, start: int, stop: int, blamed: Mapping[int, str]) -> None:
         """Compute documents `[start, stop)` of a unit, counted from its first, and write nothing; errors as for `run`.
@@ -164,16 +169,18 @@ class Worker:
 
         self._go_on(unit.index, 0, 0)
         torch.set_num_threads(self._task.settings["threads"])  # a setting of the calling thread, and Ray has several
-        documents = _some(read_rows(unit.slices, self._task.job.corpus, self._task.keep_types), start, stop)
+        with self._meter.phase("read"):
+            documents = _some(read_rows(unit.slices, self._task.job.corpus, self._task.keep_types), start, stop)
         for row, reason in blamed.items():
             if start <= row < stop and documents.error[row - start] is None:
                 documents.error[row - start], documents.text[row - start] = reason, None
         fault_point("worker.computing", documents.text)
-        extracted = self._extractor.extract(
-            documents.text,
-            documents.error,
-            on_progress=lambda n_documents, n_tokens: self._go_on(unit.index, n_documents, n_tokens),
-        )
+        with self._meter.phase("compute"):
+            extracted = self._extractor.extract(
+                documents.text,
+                documents.error,
+                on_progress=lambda n_documents, n_tokens: self._go_on(unit.index, n_documents, n_tokens),
+            )
         return part_rows(documents, extracted)
 
     def _go_on(self, unit: int, n_documents: int, n_tokens: int) -> None:
