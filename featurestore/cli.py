@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import StoreError, UsageError
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from featurestore.views import DocumentView, FeatureView
 
 _SHOWN_CHARACTERS = 120  # of a value: an error sentence fits, a document does not fill the screen
+_LONG_READ = 1 << 28  # bytes: some seconds, after which a silent command looks stuck
 _SHOWN_KINDS = 10  # of errors and of failed units
 _SHOWN_UNDER_WAY = 5  # the longest; a thousand workers have a thousand
 _SHOWN_PROBLEMS = 20  # a page; --json lists all of them
@@ -129,12 +132,23 @@ def verify(args: argparse.Namespace) -> int:
 
 def show_parser(parser: argparse.ArgumentParser) -> None:
     """Arguments of `show`."""
-    parser.epilog = "example:\n  sparsemill show store/ --feature 1234 --sae l12_16k --top 5"
+    parser.epilog = (
+        "examples:\n"
+        "  sparsemill show store/                              its columns and first documents\n"
+        "  sparsemill show store/ --doc reviews.jsonl:17       that document's strongest features\n"
+        "  sparsemill show store/ --feature l12_16k:1234       the documents where that feature is strongest\n"
+        "  sparsemill show store/ --feature l12_16k:1234 --pool sum --top 50 --json\n"
+        "\n"
+        "The first --feature of a pooling reads the whole store once and keeps an index in $SPARSEMILL_CACHE or\n"
+        "~/.cache/sparsemill; later ones answer at once. A store that changed gets a new index."
+    )
     parser.add_argument("store", help="directory or URL of the store")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--doc", metavar="ID", help="the strongest features of this document")
-    what.add_argument("--feature", metavar="N", type=int, help="the documents where this feature is strongest")
-    parser.add_argument("--sae", metavar="NAME", help="which SAE (needed for --feature if the store has several)")
+    what.add_argument(
+        "--feature", metavar="[SAE:]N", type=_feature, help="the documents where this feature is strongest"
+    )
+    parser.add_argument("--sae", metavar="NAME", help="which SAE, if the store has several")
     parser.add_argument("--pool", metavar="POOL", help="which pooling ranks documents (default: the first stored)")
     parser.add_argument("--top", metavar="K", type=_positive, default=10, help="lines to show (default: 10)")
 
@@ -146,12 +160,16 @@ def show(args: argparse.Namespace) -> int:
 
     if args.pool is not None and args.feature is None:
         raise UsageError("--pool ranks the documents of a feature; give --feature N with it, or leave it out")
+    named, number = args.feature or (None, None)
+    if named is not None and args.sae not in (None, named):
+        raise UsageError(f"--feature names SAE '{named}' and --sae '{args.sae}'; leave one of them out")
     store = FeatureStore.open(args.store, partial=True)
     if args.doc is not None:
         document = document_view(store, args.doc, args.top, args.sae)
         return _print_json(asdict(document)) if args.json else _print_document(document)
-    if args.feature is not None:
-        feature = feature_view(store, args.feature, args.top, args.sae, args.pool)
+    if number is not None:
+        told = partial(_tell_of_indexing, args.store, store.status().bytes)
+        feature = feature_view(store, number, args.top, named or args.sae, args.pool, told)
         return _print_json(asdict(feature)) if args.json else _print_feature(feature)
     return _show_store(store, args)
 
@@ -192,10 +210,18 @@ def _print_document(document: DocumentView) -> int:
 
 def _print_feature(feature: FeatureView) -> int:
     active = counted(feature.n_documents, "document")
-    print(f"{feature.sae} feature {feature.feature}: active in {active}; largest {feature.pool}:")
+    print(
+        f"{feature.sae}:{feature.feature}: active in {active}; {feature.pool} is {feature.mean:.6g} on average over "
+        f"all documents, {feature.maximum:.6g} at most:"
+    )
     for document in feature.top:
-        print(f"  {document['value']:>12.6g}  {_one_line(document['doc_id'])}")
+        print(f"  {document['value']:>12.6g}  {_metadata_line({'doc_id': document['doc_id'], **document['metadata']})}")
     return 0
+
+
+def _tell_of_indexing(store: str, size: int) -> None:
+    if size >= _LONG_READ:
+        print(f"{store}: reading its {size / 1e9:,.1f} GB once, to index this pooling", file=sys.stderr, flush=True)
 
 
 def _metadata_line(metadata: dict[str, Any]) -> str:
@@ -207,6 +233,14 @@ def _one_line(value: Any) -> str:
     """A value as a page can show it: no line breaks or control characters, and cut; --json has all of it."""
     text = "".join(char if char.isprintable() else " " for char in str(value)[: _SHOWN_CHARACTERS + 1])
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+
+
+def _feature(text: str) -> tuple[str | None, int]:
+    """`l12_16k:1234` or `1234`."""
+    sae, colon, number = text.rpartition(":")
+    if not (number.isascii() and number.isdecimal()) or (colon and not sae):
+        raise argparse.ArgumentTypeError(f"must be a feature's number, or SAE:NUMBER, not {text!r}")
+    return sae or None, int(number)
 
 
 def _positive(text: str) -> int:

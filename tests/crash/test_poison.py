@@ -34,8 +34,8 @@ WAYS = {
     "text is no Unicode": (5, lambda row: json.dumps({"id": f"d{row}", "text": LONE_SURROGATE}), "lone surrogate"),
     "id is empty": (5, lambda row: json.dumps({"id": "", "text": "love"}), "the id in 'id' is empty"),
     "makes NaN": (4, lambda row: _line(row, f"love {NAN_WORD} hate"), "not finite"),
-    "makes the engine raise": (4, lambda row: _line(row, f"music {UNEMBEDDED_WORD} train"), "the model failed on"),
-    "makes the worker raise": (
+    "token without embedding": (4, lambda row: _line(row, f"music {UNEMBEDDED_WORD} train"), "embedding ends at"),
+    "makes computing raise": (
         2,
         lambda row: _line(row, f"river {RAISING} stone"),
         "the worker failed on this document",
@@ -92,7 +92,7 @@ def parts_when_known(job: JobSpec, poisoned: dict[int, str]) -> dict[str, bytes]
     """The parts as one worker makes them that is told of the documents which a search has to find."""
     reasons = {
         "kills the worker": DIED,
-        "makes the worker raise": "the worker failed on this document: ValueError: injected at worker.computing",
+        "makes computing raise": "the worker failed on this document: ValueError: injected at worker.computing",
     }
     plan = make_plan(job)
     create_store(plan.job.store, plan.store)

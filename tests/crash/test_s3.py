@@ -21,6 +21,7 @@ from tests.crash.ground import DOCUMENTS, UNITS, Ground, fault, run
 from tests.crash.s3 import BUCKET, Proxy, proxied, s3_server
 from tests.ray_jobs.jobs import job_mapping, write_job
 
+pytest.importorskip("moto", reason="the S3 server of these tests")
 pytestmark = pytest.mark.slow
 IN_WORKER = (
     "worker.before_write",
