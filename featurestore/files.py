@@ -18,7 +18,9 @@ import pyarrow as pa
 from pyarrow import fs as pafs
 
 from featurestore.errors import UsageError
+from featurestore.faults import fault_point
 from featurestore.objectstore import STORAGE_ERRORS, is_object_store, object_store
+from featurestore.urls import shown as shown
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 # A job of 240,000 units has a manifest of 45 MB, and Python takes ten times a JSON file's size to read it.
@@ -85,19 +87,29 @@ def atomic_write(fs: pafs.FileSystem, path: str, data: Any) -> None:
         if not isinstance(fs, pafs.S3FileSystem | pafs.GcsFileSystem):  # there a directory is only an empty object
             fs.create_dir(path.rpartition("/")[0], recursive=True)
         whole = pa.py_buffer(data)  # before the stream is open: an open stream commits what it has when it is dropped
+        fault_point("write.before", path)
         stream = fs.open_output_stream(path)
         stream.write(whole)  # no `with`: closing after a failed write would commit what was sent so far
+        fault_point("write.middle", path)
         stream.close()
+        fault_point("write.after", path)
         return
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}.tmp")
+    fault_point("write.before", path)
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            with memoryview(data) as view:
+                file.write(view[: len(view) // 2])
+                file.flush()
+                fault_point("write.middle", path)
+                file.write(view[len(view) // 2 :])
             file.flush()
             os.fsync(file.fileno())
+        fault_point("write.before_rename", path)
         temporary.replace(final)
+        fault_point("write.after", path)
     finally:
         temporary.unlink(missing_ok=True)
     directory = os.open(final.parent, os.O_RDONLY)
@@ -167,8 +179,3 @@ def list_files(fs: pafs.FileSystem, directory: str) -> dict[str, int]:
     except FileNotFoundError:  # a writer made the directory while Arrow looked: it was empty a moment ago
         return {}
     return {info.base_name: info.size or 0 for info in found if not info.base_name.startswith(".")}
-
-
-def shown(uri: str) -> str:
-    """A URL as it may be printed: without user, password and query, which can hold credentials."""
-    return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]+://)(?:[^/@]*@)?([^?]*)(\?.*)?$", r"\1\2", uri)
