@@ -364,6 +364,10 @@ class FeatureStore:
 
         return feature_statistics(self, sae, pool, rows=rows, labels=labels)
 
+    def part_bytes(self, unit: int) -> int:
+        """Size of the part of a unit that is there."""
+        return self._parts.sizes[unit]
+
     def verify(self, quick: bool = False) -> VerifyReport:
         """Recheck every promise of FORMAT.md; see `featurestore.verify.verify_store`."""
         from featurestore.verify import verify_store
