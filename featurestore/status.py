@@ -20,7 +20,6 @@ from featurestore.plan import open_root
 from featurestore.reader import FeatureStore
 from featurestore.runs import RunRecord, UnitNote, read_notes, read_runs
 from featurestore.wording import error_kind
-from featurestore.writer import committed_units
 
 if TYPE_CHECKING:
     from pyarrow import fs as pafs
@@ -92,8 +91,7 @@ def standing(uri: str) -> Standing:
         StoreError: There is no store, or a part cannot be read.
     """
     store = FeatureStore.open(uri, partial=True)
-    there = committed_units(uri)
-    sizes = {unit: there[unit] for unit in store.units}
+    sizes = {unit: store.part_bytes(unit) for unit in store.units}
     notes = read_notes(uri, sizes)
     runs = read_runs(uri)
     last = runs[-1] if runs else None
