@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import importlib
 import io
 import json
 import os
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
 
 __version__ = "0.1.0"
 
@@ -24,19 +25,27 @@ COMMANDS = {
     "prepare": ("ray_jobs.cli", "build the model bundle that a job needs"),
     "plan": ("ray_jobs.cli", "price a job before anything is spent"),
     "extract": ("ray_jobs.cli", "run a job, or finish what is missing of it"),
+    "submit": ("ray_jobs.cli", "run a job on a Ray cluster, with its log here"),
     "status": ("featurestore.cli", "how far a store has come"),
     "verify": ("featurestore.cli", "recheck every promise of a store's format"),
     "show": ("featurestore.cli", "look at documents and features of a store"),
+    "compact": ("featurestore.export_cli", "merge the small parts of a store into a new one"),
+    "export": ("featurestore.export_cli", "write a store's features as npz, svmlight or AnnData"),
     "study": ("training.cli", "train and compare classifiers from a store"),
+    "predict": ("training.cli", "classify a store's documents, or new text, with a trained model"),
+    "explain": ("training.cli", "which features decide in a trained model"),
 }
 
 STAGE_ONE = ("ray", "torch", "transformers", "tokenizers", "safetensors", "sae_lens", "gguf", "accelerate")
+
+EXPORT = ("anndata", "zarr", "pandas")
 
 EPILOG = """\
 start here:
   sparsemill demo                 corpus -> features -> classifiers, in a few minutes
   sparsemill plan JOB.yaml        documents, tokens, units, bytes
   sparsemill extract JOB.yaml     run it; the same command again resumes it
+  sparsemill submit JOB.yaml      the same on a Ray cluster
   sparsemill study STUDY.yaml     classifiers over the stored features
 
 `sparsemill COMMAND --help` explains a command. Every command takes --json.
@@ -77,13 +86,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     from featurestore.errors import SparsemillError
 
     try:
+        if name == "study" and args.address:
+            args.executor = _on_ray(args.address)
+        if name == "predict" and args.job:
+            args.store = _extracted(args.job)
         code = int(getattr(module, name)(args))
         print(end="", flush=True)  # a full disk or a closed pipe shows here, not after the last handler
         return code
     except SparsemillError as error:
         return _fail(str(error), error.exit_code, args.json)
     except ModuleNotFoundError as error:
-        extra = "extract" if error.name in STAGE_ONE else "demo"
+        extra = "extract" if error.name in STAGE_ONE else "export" if error.name in EXPORT else "demo"
         needed = f"{name} needs the package {error.name!r}; install it with: pip install 'sparsemill[{extra}]'"
         return _fail(needed, 1, args.json)
     except KeyboardInterrupt:
@@ -101,6 +114,46 @@ def main(argv: Sequence[str] | None = None) -> int:
             _discard_output()
         where = f" ({error.filename})" if error.filename else ""
         return _fail(f"{error.strerror or error}{where}; check space, path and access", 1, args.json)
+
+
+def _on_ray(address: str) -> Callable[[Sequence[Any]], Iterator[Any]]:
+    """Runs the pieces of a study as tasks of a Ray cluster; stage 2 itself knows no Ray.
+
+    Args:
+        address: Of the cluster, as for `extract`; "local" starts one on this machine for the length of the study.
+    """
+
+    def run(tasks: Sequence[Any]) -> Iterator[Any]:
+        from ray_jobs.cluster import ray_cluster
+        from training.cells import run_source
+
+        if not tasks:
+            return
+        with ray_cluster(None if address == "local" else address, cpus=os.cpu_count() or 1, gpus=0) as ray:
+            # A task is one CPU's work, so it gets one thread; a node that is lost loses tasks, which run again.
+            remote = ray.remote(num_cpus=1, max_retries=3)(lambda task: list(run_source(task)))
+            waiting = [remote.remote(dataclasses.replace(task, n_jobs=1)) for task in tasks]
+            while waiting:
+                done, waiting = ray.wait(waiting)
+                try:
+                    yield from ray.get(done[0])
+                except ray.exceptions.RayTaskError as error:
+                    raise error.as_instanceof_cause() from None
+
+    return run
+
+
+def _extracted(job: str) -> str:
+    """Extract a job and return its store; what the commands print goes to stderr, for stdout is the caller's."""
+    from featurestore.errors import SparsemillError
+    from ray_jobs.spec import load_job
+
+    for command in ("prepare", "extract"):
+        with contextlib.redirect_stdout(sys.stderr):
+            code = main([command, job])
+        if code:
+            raise SparsemillError(f"{job}: {command} failed, so there is nothing to classify; mend that first")
+    return str(load_job(job).store)
 
 
 class _Parser(argparse.ArgumentParser):

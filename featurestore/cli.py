@@ -13,14 +13,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import StoreError, UsageError
-from featurestore.wording import counted
+from featurestore.urls import shown
+from featurestore.wording import counted, duration
 
 if TYPE_CHECKING:
     from featurestore.reader import FeatureStore
+    from featurestore.status import Standing
     from featurestore.views import DocumentView, FeatureView
 
 _SHOWN_CHARACTERS = 120  # of a value: an error sentence fits, a document does not fill the screen
 _LONG_READ = 1 << 28  # bytes: some seconds, after which a silent command looks stuck
+_SHOWN_KINDS = 10  # of errors and of failed units
+_SHOWN_UNDER_WAY = 5  # the longest; a thousand workers have a thousand
 _SHOWN_PROBLEMS = 20  # a page; --json lists all of them
 
 
@@ -31,21 +35,70 @@ def status_parser(parser: argparse.ArgumentParser) -> None:
 
 
 def status(args: argparse.Namespace) -> int:
-    """Print how many units and documents of a store are done; exit code 0 whether it is complete or not."""
-    from featurestore.reader import FeatureStore
+    """Print how a store stands, live or afterwards; exit code 0 whether it is complete or not."""
+    from featurestore.plan import read_plan
+    from featurestore.status import standing
 
-    store = FeatureStore.open(args.store, partial=True)
-    now = store.status()
+    now = standing(args.store)
     if args.json:
-        return _print_json({"store": args.store, "fingerprint": store.fingerprint, **asdict(now)})
-    state = "complete" if now.complete else "incomplete; rerun extract to finish it"
+        facts = {"store": shown(args.store), "fingerprint": read_plan(args.store).fingerprint, **asdict(now)}
+        return _print_json(facts)
+    state = "running" if now.running else "complete" if now.complete else "incomplete; rerun extract to finish it"
     per_document = f" ({now.bytes / now.rows_done:,.0f} a document)" if now.rows_done else ""
-    print(f"{args.store}: {state}")
-    print(f"  units      {now.units_done:,} of {now.units:,}")
+    doing = f", {now.units_running:,} running" if now.units_running else ""
+    failed = f", {now.units_failed:,} failed" if now.units_failed else ""
+    print(f"{shown(args.store)}: {state}")
+    print(f"  units      {now.units_done:,} of {now.units:,}{doing}{failed}")
     print(f"  documents  {now.rows_done:,} of {now.rows:,}, {now.errors:,} with an error")
     print(f"  tokens     {now.tokens:,}")
     print(f"  bytes      {now.bytes:,}{per_document}")
+    _print_run(now)
+    _print_units(now)
+    for kind in now.error_kinds[:_SHOWN_KINDS]:
+        print(f"  error      {counted(kind.documents, 'document')}: {_one_line(kind.kind)}")
+        for doc_id, sentence in kind.examples:
+            print(f"             {_one_line(doc_id)}: {_one_line(sentence)}")
+    if len(now.error_kinds) > _SHOWN_KINDS:
+        print(f"  and {len(now.error_kinds) - _SHOWN_KINDS:,} more kinds of error; --json lists them")
     return 0
+
+
+def _print_run(now: Standing) -> None:
+    run = now.run
+    if run is None:
+        return
+    by = f"process {run.pid} on {_one_line(run.host)}"
+    if now.running:
+        print(f"  run        by {by} since {_one_line(run.started_at)}")
+        wanted = f" of {run.workers_wanted:,}" if run.workers < run.workers_wanted else ""
+        print(f"  workers    {run.workers:,}{wanted} ready")
+        if now.tokens_per_second is not None:
+            left = f", {duration(now.seconds_left)} left" if now.seconds_left is not None else ""
+            print(f"  rate       {now.tokens_per_second:,.0f} tokens/s over the last minute{left}")
+    else:
+        ended = {
+            "running": f"ended without a word, last heard of {duration(run.seconds_silent)} ago",
+            "failed": f"failed: {_one_line(run.reason)}",
+            "stopped": "was stopped",
+        }.get(run.state, "finished")
+        print(f"  last run   by {by} since {_one_line(run.started_at)}, {ended}")
+    if run.events:
+        print(f"  events     {', '.join(f'{_one_line(kind)} {n:,}' for kind, n in run.events.items())}")
+    for unit, reason in list(run.failed.items())[:_SHOWN_KINDS]:
+        print(f"  failed     unit {unit}: {_one_line(reason)}")
+
+
+def _print_units(now: Standing) -> None:
+    if now.worker_seconds:
+        print(f"  worker     {now.worker_tokens / now.worker_seconds:,.0f} tokens/s each, over all units noted")
+    for note in now.slowest if len(now.slowest) > 1 else ():
+        work = f"{counted(note.rows, 'document')}, {counted(note.tokens, 'token')}"
+        print(f"  slowest    unit {note.unit}: {note.seconds:,.1f} s for {work} on {_one_line(note.host)}")
+    if now.running and now.run is not None:
+        longest = sorted(now.run.under_way, key=lambda under: -under.seconds)[:_SHOWN_UNDER_WAY]
+        for under in longest:
+            done = f"{counted(under.documents, 'document')} so far"
+            print(f"  under way  unit {under.unit}: {duration(under.seconds)} on {_one_line(under.host)}, {done}")
 
 
 def verify_parser(parser: argparse.ArgumentParser) -> None:
@@ -61,13 +114,15 @@ def verify(args: argparse.Namespace) -> int:
 
     report = verify_store(args.store, args.quick)
     if args.json:
-        _print_json({"store": args.store, "ok": report.ok, **asdict(report)})
+        _print_json({"store": shown(args.store), "ok": report.ok, **asdict(report)})
         return 0 if report.ok else 1
     checked = f"{counted(report.parts, 'part')}, {counted(report.rows, 'document')}, {report.bytes:,} bytes"
     if report.ok:
-        print(f"{args.store}: every {'quick check' if report.quick else 'promise of the format'} holds ({checked})")
+        print(
+            f"{shown(args.store)}: every {'quick check' if report.quick else 'promise of the format'} holds ({checked})"
+        )
         return 0
-    print(f"{args.store}: {counted(len(report.problems), 'problem')} ({checked})")
+    print(f"{shown(args.store)}: {counted(len(report.problems), 'problem')} ({checked})")
     for problem in report.problems[:_SHOWN_PROBLEMS]:
         print(f"  {problem}")
     if len(report.problems) > _SHOWN_PROBLEMS:
@@ -125,11 +180,15 @@ def _show_store(store: FeatureStore, args: argparse.Namespace) -> int:
     try:
         first = store.documents().head(args.top).collect().to_dicts()
     except (OSError, pl.exceptions.PolarsError) as exc:
-        raise StoreError(f"{args.store}: a part cannot be read ({_one_line(exc)}); run verify to see which") from None
+        raise StoreError(
+            f"{shown(args.store)}: a part cannot be read ({_one_line(exc)}); run verify to see which"
+        ) from None
     if args.json:
         columns = store.schema.to_json()
-        return _print_json({"store": args.store, "complete": store.complete, "schema": columns, "documents": first})
-    print(f"{args.store}: {counted(len(store), 'document')}{'' if store.complete else ' so far (incomplete)'}")
+        return _print_json(
+            {"store": shown(args.store), "complete": store.complete, "schema": columns, "documents": first}
+        )
+    print(f"{shown(args.store)}: {counted(len(store), 'document')}{'' if store.complete else ' so far (incomplete)'}")
     for sae in store.schema.saes:
         print(f"  SAE {sae.name}: {sae.d_sae:,} features; pooled by {', '.join(sae.pools)}")
     for dense in store.schema.dense:

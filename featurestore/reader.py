@@ -9,7 +9,6 @@ in `documents`.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ import pyarrow as pa
 from featurestore.csr import Assembler, Rows, rows_of_batch, to_csr
 from featurestore.documents import IdReport, match_table, row_mask, row_positions, stored_documents
 from featurestore.errors import StoreError
-from featurestore.files import read_bytes, shown
+from featurestore.files import read_json, shown
 from featurestore.parts import Parts
 from featurestore.plan import MANIFEST_JSON, StorePlan, canonical_json, open_root, read_plan
 from featurestore.rows import dense_to_numpy
@@ -99,7 +98,7 @@ class FeatureStore:
         plan = read_plan(uri)
         fs, root = open_root(uri)
         try:
-            manifest = json.loads(read_bytes(fs, f"{root}/{MANIFEST_JSON}"))
+            manifest = read_json(fs, f"{root}/{MANIFEST_JSON}")
             if not isinstance(manifest, dict) or manifest.get("fingerprint") != plan.fingerprint:
                 raise StoreError(f"{shown(uri)}/{MANIFEST_JSON} belongs to another job; delete it and rerun extract")
         except FileNotFoundError:
@@ -364,6 +363,10 @@ class FeatureStore:
         from featurestore.statistics import feature_statistics
 
         return feature_statistics(self, sae, pool, rows=rows, labels=labels)
+
+    def part_bytes(self, unit: int) -> int:
+        """Size of the part of a unit that is there."""
+        return self._parts.sizes[unit]
 
     def verify(self, quick: bool = False) -> VerifyReport:
         """Recheck every promise of FORMAT.md; see `featurestore.verify.verify_store`."""

@@ -10,7 +10,7 @@ from ray_jobs.spec import load_job
 from training.spec import load_study
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-JOBS = sorted(p for p in EXAMPLES.glob("*.yaml") if not p.stem.startswith("study"))
+JOBS = sorted(p for p in EXAMPLES.glob("*.yaml") if not p.stem.startswith(("study", "paper")))
 
 
 @pytest.mark.parametrize("path", JOBS, ids=lambda p: p.stem)
@@ -25,5 +25,6 @@ def test_job_preset_names_saes_that_sae_lens_knows(path: Path) -> None:
         assert sae.id in registry[sae.release].saes_map, f"{sae.release} has no SAE {sae.id}"
 
 
-def test_study_preset_parses() -> None:
-    assert load_study(EXAMPLES / "study.yaml").features
+@pytest.mark.parametrize("name", ["study", "paper-reproduction", "paper-corrected"])
+def test_study_preset_parses(name: str) -> None:
+    assert load_study(EXAMPLES / f"{name}.yaml").features

@@ -2,7 +2,9 @@
 
 Counting words is the slow part and learns nothing from labels or splits, so it is done once; what a fold learns (the
 vocabulary and the document frequencies) is learnt from its training rows. The result equals scikit-learn's
-`TfidfVectorizer` fitted on those rows. No stop words: corpora come in many languages.
+`TfidfVectorizer` fitted on those rows. No stop words: corpora come in many languages. A word is what is set apart by
+spaces or punctuation; where a language sets nothing apart (Chinese, Japanese, Thai and their neighbours), each
+character is one, and pairs of them stand for words.
 """
 
 from __future__ import annotations
@@ -18,11 +20,15 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from featurestore.errors import StudyError
 
 NGRAMS = (1, 2)  # words and pairs, as in the paper
+CHARACTERS = (2, 4)  # of character n-grams: from endings to short words
+# Scripts without spaces: Thai, Lao, Myanmar, Khmer, kana, Han. Otherwise scikit-learn's own pattern of a word.
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+WORD = rf"(?u)[{UNSPACED}]|(?:(?<!\w)|(?<=[{UNSPACED}]))(?:(?![{UNSPACED}])\w){{2,}}"
 MAX_TERMS = 20_000  # as in the paper
 
 
-def count_terms(texts: Sequence[str]) -> Any:
-    """Count words and word pairs in each text.
+def count_terms(texts: Sequence[str], kind: str = "tfidf") -> Any:
+    """Count words and word pairs (kind "tfidf") or character n-grams inside words (kind "char") in each text.
 
     Returns:
         CSR float64 [N, terms], terms in alphabetical order.
@@ -30,8 +36,12 @@ def count_terms(texts: Sequence[str]) -> Any:
     Raises:
         StudyError: No text holds a word (two or more word characters).
     """
+    if kind == "char":
+        counter = CountVectorizer(analyzer="char_wb", ngram_range=CHARACTERS, dtype=np.float64)
+    else:
+        counter = CountVectorizer(token_pattern=WORD, ngram_range=NGRAMS, dtype=np.float64)
     try:
-        return CountVectorizer(ngram_range=NGRAMS, dtype=np.float64).fit_transform(texts)
+        return counter.fit_transform(texts)
     except ValueError:
         raise StudyError("baselines: tfidf finds no word in any text; check the 'text' column or drop tfidf") from None
 

@@ -1,8 +1,8 @@
 """Which features decide: the heaviest ones of the selected SAE cell, whom they speak for, and where they fire most.
 
 A feature weighs |coefficient x difference of class means|: how far it moves the decision between a typical document of
-the class and a typical other one. Everything is computed from the training documents of one split; held-out documents
-appear neither in the fit nor among the examples.
+the class and a typical other one; in a tree, it weighs what its splits gain. Everything is computed from the training
+documents of one split; held-out documents appear neither in the fit nor among the examples.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training.features import Method, load_matrix
+from training.features import SPARSE, Method, MethodMatrix, columns_of, derive, load_pooled
 from training.labels import StudyData
-from training.probes import fit_final
+from training.probes import PARAMETER, Final, as_pipeline, fit_final, importance
 from training.split import Split
 
 if TYPE_CHECKING:
@@ -24,43 +24,74 @@ DOCUMENTS = 3
 SNIPPET = 160  # characters: two terminal lines
 
 
-def explain(store: FeatureStore, method: Method, data: StudyData, split: Split, C: float) -> dict[str, Any]:
+def fit_method(
+    store: FeatureStore,
+    method: Method,
+    data: StudyData,
+    split: Split,
+    value: float | None,
+    pooled: MethodMatrix | None = None,
+) -> tuple[MethodMatrix, MethodMatrix, Final]:
+    """The final model of a method on the training rows of one split, with what it was made of.
+
+    Args:
+        pooled: What was read before, where it was screened.
+
+    Returns:
+        (what was read, the method's matrix, the fitted model); the last is what the study scored.
+    """
+    from threadpoolctl import threadpool_limits
+
+    if pooled is None:
+        pooled = load_pooled(store, method, data)
+    matrix = derive(pooled, method)
+    X, n_classes = matrix.X.astype(np.float64), len(data.classes)
+    with threadpool_limits(1):
+        prepare, model, converged = fit_final(method, X, data.y, split.train, value, n_classes)
+    columns = columns_of(as_pipeline(prepare), X.shape[1]) if method.kind in (*SPARSE, "dense") else None
+    return pooled, matrix, Final(prepare, columns, model, converged)
+
+
+def explain(
+    method: Method,
+    data: StudyData,
+    split: Split,
+    value: float | None,
+    pooled: MethodMatrix,
+    matrix: MethodMatrix,
+    final: Final,
+) -> dict[str, Any]:
     """Explain one SAE cell on the training rows of one split.
 
     Args:
-        store: The store.
-        method: A method of kind "sae".
+        method: A method of SAE features.
         data: The study's documents.
         split: Its training rows are used, its test rows are not.
-        C: The inverse regularisation chosen for the cell on this split.
+        value: The hyper-parameter chosen for the cell on this split.
+        pooled, matrix, final: What `fit_method` returned.
 
     Returns:
         Plain data: the cell, and `features`, heaviest first, each with feature, name, toward (class), coefficient,
         weight, document_frequency (class -> share of its training documents with the feature), and documents
         (the strongest: doc_id, label, value, text).
     """
-    from threadpoolctl import threadpool_limits
-
-    assert method.sae is not None and method.pool is not None
-    matrix = load_matrix(store, method, data)
-    assert matrix.column is not None
-    features = matrix.X.astype(np.float64)
-    with threadpool_limits(1):
-        scale, model, _ = fit_final("sae", features, data.y, split.train, C)
-        X = scale.transform(features[split.train]).tocsc()
+    assert matrix.column is not None and matrix.names is not None and final.columns is not None
+    X = final.prepare.transform(matrix.X[split.train].astype(np.float64)).tocsc()
+    kept = final.columns.kept
     y = data.y[split.train]
-    weight, toward, coefficient = _weights(X, y, model.coef_, len(data.classes))
+    weight, toward, coefficient = _weights(X, y, final.model, len(data.classes))
+    column, names = matrix.column[kept], matrix.names[kept]
     # Equal weights are ordered by feature, so that the list is the same on every machine.
-    heaviest = np.lexsort((matrix.column, -weight))[:FEATURES]
-    pooled = store.matrix(method.sae, pool=method.pool)
-    strength = pooled.X[data.position[split.train]][:, matrix.column[heaviest]].tocsc()
+    heaviest = np.lexsort((column, -weight))[:FEATURES]
+    assert pooled.column is not None
+    strength = pooled.X[split.train][:, np.searchsorted(pooled.column, column[heaviest])].tocsc()
     fires = X[:, heaviest] != 0
     features = []
     for k, j in enumerate(heaviest):
         here = fires[:, [k]].toarray().ravel()
         feature = {
-            "feature": int(matrix.column[j]),
-            "name": f"{method.sae}:{int(matrix.column[j])}",
+            "feature": int(str(names[j]).rsplit(":", 1)[1]),
+            "name": str(names[j]),
             "toward": data.classes[toward[j]],
             "coefficient": float(coefficient[j]),
             "weight": float(weight[j]),
@@ -73,19 +104,27 @@ def explain(store: FeatureStore, method: Method, data: StudyData, split: Split, 
         "sae": method.sae,
         "pool": method.pool,
         "binarize": method.binarize,
-        "C": C,
+        "probe": method.probe,
+        "parameter": PARAMETER.get(method.probe or ""),
+        "C": value,
         "seed": split.seed,
         "documents": len(split.train),
-        "weight": "|coefficient x difference of class means| of the scaled feature",
+        "weight": "share of the tree's gain"
+        if method.probe == "tree"
+        else "|coefficient x difference of class means| of the scaled feature",
         "features": features,
     }
 
 
-def _weights(X: Any, y: np.ndarray, coef: np.ndarray, n_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _weights(X: Any, y: np.ndarray, model: Any, n_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Weight [K], the class each feature points to [K], and its coefficient for that class [K]."""
     in_class = np.stack([np.asarray(X[y == c].sum(axis=0)).ravel() for c in range(n_classes)])  # [classes, K]
     size = np.bincount(y, minlength=n_classes)[:, None]
     gap = in_class / size - (in_class.sum(axis=0) - in_class) / (len(y) - size)  # mean in the class - mean elsewhere
+    coef = coefficients(model, X.shape[1])
+    if coef is None:
+        gain = importance(model, X.shape[1])
+        return gain, np.argmax(gap, axis=0), gain
     if n_classes == 2:  # one row of coefficients, for the second class
         toward = (coef[0] > 0).astype(np.int64)
         return np.abs(coef[0] * gap[1]), toward, np.abs(coef[0])
@@ -94,6 +133,19 @@ def _weights(X: Any, y: np.ndarray, coef: np.ndarray, n_classes: int) -> tuple[n
     toward = np.argmax(evidence, axis=0)
     columns = np.arange(coef.shape[1])
     return evidence[toward, columns], toward, coef[toward, columns]
+
+
+def coefficients(model: Any, n_columns: int) -> np.ndarray | None:
+    """Coefficients [classes or 1, K] of a fitted linear probe; None for a tree."""
+    if hasattr(model, "steps"):  # k_sparse
+        inner = coefficients(model.steps[1][1], 0)
+        assert inner is not None
+        out = np.zeros((len(inner), n_columns))
+        out[:, model.steps[0][1].get_support()] = inner
+        return out
+    if hasattr(model, "estimators_"):  # one class against the others
+        return np.vstack([one.coef_ for one in model.estimators_])
+    return np.asarray(model.coef_) if hasattr(model, "coef_") else None
 
 
 def _strongest(value: np.ndarray, data: StudyData, train: np.ndarray) -> list[dict[str, Any]]:

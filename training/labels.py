@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from featurestore.errors import StudyError
 from featurestore.files import shown
+from training.duplicates import near_duplicates
 from training.spec import StudySpec, TableColumn
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ REASONS = {
     "no_group": "they have no group",
     "no_tokens": "they have no counted token (empty text)",
     "no_text": "they have no text for TF-IDF",
+    "no_column": "they have no value in the column that splits them",
+    "elsewhere": "another store of the study does not have them",
 }
 
 
@@ -48,6 +51,8 @@ class StudyData:
         rows: Documents in the store.
         left_out: Reason (a key of REASONS) -> number of documents left out for it.
         truncated: How many of the N documents were cut at `max_tokens`.
+        duplicate: int64 [N], cluster of near-duplicate texts; None when the texts are unknown or not looked at.
+        columns: Name -> str object [N], for the columns that a given split or transfer goes by.
     """
 
     position: np.ndarray
@@ -59,10 +64,36 @@ class StudyData:
     rows: int
     left_out: Mapping[str, int]
     truncated: int
+    duplicate: np.ndarray | None = None
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def unit(self) -> np.ndarray | None:
+        """int64 [N], what stays on one side and is resampled whole: groups and near-duplicates joined; None if single.
+
+        A chain of shared groups and shared clusters is one unit.
+        """
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        if self.duplicate is None or int(self.duplicate.max()) + 1 == len(self.y):
+            return self.group
+        if self.group is None:
+            return self.duplicate
+        n_groups = int(self.group.max()) + 1
+        size = n_groups + int(self.duplicate.max()) + 1
+        edges = coo_array((np.ones(len(self.y)), (self.group, n_groups + self.duplicate)), shape=(size, size))
+        _, component = connected_components(edges, directed=False)
+        return np.unique(component[self.group], return_inverse=True)[1].astype(np.int64)
 
 
-def load_documents(store: FeatureStore, spec: StudySpec) -> StudyData:
+def load_documents(store: FeatureStore, spec: StudySpec, others: Sequence[FeatureStore] = ()) -> StudyData:
     """Join labels, groups and texts to the documents of a store and leave out what cannot take part.
+
+    Args:
+        store: The study's store.
+        spec: The study.
+        others: Further stores whose features it uses; a document has to be in all of them.
 
     Raises:
         StudyError: A column or table is missing or unreadable, an id stands twice, no document or only one class is
@@ -70,14 +101,16 @@ def load_documents(store: FeatureStore, spec: StudySpec) -> StudyData:
     """
     import polars as pl
 
-    needs_text = "tfidf" in spec.baselines
+    needs_text = bool({"tfidf", "char_ngrams"} & set(spec.baselines))
     text_source = spec.text if spec.text is not None else _kept_text(store)
     if needs_text and text_source is None:
+        name = "tfidf" if "tfidf" in spec.baselines else "char_ngrams"
         raise StudyError(
-            f"baselines: tfidf needs the text, which {shown(store.uri)} does not keep; add the text column to 'keep' "
+            f"baselines: {name} needs the text, which {shown(store.uri)} does not keep; add the text column to 'keep' "
             "in the job, or give the study 'text: {path: ..., id: ..., column: ...}'"
         )
-    wanted = [spec.label, spec.split.group, text_source]
+    by = [*([spec.split.column.name] if spec.split.column else []), *([spec.transfer.by] if spec.transfer else [])]
+    wanted = [spec.label, spec.split.group, text_source, *by]
     names = [name for name in wanted if isinstance(name, str)]
     _require_columns(store, names)
     base = ["doc_id", "n_tokens", "truncated", "error"]
@@ -102,8 +135,12 @@ def load_documents(store: FeatureStore, spec: StudySpec) -> StudyData:
         "no_tokens": (frame["n_tokens"] == 0).to_numpy(),
         "no_text": texts.is_null().to_numpy() if needs_text and texts is not None else np.zeros(len(ids), bool),
     }
+    if by:
+        missing["no_column"] = np.any([_is_missing(frame[name]) for name in by], axis=0)
+    if others:
+        missing["elsewhere"] = _absent(frame["doc_id"], others)
     use, left_out = np.ones(len(ids), bool), {}
-    for reason in REASONS:
+    for reason in missing:
         left_out[reason] = int((use & missing[reason]).sum())
         use &= ~missing[reason]
     if not use.any():
@@ -115,16 +152,19 @@ def load_documents(store: FeatureStore, spec: StudySpec) -> StudyData:
         raise StudyError(
             f"label: all {len(y)} labelled documents are '{classes[0]}'; a study needs at least two classes"
         )
+    text = None if texts is None else tuple(texts.gather(position).cast(pl.String).fill_null("").to_list())
     return StudyData(
         position=position,
         doc_id=np.array([ids[i] for i in position], dtype=object),
         y=y,
         classes=classes,
         group=None if groups is None else _group_codes(groups.gather(position)),
-        text=None if texts is None else tuple(texts.gather(position).cast(pl.String).fill_null("").to_list()),
+        text=text,
         rows=len(ids),
         left_out=left_out,
         truncated=int(frame["truncated"].gather(position).sum() or 0),
+        duplicate=near_duplicates(text) if text is not None and spec.split.duplicates == "together" else None,
+        columns={name: np.array([str(v) for v in frame[name].gather(position).to_list()], dtype=object) for name in by},
     )
 
 
@@ -132,6 +172,18 @@ def describe_left_out(left_out: Mapping[str, int], rows: int) -> str:
     """Say in words how many of `rows` documents were left out and why; empty when none were."""
     parts = [f"{count:,} because {REASONS[reason]}" for reason, count in left_out.items() if count]
     return f"left out of {rows:,} documents: {'; '.join(parts)}" if parts else ""
+
+
+def _absent(ids: pl.Series, others: Sequence[FeatureStore]) -> np.ndarray:
+    """Which documents are missing, failed or empty in another store."""
+    import polars as pl
+
+    absent = np.zeros(len(ids), bool)
+    for other in others:
+        good = pl.col("error").is_null() & (pl.col("n_tokens") > 0)
+        there = other.documents().filter(good).select("doc_id").collect()["doc_id"]
+        absent |= ~ids.is_in(there.implode()).to_numpy()
+    return absent
 
 
 def _kept_text(store: FeatureStore) -> str | None:

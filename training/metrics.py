@@ -16,6 +16,8 @@ LEVEL = 0.95  # coverage of every interval
 BOOTSTRAP_SEED = 20_250_217  # fixed: an interval must not change on a rerun
 CHUNK_WEIGHTS = 4_000_000  # bootstrap weights held at once: 32 MB of float64
 
+CALIBRATION_BINS = 10  # of equal width: enough to see a slope, few enough that bins of a small test set hold documents
+
 METRICS = ("macro_f1", "accuracy", "auroc")
 
 
@@ -68,6 +70,42 @@ def auroc(y_true: np.ndarray, log_proba: np.ndarray) -> tuple[float, str | None]
     if len(absent):
         return float("nan"), f"{len(absent)} of {n_classes} classes have no test document"
     return float(_auroc(y_true, log_proba, np.ones((1, len(y_true))))[0]), None
+
+
+def auprc(y_true: np.ndarray, log_proba: np.ndarray) -> float:
+    """Average precision: of the second of two classes, or averaged over those that have a test document."""
+    from sklearn.metrics import average_precision_score
+
+    n_classes = log_proba.shape[1]
+    values = [
+        average_precision_score(y_true == c, np.nan_to_num(log_proba[:, c], neginf=-1e300))
+        for c in ([1] if n_classes == 2 else range(n_classes))
+        if (y_true == c).any()
+    ]
+    return float(np.mean(values)) if values else float("nan")
+
+
+def calibration(y_true: np.ndarray, y_pred: np.ndarray, log_proba: np.ndarray) -> tuple[float, float]:
+    """How far probabilities can be taken at their word.
+
+    Returns:
+        Brier score (mean squared distance from the truth, summed over classes, halved), and expected calibration error:
+        the mean gap between confidence in the predicted class and its share of hits, over CALIBRATION_BINS bins.
+    """
+    proba = np.exp(log_proba)
+    truth = np.eye(proba.shape[1])[y_true]
+    brier = float(((proba - truth) ** 2).sum(axis=1).mean() / 2)
+    confidence = proba[np.arange(len(y_pred)), y_pred]
+    bin_of = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    gap = np.bincount(bin_of, (y_true == y_pred) - confidence, CALIBRATION_BINS)
+    return brier, float(np.abs(gap).sum() / len(y_true))
+
+
+def class_f1(y_true: np.ndarray, y_pred: np.ndarray, n_classes: int) -> list[float]:
+    """F1 of each class; NaN for one that neither occurs nor is predicted."""
+    both = np.bincount(y_true, minlength=n_classes) + np.bincount(y_pred, minlength=n_classes)
+    hits = np.bincount(y_true[y_true == y_pred], minlength=n_classes)
+    return [float(2 * h / b) if b else float("nan") for h, b in zip(hits, both, strict=True)]
 
 
 def bootstrap(

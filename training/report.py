@@ -12,9 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from training.inference import ALPHA, Comparison
 from training.labels import describe_left_out
 from training.metrics import LEVEL, Interval
-from training.results import MethodSummary, StudyResult
+from training.results import MethodSummary, RegimeSummary, StudyResult
+from training.writing import test_looks
 
 WIDTH = 110
 FAMILIES = {"sae": "SAE", "baseline": "baseline"}
@@ -27,17 +29,23 @@ def format_study(result: StudyResult) -> str:
     sizes = sorted({len(s.test) for s in result.splits})
     test = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
     groups = f", groups of '{split.group}' kept whole" if split.group else ""
+    outer = f" x {split.outer} outer folds" if split.outer else ""
     counts = ", ".join(f"{name} {int((data.y == c).sum()):,}" for c, name in enumerate(data.classes[:8]))
     more = f", and {len(data.classes) - 8} more classes" if len(data.classes) > 8 else ""
     lines = [
         f"{len(data.y):,} documents ({counts}{more})",
-        f"{test} held out in each of {seeds}, {split.folds} inner folds{groups}",
+        f"{test} held out in each of {seeds}{outer}, {split.folds} inner folds{groups}",
+        *_wrapped(_duplicates(result)),
+        *_wrapped(_screened(result)),
         *_wrapped(describe_left_out(data.left_out, data.rows)),
         "",
         *_table(_table_rows(result)),
         "",
         *_wrapped(verdict(result)),
         *_wrapped(_legend(result)),
+        *_questions(result),
+        *_regimes(result),
+        *_overlap(result),
     ]
     for method in result.summary:
         important = [note for note in method.notes if not note.startswith("C at the edge")]
@@ -63,11 +71,93 @@ def verdict(result: StudyResult) -> str:
     return f"No difference shown at n = {n:,} between SAE features ({sae}) and the best baseline ({baseline}): {by}."
 
 
+def sentence(comparison: Comparison, n: int) -> str:
+    """A comparison in plain words; whether a difference is shown is decided after correction."""
+    d = comparison.difference
+    p = comparison.p_adjusted
+    by = f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}], corrected p {'< 0.001' if p < 0.001 else f'= {p:.2g}'}"
+    if not comparison.shown:
+        return f"no difference shown at n = {n:,} between {comparison.a} and {comparison.b} ({by})"
+    better = "higher" if d.value > 0 else "lower"
+    return f"{better} with {comparison.a} than with {comparison.b} ({by})"
+
+
+def _duplicates(result: StudyResult) -> str:
+    if result.straddling is None:
+        return "near-duplicate texts were not looked for"
+    if not result.straddling:
+        return ""
+    return (
+        f"near-duplicate texts are kept on one side; otherwise {result.straddling:,.1f} test documents of a split "
+        "would have had one in training"
+    )
+
+
+def _screened(result: StudyResult) -> str:
+    if result.spec.screen is None:
+        return ""
+    return (
+        f"features were screened while they streamed by: each fit uses the {result.spec.screen:,} with the largest "
+        "class-mean difference on its rows"
+    )
+
+
+def _questions(result: StudyResult) -> list[str]:
+    """Every comparison, under its question."""
+    if not result.comparisons:
+        return []
+    n = len(result.data.y)
+    lines = ["", f"{len(result.comparisons)} comparisons of macro F1, corrected together (Holm, {ALPHA:.0%}):"]
+    for text in dict.fromkeys(c.question for c in result.comparisons):
+        lines.append(f"  {text}")
+        for comparison in result.comparisons:
+            if comparison.question == text:
+                said = sentence(comparison, n)
+                lines += textwrap.wrap(said, WIDTH - 6, initial_indent="    ", subsequent_indent="      ")
+    return lines
+
+
+def _regimes(result: StudyResult) -> list[str]:
+    """Macro F1 under each regime: methods as rows, conditions (or test parts) as columns."""
+    lines: list[str] = []
+    plain = [r for r in result.regimes if not r.test_part]
+    if plain:
+        columns = list(dict.fromkeys(r.condition for r in plain))
+        cells = {(r.method, r.condition): r for r in plain}
+        rows = [["", "macro F1 under", *columns]]
+        rows += [
+            ["", name, *[_short(cells[name, c]) for c in columns]] for name in dict.fromkeys(r.method for r in plain)
+        ]
+        lines += ["", *_table(rows)]
+    tested = {(r.method, r.condition, r.test_part): r for r in result.regimes}
+    parts = list(dict.fromkeys(r.test_part for r in result.regimes if r.test_part))
+    if parts:
+        rows = [["", "macro F1 of", "", *[f"tested on {part}" for part in parts]]]
+        trained = list(dict.fromkeys(r.condition for r in result.regimes if r.test_part))
+        for name in dict.fromkeys(r.method for r in result.regimes if r.test_part):
+            rows += [["", name, c, *[_short(tested.get((name, c, p))) for p in parts]] for c in trained]
+        lines += ["", *_table(rows)]
+    return lines
+
+
+def _overlap(result: StudyResult) -> list[str]:
+    if not result.overlaps:
+        return []
+    said = "; ".join(f"{name} {a} and {b} {share:.2f}" for name, a, b, share in result.overlaps)
+    return ["", *_wrapped(f"Overlap (Jaccard) of the 20 features that weigh most: {said}.")]
+
+
+def _short(regime: RegimeSummary | None) -> str:
+    if regime is None:
+        return ""
+    return f"{_value(regime.macro_f1)} {_bounds(regime.macro_f1)}"
+
+
 def format_explanation(explanation: Mapping[str, Any]) -> str:
     """The deciding features with their strongest documents, ready to print."""
     lines = [
-        f"Features that decide most in {explanation['method']} (training documents of seed {explanation['seed']}, "
-        f"C = {explanation['C']:g}):"
+        f"Features that decide most in {explanation['method']} (training documents of seed {explanation['seed']}"
+        + (f", {explanation['parameter']} = {explanation['C']:g}):" if explanation["parameter"] else "):")
     ]
     for feature in explanation["features"]:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in list(feature["document_frequency"].items())[:6])
@@ -82,7 +172,7 @@ def format_explanation(explanation: Mapping[str, Any]) -> str:
 
 
 def _table_rows(result: StudyResult) -> list[list[str]]:
-    seeds = result.spec.split.seeds
+    seeds = len(result.splits)
     rows = [["", "method", "macro F1", f"{LEVEL:.0%} interval", "accuracy", "AUROC", "C", "validation F1", "chosen"]]
     # A family whose cell is the same in every seed stands in the table already.
     families = [
@@ -119,8 +209,12 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _legend(result: StudyResult) -> str:
-    unit = "groups" if result.data.group is not None else "documents"
-    what = f"Intervals resample {unit} {result.spec.bootstrap:,} times; C is chosen on inner folds of the training set"
+    unit = "groups" if result.data.unit is not None else "documents"
+    looks = f"{test_looks(result):,} times, once for each method, split and regime"
+    what = (
+        f"Test sets were looked at {looks}. Intervals resample {unit} {result.spec.bootstrap:,} times; C (or depth, "
+        "or k) is chosen on inner folds of the training set"
+    )
     if "sae" not in result.selected:
         return f"{what}."
     return f"{what}, and so is the SAE cell marked *: 'chosen' says in how many seeds. No test score selects anything."

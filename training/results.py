@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from training.inference import Comparison
 from training.labels import StudyData
 from training.metrics import Interval, Prediction
 from training.spec import StudySpec
@@ -21,15 +22,21 @@ class MethodRow:
     """One method on one seed: a row of results.parquet.
 
     Attributes:
-        method, kind, sae, pool, binarize, column: The method (see `training.features.Method`).
-        seed: Seed of the split.
+        method, kind, sae, pool, binarize, column: The method (see `training.features.Method`); binarize is the
+            threshold as text, "learnt" or null.
+        scale, select, k, probe: The rest of the method.
+        condition: The regime, "" for the study itself.
+        test_part: Which value of the transfer column the test rows have, "" for all of them.
+        seed, outer: Seed of the split, and which of its outer folds is held out.
         n_train, n_test: Documents on either side.
         n_features: Columns that are nonzero for some document (0 for majority).
-        C: Chosen on the inner folds; null for majority.
+        parameter, value: Hyper-parameter of the probe and what was chosen for it on the inner folds; null without one.
+        C: The same where the parameter is C, else null.
         c_at_edge: Whether C is the largest or smallest of the grid.
         converged, iterations: Of the final fit.
         validation_macro_f1: Mean over inner folds at the chosen C: the only score that selects.
-        macro_f1, accuracy, auroc: On the test rows.
+        macro_f1, accuracy, auroc, auprc: On the test rows.
+        brier, ece: Brier score and calibration error of the probabilities; null for linear_svm, which has none.
         auroc_undefined: Why auroc is NaN, else null.
         selected: Whether validation chose this SAE cell (or this baseline) for the seed, among all of its family.
     """
@@ -38,12 +45,21 @@ class MethodRow:
     kind: str
     sae: str | None
     pool: str | None
-    binarize: float | None
+    binarize: str | None
     column: str | None
+    scale: str
+    select: str | None
+    k: int | None
+    probe: str | None
+    condition: str
+    test_part: str
     seed: int
+    outer: int
     n_train: int
     n_test: int
     n_features: int
+    parameter: str | None
+    value: float | None
     C: float | None
     c_at_edge: bool
     converged: bool
@@ -52,6 +68,9 @@ class MethodRow:
     macro_f1: float
     accuracy: float
     auroc: float
+    auprc: float
+    brier: float | None
+    ece: float | None
     auroc_undefined: str | None
     selected: bool
 
@@ -65,7 +84,9 @@ class MethodSummary:
         kind: "sae", "dense", "tfidf" or "majority"; "selected" for a family.
         macro_f1, accuracy, auroc: Mean over seeds with its bootstrap interval.
         validation_macro_f1: Mean over seeds.
-        C: Chosen in each seed; empty for majority.
+        auprc, brier, ece: Means over seeds; NaN where undefined.
+        class_f1: F1 of each class, mean over seeds.
+        C: Chosen value of the hyper-parameter in each split; empty without one.
         chosen: For a method, in how many seeds its family's selection chose it.
         cells: For a family, the method selected in each seed.
         notes: What a reader of the numbers must know, in sentences.
@@ -78,9 +99,34 @@ class MethodSummary:
     auroc: Interval
     validation_macro_f1: float
     C: tuple[float, ...]
+    auprc: float = float("nan")
+    brier: float = float("nan")
+    ece: float = float("nan")
+    class_f1: tuple[float, ...] = ()
     chosen: int = 0
     cells: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RegimeSummary:
+    """One method or family under one regime, over all splits.
+
+    Attributes:
+        condition: The regime, "" for the study itself (beside transfer, whose parts of the test set it is scored on).
+        test_part: Value of the transfer column of the test documents, "" for all.
+        method: A method's name, or "SAE, selected" and "baseline, selected".
+        n_train: Training documents, mean over splits.
+        macro_f1: With its interval.
+        auroc: With its interval.
+    """
+
+    condition: str
+    test_part: str
+    method: str
+    n_train: float
+    macro_f1: Interval
+    auroc: Interval
 
 
 @dataclass(frozen=True)
@@ -91,11 +137,17 @@ class StudyResult:
         spec: The study.
         data: Its documents.
         splits: Its splits; `split_sha256` identifies them.
+        straddling: Test documents that would have had a near-duplicate in training, mean over splits; None if unknown.
         c_grid: The values of C that validation chose from.
-        rows: One for each method and seed.
+        rows: One for each method and split of the study itself.
+        regime_rows: One for each method and split of every regime (and part of its test set).
+        fold_rows: Validation scores: (method, condition, seed, outer, value, fold, macro F1).
         summary: One for each method, in the order of the rows.
         selected: The SAE family and the baseline family, where there are any.
         difference: Macro F1 of the selected SAE cell minus that of the selected baseline, with its paired interval.
+        comparisons: The tests behind the verdicts, corrected together.
+        regimes: Summaries of the regimes.
+        overlaps: For transfer: (method, train value, other train value, Jaccard index of their top features).
         explanation: See `training.explain`; None without SAE cells.
         store_fingerprint: Of the store read.
         predictions: [methods][seeds], for predictions.parquet.
@@ -107,11 +159,17 @@ class StudyResult:
     data: StudyData
     splits: tuple[Split, ...]
     split_sha256: str
+    straddling: float | None
     c_grid: tuple[float, ...]
     rows: tuple[MethodRow, ...]
+    regime_rows: tuple[MethodRow, ...]
+    fold_rows: tuple[tuple[str, str, int, int, float | None, int, float], ...]
     summary: tuple[MethodSummary, ...]
     selected: Mapping[str, MethodSummary]
     difference: Interval | None
+    comparisons: tuple[Comparison, ...]
+    regimes: tuple[RegimeSummary, ...]
+    overlaps: tuple[tuple[str, str, str, float], ...]
     explanation: Mapping[str, Any] | None
     store_fingerprint: str
     predictions: tuple[tuple[Prediction, ...], ...]

@@ -10,15 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from featurestore.errors import StudyError
 from featurestore.specfile import load_mapping, parse_spec
 
-BASELINES = ("tfidf", "hidden_mean", "hidden_last", "majority")
-PROBES = ("logistic_l2",)
+BASELINES = ("tfidf", "char_ngrams", "hidden_mean", "hidden_last", "majority")
+PROBES = ("logistic_l2", "logistic_l1", "tree", "k_sparse", "linear_svm", "softmax")
+SCALES = ("max_abs", "sqrt")
+SELECTORS = ("class_means", "anova", "l1", "random")
 _POOL = re.compile(r"max|sum|mean|count|last|top[1-9][0-9]*")
 
 
@@ -48,18 +50,46 @@ class TableColumn(_Model):
     column: str = Field(min_length=1)
 
 
-class FeatureSpec(_Model):
-    """One SAE and the document vectors to make of it: every pooling with every threshold is one cell of the study.
+class SelectSpec(_Model):
+    """Keep the k best features, chosen on the rows that a probe is fitted on.
 
     Attributes:
-        sae: Name of the SAE in the store.
-        pool: Poolings: max, sum, mean (sum / n_tokens), count, last, top<N>.
-        binarize: null keeps the pooled value; a threshold t makes it 1 where the value exceeds t, else 0.
+        by: class_means (largest difference between the mean of a class and of all others), anova (F statistic), l1
+            (largest weights of an L1 logistic regression) or random (a control).
+        k: How many.
     """
 
-    sae: str = Field(min_length=1)
+    by: Literal["class_means", "anova", "l1", "random"] = "class_means"
+    k: int = Field(ge=1)
+
+
+class FeatureSpec(_Model):
+    """SAEs and the document vectors to make of them: each pooling x threshold x scale x selection is one cell.
+
+    Attributes:
+        sae: Name of the SAE in the store; a list of names puts their features side by side in one matrix.
+        pool: Poolings: max, sum, mean (sum / n_tokens), count, last, top<N>.
+        binarize: null keeps the pooled value; a threshold t makes it 1 where the value exceeds t, else 0; `learnt`
+            takes for each feature the median of its non-zero values over the rows that a probe is fitted on.
+        scale: max_abs divides a feature by its largest fitted value; sqrt takes square roots first.
+        select: null keeps all features.
+        min_documents: Features that fire in fewer fitted documents are dropped.
+        control: Whether this is a control (an SAE with random weights) and so competes with the baselines.
+        store: Another store with the same documents (another model, say); by default the study's.
+    """
+
+    sae: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(min_length=1)
     pool: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(default=("max",), min_length=1)
-    binarize: Annotated[tuple[_Threshold | None, ...], BeforeValidator(_as_list)] = Field(default=(None,), min_length=1)
+    binarize: Annotated[tuple[_Threshold | Literal["learnt"] | None, ...], BeforeValidator(_as_list)] = Field(
+        default=(None,), min_length=1
+    )
+    scale: Annotated[tuple[Literal["max_abs", "sqrt"], ...], BeforeValidator(_as_list)] = Field(
+        default=("max_abs",), min_length=1
+    )
+    select: Annotated[tuple[SelectSpec | None, ...], BeforeValidator(_as_list)] = Field(default=(None,), min_length=1)
+    min_documents: int = Field(default=1, ge=1)
+    control: bool = False
+    store: str | None = Field(default=None, min_length=1)
 
     @field_validator("pool")
     @classmethod
@@ -71,8 +101,37 @@ class FeatureSpec(_Model):
 
     @field_validator("binarize")
     @classmethod
-    def _unique_thresholds(cls, thresholds: tuple[float | None, ...]) -> tuple[float | None, ...]:
+    def _unique_thresholds(cls, thresholds: tuple[Any, ...]) -> tuple[Any, ...]:
         return _unique(thresholds, "threshold")
+
+    @field_validator("scale")
+    @classmethod
+    def _unique_scales(cls, scales: tuple[Any, ...]) -> tuple[Any, ...]:
+        return _unique(scales, "scale")
+
+    @field_validator("select")
+    @classmethod
+    def _unique_selections(cls, selections: tuple[Any, ...]) -> tuple[Any, ...]:
+        return _unique(selections, "selection")
+
+    @field_validator("sae")
+    @classmethod
+    def _unique_saes(cls, saes: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(saes):
+            raise ValueError("a name is empty; name an SAE of the store")
+        return _unique(saes, "SAE")
+
+
+class GivenSplit(_Model):
+    """A column of the store that says which documents are held out.
+
+    Attributes:
+        name: The column.
+        test: Its values that mean "held out".
+    """
+
+    name: str = Field(min_length=1)
+    test: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(default=("test",), min_length=1)
 
 
 class SplitSpec(_Model):
@@ -80,15 +139,54 @@ class SplitSpec(_Model):
 
     Attributes:
         test: Share of the documents held out (with `group` it is approximate, for groups stay whole).
-        folds: Inner folds of the remaining documents, which choose C and the cell.
+        folds: Inner folds of the remaining documents, which choose everything that is chosen.
         seeds: How many splits are drawn; their seeds are 0, 1, ...
         group: A kept column whose equal values stay on one side of every split, or null.
+        column: A given split: documents whose column holds one of the `test` values are held out in every seed.
+        outer: Cross-validate: so many outer folds in each seed, each held out once, instead of one share `test`.
+        duplicates: `together` keeps near-duplicate texts on one side (where the text is known); `ignore` does not.
     """
 
     test: float = Field(default=0.2, gt=0.0, le=0.5)
     folds: int = Field(default=5, ge=2, le=50)
     seeds: int = Field(default=5, ge=1, le=100)
     group: str | None = None
+    column: GivenSplit | None = None
+    outer: int | None = Field(default=None, ge=2, le=50)
+    duplicates: Literal["together", "ignore"] = "together"
+
+    @model_validator(mode="after")
+    def _one_way(self) -> SplitSpec:
+        if self.column is not None and self.outer is not None:
+            raise ValueError("'column' gives the test set and 'outer' draws it; remove one")
+        return self
+
+
+class TransferSpec(_Model):
+    """Train on one value of a column, test on each: languages, sources, years.
+
+    Attributes:
+        by: The column.
+        train: Its values to train on; null means each value in turn. The test documents of every value are those of
+            the study's split, so that all directions meet the same ones.
+    """
+
+    by: str = Field(min_length=1)
+    train: Annotated[tuple[str, ...], BeforeValidator(lambda v: v if v is None else _as_list(v))] | None = None
+
+
+class RegimeSpec(_Model):
+    """Harder conditions, each run beside the study itself on the same test documents.
+
+    Attributes:
+        train_sizes: Training documents, drawn with the classes' shares.
+        label_noise: Shares of training labels replaced by another class.
+        minority_share: Shares of the training documents that the rarest class is thinned to.
+    """
+
+    train_sizes: tuple[Annotated[int, Field(ge=4)], ...] = ()
+    label_noise: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
+    minority_share: tuple[Annotated[float, Field(gt=0, lt=0.5)], ...] = ()
 
 
 class StudySpec(_Model):
@@ -99,9 +197,12 @@ class StudySpec(_Model):
         label: The class of each document: a kept column of the store, or a column of another table.
         text: Where TF-IDF reads the text; by default the corpus' text column, if the store keeps it.
         features: The SAE cells.
-        baselines: Any of tfidf, hidden_mean, hidden_last, majority; majority is always added.
-        probes: The classifiers; logistic_l2 is the one there is.
+        baselines: Any of tfidf (words), char_ngrams, hidden_mean, hidden_last, majority; majority is always added.
+        probes: The classifiers, each put on every matrix (see `training.probes`).
         split: How documents are divided.
+        regimes: Harder conditions, beside the study itself.
+        transfer: Training on one value of a column and testing on each.
+        screen: For stores beyond memory: keep so many features, chosen while they stream by (`training.screening`).
         bootstrap: Resamples behind each interval.
         out: Directory for the results.
     """
@@ -113,6 +214,9 @@ class StudySpec(_Model):
     baselines: tuple[str, ...] = ()
     probes: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ("logistic_l2",)
     split: SplitSpec = SplitSpec()
+    regimes: RegimeSpec = RegimeSpec()
+    transfer: TransferSpec | None = None
+    screen: int | None = Field(default=None, ge=1)
     bootstrap: int = Field(default=1000, ge=100, le=100_000)
     out: str = Field(default="study", min_length=1)
 
@@ -138,10 +242,20 @@ class StudySpec(_Model):
     def _something_to_do(self) -> StudySpec:
         if not self.features and not self.baselines:
             raise ValueError("nothing to study; give 'features', 'baselines' or both")
-        cells = [(f.sae, pool, t) for f in self.features for pool in f.pool for t in f.binarize]
+        if self.screen is not None and any("learnt" in f.binarize for f in self.features):
+            raise ValueError("'screen' streams features by and cannot learn thresholds; remove 'learnt' or 'screen'")
+        cells = [
+            (f.store, f.sae, pool, t, scale, select, f.min_documents)
+            for f in self.features
+            for pool in f.pool
+            for t in f.binarize
+            for scale in f.scale
+            for select in f.select
+        ]
         for cell in cells:
             if cells.count(cell) > 1:
-                raise ValueError(f"features: SAE '{cell[0]}' with pooling '{cell[1]}' is asked for twice; remove one")
+                sae = "+".join(cell[1])
+                raise ValueError(f"features: SAE '{sae}' with pooling '{cell[2]}' is asked for twice; remove one")
         return self
 
 
@@ -166,6 +280,9 @@ def study_from_mapping(mapping: Mapping[str, Any], base_dir: str | Path, where: 
         update={
             "store": _from(base, spec.store),
             "out": _from(base, spec.out),
+            "features": tuple(
+                f if f.store is None else f.model_copy(update={"store": _from(base, f.store)}) for f in spec.features
+            ),
             "label": _table_from(base, spec.label),
             "text": _table_from(base, spec.text),
         }

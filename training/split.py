@@ -1,8 +1,9 @@
 """The frozen split: for each seed, which documents are held out and in which inner fold the others are.
 
-Drawn once from ids, classes and groups alone, before any feature is read, and shared by every method; written to
-`split.parquet` with its sha256. Classes keep their shares; groups stay whole at both levels. The split of a study does
-not depend on the order of the store, on the methods, or on the number of processes.
+Drawn once from ids, classes, groups and near-duplicates alone, before any feature is read, and shared by every method;
+written to `split.parquet` with its sha256. Classes keep their shares; groups and near-duplicate texts stay whole at
+both levels. The split of a study does not depend on the order of the store, on the methods, or on the number of
+processes. `training.regimes` derives harder training sets from these splits; their test documents stay the same.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import hashlib
 import json
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TEST = -1  # value of `Split.fold` for held-out documents
+UNUSED = -2  # and for documents that are neither held out nor trained on
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,17 @@ class Split:
 
     Attributes:
         seed: The seed.
-        fold: int64 [N]; TEST for held-out documents, else the inner fold 0 .. folds-1.
+        fold: int64 [N]; TEST for held-out documents, UNUSED for none of both, else the inner fold 0 .. folds-1.
+        outer: Which outer fold is held out, when a seed has several.
+        condition: Name of the regime, "" for the study itself.
+        y_train: int64 [N], the labels that training sees where they are not the true ones, else None.
     """
 
     seed: int
     fold: np.ndarray
+    outer: int = 0
+    condition: str = ""
+    y_train: np.ndarray | None = None
 
     @property
     def test(self) -> np.ndarray:
@@ -45,74 +53,168 @@ class Split:
 
     @property
     def train(self) -> np.ndarray:
-        """Positions of all other documents."""
-        return np.flatnonzero(self.fold != TEST)
+        """Positions of the training documents."""
+        return np.flatnonzero(self.fold >= 0)
 
     def inner(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """(fit, validate) positions for each inner fold, in fold order; none of them is held out."""
-        folds = range(int(self.fold.max()) + 1)
-        return [(np.flatnonzero((self.fold != TEST) & (self.fold != k)), np.flatnonzero(self.fold == k)) for k in folds]
+        """(fit, validate) positions for each inner fold that holds documents, in fold order; none is held out."""
+        folds = np.unique(self.fold[self.fold >= 0])
+        return [(np.flatnonzero((self.fold >= 0) & (self.fold != k)), np.flatnonzero(self.fold == k)) for k in folds]
 
 
 def make_splits(data: StudyData, spec: SplitSpec) -> tuple[Split, ...]:
-    """Draw one stratified (and, with groups, group-respecting) split for each seed.
+    """Draw the stratified splits of every seed, groups and near-duplicates kept whole.
 
     Raises:
-        StudyError: A class has too few documents or groups for this test share and number of folds.
+        StudyError: A class has too few documents or groups for this test share and number of folds, or a given split
+            leaves one side empty.
     """
     _check_sizes(data, spec)
-    splits = tuple(_draw(data, spec, seed) for seed in range(spec.seeds))
+    splits = tuple(split for seed in range(spec.seeds) for split in _draw(data, spec, seed))
     for split in splits:
-        _check_classes(data, split)
+        check_classes(data, split)
     return splits
 
 
+def straddling(data: StudyData, spec: SplitSpec) -> float | None:
+    """Test documents, on average over splits, that would have a near-duplicate in training had none been looked for.
+
+    Returns:
+        The mean count; None when near-duplicates were not looked for.
+    """
+    if data.duplicate is None:
+        return None
+    if int(data.duplicate.max()) + 1 == len(data.y):
+        return 0.0
+    careless = replace(data, duplicate=None)
+    counts = [
+        np.isin(data.duplicate[split.test], data.duplicate[split.train]).sum()
+        for seed in range(spec.seeds)
+        for split in _draw(careless, spec, seed)
+    ]
+    return float(np.mean(counts))
+
+
 def split_table(data: StudyData, splits: Sequence[Split]) -> pa.Table:
-    """The splits as a table: doc_id, seed, role ("train" or "test"), fold (null for test)."""
+    """The splits as a table: doc_id, seed, outer, role ("train", "test" or "unused"), fold (null unless train)."""
     import pyarrow as pa
 
     fold = np.concatenate([split.fold for split in splits])
+    role = np.select([fold == TEST, fold == UNUSED], ["test", "unused"], "train")
     return pa.table(
         {
             "doc_id": pa.array(np.tile(data.doc_id, len(splits)), pa.string()),
             "seed": pa.array(np.repeat([split.seed for split in splits], len(data.doc_id)), pa.int64()),
-            "role": pa.array(np.where(fold == TEST, "test", "train"), pa.string()),
-            "fold": pa.array(fold, pa.int64(), mask=fold == TEST),
+            "outer": pa.array(np.repeat([split.outer for split in splits], len(data.doc_id)), pa.int64()),
+            "role": pa.array(role, pa.string()),
+            "fold": pa.array(fold, pa.int64(), mask=fold < 0),
         }
     )
 
 
 def split_sha256(data: StudyData, splits: Sequence[Split]) -> str:
-    """Hash of what the splits say (one JSON line `[seed, doc_id, fold]` a row), whatever file they are kept in."""
+    """Hash of what the splits say (one JSON line `[seed, outer, doc_id, fold]` a row), whatever file they are in."""
     digest = hashlib.sha256()
     for split in splits:
         for doc_id, fold in zip(data.doc_id, split.fold, strict=True):
-            digest.update(json.dumps([split.seed, doc_id, int(fold)]).encode() + b"\n")
+            digest.update(json.dumps([split.seed, split.outer, doc_id, int(fold)]).encode() + b"\n")
     return digest.hexdigest()
 
 
-def _draw(data: StudyData, spec: SplitSpec, seed: int) -> Split:
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, StratifiedShuffleSplit
+def check_classes(data: StudyData, split: Split) -> None:
+    """A probe must see every class whenever it is fitted.
 
-    y, group, n = data.y, data.group, len(data.y)
-    fold = np.full(n, TEST, dtype=np.int64)
+    Raises:
+        StudyError: A class is missing from a training part, or there is nothing to validate on.
+    """
+    y = data.y if split.y_train is None else split.y_train
+    inner = split.inner()
+    where = f"with seed {split.seed}" + (f" and {split.condition}" if split.condition else "")
+    for fit, validate in [(split.train, split.test), *inner]:
+        absent = sorted(set(range(len(data.classes))) - set(y[fit].tolist()))
+        if absent or not len(validate) or len(inner) < 2:
+            name = data.classes[absent[0]] if absent else ""
+            what = f"no {_quoted(name)} to learn from" if absent else "nothing to validate on"
+            raise StudyError(
+                f"split: {where} the groups leave a fold with {what}; lower split.folds, or use finer groups"
+            )
+
+
+def _draw(data: StudyData, spec: SplitSpec, seed: int) -> list[Split]:
+    """The splits of one seed: one, or one for each outer fold."""
+    y, n = data.y, len(data.y)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # scarce classes are judged by _check_sizes and _check_classes
-        if group is None:
-            outer = StratifiedShuffleSplit(n_splits=1, test_size=spec.test, random_state=seed)
-            train = np.sort(next(outer.split(np.zeros(n), y))[0])
-            blocks = StratifiedKFold(spec.folds, shuffle=True, random_state=seed).split(np.zeros(len(train)), y[train])
-        else:
-            # Groups of distinct sizes leave StratifiedGroupKFold little to shuffle: every seed takes another block, so
-            # that seeds hold out different groups even then.
-            parts = max(2, round(1 / spec.test))
-            outer_parts = StratifiedGroupKFold(parts, shuffle=True, random_state=seed).split(np.zeros(n), y, group)
-            train = np.sort([part[0] for part in outer_parts][seed % parts])
-            inner = StratifiedGroupKFold(spec.folds, shuffle=True, random_state=seed)
-            blocks = inner.split(np.zeros(len(train)), y[train], group[train])
-        for k, (_, validate) in enumerate(blocks):
-            fold[train[validate]] = k
-    return Split(seed, fold)
+        warnings.simplefilter("ignore", UserWarning)  # scarce classes are judged by _check_sizes and check_classes
+        splits = []
+        for outer, (train, unused) in enumerate(_outer(data, spec, seed)):
+            fold = np.full(n, TEST, dtype=np.int64)
+            fold[unused] = UNUSED
+            for k, validate in enumerate(_blocks(data, y, train, spec.folds, seed)):
+                fold[validate] = k
+            splits.append(Split(seed, fold, outer))
+    return splits
+
+
+def _outer(data: StudyData, spec: SplitSpec, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(training rows, unused rows) of each split of one seed; all other rows are held out."""
+    from sklearn.model_selection import StratifiedShuffleSplit
+
+    n, none = len(data.y), np.empty(0, dtype=np.int64)
+    rows = np.arange(n)
+    if spec.column is not None:
+        held_out = np.isin(data.columns[spec.column.name].astype(str), spec.column.test)
+        if held_out.all() or not held_out.any():
+            values = ", ".join(sorted(set(data.columns[spec.column.name]))[:5])
+            raise StudyError(
+                f"split.column: column '{spec.column.name}' holds {values}, so {'all' if held_out.all() else 'none'} "
+                f"of the documents are held out by {', '.join(spec.column.test)}; name other values under 'test'"
+            )
+        unit = data.unit
+        # A given test set is kept; what would leak into it is not trained on.
+        leaks = np.zeros(n, bool) if unit is None else ~held_out & np.isin(unit, unit[held_out])
+        return [(rows[~held_out & ~leaks], rows[leaks])]
+    if spec.outer is not None:
+        blocks = _blocks(data, data.y, rows, spec.outer, seed)
+        return [(np.setdiff1d(rows, block), none) for block in blocks]
+    if data.group is None:
+        first, of_row = _representatives(data, rows)
+        draw = StratifiedShuffleSplit(n_splits=1, test_size=spec.test, random_state=seed)
+        chosen = next(draw.split(np.zeros(len(first)), data.y[first]))[0]
+        return [(rows[np.isin(of_row, chosen)], none)]
+    # Groups of distinct sizes leave StratifiedGroupKFold little to shuffle: every seed takes another block, so
+    # that seeds hold out different groups even then.
+    parts = max(2, round(1 / spec.test))
+    blocks = _blocks(data, data.y, rows, parts, seed)
+    return [(np.setdiff1d(rows, blocks[seed % parts]), none)]
+
+
+def _blocks(data: StudyData, y: np.ndarray, rows: np.ndarray, n: int, seed: int) -> list[np.ndarray]:
+    """`rows` in n stratified blocks; groups and near-duplicates whole."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    if data.group is None:
+        first, of_row = _representatives(data, rows)
+        folds = StratifiedKFold(n, shuffle=True, random_state=seed).split(np.zeros(len(first)), y[first])
+        return [rows[np.isin(of_row, block)] for _, block in folds]
+    unit = data.unit
+    assert unit is not None
+    grouped: Any = StratifiedGroupKFold(n, shuffle=True, random_state=seed)
+    return [rows[block] for _, block in grouped.split(np.zeros(len(rows)), y[rows], unit[rows])]
+
+
+def _representatives(data: StudyData, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first row of each cluster of near-duplicates among `rows`, and for each row the place of its cluster there.
+
+    Clusters are drawn by their first document and the others follow: exact shares where there are no near-duplicates,
+    and close to them where clusters are small, at the cost of a plain stratified draw.
+    """
+    if data.duplicate is None:
+        return rows, np.arange(len(rows))
+    _, first, of_row = np.unique(data.duplicate[rows], return_index=True, return_inverse=True)
+    order = np.argsort(first)  # in the order of the rows, so that without near-duplicates nothing changes
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return rows[first[order]], place[of_row]
 
 
 def _check_sizes(data: StudyData, spec: SplitSpec) -> None:
@@ -139,15 +241,3 @@ def _quoted(name: str) -> str:
     """A class name on one line; a text column taken for a label has names of any length."""
     line = " ".join(name.split())
     return f"'{line if len(line) <= 60 else f'{line[:57]}...'}'"
-
-
-def _check_classes(data: StudyData, split: Split) -> None:
-    """A probe must see every class whenever it is fitted."""
-    for fit, validate in [(split.train, split.test), *split.inner()]:
-        absent = sorted(set(range(len(data.classes))) - set(data.y[fit].tolist()))
-        if absent or not len(validate):
-            what = f"no '{data.classes[absent[0]]}' to learn from" if absent else "nothing to validate on"
-            raise StudyError(
-                f"split: with seed {split.seed} the groups leave a fold with {what}; "
-                "lower split.folds, or use finer groups"
-            )

@@ -11,7 +11,7 @@ import importlib.metadata
 import json
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,9 @@ def write_study(result: StudyResult) -> dict[str, str]:
     files: dict[str, Any] = {
         "split.parquet": _parquet(split_table(result.data, result.splits)),
         "predictions.parquet": _parquet(_predictions(result)),
-        "results.parquet": _parquet(_rows(result)),
+        "folds.parquet": _parquet(_folds(result)),
+        "regimes.parquet": _parquet(_rows(result.regime_rows)),
+        "results.parquet": _parquet(_rows(result.rows)),
         "explanation.json": _json(result.explanation),
         "results.json": _json(summary_json(result)),
     }
@@ -84,6 +86,7 @@ def summary_json(result: StudyResult) -> dict[str, Any]:
             "truncated": data.truncated,
             "classes": {name: int(count) for name, count in zip(data.classes, counts, strict=True)},
             "groups": None if data.group is None else int(data.group.max()) + 1,
+            "near_duplicates": _near_duplicates(result),
         },
         "split": {
             "sha256": result.split_sha256,
@@ -91,17 +94,63 @@ def summary_json(result: StudyResult) -> dict[str, Any]:
             "test_documents_in_any_seed": len(np.unique(np.concatenate([split.test for split in result.splits]))),
         },
         "selection": {"by": "mean macro F1 over inner folds of the training documents", "c_grid": list(result.c_grid)},
+        "test_set": {
+            "looked_at": test_looks(result),
+            "by": "each method once in each split and regime; no choice was made by what it scored",
+        },
         "intervals": {
             "level": LEVEL,
             "method": "percentile bootstrap",
-            "resampled": "documents" if data.group is None else f"groups ({result.spec.split.group})",
+            "resampled": resampled(result),
             "resamples": result.spec.bootstrap,
             "seed": BOOTSTRAP_SEED,
         },
         "methods": [_summary(method) for method in result.summary],
         "selected": {name: _summary(family) for name, family in result.selected.items()},
         "difference_macro_f1": None if result.difference is None else _interval(result.difference),
+        "comparisons": [
+            {**dataclasses.asdict(c), "difference": _interval(c.difference), "shown": c.shown}
+            for c in result.comparisons
+        ],
+        "regimes": [
+            {**dataclasses.asdict(r), "macro_f1": _interval(r.macro_f1), "auroc": _interval(r.auroc)}
+            for r in result.regimes
+        ],
+        "feature_overlap": [
+            dict(zip(("method", "train", "other", "jaccard"), overlap, strict=True)) for overlap in result.overlaps
+        ],
         "versions": {"python": platform.python_version(), **{n: importlib.metadata.version(n) for n in LIBRARIES}},
+    }
+
+
+def test_looks(result: StudyResult) -> int:
+    """How often a method's predictions for a test set were scored."""
+    conditions = {(row.condition, row.seed, row.outer) for row in result.regime_rows if row.condition != "train=all"}
+    return len(result.summary) * (len(result.splits) + len(conditions))
+
+
+def resampled(result: StudyResult) -> str:
+    """What the bootstrap draws."""
+    data = result.data
+    unit = data.unit
+    if unit is None:
+        return "documents"
+    groups = [] if data.group is None else [f"groups ({result.spec.split.group})"]
+    if data.duplicate is not None and int(data.duplicate.max()) + 1 < len(data.y):
+        groups.append("near-duplicate texts")
+    return " joined with ".join(groups)
+
+
+def _near_duplicates(result: StudyResult) -> dict[str, Any] | None:
+    if result.data.duplicate is None:
+        return None
+    size = np.bincount(result.data.duplicate)
+    return {
+        "documents": int(size[size > 1].sum()),
+        "clusters": int((size > 1).sum()),
+        "largest": int(size.max()),
+        "would_have_straddled_on_average": result.straddling,
+        "straddling": 0,
     }
 
 
@@ -113,6 +162,7 @@ def _summary(method: MethodSummary) -> dict[str, Any]:
     plain = {
         **dataclasses.asdict(method),
         "C": list(method.C),
+        "class_f1": list(method.class_f1),
         "cells": list(method.cells),
         "notes": list(method.notes),
     }
@@ -125,9 +175,17 @@ def _interval(interval: Interval) -> dict[str, float]:
     return {"value": interval.value, "low": interval.low, "high": interval.high}
 
 
-def _rows(result: StudyResult) -> pa.Table:
+def _folds(result: StudyResult) -> pa.Table:
+    names = ("method", "condition", "seed", "outer", "value", "fold", "validation_macro_f1")
+    kinds = (pa.string(), pa.string(), pa.int64(), pa.int64(), pa.float64(), pa.int64(), pa.float64())
+    columns = list(zip(*result.fold_rows, strict=True)) or [()] * len(names)
+    arrays = [pa.array(list(column), kind) for column, kind in zip(columns, kinds, strict=True)]
+    return pa.table(dict(zip(names, arrays, strict=True)))
+
+
+def _rows(rows: Sequence[MethodRow]) -> pa.Table:
     fields = {field.name: _TYPES[str(field.type).split(" ")[0]] for field in dataclasses.fields(MethodRow)}
-    return pa.table({n: pa.array([getattr(row, n) for row in result.rows], kind) for n, kind in fields.items()})
+    return pa.table({n: pa.array([getattr(row, n) for row in rows], kind) for n, kind in fields.items()})
 
 
 def _predictions(result: StudyResult) -> pa.Table:
@@ -140,6 +198,7 @@ def _predictions(result: StudyResult) -> pa.Table:
             columns = {
                 "doc_id": pa.array(result.data.doc_id[answer.rows], pa.string()),
                 "seed": pa.array(np.full(n, split.seed), pa.int64()),
+                "outer": pa.array(np.full(n, split.outer), pa.int64()),
                 "method": pa.array([summary.method] * n, pa.string()),
                 "y_true": pa.array(classes[answer.y_true], pa.string()),
                 "y_pred": pa.array(classes[answer.y_pred], pa.string()),

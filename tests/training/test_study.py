@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,17 @@ from training.metrics import auroc, macro_f1
 from training.results import StudyResult
 from training.study import run_study
 
-FILES = ("results.parquet", "predictions.parquet", "split.parquet", "results.json", "explanation.json")
+FILES = (
+    "results.parquet",
+    "predictions.parquet",
+    "split.parquet",
+    "folds.parquet",
+    "regimes.parquet",
+    "results.json",
+    "explanation.json",
+    "models/sae.json",
+    "models/sae.safetensors",
+)
 
 
 def table(result: StudyResult, name: str) -> list[dict[str, Any]]:
@@ -97,7 +108,7 @@ def test_flipping_all_test_labels_changes_no_selection_and_no_explanation(
     import training.study as study
 
     monkeypatch.setattr(study, "make_splits", lambda data, spec: honest.splits)  # the frozen split is kept
-    monkeypatch.setattr(study, "load_documents", lambda store, spec: replace(honest.data, y=flipped))
+    monkeypatch.setattr(study, "load_documents", lambda store, spec, others: replace(honest.data, y=flipped))
     peeked = run_study(make_spec(store, tmp_path / "flipped", split={"seeds": 1, "folds": 3}))
     for before, after in zip(honest.rows, peeked.rows, strict=True):
         assert (before.C, before.validation_macro_f1, before.selected) == (
@@ -115,11 +126,13 @@ def test_a_rerun_replaces_its_files_with_the_same_bytes_and_appends_nothing(tmp_
     """In the reference code a rerun appended duplicate rows, which leaked from training into test."""
     spec = make_spec(store, tmp_path / "study")
     contents = []
-    for n_jobs in (1, 2, 1):  # nor does the number of processes change a bit
+    for n_jobs in (1, 2, 1):  # nor does the number of threads change a bit
+        shutil.rmtree(tmp_path / "study" / "cells", ignore_errors=True)  # what is done would not be done again
         run_study(spec, n_jobs=n_jobs)
         contents.append({name: (tmp_path / "study" / name).read_bytes() for name in FILES})
     assert contents[0] == contents[1] == contents[2]
-    assert sorted(p.name for p in (tmp_path / "study").iterdir()) == sorted(FILES)
+    written = [p.relative_to(tmp_path / "study") for p in (tmp_path / "study").rglob("*") if p.is_file()]
+    assert sorted(str(p) for p in written if p.parts[0] != "cells") == sorted(FILES)
 
 
 def test_row_order_of_the_store_changes_nothing(tmp_path: Path) -> None:
@@ -196,8 +209,6 @@ def test_groups_are_kept_whole_and_resampled_whole(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_is_no_store_and_a_store_still_incomplete_are_refused(tmp_path: Path, store: str) -> None:
-    import shutil
-
     with pytest.raises(StoreError, match="no store"):
         run_study(make_spec(str(tmp_path / "nothing"), tmp_path / "out"))
     shutil.copytree(store, tmp_path / "half")
@@ -212,4 +223,4 @@ def test_a_broken_cell_stops_the_study_also_when_processes_run(tmp_path: Path, s
     for n_jobs in (1, 2):
         with pytest.raises(StudyError, match="no feature fires"):
             run_study(make_spec(store, tmp_path / "out", features=features), n_jobs=n_jobs)
-    assert not list((tmp_path / "out").iterdir())
+    assert {p.name for p in (tmp_path / "out").iterdir()} <= {"cells"}  # what is done is kept, and no result is written
