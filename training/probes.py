@@ -61,6 +61,7 @@ SVM_ITERATIONS = 5000  # of liblinear; scikit-learn's 1000 stop some fits at C =
 SOFTMAX_STEPS = 100
 FOLDS_AT_ONCE = 3  # solved in one pass over the matrix where threads share the work; a fixed number, see `_tasks`
 LARGE = 20_000_000  # non-zeros x folds above which a method's folds are shared out to threads
+FEW = 0.6  # share of the documents below which a split's training rows get a matrix of their own
 TOP = 20  # features remembered of a final model, for comparing models
 
 
@@ -170,17 +171,23 @@ def evaluate(
     if method.kind == "majority":
         return tuple(_majority(y, n_classes, split) for split in splits)
     X = matrix.X.astype(np.float64)  # float32 stops the solvers early
-    # Splits whose training sees other labels cannot share a pass.
-    labels: dict[int, list[int]] = {}
+    # Splits whose training sees other labels cannot share a pass, and those that train on few rows should not.
+    labels: dict[tuple[int, int], list[int]] = {}
     for s, split in enumerate(splits):
-        labels.setdefault(id(split.y_train), []).append(s)
+        own = s if len(split.train) < FEW * len(y) else -1
+        labels.setdefault((id(split.y_train), own), []).append(s)
     todo: list[Callable[[], Any]] = []
     owners: list[tuple[int, int]] = []
-    for members in labels.values():
+    for (_, own), members in labels.items():
         y_seen = y if splits[members[0]].y_train is None else splits[members[0]].y_train
         assert y_seen is not None
         folds = [(s, k, fold) for s in members for k, fold in enumerate(splits[s].inner())]
-        for task, owned in _tasks(method, X, y_seen, n_classes, folds, values):
+        X_seen = X
+        if own >= 0:
+            rows = splits[own].train
+            X_seen, y_seen = X[rows], y_seen[rows]
+            folds = [(s, k, (np.searchsorted(rows, f), np.searchsorted(rows, v))) for s, k, (f, v) in folds]
+        for task, owned in _tasks(method, X_seen, y_seen, n_classes, folds, values):
             todo.append(task)
             owners += owned
     scores = dict(zip(owners, (row for rows in _run(todo, n_jobs) for row in rows), strict=True))
