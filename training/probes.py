@@ -6,7 +6,7 @@ on the inner folds is ours: it shares the matrix among folds, solves the logisti
 
     logistic_l2   C           softmax over classes
     logistic_l1   C           one class against the others
-    tree          max_depth   3 to 9, as in the paper
+    tree          max_depth   3 to 9, as in the paper; on inner folds one tree is grown and cut at each depth
     k_sparse      k           the k largest class-mean differences, then logistic L2 at C = 1 (after sae-probes)
     linear_svm    C           one class against the others; its scores rank and are no probabilities
     softmax       -           the reference code's linear probe: class-weighted cross-entropy without penalty, stopped
@@ -368,7 +368,7 @@ def _fold_columns(method: Method, X: Any, y: np.ndarray, fit: np.ndarray) -> Col
 
 def _scores(method: Method, n_classes: int, grid: Sequence[float], folds: _Folds) -> list[np.ndarray]:
     """Macro F1 [len(grid)] on the validation rows of each fold."""
-    search = {"logistic_l2": _search_l2, "logistic_l1": _search_l1, "k_sparse": _search_k}
+    search = {"logistic_l2": _search_l2, "logistic_l1": _search_l1, "k_sparse": _search_k, "tree": _search_tree}
     predicted = search.get(method.probe or "", partial(_search_plain, method.probe))(folds, grid)
     return [
         np.array([macro_f1(folds.y[validate], answer, n_classes) for answer in predicted[p]])
@@ -415,6 +415,31 @@ def _search_k(folds: _Folds, grid: Sequence[float]) -> list[np.ndarray]:
         paths = Paths(X[:, widest], y, n_classes, in_fit, scale)
         found = logistic_paths(paths, [1.0], [PATH_TOLERANCE], MAX_ITERATIONS)[0]  # [rows, k]
         answers.append(found[len(fit) :].T)
+    return answers
+
+
+def _search_tree(folds: _Folds, grid: Sequence[float]) -> list[np.ndarray]:
+    """The deepest tree is fitted and cut at each depth: trees of less depth begin with the same splits.
+
+    Except for the choice among splits that are equally good, which scikit-learn draws in the order of its nodes.
+    """
+    answers = []
+    for p, (fit, validate) in enumerate(zip(folds.fit, folds.validate, strict=True)):
+        X, held_out = folds.scaled(p, fit), folds.scaled(p, validate)
+        model = probe(max(grid), "tree", folds.n_classes)
+        _fit(model, X, folds.y[fit])
+        tree = model.tree_
+        majority = model.classes_[np.argmax(tree.value[:, 0, :], axis=1)]
+        used, place = np.unique(np.maximum(tree.feature, 0), return_inverse=True)
+        values = held_out[:, used]
+        values = (values.toarray() if hasattr(values, "toarray") else values).astype(np.float32)
+        node, rows, at_depth = np.zeros(len(validate), dtype=np.int64), np.arange(len(validate)), []
+        for _ in range(int(max(grid)) + 1):
+            at_depth.append(majority[node])
+            left = values[rows, place[node]] <= tree.threshold[node]
+            child = np.where(left, tree.children_left[node], tree.children_right[node])
+            node = np.where(child >= 0, child, node)
+        answers.append(np.stack([at_depth[int(depth)] for depth in grid]))
     return answers
 
 
