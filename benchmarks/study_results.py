@@ -25,7 +25,7 @@ SAE = "l9_4k"
 # What HateCheck's documents share is their template; the news collections have no groups.
 COLUMNS: dict[str, dict[str, Any]] = {
     "hatecheck": {"group": "group", "seeds": 2, "folds": 5},
-    "hatecheck-en": {"group": "group", "seeds": 3, "folds": 5},
+    "hatecheck-en": {"group": "group", "seeds": 2, "folds": 4},
     "r8": {"group": None, "seeds": 1, "folds": 4},
     "newsgroups": {"group": None, "seeds": 1, "folds": 4},
 }
