@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo test test-all lint format sae-quality bench bench-extract bench-study bench-gpu clean
+.PHONY: help setup demo test test-all lint format sae-quality soak bench bench-extract bench-store bench-big-store bench-study bench-gpu clean
 
 help:
 	@echo "make setup        build $(VENV) from the pinned constraints"
@@ -13,8 +13,11 @@ help:
 	@echo "make test-all     the slow tests too"
 	@echo "make lint         ruff and mypy"
 	@echo "make sae-quality  measure the shipped SAE on its held-out text (downloads 170 MB)"
+	@echo "make soak         random kills for MINUTES (default 15), and what was survived"
 	@echo "make bench        all benchmarks that need no GPU (two hours, an idle machine)"
 	@echo "make bench-extract  our extraction beside what people do today (an hour, an idle machine)"
+	@echo "make bench-store    the store beside other formats (15 minutes, an idle machine)"
+	@echo "make bench-big-store  read a store larger than memory (15 minutes, 5 GB of disk)"
 	@echo "make bench-study  a study's grid beside scikit-learn's GridSearchCV (many hours, for the peer's sake)"
 	@echo "make bench-gpu    each step from the naive pipeline to the engine on a GPU (10 minutes, 80 GB)"
 
@@ -47,13 +50,21 @@ format: setup
 sae-quality: setup
 	$(BIN)/python examples/demo_sae/evaluate.py --sae ray_jobs/demo/sae
 
-bench: bench-extract
+MINUTES ?= 15
+soak: setup
+	$(BIN)/python -m tests.crash.soak --minutes $(MINUTES)
+
+bench: bench-extract bench-store bench-big-store
 	$(BIN)/python -m benchmarks.scaling layers
 	$(BIN)/python -m benchmarks.scaling width
 
 bench-extract: setup
 	$(BIN)/python -m benchmarks.extract
 
+bench-store: setup
+	$(BIN)/python -m benchmarks.store --layouts
+bench-big-store: setup
+	$(BIN)/python -m benchmarks.big_store
 bench-study: setup
 	$(BIN)/python -m benchmarks.study_stores benchmark --out bench-stores
 	$(BIN)/python -m benchmarks.study --store bench-stores/benchmark

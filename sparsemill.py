@@ -25,9 +25,12 @@ COMMANDS = {
     "prepare": ("ray_jobs.cli", "build the model bundle that a job needs"),
     "plan": ("ray_jobs.cli", "price a job before anything is spent"),
     "extract": ("ray_jobs.cli", "run a job, or finish what is missing of it"),
+    "submit": ("ray_jobs.cli", "run a job on a Ray cluster, with its log here"),
     "status": ("featurestore.cli", "how far a store has come"),
     "verify": ("featurestore.cli", "recheck every promise of a store's format"),
     "show": ("featurestore.cli", "look at documents and features of a store"),
+    "compact": ("featurestore.export_cli", "merge the small parts of a store into a new one"),
+    "export": ("featurestore.export_cli", "write a store's features as npz, svmlight or AnnData"),
     "study": ("training.cli", "train and compare classifiers from a store"),
     "predict": ("training.cli", "classify a store's documents, or new text, with a trained model"),
     "explain": ("training.cli", "which features decide in a trained model"),
@@ -35,11 +38,14 @@ COMMANDS = {
 
 STAGE_ONE = ("ray", "torch", "transformers", "tokenizers", "safetensors", "sae_lens", "gguf", "accelerate")
 
+EXPORT = ("anndata", "zarr", "pandas")
+
 EPILOG = """\
 start here:
   sparsemill demo                 corpus -> features -> classifiers, in a few minutes
   sparsemill plan JOB.yaml        documents, tokens, units, bytes
   sparsemill extract JOB.yaml     run it; the same command again resumes it
+  sparsemill submit JOB.yaml      the same on a Ray cluster
   sparsemill study STUDY.yaml     classifiers over the stored features
 
 `sparsemill COMMAND --help` explains a command. Every command takes --json.
@@ -90,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SparsemillError as error:
         return _fail(str(error), error.exit_code, args.json)
     except ModuleNotFoundError as error:
-        extra = "extract" if error.name in STAGE_ONE else "demo"
+        extra = "extract" if error.name in STAGE_ONE else "export" if error.name in EXPORT else "demo"
         needed = f"{name} needs the package {error.name!r}; install it with: pip install 'sparsemill[{extra}]'"
         return _fail(needed, 1, args.json)
     except KeyboardInterrupt:

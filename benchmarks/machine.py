@@ -11,7 +11,7 @@ from typing import Any
 
 PACKAGES = (
     "sparsemill", "torch", "transformers", "tokenizers", "sae-lens", "transformer-lens", "ray", "numpy", "pyarrow",
-    "scipy",
+    "scipy", "polars", "zarr", "anndata", "h5py", "scikit-learn",
 )  # fmt: skip
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_tile")
 """Of the CPU's flags, those that matrix products go by."""

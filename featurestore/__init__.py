@@ -10,6 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from featurestore.aligned import AlignedStores as AlignedStores
+    from featurestore.aligned import align as align
+    from featurestore.documents import IdReport as IdReport
     from featurestore.plan import StorePlan as StorePlan
     from featurestore.plan import create_store as create_store
     from featurestore.reader import FeatureStore as FeatureStore
@@ -20,13 +23,18 @@ if TYPE_CHECKING:
     from featurestore.schema import DenseColumn as DenseColumn
     from featurestore.schema import SaeColumns as SaeColumns
     from featurestore.schema import StoreSchema as StoreSchema
+    from featurestore.statistics import FeatureStatistics as FeatureStatistics
     from featurestore.verify import VerifyReport as VerifyReport
     from featurestore.writer import PartRecord as PartRecord
     from featurestore.writer import finish_store as finish_store
     from featurestore.writer import write_part as write_part
 
 _HOME = {
+    "AlignedStores": "aligned",
+    "align": "aligned",
+    "FeatureStatistics": "statistics",
     "FeatureStore": "reader",
+    "IdReport": "documents",
     "Matrix": "reader",
     "StoreStatus": "reader",
     "DenseColumn": "schema",

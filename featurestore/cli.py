@@ -7,17 +7,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import StoreError, UsageError
-from featurestore.wording import counted
+from featurestore.urls import shown
+from featurestore.wording import counted, duration
 
 if TYPE_CHECKING:
     from featurestore.reader import FeatureStore
+    from featurestore.status import Standing
     from featurestore.views import DocumentView, FeatureView
 
 _SHOWN_CHARACTERS = 120  # of a value: an error sentence fits, a document does not fill the screen
+_LONG_READ = 1 << 28  # bytes: some seconds, after which a silent command looks stuck
+_SHOWN_KINDS = 10  # of errors and of failed units
+_SHOWN_UNDER_WAY = 5  # the longest; a thousand workers have a thousand
 _SHOWN_PROBLEMS = 20  # a page; --json lists all of them
 
 
@@ -28,21 +35,70 @@ def status_parser(parser: argparse.ArgumentParser) -> None:
 
 
 def status(args: argparse.Namespace) -> int:
-    """Print how many units and documents of a store are done; exit code 0 whether it is complete or not."""
-    from featurestore.reader import FeatureStore
+    """Print how a store stands, live or afterwards; exit code 0 whether it is complete or not."""
+    from featurestore.plan import read_plan
+    from featurestore.status import standing
 
-    store = FeatureStore.open(args.store, partial=True)
-    now = store.status()
+    now = standing(args.store)
     if args.json:
-        return _print_json({"store": args.store, "fingerprint": store.fingerprint, **asdict(now)})
-    state = "complete" if now.complete else "incomplete; rerun extract to finish it"
+        facts = {"store": shown(args.store), "fingerprint": read_plan(args.store).fingerprint, **asdict(now)}
+        return _print_json(facts)
+    state = "running" if now.running else "complete" if now.complete else "incomplete; rerun extract to finish it"
     per_document = f" ({now.bytes / now.rows_done:,.0f} a document)" if now.rows_done else ""
-    print(f"{args.store}: {state}")
-    print(f"  units      {now.units_done:,} of {now.units:,}")
+    doing = f", {now.units_running:,} running" if now.units_running else ""
+    failed = f", {now.units_failed:,} failed" if now.units_failed else ""
+    print(f"{shown(args.store)}: {state}")
+    print(f"  units      {now.units_done:,} of {now.units:,}{doing}{failed}")
     print(f"  documents  {now.rows_done:,} of {now.rows:,}, {now.errors:,} with an error")
     print(f"  tokens     {now.tokens:,}")
     print(f"  bytes      {now.bytes:,}{per_document}")
+    _print_run(now)
+    _print_units(now)
+    for kind in now.error_kinds[:_SHOWN_KINDS]:
+        print(f"  error      {counted(kind.documents, 'document')}: {_one_line(kind.kind)}")
+        for doc_id, sentence in kind.examples:
+            print(f"             {_one_line(doc_id)}: {_one_line(sentence)}")
+    if len(now.error_kinds) > _SHOWN_KINDS:
+        print(f"  and {len(now.error_kinds) - _SHOWN_KINDS:,} more kinds of error; --json lists them")
     return 0
+
+
+def _print_run(now: Standing) -> None:
+    run = now.run
+    if run is None:
+        return
+    by = f"process {run.pid} on {_one_line(run.host)}"
+    if now.running:
+        print(f"  run        by {by} since {_one_line(run.started_at)}")
+        wanted = f" of {run.workers_wanted:,}" if run.workers < run.workers_wanted else ""
+        print(f"  workers    {run.workers:,}{wanted} ready")
+        if now.tokens_per_second is not None:
+            left = f", {duration(now.seconds_left)} left" if now.seconds_left is not None else ""
+            print(f"  rate       {now.tokens_per_second:,.0f} tokens/s over the last minute{left}")
+    else:
+        ended = {
+            "running": f"ended without a word, last heard of {duration(run.seconds_silent)} ago",
+            "failed": f"failed: {_one_line(run.reason)}",
+            "stopped": "was stopped",
+        }.get(run.state, "finished")
+        print(f"  last run   by {by} since {_one_line(run.started_at)}, {ended}")
+    if run.events:
+        print(f"  events     {', '.join(f'{_one_line(kind)} {n:,}' for kind, n in run.events.items())}")
+    for unit, reason in list(run.failed.items())[:_SHOWN_KINDS]:
+        print(f"  failed     unit {unit}: {_one_line(reason)}")
+
+
+def _print_units(now: Standing) -> None:
+    if now.worker_seconds:
+        print(f"  worker     {now.worker_tokens / now.worker_seconds:,.0f} tokens/s each, over all units noted")
+    for note in now.slowest if len(now.slowest) > 1 else ():
+        work = f"{counted(note.rows, 'document')}, {counted(note.tokens, 'token')}"
+        print(f"  slowest    unit {note.unit}: {note.seconds:,.1f} s for {work} on {_one_line(note.host)}")
+    if now.running and now.run is not None:
+        longest = sorted(now.run.under_way, key=lambda under: -under.seconds)[:_SHOWN_UNDER_WAY]
+        for under in longest:
+            done = f"{counted(under.documents, 'document')} so far"
+            print(f"  under way  unit {under.unit}: {duration(under.seconds)} on {_one_line(under.host)}, {done}")
 
 
 def verify_parser(parser: argparse.ArgumentParser) -> None:
@@ -58,13 +114,15 @@ def verify(args: argparse.Namespace) -> int:
 
     report = verify_store(args.store, args.quick)
     if args.json:
-        _print_json({"store": args.store, "ok": report.ok, **asdict(report)})
+        _print_json({"store": shown(args.store), "ok": report.ok, **asdict(report)})
         return 0 if report.ok else 1
     checked = f"{counted(report.parts, 'part')}, {counted(report.rows, 'document')}, {report.bytes:,} bytes"
     if report.ok:
-        print(f"{args.store}: every {'quick check' if report.quick else 'promise of the format'} holds ({checked})")
+        print(
+            f"{shown(args.store)}: every {'quick check' if report.quick else 'promise of the format'} holds ({checked})"
+        )
         return 0
-    print(f"{args.store}: {counted(len(report.problems), 'problem')} ({checked})")
+    print(f"{shown(args.store)}: {counted(len(report.problems), 'problem')} ({checked})")
     for problem in report.problems[:_SHOWN_PROBLEMS]:
         print(f"  {problem}")
     if len(report.problems) > _SHOWN_PROBLEMS:
@@ -74,12 +132,23 @@ def verify(args: argparse.Namespace) -> int:
 
 def show_parser(parser: argparse.ArgumentParser) -> None:
     """Arguments of `show`."""
-    parser.epilog = "example:\n  sparsemill show store/ --feature 1234 --sae l12_16k --top 5"
+    parser.epilog = (
+        "examples:\n"
+        "  sparsemill show store/                              its columns and first documents\n"
+        "  sparsemill show store/ --doc reviews.jsonl:17       that document's strongest features\n"
+        "  sparsemill show store/ --feature l12_16k:1234       the documents where that feature is strongest\n"
+        "  sparsemill show store/ --feature l12_16k:1234 --pool sum --top 50 --json\n"
+        "\n"
+        "The first --feature of a pooling reads the whole store once and keeps an index in $SPARSEMILL_CACHE or\n"
+        "~/.cache/sparsemill; later ones answer at once. A store that changed gets a new index."
+    )
     parser.add_argument("store", help="directory or URL of the store")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--doc", metavar="ID", help="the strongest features of this document")
-    what.add_argument("--feature", metavar="N", type=int, help="the documents where this feature is strongest")
-    parser.add_argument("--sae", metavar="NAME", help="which SAE (needed for --feature if the store has several)")
+    what.add_argument(
+        "--feature", metavar="[SAE:]N", type=_feature, help="the documents where this feature is strongest"
+    )
+    parser.add_argument("--sae", metavar="NAME", help="which SAE, if the store has several")
     parser.add_argument("--pool", metavar="POOL", help="which pooling ranks documents (default: the first stored)")
     parser.add_argument("--top", metavar="K", type=_positive, default=10, help="lines to show (default: 10)")
 
@@ -91,12 +160,16 @@ def show(args: argparse.Namespace) -> int:
 
     if args.pool is not None and args.feature is None:
         raise UsageError("--pool ranks the documents of a feature; give --feature N with it, or leave it out")
+    named, number = args.feature or (None, None)
+    if named is not None and args.sae not in (None, named):
+        raise UsageError(f"--feature names SAE '{named}' and --sae '{args.sae}'; leave one of them out")
     store = FeatureStore.open(args.store, partial=True)
     if args.doc is not None:
         document = document_view(store, args.doc, args.top, args.sae)
         return _print_json(asdict(document)) if args.json else _print_document(document)
-    if args.feature is not None:
-        feature = feature_view(store, args.feature, args.top, args.sae, args.pool)
+    if number is not None:
+        told = partial(_tell_of_indexing, args.store, store.status().bytes)
+        feature = feature_view(store, number, args.top, named or args.sae, args.pool, told)
         return _print_json(asdict(feature)) if args.json else _print_feature(feature)
     return _show_store(store, args)
 
@@ -107,11 +180,15 @@ def _show_store(store: FeatureStore, args: argparse.Namespace) -> int:
     try:
         first = store.documents().head(args.top).collect().to_dicts()
     except (OSError, pl.exceptions.PolarsError) as exc:
-        raise StoreError(f"{args.store}: a part cannot be read ({_one_line(exc)}); run verify to see which") from None
+        raise StoreError(
+            f"{shown(args.store)}: a part cannot be read ({_one_line(exc)}); run verify to see which"
+        ) from None
     if args.json:
         columns = store.schema.to_json()
-        return _print_json({"store": args.store, "complete": store.complete, "schema": columns, "documents": first})
-    print(f"{args.store}: {counted(len(store), 'document')}{'' if store.complete else ' so far (incomplete)'}")
+        return _print_json(
+            {"store": shown(args.store), "complete": store.complete, "schema": columns, "documents": first}
+        )
+    print(f"{shown(args.store)}: {counted(len(store), 'document')}{'' if store.complete else ' so far (incomplete)'}")
     for sae in store.schema.saes:
         print(f"  SAE {sae.name}: {sae.d_sae:,} features; pooled by {', '.join(sae.pools)}")
     for dense in store.schema.dense:
@@ -133,10 +210,18 @@ def _print_document(document: DocumentView) -> int:
 
 def _print_feature(feature: FeatureView) -> int:
     active = counted(feature.n_documents, "document")
-    print(f"{feature.sae} feature {feature.feature}: active in {active}; largest {feature.pool}:")
+    print(
+        f"{feature.sae}:{feature.feature}: active in {active}; {feature.pool} is {feature.mean:.6g} on average over "
+        f"all documents, {feature.maximum:.6g} at most:"
+    )
     for document in feature.top:
-        print(f"  {document['value']:>12.6g}  {_one_line(document['doc_id'])}")
+        print(f"  {document['value']:>12.6g}  {_metadata_line({'doc_id': document['doc_id'], **document['metadata']})}")
     return 0
+
+
+def _tell_of_indexing(store: str, size: int) -> None:
+    if size >= _LONG_READ:
+        print(f"{store}: reading its {size / 1e9:,.1f} GB once, to index this pooling", file=sys.stderr, flush=True)
 
 
 def _metadata_line(metadata: dict[str, Any]) -> str:
@@ -148,6 +233,14 @@ def _one_line(value: Any) -> str:
     """A value as a page can show it: no line breaks or control characters, and cut; --json has all of it."""
     text = "".join(char if char.isprintable() else " " for char in str(value)[: _SHOWN_CHARACTERS + 1])
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+
+
+def _feature(text: str) -> tuple[str | None, int]:
+    """`l12_16k:1234` or `1234`."""
+    sae, colon, number = text.rpartition(":")
+    if not (number.isascii() and number.isdecimal()) or (colon and not sae):
+        raise argparse.ArgumentTypeError(f"must be a feature's number, or SAE:NUMBER, not {text!r}")
+    return sae or None, int(number)
 
 
 def _positive(text: str) -> int:

@@ -1,12 +1,13 @@
 """Where files live: one way to open a path or URL, and one way to make a file appear whole or not at all.
 
-Local disks, S3 and Google Cloud Storage go through Arrow's native file systems (finite timeouts, no Python in the
-read path), every other URL through fsspec. What is in the files is not this module's business.
+Local disks, S3 and Google Cloud Storage go through Arrow's native file systems (`objectstore` says how), every other
+URL through fsspec. What is in the files is not this module's business.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -17,9 +18,13 @@ import pyarrow as pa
 from pyarrow import fs as pafs
 
 from featurestore.errors import UsageError
+from featurestore.faults import fault_point
+from featurestore.objectstore import STORAGE_ERRORS, is_object_store, object_store
+from featurestore.urls import shown as shown
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-_NATIVE = ("file://", "s3://", "gs://", "gcs://")
+# A job of 240,000 units has a manifest of 45 MB, and Python takes ten times a JSON file's size to read it.
+MAX_JSON_BYTES = 256 << 20
 _CHUNK = 8 << 20  # bytes a read when hashing: large enough for object stores, small enough to stay in memory
 
 
@@ -45,13 +50,15 @@ def filesystem(uri: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
     if not _URL.match(text):
         return pafs.LocalFileSystem(), str(Path(text).expanduser().absolute())
     try:
-        if text.startswith(_NATIVE):
+        if is_object_store(text):
+            return object_store(text)
+        if text.startswith("file://"):
             native, path = pafs.FileSystem.from_uri(text)
             return native, path.rstrip("/")
         import fsspec
 
         foreign, path = fsspec.core.url_to_fs(text)
-    except (ValueError, ImportError, OSError, pa.ArrowException) as exc:
+    except (ImportError, *STORAGE_ERRORS) as exc:
         reason = (str(exc).splitlines() or [type(exc).__name__])[0].rstrip(". ")
         raise UsageError(f"{shown(text)}: cannot be opened ({reason}); check the URL and credentials") from exc
     return pafs.PyFileSystem(pafs.FSSpecHandler(foreign)), path.rstrip("/")
@@ -79,19 +86,30 @@ def atomic_write(fs: pafs.FileSystem, path: str, data: Any) -> None:
     if not is_local(fs):
         if not isinstance(fs, pafs.S3FileSystem | pafs.GcsFileSystem):  # there a directory is only an empty object
             fs.create_dir(path.rpartition("/")[0], recursive=True)
+        whole = pa.py_buffer(data)  # before the stream is open: an open stream commits what it has when it is dropped
+        fault_point("write.before", path)
         stream = fs.open_output_stream(path)
-        stream.write(data)  # no `with`: closing after a failed write would commit what was sent so far
+        stream.write(whole)  # no `with`: closing after a failed write would commit what was sent so far
+        fault_point("write.middle", path)
         stream.close()
+        fault_point("write.after", path)
         return
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}.tmp")
+    fault_point("write.before", path)
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            with memoryview(data) as view:
+                file.write(view[: len(view) // 2])
+                file.flush()
+                fault_point("write.middle", path)
+                file.write(view[len(view) // 2 :])
             file.flush()
             os.fsync(file.fileno())
+        fault_point("write.before_rename", path)
         temporary.replace(final)
+        fault_point("write.after", path)
     finally:
         temporary.unlink(missing_ok=True)
     directory = os.open(final.parent, os.O_RDONLY)
@@ -101,14 +119,52 @@ def atomic_write(fs: pafs.FileSystem, path: str, data: Any) -> None:
         os.close(directory)
 
 
+def open_input(fs: pafs.FileSystem, path: str) -> pa.NativeFile:
+    """A file open for random access.
+
+    Raises:
+        OSError: There is none, or something else that would block or never end when read (a pipe, a device).
+    """
+    _check_regular(fs, path)
+    return fs.open_input_file(path)
+
+
+def _check_regular(fs: pafs.FileSystem, path: str) -> None:
+    if is_local(fs) and Path(path).exists() and not Path(path).is_file():
+        raise OSError(f"{path} is no regular file")
+
+
 def read_bytes(fs: pafs.FileSystem, path: str) -> bytes:
     """The whole file in memory; FileNotFoundError if there is none."""
+    _check_regular(fs, path)
     with fs.open_input_stream(path, compression=None) as stream:
         return bytes(stream.read())
 
 
+def read_json(fs: pafs.FileSystem, path: str) -> Any:
+    """The value of a JSON file that may be anything.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is no JSON, larger than MAX_JSON_BYTES, or nested too deeply.
+    """
+    size = fs.get_file_info(path).size or 0
+    if size > MAX_JSON_BYTES:
+        raise ValueError(f"it has {size:,} bytes; {MAX_JSON_BYTES:,} are the limit")
+    return parse_json(read_bytes(fs, path))
+
+
+def parse_json(data: bytes) -> Any:
+    """`json.loads`, with ValueError for whatever is wrong with the text."""
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def sha256_file(fs: pafs.FileSystem, path: str) -> str:
     """Hex sha256 of a file's bytes, read in chunks."""
+    _check_regular(fs, path)
     digest = hashlib.sha256()
     with fs.open_input_stream(path, compression=None) as stream:
         while chunk := stream.read(_CHUNK):
@@ -118,10 +174,8 @@ def sha256_file(fs: pafs.FileSystem, path: str) -> str:
 
 def list_files(fs: pafs.FileSystem, directory: str) -> dict[str, int]:
     """Name -> bytes of every file and directory (0 bytes) in `directory`, temporary ones left out; empty if none."""
-    found = fs.get_file_info(pafs.FileSelector(directory, allow_not_found=True))
+    try:
+        found = fs.get_file_info(pafs.FileSelector(directory, allow_not_found=True))
+    except FileNotFoundError:  # a writer made the directory while Arrow looked: it was empty a moment ago
+        return {}
     return {info.base_name: info.size or 0 for info in found if not info.base_name.startswith(".")}
-
-
-def shown(uri: str) -> str:
-    """A URL as it may be printed: without user, password and query, which can hold credentials."""
-    return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]+://)(?:[^/@]*@)?([^?]*)(\?.*)?$", r"\1\2", uri)

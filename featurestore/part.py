@@ -1,14 +1,15 @@
 """One part: a plain Parquet file holding the rows of one unit.
 
 Encoding is deterministic (the same rows give the same bytes) and small: delta-packed indices, byte-stream-split values,
-zstd, no dictionaries, a checksum on every page. Reading goes row group by row group, so memory is bounded by
-ROW_GROUP_BYTES and not by the part. Where parts lie and which belong to a store is for writer and reader.
+zstd, no dictionaries, a checksum on every page; docs/storage.md has the measurements behind it. Writing and reading go
+row group by row group, so memory is bounded by ROW_GROUP_BYTES and not by the part, and what is read passes `guard`
+first. Where parts lie and which belong to a store is for writer and reader.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -16,14 +17,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
+from featurestore.errors import StoreError
+from featurestore.files import open_input
+from featurestore.guard import MAX_GROUP_BYTES, GuardedFile
 from featurestore.plan import FORMAT_VERSION, PARTS, StorePlan
-from featurestore.rows import PartRows, to_table
-from featurestore.schema import StoreSchema, is_count_pool
+from featurestore.rows import PartRows, concat_rows, to_table
+from featurestore.schema import StoreSchema
 
-# Raw bytes of indices, values and dense vectors in a row group. A reader holds one row group at a time, and decoding
-# takes a few times as much, so this bounds its memory; far below, column chunks get too short for object stores.
+# Raw bytes of text, indices, values and dense vectors in a row group. A reader holds one row group at a time, and
+# decoding takes a few times as much, so this bounds its memory; far below, chunks get too short for object stores.
 ROW_GROUP_BYTES = 64 << 20
-_ZSTD_LEVEL = 1  # level 9 is no smaller on rounded activations and several times slower
+_ZSTD_LEVEL = 1  # level 9 saves 3 % on real stores and writes at a third of the rate
 _PART_NAME = re.compile(r"part-([0-9]{6,})\.parquet")
 _FOOTER = "sparsemill."
 
@@ -51,8 +55,17 @@ def encode_part(plan: StorePlan, unit: int, rows: PartRows) -> pa.Buffer:
     """The bytes of a part.
 
     Raises:
+        StoreError: A single row is larger than a row group may be.
         UnicodeEncodeError: An id or kept text holds a lone surrogate.
         pa.ArrowException: A kept value does not fit its column's type.
+    """
+    return encode_chunks(plan, unit, [rows])
+
+
+def encode_chunks(plan: StorePlan, unit: int, chunks: Iterable[PartRows]) -> pa.Buffer:
+    """`encode_part` of the chunks' rows one after the other, holding no more than a row group and a chunk of them.
+
+    However the rows are cut into chunks, the bytes are the same. Errors as of `encode_part`.
     """
     schema = plan.schema
     sink = pa.BufferOutputStream()
@@ -67,27 +80,47 @@ def encode_part(plan: StorePlan, unit: int, rows: PartRows) -> pa.Buffer:
         write_statistics=["doc_id", *(name for name, _ in schema.keep), "n_tokens"],
         write_page_checksum=True,
     )
+    n_rows = errors = tokens = 0
     with writer:
-        for start, stop in row_groups(schema, rows):
+        for rows, start, stop in _grouped(schema, chunks):
             writer.write_table(to_table(schema, rows, start, stop), row_group_size=stop - start)
-        writer.add_key_value_metadata(
-            {
-                f"{_FOOTER}format_version": str(FORMAT_VERSION),
-                f"{_FOOTER}fingerprint": plan.fingerprint,
-                f"{_FOOTER}unit": str(unit),
-                f"{_FOOTER}rows": str(len(rows)),
-                f"{_FOOTER}errors": str(rows.n_errors),
-                f"{_FOOTER}tokens": str(rows.total_tokens),
-            }
-        )
+            n_rows += stop - start
+            errors += sum(text is not None for text in rows.error[start:stop])
+            tokens += int(rows.n_tokens[start:stop].sum(dtype=np.int64))
+        footer = {"format_version": FORMAT_VERSION, "fingerprint": plan.fingerprint, "unit": unit}
+        footer |= {"rows": n_rows, "errors": errors, "tokens": tokens}
+        writer.add_key_value_metadata({f"{_FOOTER}{key}": str(value) for key, value in footer.items()})
     return sink.getvalue()
+
+
+def _grouped(schema: StoreSchema, chunks: Iterable[PartRows]) -> Iterator[tuple[PartRows, int, int]]:
+    """(rows, start, stop) of each row group; the last group of the rows so far waits for what may still join it."""
+    waiting, weight = list[PartRows](), 0
+    for chunk in chunks:
+        waiting.append(chunk)
+        weight += int(_weights(schema, chunk).sum())
+        if weight <= ROW_GROUP_BYTES:
+            continue
+        rows = concat_rows(waiting) if len(waiting) > 1 else chunk
+        *whole, (last, end) = row_groups(schema, rows)
+        for start, stop in whole:
+            yield rows, start, stop
+        waiting = [rows.slice(last, end)]
+        weight = int(_weights(schema, waiting[0]).sum())
+    if waiting:
+        rows = concat_rows(waiting) if len(waiting) > 1 else waiting[0]
+        for start, stop in row_groups(schema, rows):
+            yield rows, start, stop
 
 
 def row_groups(schema: StoreSchema, rows: PartRows) -> Iterator[tuple[int, int]]:
     """Rows [start, stop) of each row group: as many as fit in ROW_GROUP_BYTES, and at least one."""
-    weight = np.full(len(rows), 1 + 4 * sum(dense.dim for dense in schema.dense), dtype=np.int64)
-    for sae in schema.saes:
-        weight += 4 * (1 + len(sae.pools)) * np.diff(rows.sparse[sae.name].indptr)
+    weight = _weights(schema, rows)
+    if (weight > MAX_GROUP_BYTES).any():
+        row = int(weight.argmax())
+        raise StoreError(
+            f"row {row} takes {int(weight[row]):,} bytes; a row may take {MAX_GROUP_BYTES:,}, so keep less"
+        )
     ends = np.cumsum(weight)
     start, before = 0, 0
     while start < len(rows):
@@ -96,11 +129,27 @@ def row_groups(schema: StoreSchema, rows: PartRows) -> Iterator[tuple[int, int]]
         start, before = stop, int(ends[stop - 1])
 
 
+def _weights(schema: StoreSchema, rows: PartRows) -> np.ndarray:
+    """Raw bytes of each row, about: text counts by its characters."""
+    weight = np.full(len(rows), 1 + 4 * sum(dense.dim for dense in schema.dense), dtype=np.int64)
+    for name, kind in schema.keep:
+        if kind == "string":
+            weight += np.fromiter((len(str(text or "")) for text in rows.keep[name]), np.int64, len(rows))
+    for sae in schema.saes:
+        weight += 4 * (1 + len(sae.pools)) * np.diff(rows.sparse[sae.name].indptr)
+    return weight
+
+
 @contextmanager
 def open_part(fs: pafs.FileSystem, path: str) -> Iterator[pq.ParquetFile]:
-    """A part open for reading, with page checksums verified; raises one of READ_ERRORS if it is no Parquet."""
-    with fs.open_input_file(path) as source, pq.ParquetFile(source, page_checksum_verification=True) as file:
-        yield file
+    """A part open for reading, page checksums verified and its promises checked (`guard`).
+
+    Raises one of READ_ERRORS, here or when it is read, if it is no Parquet or promises more than a part may hold.
+    """
+    with open_input(fs, path) as source:
+        guarded = pa.PythonFile(GuardedFile(source), mode="r")
+        with pq.ParquetFile(guarded, page_checksum_verification=True) as file:
+            yield file
 
 
 def read_footer(file: pq.ParquetFile) -> dict[str, str]:
@@ -144,6 +193,5 @@ def _encodings(schema: StoreSchema) -> dict[str, str]:
     for sae in schema.saes:
         encodings[f"{sae.indices}.list.element"] = "DELTA_BINARY_PACKED"
         for pool in sae.pools:
-            encoding = "DELTA_BINARY_PACKED" if is_count_pool(pool) else "BYTE_STREAM_SPLIT"
-            encodings[f"{sae.column(pool)}.list.element"] = encoding
+            encodings[f"{sae.column(pool)}.list.element"] = "BYTE_STREAM_SPLIT"  # counts too: half of delta-packed
     return encodings

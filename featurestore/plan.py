@@ -18,7 +18,7 @@ from typing import Any
 from pyarrow import fs as pafs
 
 from featurestore.errors import MismatchError, StoreError
-from featurestore.files import atomic_write, filesystem, is_local, list_files, read_bytes, shown
+from featurestore.files import atomic_write, filesystem, is_local, list_files, parse_json, read_bytes, shown
 from featurestore.schema import StoreSchema
 
 FORMAT = "sparsemill.store"
@@ -90,7 +90,7 @@ class StorePlan:
             StoreError: Not a `store.json`, of a later format version, or edited.
         """
         try:
-            document = json.loads(data)
+            document = parse_json(data)
             if document["format"] != FORMAT:
                 raise ValueError(f"its format is {document['format']!r}")
             version = document["format_version"]
@@ -101,8 +101,8 @@ class StorePlan:
             units = [(int(start), int(stop)) for start, stop in document["units"]]
             schema = StoreSchema.from_json(document["schema"])
             plan = cls(schema, document["identity"], document["spec"], units, document["rows"], document["extra"])
-            recorded = document["fingerprint"]
-        except (ValueError, KeyError, TypeError) as exc:
+            recorded, _ = document["fingerprint"], plan.fingerprint
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
             problem = f"lacks {exc}" if isinstance(exc, KeyError) else str(exc)
             raise StoreError(
                 f"{where}/{STORE_JSON} is damaged or not a store's ({problem}); restore it or choose another store"

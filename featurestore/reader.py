@@ -1,43 +1,47 @@
-"""Reading a store: metadata as a polars LazyFrame, features as scipy CSR, one row group in memory at a time.
+"""Reading a store: metadata as a polars LazyFrame, features as scipy CSR, a part of a row group in memory at a time.
 
-Rows always come in input order. Indices and row pointers are accumulated in int64, so no number of non-zeros is too
-large; scipy narrows them to int32 where they fit. `mean` and binarised features are derived here, from what is stored.
-What the features are good for is the caller's business.
+Rows come in input order. Row groups without a selected document are not read at all, and what is left out of a row
+group is left out before anything is joined, so memory is that of the result and one batch. What a selection is
+stands in `selection`, how row groups are read in `parts`, how Arrow becomes CSR in `csr`, what is done by document id
+in `documents`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from featurestore.csr import Assembler, Rows, rows_of_batch, to_csr
+from featurestore.documents import IdReport, match_table, row_mask, row_positions, stored_documents
 from featurestore.errors import StoreError
-from featurestore.files import is_local, read_bytes, shown
-from featurestore.part import READ_ERRORS, open_part, part_path, part_problem, read_footer, read_group
-from featurestore.plan import MANIFEST_JSON, StorePlan, open_root, read_plan
-from featurestore.rows import dense_to_numpy, sparse_from_batch
+from featurestore.files import read_json, shown
+from featurestore.parts import Parts
+from featurestore.plan import MANIFEST_JSON, StorePlan, canonical_json, open_root, read_plan
+from featurestore.rows import dense_to_numpy
 from featurestore.schema import SaeColumns, StoreSchema
+from featurestore.selection import MEAN, Selection
 from featurestore.writer import committed_units
 
 if TYPE_CHECKING:
     import polars as pl
     from scipy.sparse import csr_matrix
 
+    from featurestore.statistics import FeatureStatistics
     from featurestore.verify import VerifyReport
-
-MEAN = "mean"  # derived: sum / n_tokens
 
 
 class Matrix(NamedTuple):
     """Features of N documents.
 
     Attributes:
-        X: scipy.sparse.csr_matrix float32 [N, d_sae], canonical (sorted, no explicit zeros), writable.
+        X: scipy.sparse.csr_matrix [N, features], canonical (sorted, no explicit zeros), writable. Its indices are
+            int32 while there are fewer than 2**31 non-zeros; beyond, scipy needs int64 for pointers and indices.
         doc_id: object array of N strings, parallel to the rows.
     """
 
@@ -73,11 +77,11 @@ class FeatureStore:
         """Use `open`; `parts` is unit -> bytes, `manifest` is None while the store is being written."""
         self.uri = uri
         self.plan = plan
-        self.units: tuple[int, ...] = tuple(unit for unit in parts if unit < len(plan.units))
+        self._parts = Parts(uri, plan, parts)
+        self.units = self._parts.units
         self.complete = manifest is not None and len(self.units) == len(plan.units)
-        self._parts = parts
+        self._joined: pl.DataFrame | None = None
         self._manifest = manifest
-        self._fs, self._root = open_root(uri)
 
     @classmethod
     def open(cls, uri: str, partial: bool = False) -> FeatureStore:
@@ -94,7 +98,7 @@ class FeatureStore:
         plan = read_plan(uri)
         fs, root = open_root(uri)
         try:
-            manifest = json.loads(read_bytes(fs, f"{root}/{MANIFEST_JSON}"))
+            manifest = read_json(fs, f"{root}/{MANIFEST_JSON}")
             if not isinstance(manifest, dict) or manifest.get("fingerprint") != plan.fingerprint:
                 raise StoreError(f"{shown(uri)}/{MANIFEST_JSON} belongs to another job; delete it and rerun extract")
         except FileNotFoundError:
@@ -118,102 +122,199 @@ class FeatureStore:
         """Hash of everything that decided a value."""
         return self.plan.fingerprint
 
+    def contents_key(self) -> str:
+        """Hex sha256 over the manifest (which has every part's) and the sizes of the parts that are there.
+
+        Raises:
+            StoreError: The store is incomplete: its contents are not settled.
+        """
+        if not self.complete:
+            raise StoreError(f"{shown(self.uri)} is incomplete, so its contents are not settled; rerun extract")
+        return hashlib.sha256(canonical_json([self._manifest, sorted(self._parts.sizes.items())])).hexdigest()
+
     @property
     def dense_names(self) -> tuple[str, ...]:
         """Names that `dense` takes."""
         return tuple(dense.name for dense in self.schema.dense)
 
-    @cached_property
-    def _rows(self) -> int:
-        return sum(self.plan.unit_rows(unit) for unit in self.units)
-
     def __len__(self) -> int:
         """Documents in the parts that are there; all documents of the corpus if the store is complete."""
-        return self._rows
+        return len(self._parts)
+
+    @property
+    def metadata_columns(self) -> list[str]:
+        """Names of the columns of a part that are neither features nor dense vectors."""
+        return ["doc_id", *(name for name, _ in self.schema.keep), "n_tokens", "truncated", "error"]
 
     def documents(self) -> pl.LazyFrame:
         """The documents' metadata in input order.
 
         Returns:
-            A polars LazyFrame [rows] of doc_id, the kept columns, n_tokens, truncated and error. On a local disk
-            nothing is read before it is collected; from other file systems these columns are read at once.
+            A polars LazyFrame [rows] of doc_id, the kept columns, n_tokens, truncated and error, and the columns of
+            tables that were joined. On a local disk nothing is read before it is collected; from other file systems
+            these columns are read at once.
         """
-        import polars as pl
+        frame = stored_documents(self, self._parts.local_paths())
+        return (
+            frame if self._joined is None else frame.join(self._joined.lazy(), "doc_id", "left", maintain_order="left")
+        )
 
-        columns = ["doc_id", *(name for name, _ in self.schema.keep), "n_tokens", "truncated", "error"]
-        if is_local(self._fs) and self.units:
-            paths = [part_path(self._root, unit) for unit in self.units]
-            return pl.scan_parquet(paths, glob=False).select(columns)
-        schema = pa.schema([self.schema.arrow_schema().field(name) for name in columns])
-        batches = [batch.select(columns) for _, _, batch in self.groups(columns)]
-        frame = pl.from_arrow(pa.Table.from_batches(batches, schema=schema))
-        return frame.to_frame().lazy() if isinstance(frame, pl.Series) else frame.lazy()
+    def join(self, table: pl.DataFrame | pl.LazyFrame, id: str = "doc_id") -> tuple[FeatureStore, IdReport]:
+        """The same store with the columns of another table beside its documents', e.g. labels; nothing is written.
 
-    def matrix(self, sae: str | None = None, pool: str = "max", binarize: float | None = None) -> Matrix:
-        """One SAE's features of every document.
+        They can be used wherever columns of `documents()` can: to select rows, and as classes of `statistics`.
+
+        Args:
+            table: At most one row for each document, in any order.
+            id: The column of `table` that holds the documents' ids.
+
+        Returns:
+            The store, and which documents have no row in the table (their values are null) and which ids of the table
+            are no documents of the store (they are left out).
+
+        Raises:
+            StoreError: No such column, an id that stands twice, a column that the store has already, or no common id.
+        """
+        matched, report = match_table(self, table, id)
+        joined = copy(self)
+        if self._joined is not None:
+            matched = self._joined.join(matched, "doc_id", "full", coalesce=True)
+        joined._joined = matched
+        return joined, report
+
+    def mask(self, rows: pl.Expr | np.ndarray) -> np.ndarray:
+        """bool [len(store)] of a row selection as `matrix` takes it; StoreError if it cannot be applied."""
+        return row_mask(self, rows)
+
+    def positions(self, doc_id: Iterable[str]) -> np.ndarray:
+        """int64 [K], the row of each id in `documents()`; StoreError naming the first id that is not there."""
+        return row_positions(self, doc_id)
+
+    def matrix(
+        self,
+        sae: str | None = None,
+        pool: str = "max",
+        binarize: float | None = None,
+        *,
+        rows: pl.Expr | np.ndarray | None = None,
+        features: Sequence[int] | np.ndarray | None = None,
+        dtype: Any = np.float32,
+    ) -> Matrix:
+        """One SAE's features of the documents.
 
         Args:
             sae: Which SAE; may be left out if the store has only one.
             pool: A stored pooling, or "mean" (sum / n_tokens).
-            binarize: If given, a threshold t >= 0: the value is 1.0 where the pooled value is > t, else 0.
+            binarize: If given, a threshold t >= 0: the value is 1 where the pooled value is > t, else 0.
+            rows: Which documents: a polars expression over `documents()`, e.g. `pl.col("lang") == "de"` (null is no),
+                or bool [len(store)]. All of them if left out.
+            features: Which features, K of them; column k of the result is features[k]. All of them if left out.
+            dtype: float32 or float64; with `binarize` also bool, int8, uint8, int32 or int64. Counts above 2**24 are
+                exact only in float64.
 
         Returns:
-            A `Matrix` of all rows in input order. Peak memory is about the result and one row group being decoded.
+            A `Matrix` [selected documents, d_sae or K] in input order. Peak memory is about the result and one batch
+            being decoded.
 
         Raises:
-            StoreError: No such SAE or pooling (the message lists those there are), or a part is damaged.
+            StoreError: No such SAE or pooling (the message lists those there are), a selection that makes no sense, or
+                a part is damaged.
         """
-        columns = self.sae(sae)
-        pieces = list(self.batches(columns.name, pool, binarize))
-        indptr = np.zeros(len(self) + 1, dtype=np.int64)
-        nnz = sum(piece.X.nnz for piece in pieces)
-        indices, data = np.empty(nnz, dtype=np.int32), np.empty(nnz, dtype=np.float32)
-        doc_id = np.empty(len(self), dtype=object)
-        row = entry = 0
-        pieces.reverse()
-        while pieces:  # pieces are freed as the result's untouched pages fill up, so the two never add up
-            X, ids = pieces.pop()
-            indptr[row + 1 : row + 1 + len(ids)] = X.indptr[1:].astype(np.int64) + entry
-            indices[entry : entry + X.nnz], data[entry : entry + X.nnz] = X.indices, X.data
+        selection = self._selection(sae, pool, binarize, rows, features, dtype)
+        n_rows = len(self) if selection.rows is None else int(selection.rows.sum())
+        # how many entries some of the features have is known only when they have been read
+        expected = self._parts.entries(selection.sae.indices, selection.rows) if selection.features is None else 0
+        assembler = Assembler(n_rows, selection.n_columns, selection.dtype, expected)
+        doc_id = np.empty(n_rows, dtype=object)
+        row = 0
+        for piece, ids in self._pieces(selection):
+            assembler.add(piece)
             doc_id[row : row + len(ids)] = ids
-            row, entry = row + len(ids), entry + X.nnz
-        return Matrix(_csr(data, indices, indptr, columns.d_sae), doc_id)
+            row += len(ids)
+        return Matrix(to_csr(assembler.result(), selection.n_columns), doc_id)
 
-    def batches(self, sae: str | None = None, pool: str = "max", binarize: float | None = None) -> Iterator[Matrix]:
-        """The rows of `matrix`, a row group at a time, in bounded memory; arguments and errors as there."""
-        columns = self.sae(sae)
-        stored = self._stored_pool(columns, pool)
-        if binarize is not None and not binarize >= 0:
-            raise StoreError(f"binarize must be a threshold >= 0, not {binarize}")
-        return self._batches(columns, pool, stored, binarize)
+    def batches(
+        self,
+        sae: str | None = None,
+        pool: str = "max",
+        binarize: float | None = None,
+        *,
+        rows: pl.Expr | np.ndarray | None = None,
+        features: Sequence[int] | np.ndarray | None = None,
+        dtype: Any = np.float32,
+    ) -> Iterator[Matrix]:
+        """The rows of `matrix`, some at a time, in bounded memory; arguments and errors as there.
 
-    def _batches(self, sae: SaeColumns, pool: str, stored: str, binarize: float | None) -> Iterator[Matrix]:
-        for unit, _, batch in self.groups(["doc_id", "n_tokens", sae.indices, sae.column(stored)]):
+        A batch has at most about a million stored entries and is of one row group. Batches of all SAEs and poolings of
+        a store with the same `rows` have the same documents, so that several can be read in step.
+        """
+        selection = self._selection(sae, pool, binarize, rows, features, dtype)
+        return (Matrix(to_csr(piece, selection.n_columns), ids) for piece, ids in self._pieces(selection))
+
+    def take(
+        self,
+        doc_id: Iterable[str],
+        sae: str | None = None,
+        pool: str = "max",
+        binarize: float | None = None,
+        *,
+        features: Sequence[int] | np.ndarray | None = None,
+        dtype: Any = np.float32,
+    ) -> Matrix:
+        """The rows of certain documents, in the order asked for (an id may come twice); reads only their row groups.
+
+        Args:
+            doc_id: K ids.
+            sae, pool, binarize, features, dtype: As for `matrix`.
+
+        Raises:
+            StoreError: As `matrix`; or an id is not in the store.
+        """
+        position = self.positions(doc_id)
+        mask = np.zeros(len(self), dtype=bool)
+        mask[position] = True
+        X, ids = self.matrix(sae, pool, binarize, rows=mask, features=features, dtype=dtype)
+        order = np.searchsorted(np.flatnonzero(mask), position)
+        return Matrix(X[order], ids[order])
+
+    def _selection(
+        self,
+        sae: str | None,
+        pool: str,
+        binarize: float | None,
+        rows: pl.Expr | np.ndarray | None,
+        features: Sequence[int] | np.ndarray | None,
+        dtype: Any,
+    ) -> Selection:
+        selection = Selection.of(self.sae(sae), pool, binarize, dtype, features, None)
+        return selection if rows is None else replace(selection, rows=row_mask(self, rows))
+
+    def _pieces(self, selection: Selection) -> Iterator[tuple[Rows, np.ndarray]]:
+        sae = selection.sae
+        columns = ["doc_id", sae.indices, sae.column(selection.stored)]
+        columns += ["n_tokens"] if selection.pool == MEAN else []
+        for unit, first, batch in self.groups(columns, selection.rows, cut=True):
+            keep = None if selection.rows is None else selection.rows[first : first + batch.num_rows]
+            if keep is not None and not keep.any():
+                continue
             try:
-                sparse = sparse_from_batch(sae, (stored,), batch)
+                piece = rows_of_batch(selection, batch, None if keep is None or keep.all() else keep)
             except ValueError as exc:
-                raise self._unreadable(unit, exc) from exc
-            indptr, indices = sparse.indptr, sparse.indices.view(np.int32)
-            values = sparse.values[stored].astype(np.float32)
-            if pool == MEAN:
-                values /= np.repeat(batch.column("n_tokens").to_numpy(), np.diff(indptr)).astype(np.float32)
-            wanted = values > (0.0 if binarize is None else binarize)
-            if binarize is not None:
-                values = np.ones_like(values)
-            if not wanted.all():
-                indptr = np.concatenate([[0], np.cumsum(wanted)])[indptr]
-                values, indices = values[wanted], indices[wanted]
+                raise self._parts.unreadable(unit, exc) from exc
             ids = batch.column("doc_id").to_numpy(zero_copy_only=False)
-            yield Matrix(_csr(values, indices.copy(), indptr, sae.d_sae), ids)
+            del batch  # its memory goes before the next one is read
+            yield piece, ids if keep is None else ids[keep]
 
-    def dense(self, name: str) -> np.ndarray:
+    def dense(self, name: str, rows: pl.Expr | np.ndarray | None = None) -> np.ndarray:
         """One dense column.
 
         Args:
             name: One of `dense_names`, e.g. "resid_post_9__hidden_mean".
+            rows: Which documents, as for `matrix`.
 
         Returns:
-            float32 [rows, dim] in input order; a row is NaN where the document has no counted token or an error.
+            float32 [selected documents, dim] in input order; a row is NaN where the document has no counted token or an
+            error.
 
         Raises:
             StoreError: No such column (the message lists those there are), or a part is damaged.
@@ -222,24 +323,21 @@ class FeatureStore:
         if column is None:
             there = ", ".join(self.dense_names) or "none"
             raise StoreError(f"no dense column '{name}' in {shown(self.uri)}; it holds: {there}")
-        matrix = np.empty((len(self), column.dim), dtype=np.float32)
+        mask = None if rows is None else row_mask(self, rows)
+        matrix = np.empty((len(self) if mask is None else int(mask.sum()), column.dim), dtype=np.float32)
         row = 0
-        for _, _, batch in self.groups([name]):
-            matrix[row : row + batch.num_rows] = dense_to_numpy(column, batch.column(name))
-            row += batch.num_rows
+        for _, first, batch in self.groups([name], mask):
+            part = dense_to_numpy(column, batch.column(name))
+            part = part if mask is None else part[mask[first : first + len(part)]]
+            matrix[row : row + len(part)] = part
+            row += len(part)
         return matrix
 
-    def groups(self, columns: Sequence[str]) -> Iterator[tuple[int, int, pa.RecordBatch]]:
-        """(unit, row group, its rows as Arrow) of every part, in input order; StoreError if a part is damaged."""
-        for unit in self.units:
-            try:
-                with open_part(self._fs, part_path(self._root, unit)) as file:
-                    if problem := part_problem(file, self.plan, unit):
-                        raise StoreError(f"{shown(self.uri)}: part {unit} {problem}; delete it and rerun extract")
-                    for group in range(file.num_row_groups):
-                        yield unit, group, read_group(file, group, columns)
-            except READ_ERRORS as exc:
-                raise self._unreadable(unit, exc) from exc
+    def groups(
+        self, columns: Sequence[str], rows: np.ndarray | None = None, cut: bool = False
+    ) -> Iterator[tuple[int, int, pa.RecordBatch]]:
+        """Row groups as Arrow, in input order; see `featurestore.parts.Parts.groups`."""
+        return self._parts.groups(columns, rows, cut)
 
     def status(self) -> StoreStatus:
         """How far the store is; from the manifest, or from every part's footer while it is being written."""
@@ -247,16 +345,28 @@ class FeatureStore:
         if self.complete and self._manifest is not None:
             errors, tokens = int(self._manifest["errors"]), int(self._manifest["tokens"])
         else:
-            for unit in self.units:
-                try:
-                    with open_part(self._fs, part_path(self._root, unit)) as file:
-                        footer = read_footer(file)
-                except READ_ERRORS as exc:
-                    raise self._unreadable(unit, exc) from exc
+            for footer in self._parts.footers():
                 errors, tokens = errors + int(footer["errors"]), tokens + int(footer["tokens"])
-        size = sum(self._parts[unit] for unit in self.units)
+        size = sum(self._parts.sizes[unit] for unit in self.units)
         done, rows = len(self.units), self.plan.rows
         return StoreStatus(done, len(self.plan.units), len(self), rows, errors, tokens, size, self.complete)
+
+    def statistics(
+        self,
+        sae: str | None = None,
+        pool: str = "max",
+        *,
+        rows: pl.Expr | np.ndarray | None = None,
+        labels: str | np.ndarray | None = None,
+    ) -> FeatureStatistics:
+        """Statistics of every feature in one pass; see `featurestore.statistics.feature_statistics`."""
+        from featurestore.statistics import feature_statistics
+
+        return feature_statistics(self, sae, pool, rows=rows, labels=labels)
+
+    def part_bytes(self, unit: int) -> int:
+        """Size of the part of a unit that is there."""
+        return self._parts.sizes[unit]
 
     def verify(self, quick: bool = False) -> VerifyReport:
         """Recheck every promise of FORMAT.md; see `featurestore.verify.verify_store`."""
@@ -273,22 +383,3 @@ class FeatureStore:
             there = ", ".join(sae.name for sae in saes) or "none"
             raise StoreError(f"say which SAE of {shown(self.uri)}; it holds: {there}")
         return self.schema.sae(name)
-
-    def _unreadable(self, unit: int, exc: Exception) -> StoreError:
-        hint = "if verify finds it damaged, delete it and rerun extract"
-        return StoreError(f"{shown(self.uri)}: part {unit} cannot be read ({exc}); {hint}")
-
-    def _stored_pool(self, sae: SaeColumns, pool: str) -> str:
-        stored = "sum" if pool == MEAN else pool
-        if stored not in sae.pools:
-            there = ", ".join([*sae.pools, *([MEAN] if "sum" in sae.pools else [])])
-            raise StoreError(f"no pooling '{pool}' of SAE '{sae.name}' in {shown(self.uri)}; it holds: {there}")
-        return stored
-
-
-def _csr(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, d_sae: int) -> csr_matrix:
-    from scipy.sparse import csr_matrix
-
-    X = csr_matrix((data, indices, indptr), shape=(len(indptr) - 1, d_sae))
-    X.has_canonical_format = True  # rows are stored sorted and without duplicates, so scipy need not look
-    return X

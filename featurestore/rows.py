@@ -6,7 +6,7 @@ and for `verify` that finds one on disk. Text and models are unknown here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,18 @@ class PartRows:
     def __len__(self) -> int:
         return len(self.doc_id)
 
+    def slice(self, start: int, stop: int) -> PartRows:
+        """Documents start:stop, as views where there are arrays."""
+        return PartRows(
+            doc_id=self.doc_id[start:stop],
+            keep={name: column[start:stop] for name, column in self.keep.items()},
+            n_tokens=self.n_tokens[start:stop],
+            truncated=self.truncated[start:stop],
+            error=self.error[start:stop],
+            sparse={name: column.rows(start, stop) for name, column in self.sparse.items()},
+            dense={name: matrix[start:stop] for name, matrix in self.dense.items()},
+        )
+
     @property
     def n_errors(self) -> int:
         """Documents with an error."""
@@ -71,6 +83,29 @@ class PartRows:
     def total_tokens(self) -> int:
         """Tokens pooled over all documents."""
         return int(self.n_tokens.sum(dtype=np.int64))
+
+
+def concat_rows(pieces: Sequence[PartRows]) -> PartRows:
+    """The documents of all pieces (at least one, all of one schema), one after the other."""
+    first = pieces[0]
+    return PartRows(
+        doc_id=[doc_id for piece in pieces for doc_id in piece.doc_id],
+        keep={name: [value for piece in pieces for value in piece.keep[name]] for name in first.keep},
+        n_tokens=np.concatenate([piece.n_tokens for piece in pieces]),
+        truncated=np.concatenate([piece.truncated for piece in pieces]),
+        error=[error for piece in pieces for error in piece.error],
+        sparse={name: _concat_sparse([piece.sparse[name] for piece in pieces]) for name in first.sparse},
+        dense={name: np.concatenate([piece.dense[name] for piece in pieces]) for name in first.dense},
+    )
+
+
+def _concat_sparse(pieces: Sequence[SparseColumn]) -> SparseColumn:
+    per_row = np.concatenate([np.diff(piece.indptr) for piece in pieces])
+    return SparseColumn(
+        np.concatenate([[0], np.cumsum(per_row)]).astype(np.int64),
+        np.concatenate([piece.indices for piece in pieces]),
+        {pool: np.concatenate([piece.values[pool] for piece in pieces]) for pool in pieces[0].values},
+    )
 
 
 def problems(schema: StoreSchema, rows: PartRows) -> Iterator[str]:
@@ -136,30 +171,38 @@ def _sparse_problems(sae: SaeColumns, column: SparseColumn, n_tokens: np.ndarray
     """(row, what is wrong) for the first offence of each rule."""
     indptr, indices = column.indptr, column.indices
     per_row = np.diff(indptr)
+    filled = np.flatnonzero(per_row)
     if (i := _first((per_row > 0) & (n_tokens == 0))) is not None:
         yield i, f"has no tokens and yet {int(per_row[i])} features in '{sae.indices}'"
     falls = indices[1:] <= indices[:-1]
-    starts = indptr[1:-1]
-    falls[starts[(starts > 0) & (starts < len(indices))] - 1] = False  # a new document may start lower
+    falls[indptr[filled[1:]] - 1] = False  # a new document may start lower
     if (entry := _first(falls)) is not None:
         yield _row_of(indptr, entry + 1), f"'{sae.indices}' is not strictly increasing"
-    if (entry := _first(indices >= sae.d_sae)) is not None:
+    if len(indices) and indices.max() >= sae.d_sae:
+        entry = int(np.argmax(indices >= sae.d_sae))
         yield _row_of(indptr, entry), f"'{sae.indices}' holds {int(indices[entry])}, but d_sae is {sae.d_sae}"
-    nonzero = np.zeros(len(indices), dtype=bool)
+    zero_everywhere = True  # until a pooling without any 0 is met
     for pool in sae.pools:
         values, name = column.values[pool], sae.column(pool)
-        nonzero |= values != 0
+        smallest = values.min(initial=1)  # NaN if there is one
+        zero_everywhere &= not smallest > 0
         if is_count_pool(pool):
-            if (entry := _first(values > np.repeat(n_tokens, per_row))) is not None:
-                yield _row_of(indptr, entry), f"'{name}' counts {int(values[entry])} tokens, more than n_tokens"
-        elif (entry := _first(~np.isfinite(values))) is not None:
-            yield _row_of(indptr, entry), f"'{name}' holds {values[entry]}, which is not finite"
-        elif (entry := _first(values < 0)) is not None:
-            yield _row_of(indptr, entry), f"'{name}' holds {values[entry]}, but activations are not negative"
-        if pool in {"max", "sum", "count"} and (entry := _first(values == 0)) is not None:
+            most = np.maximum.reduceat(values, indptr[filled]) if len(filled) else values
+            if (k := _first(most > n_tokens[filled])) is not None:
+                yield int(filled[k]), f"'{name}' counts {int(most[k])} tokens, more than n_tokens"
+        elif not (smallest >= 0 and values.max(initial=0) < np.inf):
+            if (entry := _first(~np.isfinite(values))) is not None:
+                yield _row_of(indptr, entry), f"'{name}' holds {values[entry]}, which is not finite"
+            elif (entry := _first(values < 0)) is not None:
+                yield _row_of(indptr, entry), f"'{name}' holds {values[entry]}, but activations are not negative"
+        if pool in {"max", "sum", "count"} and not smallest > 0 and (entry := _first(values == 0)) is not None:
             yield _row_of(indptr, entry), f"'{name}' is 0 for a feature that is listed"
-    if (entry := _first(~nonzero)) is not None:
-        yield _row_of(indptr, entry), f"'{sae.indices}' lists {int(indices[entry])}, which is 0 in every pooling"
+    if zero_everywhere:
+        nonzero = np.zeros(len(indices), dtype=bool)
+        for values in column.values.values():
+            nonzero |= values != 0
+        if (entry := _first(~nonzero)) is not None:
+            yield _row_of(indptr, entry), f"'{sae.indices}' lists {int(indices[entry])}, which is 0 in every pooling"
 
 
 def _first(mask: np.ndarray) -> int | None:

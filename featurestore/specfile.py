@@ -1,15 +1,16 @@
 """Reading JOB.yaml and STUDY.yaml: safe YAML in, a frozen pydantic model out, one sentence when it is wrong.
 
 A spec file is small and flat, so what only causes trouble is refused: anchors and aliases (alias bombs), duplicate
-keys (the first would be lost silently), documents that are no mapping, and files over 1 MB. An unknown key is
-answered with the nearest valid name. What the keys mean is the models' business.
+keys (the first would be lost silently), documents that are no mapping, files over 1 MB, and URLs with a secret in them
+(specs are copied, recorded and shown). An unknown key is answered with the nearest valid name. What the keys mean is
+the models' business.
 """
 
 from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from featurestore.errors import UsageError
+from featurestore.urls import secret_in
 
 SpecT = TypeVar("SpecT", bound=BaseModel)
 
@@ -107,6 +109,12 @@ def parse_spec(mapping: Mapping[str, Any], model: type[SpecT], error: type[Usage
     Raises:
         error: One sentence naming the source, the key path, what is wrong and, for an unknown key, the nearest name.
     """
+    for key, text in _texts(mapping, ""):
+        if (secret := secret_in(text)) is not None:
+            raise error(
+                f"{where}: the URL in '{key}' carries {secret}; leave it out, storage takes credentials from the "
+                "environment or the cloud's own chain"
+            )
     try:
         return model.model_validate(dict(mapping))
     except ValidationError as exc:
@@ -120,6 +128,18 @@ def parse_spec(mapping: Mapping[str, Any], model: type[SpecT], error: type[Usage
         others = len({_key(p) for p in problems}) - 1
         more = f" ({others} more like this)" if others else ""
         raise error(f"{where}: {_sentence(first, model)}{more}") from None
+
+
+def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    """(key path, text) of every text in plain data."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, Mapping):
+        for name, below in value.items():
+            yield from _texts(below, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list | tuple):
+        for i, below in enumerate(value):
+            yield from _texts(below, f"{key}.{i}")
 
 
 def _yaml_problem(exc: Exception) -> str:

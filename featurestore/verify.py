@@ -7,20 +7,21 @@ eight bytes a document, for the uniqueness of ids.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
 from featurestore.errors import StoreError
-from featurestore.files import list_files, read_bytes, sha256_file
+from featurestore.files import list_files, read_json, sha256_file
+from featurestore.origin import origin_problem
 from featurestore.part import READ_ERRORS, open_part, part_name, part_path, part_problem, read_footer, read_group
-from featurestore.plan import FORMAT, MANIFEST_JSON, PARTS, STORE_JSON, StorePlan, open_root, read_plan
+from featurestore.plan import FORMAT, FORMAT_VERSION, MANIFEST_JSON, PARTS, STORE_JSON, StorePlan, open_root, read_plan
 from featurestore.rows import from_batch, problems, rounding_problems
 
 _SHOWN_DUPLICATES = 5
@@ -86,12 +87,14 @@ def verify_store(uri: str, quick: bool = False) -> VerifyReport:
     except StoreError:
         plan = read_plan(uri, check=False)  # still unreadable: that is for the caller to hear
         found.append(f"{STORE_JSON}: its contents do not give the fingerprint it records; it was edited")
+    if (problem := origin_problem(plan)) is not None:
+        found.append(f"{STORE_JSON}: {problem}")
     manifest = _manifest(fs, root, plan, found)
     listed = {record["unit"]: record for record in manifest["parts"]} if manifest else {}
 
     names = {part_name(unit) for unit in range(len(plan.units))}
     there = list_files(fs, f"{root}/{PARTS}")
-    found += [f"{PARTS}/{name}: belongs to no unit of this store" for name in sorted(there.keys() - names)]
+    found += [f"{PARTS}/{_tame(name)}: belongs to no unit of this store" for name in sorted(there.keys() - names)]
     parts = []
     for unit in range(len(plan.units)):
         if part_name(unit) in there:
@@ -116,22 +119,26 @@ def verify_store(uri: str, quick: bool = False) -> VerifyReport:
 def _manifest(fs: pafs.FileSystem, root: str, plan: StorePlan, found: list[str]) -> dict[str, Any] | None:
     """The manifest if it can be used; its own problems are added to `found`."""
     try:
-        manifest = json.loads(read_bytes(fs, f"{root}/{MANIFEST_JSON}"))
-        units = [int(record["unit"]) for record in manifest["parts"]]
+        manifest = read_json(fs, f"{root}/{MANIFEST_JSON}")
+        units = [_whole(record["unit"]) for record in manifest["parts"]]
         totals = {
-            key: sum(record[key] for record in manifest["parts"]) for key in ("rows", "errors", "tokens", "bytes")
+            key: sum(_whole(record[key]) for record in manifest["parts"])
+            for key in ("rows", "errors", "tokens", "bytes")
         }
         wrong = [key for key, total in totals.items() if manifest[key] != total]
         found += [f"{MANIFEST_JSON}: '{key}' is not the sum over its parts" for key in wrong]
         if not all(isinstance(record["sha256"], str) for record in manifest["parts"]):
             raise ValueError("a part's sha256 is no text")
         kind, fingerprint, store_sha256 = manifest["format"], manifest["fingerprint"], manifest["store_sha256"]
+        version = manifest["format_version"]
     except FileNotFoundError:
         found.append(f"{MANIFEST_JSON}: is missing, so the store is not finished; rerun extract")
         return None
-    except (ValueError, KeyError, TypeError) as exc:
+    except (OSError, ValueError, KeyError, TypeError) as exc:
         found.append(f"{MANIFEST_JSON}: is damaged ({type(exc).__name__}: {exc})")
         return None
+    if version != FORMAT_VERSION:
+        found.append(f"{MANIFEST_JSON}: has format version {version!r}, not {FORMAT_VERSION}")
     if kind != f"{FORMAT}.manifest" or fingerprint != plan.fingerprint:
         found.append(f"{MANIFEST_JSON}: belongs to another job than {STORE_JSON}")
     if store_sha256 != sha256_file(fs, f"{root}/{STORE_JSON}"):
@@ -139,6 +146,17 @@ def _manifest(fs: pafs.FileSystem, root: str, plan: StorePlan, found: list[str])
     if units != list(range(len(plan.units))):
         found.append(f"{MANIFEST_JSON}: does not list each of the {len(plan.units)} units once")
     return dict(manifest)
+
+
+def _tame(name: str) -> str:
+    """A file's name, quoted where it would steer a terminal."""
+    return name if name.isprintable() else ascii(name)
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no count")
+    return value
 
 
 def _check_part(
@@ -149,9 +167,9 @@ def _check_part(
     size = fs.get_file_info(path).size or 0
     if listed is not None and listed["bytes"] != size:
         found.append(f": has {size} bytes and {MANIFEST_JSON} says {listed['bytes']}")
-    elif listed is not None and not quick and sha256_file(fs, path) != listed["sha256"]:
-        found.append(f": its sha256 is not the one in {MANIFEST_JSON}")
     try:
+        if listed is not None and listed["bytes"] == size and not quick and sha256_file(fs, path) != listed["sha256"]:
+            found.append(f": its sha256 is not the one in {MANIFEST_JSON}")
         with open_part(fs, path) as file:
             if problem := part_problem(file, plan, unit):
                 return _Part([*found, f": {problem}"], bytes=size)
@@ -186,6 +204,7 @@ def _check_rows(file: pq.ParquetFile, plan: StorePlan, found: list[str], size: i
         found += [f", row group {group}, {problem}" for problem in problems(plan.schema, part_rows)]
         found += [f", row group {group}, {problem}" for problem in rounding_problems(plan.schema, part_rows)]
         found += [f", row group {group}, {problem}" for problem in _null_problems(plan, batch)]
+        found += [f", row group {group}, {problem}" for problem in _statistics_problems(file, group, batch)]
         rows += len(part_rows)
         errors, tokens = errors + part_rows.n_errors, tokens + part_rows.total_tokens
         hashes.append(pl.Series("id", part_rows.doc_id, dtype=pl.String).hash().to_numpy())
@@ -198,6 +217,25 @@ def _null_problems(plan: StorePlan, batch: pa.RecordBatch) -> Iterator[str]:
         is_null = batch.column(dense.name).is_null().to_numpy(zero_copy_only=False)
         if (wrong := np.flatnonzero(is_null != no_tokens)).size:
             yield f"row {wrong[0]}: '{dense.name}' must be null exactly where n_tokens is 0"
+
+
+def _statistics_problems(file: pq.ParquetFile, group: int, batch: pa.RecordBatch) -> Iterator[str]:
+    """Statistics that exclude a value which is there: a reader that skips by them would lose rows."""
+    metadata = file.metadata.row_group(group)
+    for number in range(metadata.num_columns):
+        column = metadata.column(number)
+        statistics = column.statistics
+        if statistics is None or column.path_in_schema not in batch.schema.names:
+            continue
+        values = batch.column(column.path_in_schema)
+        found = pc.min_max(values).as_py()
+        if statistics.has_null_count and statistics.null_count != values.null_count:
+            yield f"'{column.path_in_schema}' has {values.null_count} nulls and its statistics say otherwise"
+        if not statistics.has_min_max or found["min"] is None:
+            continue
+        low, high = statistics.min, statistics.max
+        if type(low) is not type(found["min"]) or not (low <= found["min"] and found["max"] <= high):
+            yield f"'{column.path_in_schema}' holds {found['min']!r} to {found['max']!r}, beyond its statistics"
 
 
 def _duplicates(fs: pafs.FileSystem, root: str, parts: list[tuple[int, _Part]]) -> Iterator[str]:

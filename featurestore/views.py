@@ -1,21 +1,26 @@
 """Looking at a store by hand: the features of one document, the documents of one feature.
 
-Small answers for the eye and for JSON, read a row group at a time. Statistics over many features belong to studies.
+Small answers for the eye and for JSON. A document costs the reading of its row group, a feature one row of the index
+(`featurestore.index`), which is built by the first question. Statistics over many features belong to `statistics`.
 """
 
 from __future__ import annotations
 
-import heapq
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from featurestore import index
 from featurestore.errors import StoreError
 from featurestore.files import shown
 from featurestore.reader import FeatureStore
 from featurestore.rows import sparse_from_batch
 from featurestore.schema import SaeColumns
+from featurestore.statistics import MOST_FEATURES
 
 
 @dataclass(frozen=True)
@@ -37,13 +42,25 @@ class DocumentView:
 
 @dataclass(frozen=True)
 class FeatureView:
-    """A feature: in how many documents it is active, and those where its pooled value is largest."""
+    """A feature of one pooling: in how many documents it is active, how strongly, and where most.
+
+    Attributes:
+        sae, feature, pool: Which.
+        n_documents: Documents in which it fires.
+        mean: Over all documents of the store.
+        maximum: Its largest value.
+        top: The documents with the largest values: doc_id, row, value, and metadata (the document's other columns).
+        source: "index", "new index" (built for this question) or "scan" (no index was used).
+    """
 
     sae: str
     feature: int
     pool: str
     n_documents: int
+    mean: float
+    maximum: float
     top: list[dict[str, Any]]
+    source: str
 
 
 def document_view(store: FeatureStore, doc_id: str, top: int, sae: str | None = None) -> DocumentView:
@@ -59,22 +76,26 @@ def document_view(store: FeatureStore, doc_id: str, top: int, sae: str | None = 
         StoreError: No such document or SAE.
     """
     saes = store.schema.saes if sae is None else (store.schema.sae(sae),)
-    metadata = ["doc_id", *(name for name, _ in store.schema.keep), "n_tokens", "truncated", "error"]
     columns = [name for s in saes for name in (s.indices, *(s.column(pool) for pool in s.pools))]
-    for _, _, batch in store.groups([*metadata, *columns]):
-        rows = np.flatnonzero(batch.column("doc_id").to_numpy(zero_copy_only=False) == doc_id)
-        if rows.size:
-            row = batch.slice(int(rows[0]), 1)
-            n_features = {s.name: len(row.column(s.indices)[0]) for s in saes}
-            top_features = {s.name: _strongest(s, row, top) for s in saes}
-            return DocumentView(row.select(metadata).to_pylist()[0], n_features, top_features)
-    raise StoreError(f"no document '{doc_id}' in {shown(store.uri)}; `documents()` and `show` list the ids there are")
+    position = store.positions([doc_id])
+    ((_, row),) = _rows(store, position, [*store.metadata_columns, *columns])
+    n_features = {s.name: len(row.column(s.indices)[0]) for s in saes}
+    top_features = {s.name: _strongest(s, row, top) for s in saes}
+    return DocumentView(row.select(store.metadata_columns).to_pylist()[0], n_features, top_features)
 
 
 def feature_view(
-    store: FeatureStore, feature: int, top: int, sae: str | None = None, pool: str | None = None
+    store: FeatureStore,
+    feature: int,
+    top: int,
+    sae: str | None = None,
+    pool: str | None = None,
+    before_indexing: Callable[[], None] = lambda: None,
 ) -> FeatureView:
     """Look at one feature.
+
+    The first question about a pooling of a complete store reads all of it once and keeps an index in this machine's
+    cache; later ones read that. A store still being written, or a `top` beyond what the index holds, is scanned.
 
     Args:
         store: An open store.
@@ -82,25 +103,68 @@ def feature_view(
         top: Documents to list, largest pooled value first; ties in input order.
         sae: Whose feature; may be left out if the store has one SAE.
         pool: By which pooling, "mean" included; the SAE's first if left out.
+        before_indexing: Called before the whole store is read for an index, so that somebody waiting can be told.
 
     Raises:
-        StoreError: No such SAE, pooling or feature.
+        StoreError: No such SAE, pooling or feature, or a part is damaged.
     """
     columns = store.sae(sae)
     if not 0 <= feature < columns.d_sae:
         raise StoreError(f"SAE '{columns.name}' has no feature {feature}; it has features 0 to {columns.d_sae - 1}")
     pool = pool or columns.pools[0]
-    best: list[tuple[float, int, str]] = []  # value, -row, id: so ties go to the earlier row
-    active = before = 0
-    for X, doc_id in store.batches(columns.name, pool):
-        hits = np.flatnonzero(X.indices == feature)
-        active += len(hits)
-        rows = np.searchsorted(X.indptr, hits, side="right") - 1
-        found = ((float(X.data[hit]), -(before + int(row)), doc_id[row]) for hit, row in zip(hits, rows, strict=True))
-        best = heapq.nlargest(top, [*best, *found])
-        before += len(doc_id)
-    documents = [{"doc_id": doc_id, "row": -negative, "value": value} for value, negative, doc_id in best]
-    return FeatureView(columns.name, feature, pool, active, documents)
+    entry, source = None, "index"
+    if store.complete and top <= index.documents_kept(columns.d_sae) and columns.d_sae <= MOST_FEATURES:
+        entry = index.read_entry(store, columns.name, pool, feature)
+        if entry is None or not _agrees(store, columns.name, pool, feature, entry):
+            before_indexing()
+            entry, source = _new_index(store, columns.name, pool, feature), "new index"
+    if entry is None:
+        entry, source = _scan(store, columns.name, pool, feature, top), "scan"
+    row, value = entry.row[:top], entry.value[:top]
+    metadata = {at: batch.to_pylist()[0] for at, batch in _rows(store, row, store.metadata_columns)}
+    documents = [
+        {"doc_id": metadata[at].pop("doc_id"), "row": at, "value": strength, "metadata": metadata[at]}
+        for at, strength in zip(row.tolist(), value.tolist(), strict=True)
+    ]
+    seen = (entry.document_frequency, entry.mean, entry.maximum)
+    return FeatureView(columns.name, feature, pool, *seen, documents, source)
+
+
+def _agrees(store: FeatureStore, sae: str, pool: str, feature: int, entry: index.FeatureEntry) -> bool:
+    """Whether the part says the same as the index of the feature's strongest document."""
+    mask = np.zeros(len(store), dtype=bool)
+    mask[entry.row[:1]] = True
+    found = store.matrix(sae, pool, rows=mask, features=[feature]).X
+    return bool(np.array_equal(found.data, entry.value[:1]))
+
+
+def _new_index(store: FeatureStore, sae: str, pool: str, feature: int) -> index.FeatureEntry:
+    built = index.build_index(store, sae, pool)
+    with contextlib.suppress(OSError):  # a cache that cannot be written costs time at the next question, nothing else
+        index.keep_index(store, sae, pool, built)
+    if (entry := index.entry_of(built, feature, len(store))) is None:
+        raise StoreError(f"{shown(store.uri)}: SAE '{sae}' has values that are not finite; run verify on the store")
+    return entry
+
+
+def _scan(store: FeatureStore, sae: str, pool: str, feature: int, top: int) -> index.FeatureEntry:
+    """The same from the parts themselves, this one feature alone."""
+    X, _ = store.matrix(sae, pool, features=[feature])
+    column = X.toarray()[:, 0]
+    order = np.argsort(-column, kind="stable")[: min(top, X.nnz)]
+    values = column.astype(np.float64)
+    n = max(len(column), 1)
+    moments = (float(values.sum() / n), float((values**2).sum() / n), float(column.max(initial=0)))
+    return index.FeatureEntry(X.nnz, *moments, row=order, value=column[order])
+
+
+def _rows(store: FeatureStore, rows: np.ndarray, columns: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """(row, a batch of this one row) of certain rows of a store, in input order."""
+    mask = np.zeros(len(store), dtype=bool)
+    mask[rows] = True
+    for _, first, batch in store.groups(columns, mask):
+        for at in np.flatnonzero(mask[first : first + batch.num_rows]).tolist():
+            yield first + at, batch.slice(at, 1)
 
 
 def _strongest(sae: SaeColumns, row: Any, top: int) -> list[Feature]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import BundleError
 from ray_jobs.engine.bundle import TOKENIZER_NAME, WEIGHTS_NAME, TokenizerInfo
+from ray_jobs.hub import commit_of
 
 if TYPE_CHECKING:
     from ray_jobs.spec import ModelSpec
@@ -67,7 +68,8 @@ def _on_hub(name: str, revision: str | None) -> Checkpoint:
     from huggingface_hub import snapshot_download
 
     try:
-        directory = Path(snapshot_download(name, revision=revision, allow_patterns=list(SMALL_FILES)))
+        # A commit whose files are in the hub's cache is not asked for: with it, this works without a network.
+        directory = Path(snapshot_download(name, revision=commit_of(name, revision), allow_patterns=list(SMALL_FILES)))
     except Exception as error:  # noqa: BLE001 (libraries raise anything)
         raise BundleError(
             f"model {name} (revision {revision or 'main'}) could not be fetched from the Hugging Face hub "

@@ -1,4 +1,4 @@
-"""The commands of stage 1: `prepare`, `plan`, `extract`.
+"""The commands of stage 1: `prepare`, `plan`, `extract`, `submit`.
 
 Each prints a page for people, or one JSON document with `--json`; progress goes to stderr. What libraries would print
 on their own is silenced here and nowhere else. torch and Ray are loaded only when a command comes to need them.
@@ -14,8 +14,10 @@ import os
 import sys
 import warnings
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featurestore.errors import UsageError
 from featurestore.wording import counted
 
 if TYPE_CHECKING:
@@ -57,8 +59,19 @@ def prepare(args: argparse.Namespace) -> int:
 
 def plan_parser(parser: argparse.ArgumentParser) -> None:
     """Arguments of `plan`."""
-    parser.epilog = "example:\n  sparsemill plan job.yaml --rate 190000 --price 2.5"
+    parser.epilog = (
+        "example:\n  sparsemill plan job.yaml --calibrate\n  sparsemill plan job.yaml --hardware h100\n"
+        "  sparsemill plan job.yaml --rate 190000 --price 2.5\n\n"
+        f"The kinds of hardware and their figures are in {Path(__file__).with_name('rates.yaml')}; edit a copy."
+    )
     parser.add_argument("job", metavar="JOB.yaml", help="the job")
+    parser.add_argument("--hardware", metavar="KIND", help="price this kind of the rates file, e.g. h100")
+    parser.add_argument("--rates", metavar="FILE", help="your rates file (default: the shipped one)")
+    parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="run the engine on a sample of the job's own documents first, and use the rate that this machine reached",
+    )
     parser.add_argument(
         "--rate",
         type=_positive,
@@ -71,15 +84,41 @@ def plan_parser(parser: argparse.ArgumentParser) -> None:
 def plan(args: argparse.Namespace) -> int:
     """Say what a job will take; nothing is written into its store."""
     _silence_libraries()
-    from ray_jobs.plan import make_plan
+    from ray_jobs.advice import warnings_of
+    from ray_jobs.calibrate import calibrate
+    from ray_jobs.plan import check_device, make_plan
     from ray_jobs.pricing import estimate
+    from ray_jobs.rates import load_rates
     from ray_jobs.spec import load_job
 
-    made = make_plan(load_job(args.job), _say)
-    figures = estimate(made, args.rate, args.price)
+    job = load_job(args.job)
+    hardware, rates_file = args.hardware or job.workers.hardware, args.rates or job.workers.rates
+    if hardware is not None:  # before minutes are spent on scanning
+        load_rates(rates_file).kind(hardware, rates_file or "the shipped rates file")
+    elif args.rates is not None:
+        raise UsageError("--rates says what each kind of hardware does; choose one of them with --hardware KIND")
+    if args.calibrate and (args.rate is not None or hardware is not None):
+        other = "a rate that is given" if args.rate is not None else f"the hardware '{hardware}'"
+        raise UsageError(f"--calibrate measures this machine, which does not go with {other}; leave one of them out")
+    made = make_plan(job, _say)
+    measured = None
+    if args.calibrate:
+        check_device(made.compute)
+        measured = calibrate(made, _say)
+    figures = estimate(made, args.rate, args.price, hardware, rates_file)
+    warned = warnings_of(made, figures)
     if args.json:
-        return _print_json(_plan_facts(made, figures))
+        facts = _plan_facts(made, figures)
+        return _print_json(
+            {**facts, "calibration": None if measured is None else asdict(measured), "warnings": list(warned)}
+        )
     _print_plan(made, figures)
+    if measured is not None:
+        reached = measured.tokens_per_second * figures.gflop_per_token
+        work = f"{counted(measured.workers, 'worker')} at once, {counted(measured.documents, 'document')}"
+        print(f"calibrated {work} in {_seconds(measured.seconds)}: {reached:,.0f} GFLOP/s a worker, for a rates file")
+    for sentence in warned:
+        print(f"warning    {sentence}")
     return 0
 
 
@@ -89,6 +128,7 @@ def extract_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", metavar="JOB.yaml", help="the job")
     parser.add_argument("--address", help="Ray cluster to run on, e.g. auto (default: a local Ray for this run)")
     parser.add_argument("--workers", type=_count, metavar="N", help="at most so many, instead of the job's workers.max")
+    parser.add_argument("--force", action="store_true", help="take the store from another run that holds it")
 
 
 def extract(args: argparse.Namespace) -> int:
@@ -111,13 +151,62 @@ def extract(args: argparse.Namespace) -> int:
         resumed = f" ({len(made.units) - len(missing):,} are there)" if len(missing) < len(made.units) else ""
         progress.note(f"{counted(len(missing), 'unit')} to do{resumed}, about {tokens:,} tokens; starting Ray")
     try:
-        result = run_plan(made, args.address, progress)
+        result = run_plan(made, args.address, progress, args.force)
     except (KeyboardInterrupt, SystemExit):
         progress.note(f"stopped; parts that are done stay in {shown(job.store)}")
         raise
     if args.json:
         return _print_json({"fingerprint": made.store.fingerprint, **asdict(result), "store": shown(result.store)})
     _print_result(result)
+    return 0
+
+
+def submit_parser(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `submit`."""
+    parser.epilog = (
+        "example:\n  sparsemill submit job.yaml --address http://127.0.0.1:8265\n\n"
+        "Relative paths in the job become absolute ones of this machine; on a cluster of several machines corpus and\n"
+        "store are URLs or lie on a disk that all nodes share. Ctrl-C stops the job, a lost connection does not;\n"
+        "the same command again follows a job that runs and resumes one that has ended."
+    )
+    parser.add_argument("job", metavar="JOB.yaml", help="the job")
+    parser.add_argument(
+        "--address",
+        metavar="URL",
+        default=os.environ.get("RAY_API_SERVER_ADDRESS"),
+        help="of the cluster's dashboard, e.g. http://127.0.0.1:8265 (default: $RAY_API_SERVER_ADDRESS)",
+    )
+    parser.add_argument("--workers", type=_count, metavar="N", help="at most so many, instead of the job's workers.max")
+    parser.add_argument("--runtime-env", metavar="FILE", help="a runtime environment of Ray, as YAML (env_vars, pip)")
+    parser.add_argument("--force", action="store_true", help="take the store from another run that holds it")
+    parser.add_argument("--detach", action="store_true", help="do not wait for the job")
+
+
+def submit(args: argparse.Namespace) -> int:
+    """Run a job on a Ray cluster, with its log here."""
+    _silence_libraries()
+    from featurestore.files import shown
+    from ray_jobs.spec import load_job
+    from ray_jobs.submit import load_runtime_env
+    from ray_jobs.submit import submit as send
+
+    if args.address is None:
+        raise UsageError("--address is missing; give the URL of the cluster's dashboard, e.g. http://127.0.0.1:8265")
+    job = load_job(args.job)
+    runtime_env = load_runtime_env(args.runtime_env) if args.runtime_env else None
+    options = ["--workers", str(args.workers)] if args.workers is not None else []
+    options += ["--force"] if args.force else []
+    stream = sys.stderr if args.json else sys.stdout
+
+    def log(text: str) -> None:
+        print(text, end="", file=stream, flush=True)
+
+    done = send(job, args.address, _say, log, options, runtime_env, args.detach)
+    if args.json:
+        return _print_json({"address": args.address, "store": shown(job.store), **asdict(done)})
+    if args.detach:
+        print(f"{done.submission_id}: {done.status.lower()}; the same command without --detach follows it,")
+        print(f"`ray job stop {done.submission_id} --address {args.address}` stops it")
     return 0
 
 
@@ -131,8 +220,6 @@ def _print_plan(made: JobPlan, figures: Estimate) -> None:
     print(f"corpus     {counted(figures.documents, 'document')} in {files}, {_bytes(n_bytes)}")
     sampled = counted(made.sampled, "sampled document")
     print(f"tokens     about {figures.tokens:,} (mean {made.mean_tokens:,.1f} of {sampled})")
-    if made.truncated_share:
-        print(f"           {made.truncated_share:.1%} of the sample exceeds {made.job.model.max_tokens:,} and is cut")
     print(f"model      {made.bundle.model.name}, layers 0 to {max(made.bundle.hook_layers)}, {compute.dtype}")
     saes = ", ".join(f"{sae.name} (layer {sae.layer}, {sae.d_sae:,})" for sae in made.bundle.saes)
     print(f"saes       {saes}; {', '.join(made.job.pool)}")
@@ -141,12 +228,19 @@ def _print_plan(made: JobPlan, figures: Estimate) -> None:
     print(f"bytes out  about {_bytes(figures.bytes_out)} ({basis})")
     print(f"workers    {compute.device}, {counted(compute.threads, 'thread')} each")
     if figures.worker_hours is None:
-        print("hours      unknown: no rate measured here yet for this model; give one with --rate")
+        print("hours      unknown: no rate measured here yet for this model; --calibrate measures it, --rate gives it,")
+        print("           and --hardware takes it from the rates file")
     else:
         rate = f"{figures.tokens_per_second:,.0f} tokens/s a worker, {figures.rate_source}"
         print(f"hours      about {_rounded(figures.worker_hours)} worker-hours ({rate})")
+    if figures.wall_hours is not None:
+        print(
+            f"           about {_rounded(figures.wall_hours)} hours with {counted(made.job.workers.max or 1, 'worker')}"
+        )
     if figures.cost is not None:
-        print(f"cost       about {figures.cost:,.2f}")
+        currency = f" {figures.currency}" if figures.currency else ""
+        each = _money(figures.price_per_hour or 0)
+        print(f"cost       about {_money(figures.cost)}{currency} ({each} a worker and hour)")
 
 
 def _plan_facts(made: JobPlan, figures: Estimate) -> dict[str, Any]:
@@ -232,6 +326,10 @@ def _bytes(number: float) -> str:
 
 def _rounded(hours: float) -> str:
     return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
+
+
+def _money(amount: float) -> str:
+    return f"{amount:,.2f}" if amount >= 1 or not amount else f"{amount:.2g}"
 
 
 def _seconds(seconds: float) -> str:

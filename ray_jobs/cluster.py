@@ -13,12 +13,13 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-from featurestore.errors import UsageError
+from featurestore.errors import JobFailed, UsageError
 
 OBJECT_STORE_BYTES = 80 << 20  # unit reports only; 75 MB is the least that Ray accepts
 
@@ -28,9 +29,12 @@ QUIET_ENVIRONMENT = {
     "RAY_DEDUP_LOGS_SKIP_REGEX": "^",  # every line that Ray would print into our stdout
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's future default; unset, it prints a warning
 }
-LOCAL_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
+LOOPBACK_ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # "clusters off", whatever the system: every port binds to 127.0.0.1
+}
+LOCAL_ENVIRONMENT = {
+    **LOOPBACK_ENVIRONMENT,
+    "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_prestart_worker_first_driver": "0",  # idle workers that nobody uses compete with ours while starting
     "RAY_worker_niceness": "0",  # Ray's 15 hands the machine to whatever else wants it
 }
@@ -53,6 +57,28 @@ def worker_environment(threads: int) -> dict[str, str]:
 
 
 @contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Variables that this process, and those that it starts meanwhile, have for as long as it lasts."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def token_environment() -> dict[str, str]:
+    """What makes Ray's client show the cluster's token, where there is one and nobody has said whether to.
+
+    Ray's own commands do the same: a cluster started where a token lies asks for it.
+    """
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    there = bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
+    return {"RAY_AUTH_MODE": "token"} if there and "RAY_AUTH_MODE" not in os.environ else {}
+
+
+@contextmanager
 def ray_cluster(address: str | None, cpus: int, gpus: float) -> Iterator[Any]:
     """Connect to Ray, and leave it as it was found.
 
@@ -67,9 +93,14 @@ def ray_cluster(address: str | None, cpus: int, gpus: float) -> Iterator[Any]:
 
     Raises:
         UsageError: There is no cluster at that address.
+        JobFailed: Ray does not start here, or its processes were lost while it was used.
     """
     before = dict(os.environ)
     ours = {**QUIET_ENVIRONMENT, **({**LOCAL_ENVIRONMENT, **_authentication()} if address is None else {})}
+    if address is not None:
+        ours |= token_environment()
+        if _is_on_loopback_only(address):
+            ours |= LOOPBACK_ENVIRONMENT
     os.environ.update({**ours, **before})  # what the user chose wins
     try:
         import ray
@@ -82,19 +113,31 @@ def ray_cluster(address: str | None, cpus: int, gpus: float) -> Iterator[Any]:
             declared = {"num_cpus": max(cpus, os.cpu_count() or 1), "object_store_memory": OBJECT_STORE_BYTES}
             if not gpus:
                 declared["num_gpus"] = 0
-            ray.init(address="local", include_dashboard=False, **declared, **quiet)
+            try:
+                ray.init(address="local", include_dashboard=False, **declared, **quiet)
+            except Exception as error:  # Ray raises plain ones too
+                raise JobFailed(
+                    f"Ray did not start on this machine ({_reason(error)}); run the command again"
+                ) from error
         else:
             try:
                 _knock(address)
                 ray.init(address=address, **quiet)
             except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-                reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-                raise UsageError(f"no Ray cluster at {address} ({reason}); check --address with `ray status`") from None
+                raise UsageError(
+                    f"no Ray cluster at {address} ({_reason(error)}); check --address with `ray status`"
+                ) from None
         try:
             with _sigterm_unwinds():
                 yield ray
+        except ray.exceptions.RayError as error:  # not one of our workers, but Ray itself
+            raise JobFailed(
+                f"Ray failed ({_reason(error)}); what is done stays, and the same command goes on"
+            ) from error
         finally:
             ray.shutdown()
+    except SystemExit:  # SIGTERM, by our handler or, while Ray starts or waits, by one of Ray's with another code
+        raise SystemExit(128 + signal.SIGTERM) from None
     finally:
         for key in os.environ.keys() - before.keys():
             del os.environ[key]
@@ -123,6 +166,28 @@ def _knock(address: str) -> None:
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
+
+
+def _is_on_loopback_only(address: str) -> bool:
+    """Whether a head node listens at 127.0.0.1 and not at the machine's own address.
+
+    Ray's client takes 127.0.0.1 to mean the machine's address, and would wait for ever for a head that is closed to it.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host not in ("127.0.0.1", "localhost") or not port.isdigit():
+        return False
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as outward:
+        try:
+            outward.connect(("192.0.2.1", 9))  # sends nothing; it only says by which address one would leave
+            socket.create_connection((outward.getsockname()[0], int(port)), timeout=1).close()
+        except OSError:
+            return True
+    return False
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what Ray says, without its full stop."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 @cache

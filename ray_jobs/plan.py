@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import JobSpecError
+from ray_jobs.hub import COMMIT
 from ray_jobs.identity import (
     Compute,
     deciding_software,
@@ -93,7 +94,7 @@ def make_plan(job: JobSpec, note: Note | None = None) -> JobPlan:
     from featurestore.writer import committed_units
     from ray_jobs.corpus import scan
     from ray_jobs.engine.bundle import open_bundle
-    from ray_jobs.prepare import prepare
+    from ray_jobs.prepare import pinned, prepare
 
     fs, root = open_root(job.store)
     there, manifest = (info.is_file for info in fs.get_file_info([f"{root}/{STORE_JSON}", f"{root}/{MANIFEST_JSON}"]))
@@ -103,7 +104,8 @@ def make_plan(job: JobSpec, note: Note | None = None) -> JobPlan:
     compute = settle(job, begun.identity if begun else None)
     job = job.model_copy(update={"model": job.model.model_copy(update={"dtype": compute.dtype})})
     scanned = scan(job.corpus)
-    bundle = open_bundle(prepare(job, progress=note))
+    bundle = open_bundle(prepare(_at_recorded_commits(job, begun), progress=note))
+    as_written, job = job, pinned(job, bundle)
     _policy(bundle, job)
     if begun is None or not compute.attn:  # a store that was begun has passed the check, which needs torch
         compute = settle_attention(compute, bundle)
@@ -118,12 +120,13 @@ def make_plan(job: JobSpec, note: Note | None = None) -> JobPlan:
     store = StorePlan(
         schema=store_schema(job, bundle, scanned),
         identity=decisive,
-        spec=_recorded_spec(job),
+        spec=_recorded_spec(as_written),
         units=[(unit.start, unit.stop) for unit in units],
         rows=scanned.rows,
         extra={
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "sample": {"mean_tokens": mean_tokens, "documents": sampled, "truncated_share": truncated},
+            "hub": {"model": job.model.revision, "saes": {sae.name: sae.revision for sae in job.saes if sae.revision}},
             **provenance(),
         },
     )
@@ -214,6 +217,28 @@ def _kept_sample(begun: StorePlan | None) -> tuple[float, int, float] | None:
         return (kept["mean_tokens"], kept["documents"], kept["truncated_share"]) if kept else None
     except (KeyError, TypeError):
         return None
+
+
+def _at_recorded_commits(job: JobSpec, begun: StorePlan | None) -> JobSpec:
+    """The job at the hub commits with which its store was begun, where it still names the same things.
+
+    So a run that is resumed after `main` moved on goes on with what it had, and asks the hub for nothing.
+    """
+    try:
+        kept, spec = (begun.extra["hub"], begun.spec) if begun else ({}, {})
+        saes = []
+        for sae, before in zip(job.saes, spec.get("saes", ()), strict=False):
+            same = [(sae.name, sae.release, sae.id, sae.revision)] == [
+                (before["name"], before["release"], before["id"], before.get("revision"))
+            ]
+            commit = str(kept["saes"].get(sae.name))
+            saes.append(sae.model_copy(update={"revision": commit}) if same and COMMIT.fullmatch(commit) else sae)
+        model, before, commit = job.model, spec.get("model", {}), str(kept.get("model"))
+        if (model.name, model.revision) == (before.get("name"), before.get("revision")) and COMMIT.fullmatch(commit):
+            model = model.model_copy(update={"revision": commit})
+        return job.model_copy(update={"model": model, "saes": (*saes, *job.saes[len(saes) :])})
+    except (KeyError, TypeError, AttributeError):
+        return job  # begun by an earlier version
 
 
 def _recorded_spec(job: JobSpec) -> dict[str, Any]:

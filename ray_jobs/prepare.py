@@ -2,6 +2,7 @@
 
 SAEs are loaded and checked first (seconds), the model after them (up to a minute). A bundle is built in a temporary
 directory, appears under its name whole or not at all, and is reused as long as nothing that it was built from changed.
+The actors of a node share one copy: the first builds it, the others wait for it, and none of them asks the hub again.
 """
 
 from __future__ import annotations
@@ -37,9 +38,11 @@ from ray_jobs.engine.bundle import (
     open_bundle,
     write_manifest,
 )
+from ray_jobs.node_lock import node_lock
 from ray_jobs.saes import SAE_FILES, load_sae
 
 if TYPE_CHECKING:
+    from ray_jobs.engine.bundle import Bundle
     from ray_jobs.spec import JobSpec, SaeSpec
 
 Progress = Callable[[str], None]
@@ -66,14 +69,39 @@ def prepare(spec: JobSpec, cache_dir: Path | None = None, progress: Progress | N
 
     say = progress or (lambda _line: None)
     dtype = spec.model.dtype or default_dtype("cuda" if spec.workers.gpus else default_device())
-    model = find_checkpoint(spec.model)
     root = cache_dir or default_cache_dir()
-    target = root / _key(model, spec.saes, dtype)
+    lock = root.with_name(f"{root.name}-locks") / _lock_name(spec, dtype)
+    with node_lock(lock, lambda: say("another process of this machine prepares this bundle; waiting for it")):
+        return _find_or_build(root, spec, dtype, say)
+
+
+def pinned(spec: JobSpec, bundle: Bundle) -> JobSpec:
+    """The job with the hub commits that its bundle was built from: another machine builds the same one of it.
+
+    Args:
+        spec: The job.
+        bundle: Its bundle.
+    """
+    revisions = {sae.name: sae.source.get("revision") for sae in bundle.saes}
+    saes = tuple(
+        sae.model_copy(update={"revision": revisions.get(sae.name) or sae.revision}) if sae.path is None else sae
+        for sae in spec.saes
+    )
+    model = spec.model.model_copy(update={"revision": bundle.model.revision or spec.model.revision})
+    return spec.model_copy(update={"model": model, "saes": saes})
+
+
+def _find_or_build(root: Path, spec: JobSpec, dtype: str, say: Progress) -> Path:
+    model = find_checkpoint(spec.model)
+    key = _key(model, spec.saes, dtype)
+    target = root / key
     if _is_whole(target):
         return target
     try:
         root.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=".building-", dir=root))
+        for left in root.glob(f".building-{key}-*"):  # of a killed process: whoever builds it holds the lock
+            shutil.rmtree(left, ignore_errors=True)
+        building = Path(tempfile.mkdtemp(prefix=f".building-{key}-", dir=root))
     except OSError as error:
         raise BundleError(
             f"bundles cannot be kept in {root} ({error}); set SPARSEMILL_CACHE to another place"
@@ -90,6 +118,11 @@ def prepare(spec: JobSpec, cache_dir: Path | None = None, progress: Progress | N
         ) from None
     finally:
         shutil.rmtree(building, ignore_errors=True)
+    # A job that names these commits, as workers and resumed runs do, finds the same bundle.
+    commits = root / _key(model, pinned(spec, open_bundle(target)).saes, dtype)
+    if commits != target:
+        with contextlib.suppress(OSError):  # then such a job builds its own
+            commits.symlink_to(target.name, target_is_directory=True)
     return target
 
 
@@ -107,7 +140,9 @@ def _is_whole(path: Path) -> bool:
 
 def _move(building: Path, target: Path) -> None:
     """Give a finished bundle its name, unless another process was faster; a damaged one makes way."""
-    if target.exists() and not _is_whole(target):
+    if target.is_symlink():  # its bundle is gone, or it would have been found whole
+        target.unlink()
+    elif target.exists() and not _is_whole(target):
         shutil.rmtree(target)
     try:
         building.rename(target)
@@ -159,11 +194,18 @@ def _build(directory: Path, model: Checkpoint, spec: JobSpec, dtype: str, say: P
     )
 
 
+def _lock_name(spec: JobSpec, dtype: str) -> str:
+    """Of a bundle before its sources were looked at: the same for all actors of a job."""
+    sources = [spec.model.model_dump(include={"name", "revision"}), [sae.model_dump() for sae in spec.saes], dtype]
+    return hashlib.sha256(json.dumps(sources).encode()).hexdigest()[:32]
+
+
 def _key(model: Checkpoint, saes: Sequence[SaeSpec], dtype: str) -> str:
     """Directory name of a bundle: a hash of all it is built from."""
     from importlib.metadata import version
 
     sources: list[Any] = [[sae.name, sae.layer, sae.allow_mismatch, sae.release, sae.id] for sae in saes]
+    sources += [[sae.name, sae.revision] for sae in saes if sae.revision is not None]
     sources += [_identity(Path(sae.path) / name) for sae in saes if sae.path is not None for name in SAE_FILES]
     if model.revision is not None:
         sources.append([model.source, model.revision])

@@ -1,7 +1,8 @@
 """Figures for a plan: tokens, bytes, and hours and money where a rate is known.
 
-Nothing is guessed twice: what parts are there already tells the bytes of the rest, and the last run of the same
-bundle on this machine tells its speed. Without such a run there is no figure for hours, unless the user gives a rate.
+Nothing is guessed twice: what parts are there already tells the bytes of the rest, and the last run or calibration of
+the same bundle on this machine tells its speed. A kind of hardware named from the rates file gives speed and price for
+a machine that is not here. With neither, there is no figure for hours.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featurestore.errors import JobSpecError
 from ray_jobs.cache import cache_path
+from ray_jobs.rates import gflop_per_token, load_rates
 
 if TYPE_CHECKING:
     from ray_jobs.plan import JobPlan
@@ -40,10 +43,15 @@ class Estimate:
         missing_tokens: Tokens in them.
         bytes_out: Size of the finished store.
         bytes_measured: Whether that size is extrapolated from parts that are there, and not from typical figures.
+        gflop_per_token: Operations of a token, in billions.
         tokens_per_second: Of one worker, if known.
         rate_source: Where that rate comes from.
         worker_hours: For the missing units, if the rate is known.
+        wall_hours: The same with as many workers as the job allows, if it says; start-up left out.
+        price_per_hour: Of one worker, if known.
         cost: For the missing units, if rate and price are known.
+        currency: Of the price, if it comes from the rates file.
+        hardware: The kind of hardware that was priced, if one was named.
     """
 
     documents: int
@@ -53,19 +61,46 @@ class Estimate:
     missing_tokens: int
     bytes_out: int
     bytes_measured: bool
+    gflop_per_token: float
     tokens_per_second: float | None
     rate_source: str | None
     worker_hours: float | None
+    wall_hours: float | None
+    price_per_hour: float | None
     cost: float | None
+    currency: str | None
+    hardware: str | None
 
 
-def estimate(plan: JobPlan, rate: float | None = None, price: float | None = None) -> Estimate:
+@dataclass(frozen=True)
+class Price:
+    """What one worker does in a second and costs an hour, as far as it is known, and who says so."""
+
+    tokens_per_second: float | None
+    source: str | None
+    per_hour: float | None
+    currency: str | None
+    hardware: str | None
+
+
+def estimate(
+    plan: JobPlan,
+    rate: float | None = None,
+    price: float | None = None,
+    hardware: str | None = None,
+    rates_file: str | None = None,
+) -> Estimate:
     """Put figures on a plan.
 
     Args:
         plan: The plan.
-        rate: Tokens a second of one worker; the rate that this machine measured on its last run where not given.
-        price: Money for an hour of one worker.
+        rate: Tokens a second of one worker; that of the hardware named, else what this machine measured, if not given.
+        price: Money for an hour of one worker; that of the hardware named where not given.
+        hardware: A kind in the rates file; `workers.hardware` of the job where not given.
+        rates_file: A rates file; `workers.rates` of the job, else the shipped one.
+
+    Raises:
+        JobSpecError: The rates file cannot be used or does not have that kind.
     """
     documents = plan.scan.rows
     missing = plan.missing
@@ -76,12 +111,10 @@ def estimate(plan: JobPlan, rate: float | None = None, price: float | None = Non
         per_document = sum(plan.committed[unit.index] for unit in plan.units if unit.index in plan.committed) / done
     else:
         per_document = _typical_bytes(plan)
-    source = None
-    if rate is not None:
-        source = "as given"
-    elif (known := _rates().get(rate_key(plan))) is not None:
-        rate, source = known["tokens_per_second"], f"measured here on {known['date']}"
-    hours = missing_tokens / rate / 3600 if rate else None
+    gflop = gflop_per_token(plan.bundle, plan.mean_tokens)
+    worker = _price(plan, rate, price, hardware, rates_file, gflop)
+    hours = missing_tokens / worker.tokens_per_second / 3600 if worker.tokens_per_second else None
+    workers = min(plan.job.workers.max, max(len(missing), 1)) if plan.job.workers.max else None
     return Estimate(
         documents=documents,
         tokens=round(plan.mean_tokens * documents),
@@ -90,11 +123,50 @@ def estimate(plan: JobPlan, rate: float | None = None, price: float | None = Non
         missing_tokens=missing_tokens,
         bytes_out=round(per_document * documents),
         bytes_measured=done > 0,
-        tokens_per_second=rate,
-        rate_source=source,
+        gflop_per_token=gflop,
+        tokens_per_second=worker.tokens_per_second,
+        rate_source=worker.source,
         worker_hours=hours,
-        cost=hours * price if hours is not None and price is not None else None,
+        wall_hours=hours / workers if hours is not None and workers else None,
+        price_per_hour=worker.per_hour,
+        cost=hours * worker.per_hour if hours is not None and worker.per_hour is not None else None,
+        currency=worker.currency,
+        hardware=worker.hardware,
     )
+
+
+def _price(
+    plan: JobPlan, rate: float | None, price: float | None, hardware: str | None, rates_file: str | None, gflop: float
+) -> Price:
+    """What is known of one worker: what was said, else the kind of hardware, else what was measured here."""
+    name = hardware or plan.job.workers.hardware
+    source = "as given" if rate is not None else None
+    currency = None
+    if name is not None:
+        path = rates_file or plan.job.workers.rates
+        rates = load_rates(path)
+        kind = rates.kind(name, path or "the shipped rates file")
+        if kind.device != ("cpu" if plan.compute.device == "cpu" else "gpu"):
+            fits = "workers.gpus: 1" if kind.device == "gpu" else "workers.gpus: 0"
+            raise JobSpecError(
+                f"hardware '{name}' is a {kind.device.upper()}, but the job runs without: set {fits} in it"
+            )
+        devices = _devices_each(plan)
+        if rate is None:
+            share = min(devices, 1.0) if plan.compute.device != "cpu" else devices  # a worker runs on one GPU at most
+            rate, source = kind.rate(gflop) * share, f"{name} in the rates file"
+        if price is None:
+            price, currency = kind.per_hour * devices, rates.currency
+    elif rate is None and (known := _rates().get(rate_key(plan))) is not None:
+        rate, source = known["tokens_per_second"], f"measured here on {known['date']}"
+    return Price(rate, source, price, currency, name)
+
+
+def _devices_each(plan: JobPlan) -> float:
+    """GPUs of one worker, or the cores of one without."""
+    if plan.compute.device == "cpu":
+        return float(plan.compute.threads)
+    return plan.job.workers.gpus if plan.job.workers.gpus is not None else 1.0
 
 
 def rate_key(plan: JobPlan) -> str:

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TextIO
 
+from featurestore.wording import duration as duration
+
 LIVE_SECONDS = 0.5  # a line that moves faster cannot be read
 LOG_SECONDS = 30.0  # two lines a minute: a day's log stays a page or two for `less`
 WINDOW_SECONDS = 60.0
@@ -121,15 +123,6 @@ def describe(standing: Standing, tokens_per_second: float | None) -> str:
     if standing.errors:
         parts.append(_counted(standing.errors, "error"))
     return " · ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as m:ss, h:mm:ss or days and hours."""
-    minutes, second = divmod(max(round(seconds), 0), 60)
-    hours, minute = divmod(minutes, 60)
-    if hours >= 48:
-        return f"{hours // 24} d {hours % 24} h"
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
 def _counted(number: int, noun: str) -> str:

@@ -19,6 +19,7 @@ from featurestore.errors import BundleError
 from ray_jobs.checkpoint import brief
 from ray_jobs.engine.bundle import SaeInfo
 from ray_jobs.engine.families import check_family, fold
+from ray_jobs.hub import pinned_downloads
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,7 +66,11 @@ def load_sae(spec: SaeSpec, model_name: str, config: Any) -> LoadedSae:
     Raises:
         BundleError: It cannot be loaded, is of a kind not supported, or does not belong to the model.
     """
-    sae = _from_disk(spec) if spec.path is not None else _from_release(spec)
+    source = {"path": spec.path} if spec.path is not None else {"release": str(spec.release), "id": str(spec.id)}
+    if spec.path is not None:
+        sae = _from_disk(spec)
+    else:
+        sae, source["revision"] = _from_release(spec)
     cfg, where = sae.cfg, f"SAE {spec.name!r}"
     architecture = cfg.architecture()
     check_family(where, architecture, cfg.normalize_activations, cfg.reshape_activations)
@@ -80,7 +85,7 @@ def load_sae(spec: SaeSpec, model_name: str, config: Any) -> LoadedSae:
         d_sae=cfg.d_sae,
         architecture=architecture,
         apply_b_dec_to_input=bool(cfg.apply_b_dec_to_input),
-        source={"path": spec.path} if spec.path is not None else {"release": str(spec.release), "id": str(spec.id)},
+        source=source,
         mismatch=mismatch,
         unverified=unverified,
         normalize_activations=cfg.normalize_activations,
@@ -187,14 +192,18 @@ def _from_disk(spec: SaeSpec) -> Any:
         raise BundleError(f"SAE {spec.name!r}: {path} cannot be loaded by sae-lens ({brief(error)})") from None
 
 
-def _from_release(spec: SaeSpec) -> Any:
+def _from_release(spec: SaeSpec) -> tuple[Any, str]:
+    """The SAE of a release, and the commit that it was read at."""
     from sae_lens import SAE
 
     assert spec.release is not None and spec.id is not None
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), pinned_downloads(spec.revision) as commits:
             warnings.simplefilter("ignore")
-            return SAE.from_pretrained(spec.release, spec.id, device="cpu", dtype="float32")
+            sae = SAE.from_pretrained(spec.release, spec.id, device="cpu", dtype="float32")
+        return sae, next(iter(commits.values()), "")
+    except BundleError as error:
+        raise BundleError(f"SAE {spec.name!r}: {error}") from None
     except Exception as error:  # noqa: BLE001 (libraries raise anything)
         what = f"SAE {spec.name!r}: release {spec.release!r}, id {spec.id!r}"
         if isinstance(error, ValueError) and "not found in" in str(error):

@@ -140,6 +140,7 @@ class SaeSpec(_Spec):
     """One sparse autoencoder: `release` + `id` of sae-lens, or `path`, a directory in sae-lens' on-disk format.
 
     Attributes:
+        revision: Branch, tag or commit of the release on the hub.
         name: Prefix of its columns in the store; derived where not given ("layer_12/width_16k/..." -> "l12_16k").
         layer: The layer whose output it reads; taken from the SAE's own metadata where not given.
         allow_mismatch: Run although its metadata names another model, layer or site; the store records it.
@@ -148,6 +149,7 @@ class SaeSpec(_Spec):
     release: Name | None = None
     id: Name | None = None
     path: Name | None = None
+    revision: Name | None = None
     name: str = ""
     layer: Annotated[int, Field(ge=0, strict=True)] | None = None
     allow_mismatch: Annotated[bool, Field(strict=True)] = False
@@ -174,15 +176,22 @@ class SaeSpec(_Spec):
             raise ValueError("an SAE has either a path or a release and id, not both; remove one")
         if self.path is None and (self.release is None or self.id is None):
             raise ValueError("an SAE needs a release and an id of sae-lens, or a path; add what is missing")
+        if self.path is not None and self.revision is not None:
+            raise ValueError("revision is of a release on the hub, and this SAE has a path; remove one")
         return self
 
 
 class WorkersSpec(_Spec):
-    """What to run on: at most `max` actors, each with `gpus` (a fraction shares one) and `cpus` threads of torch."""
+    """What to run on: at most `max` actors, each with `gpus` (a fraction shares one) and `cpus` threads of torch.
+
+    `hardware` and `rates` are for `plan` alone: the kind of hardware to price, and the rates file that knows it.
+    """
 
     max: Annotated[int, Field(ge=1, le=100_000, strict=True)] | None = None
     gpus: Annotated[float, Field(ge=0, le=64, allow_inf_nan=False)] | None = None
     cpus: Annotated[int, Field(ge=1, le=1024, strict=True)] | None = None  # more threads than any machine has cores
+    hardware: Name | None = None
+    rates: Name | None = None
 
 
 class UnitsSpec(_Spec):
@@ -269,6 +278,9 @@ def job_from_mapping(mapping: Mapping[str, Any], base_dir: str | Path, where: st
             "corpus": job.corpus.model_copy(update={"path": tuple(_resolved(path, base) for path in job.corpus.path)}),
             "model": job.model.model_copy(update={"name": model_name}),
             "saes": saes,
+            "workers": job.workers.model_copy(
+                update={"rates": None if job.workers.rates is None else _resolved(job.workers.rates, base)}
+            ),
             "store": _resolved(job.store, base),
         }
     )

@@ -1,8 +1,8 @@
 """One unit in, one part file out.
 
 A `Worker` opens the bundle once, then reads, extracts and writes unit after unit; only a `Report` of a few numbers
-leaves it. It is a plain class: the driver makes a Ray actor of it and calls `live` from a second thread while `run`
-computes. Which unit comes next, and what to do when one fails, is the driver's business.
+leaves it. It is a plain class: the driver makes a Ray actor of it and calls `live` and `abandon` from a second thread
+while `run` computes. Which unit comes next, and what to do when one fails, is the driver's business.
 """
 
 from __future__ import annotations
@@ -11,10 +11,14 @@ import os
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import JobFailed, MismatchError
+from featurestore.faults import fault_point
+from featurestore.urls import shown
+from ray_jobs.failures import Abandoned, transient_faults_shown
+from ray_jobs.metrics import UnitDetail, UnitMeter
 
 if TYPE_CHECKING:
     from featurestore.rows import PartRows
@@ -64,10 +68,11 @@ class WorkerTask:
 
 @dataclass(frozen=True)
 class Report:
-    """A committed unit: its record, and the seconds from the first byte read to the part in its place."""
+    """A committed unit: its record, the seconds from the first byte read to the part in its place, and their detail."""
 
     record: PartRecord
     seconds: float
+    detail: UnitDetail = field(default_factory=UnitDetail)
 
 
 class Worker:
@@ -80,6 +85,8 @@ class Worker:
     def __init__(self, task: WorkerTask) -> None:
         self._task = task
         self._live = (-1, 0, 0)
+        self._abandoned: set[int] = set()
+        self._meter = UnitMeter(shown(task.job.store))
 
     def open(self) -> dict[str, Any]:
         """Open store, bundle and engine: all that can be wrong with this machine shows here and not in a unit.
@@ -90,51 +97,98 @@ class Worker:
         Raises:
             SparsemillError: Other software, another bundle or another store than the job's.
         """
-        from featurestore.files import shown
         from featurestore.plan import read_plan
         from ray_jobs.engine.extractor import Extractor, ExtractSettings
         from ray_jobs.identity import check_software
 
-        check_software(self._task.software)
-        self._plan = read_plan(self._task.job.store)
-        if self._plan.fingerprint != self._task.fingerprint:
-            raise MismatchError(
-                f"{shown(self._task.job.store)} is not the store of this job as seen from {platform.node()}; "
-                "give a path or URL that is the same storage on every node"
-            )
-        self._extractor = Extractor(self._bundle(), ExtractSettings(**self._task.settings))
+        fault_point("worker.opening")
+        with transient_faults_shown():
+            check_software(self._task.software)
+            self._plan = read_plan(self._task.job.store)
+            if self._plan.fingerprint != self._task.fingerprint:
+                raise MismatchError(
+                    f"{shown(self._task.job.store)} is not the store of this job as seen from {platform.node()}; "
+                    "give a path or URL that is the same storage on every node"
+                )
+            self._extractor = Extractor(self._bundle(), ExtractSettings(**self._task.settings))
         return {"host": platform.node(), "pid": os.getpid()}
 
-    def run(self, unit: Unit) -> Report:
+    def run(self, unit: Unit, blamed: Mapping[int, str] | None = None) -> Report:
         """Read, extract and commit one unit.
+
+        Args:
+            unit: The unit.
+            blamed: Documents of it, counted from its first, that are known to make it fail, and why: they get this as
+                their error and are not computed. The others come out as if these were not there.
 
         Raises:
             SparsemillError: The corpus changed or the store refused the rows.
             OSError: Storage failed.
+            Abandoned: `abandon` was called for this unit.
         """
-        import torch
-
         from featurestore.writer import write_part
-        from ray_jobs.corpus import read_rows
 
         begun = time.perf_counter()
-        torch.set_num_threads(self._task.settings["threads"])  # a setting of the calling thread, and Ray has several
         self._live = (unit.index, 0, 0)
-        documents = read_rows(unit.slices, self._task.job.corpus, self._task.keep_types)
-        extracted = self._extractor.extract(
-            documents.text,
-            documents.error,
-            on_progress=lambda n_documents, n_tokens: self._set_live(unit.index, n_documents, n_tokens),
-        )
-        record = write_part(self._task.job.store, self._plan, unit.index, part_rows(documents, extracted))
-        return Report(record, time.perf_counter() - begun)
+        self._meter.begin()
+        with transient_faults_shown():
+            rows = self._rows(unit, 0, unit.rows, blamed or {})
+            fault_point("worker.before_write")
+            with self._meter.phase("write"):
+                record = write_part(self._task.job.store, self._plan, unit.index, rows)
+            fault_point("worker.after_commit")
+        return Report(record, time.perf_counter() - begun, self._meter.end(record, rows.doc_id, rows.error))
+
+    def probe(self, unit: Unit, start: int, stop: int, blamed: Mapping[int, str]) -> None:
+        """Compute documents `[start, stop)` of a unit, counted from its first, and write nothing; errors as for `run`.
+
+        A range without documents at fault goes through without an exception; so does one whose documents are all
+        blamed.
+        """
+        from featurestore.errors import StoreError
+        from featurestore.rows import problems
+
+        self._live = (unit.index, 0, 0)
+        with transient_faults_shown():
+            rows = self._rows(unit, start, stop, blamed)
+            if (problem := next(problems(self._plan.schema, rows), None)) is not None:
+                raise StoreError(problem)
 
     def live(self) -> tuple[int, int, int]:
         """Unit under way (-1 before the first), its documents and tokens so far; answered while `run` computes."""
         return self._live
 
-    def _set_live(self, unit: int, n_documents: int, n_tokens: int) -> None:
+    def abandon(self, unit: int) -> None:
+        """Stop a unit, under way or still to come, at its next batch."""
+        self._abandoned.add(unit)
+
+    def _rows(self, unit: Unit, start: int, stop: int, blamed: Mapping[int, str]) -> PartRows:
+        import torch
+
+        from ray_jobs.corpus import read_rows
+
+        self._go_on(unit.index, 0, 0)
+        torch.set_num_threads(self._task.settings["threads"])  # a setting of the calling thread, and Ray has several
+        with self._meter.phase("read"):
+            documents = _some(read_rows(unit.slices, self._task.job.corpus, self._task.keep_types), start, stop)
+        for row, reason in blamed.items():
+            if start <= row < stop and documents.error[row - start] is None:
+                documents.error[row - start], documents.text[row - start] = reason, None
+        fault_point("worker.computing", documents.text)
+        with self._meter.phase("compute"):
+            extracted = self._extractor.extract(
+                documents.text,
+                documents.error,
+                on_progress=lambda n_documents, n_tokens: self._go_on(unit.index, n_documents, n_tokens),
+            )
+        return part_rows(documents, extracted)
+
+    def _go_on(self, unit: int, n_documents: int, n_tokens: int) -> None:
+        """Called between batches."""
         self._live = (unit, n_documents, n_tokens)
+        if unit in self._abandoned:
+            self._abandoned.discard(unit)
+            raise Abandoned(f"unit {unit} was done elsewhere")
 
     def _bundle(self) -> Any:
         from ray_jobs.engine.bundle import MANIFEST_NAME, open_bundle
@@ -151,6 +205,18 @@ class Worker:
                 f"not {self._task.bundle_sha256[:12]}...); put one bundle on storage that all nodes share"
             )
         return bundle
+
+
+def _some(documents: DocumentRows, start: int, stop: int) -> DocumentRows:
+    """Documents `[start, stop)` of these."""
+    from ray_jobs.corpus import DocumentRows
+
+    return DocumentRows(
+        doc_id=documents.doc_id[start:stop],
+        text=documents.text[start:stop],
+        keep={name: values[start:stop] for name, values in documents.keep.items()},
+        error=documents.error[start:stop],
+    )
 
 
 def part_rows(documents: DocumentRows, extracted: ExtractedRows) -> PartRows:

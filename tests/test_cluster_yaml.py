@@ -38,3 +38,17 @@ def test_has_a_cpu_head_and_gpu_groups_that_start_from_zero(config: dict) -> Non
         assert groups[name]["resources"]["GPU"] >= 1
         assert groups[name]["min_workers"] == 0
         assert groups[name]["max_workers"] >= 1
+
+
+def test_rays_python_is_on_the_path_of_jobs_and_the_dashboard_on_loopback(config: dict) -> None:
+    starts = [*config["head_start_ray_commands"], *config["worker_start_ray_commands"]]
+    for command in (command for command in starts if "ray start" in command):
+        assert command.startswith("export PATH=$HOME/sparsemill/.venv/bin:$PATH && ray start")
+    (head,) = (command for command in starts if "--head" in command)
+    assert "--dashboard-host=127.0.0.1" in head
+
+
+def test_eight_gpus_are_to_be_had_for_either_model(config: dict) -> None:
+    for name in ("gpu_2b", "gpu_9b"):
+        assert config["available_node_types"][name]["max_workers"] == 8
+    assert config["max_workers"] >= 8

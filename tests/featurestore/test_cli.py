@@ -102,9 +102,44 @@ def test_show_a_document(store: str, capsys: pytest.CaptureFixture[str]) -> None
 def test_show_a_feature(store: str, capsys: pytest.CaptureFixture[str]) -> None:
     feature = str(FeatureStore.open(store).matrix("l12_64").X.indices[0])
     assert run("show", store, "--feature", feature, "--sae", "l12_64") == 0
-    assert f"l12_64 feature {feature}: active in" in capsys.readouterr().out
+    assert f"l12_64:{feature}: active in" in capsys.readouterr().out
     shown = run_json(capsys, "show", store, "--feature", feature, "--sae", "l12_64", "--pool", "sum", "--top", "1")
     assert shown["pool"] == "sum" and len(shown["top"]) == 1
+
+
+def test_a_feature_may_be_named_with_its_sae(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    named = run_json(capsys, "show", store, "--feature", "l12_64:7", "--top", "2")
+    assert named["sae"] == "l12_64" and named["feature"] == 7 and named["source"] == "new index"
+    apart = run_json(capsys, "show", store, "--feature", "7", "--sae", "l12_64", "--top", "2")
+    assert apart == named | {"source": "index"}
+    assert run("show", store, "--feature", "l12_64:7", "--top", "2") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"l12_64:7: active in {named['n_documents']} documents; max is ")
+    assert [line.split()[1] for line in lines[1:]] == [document["doc_id"] for document in named["top"]]
+
+
+def test_a_feature_named_with_another_sae_is_refused(store: str) -> None:
+    with pytest.raises(UsageError, match="--feature names SAE 'l12_64' and --sae 'l9_8'; leave one of them out"):
+        run("show", store, "--feature", "l12_64:7", "--sae", "l9_8")
+
+
+@pytest.mark.parametrize("feature", [":7", "l12_64:", "l12_64:x", "7:l12_64", "-1", "²"])
+def test_what_is_no_feature_is_a_usage_error(store: str, feature: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run("show", store, f"--feature={feature}")
+    assert caught.value.code == 2 and "must be a feature's number, or SAE:NUMBER" in capsys.readouterr().err
+
+
+def test_who_waits_for_an_index_is_told(
+    store: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "_LONG_READ", 1)
+    run_json(capsys, "show", store, "--feature", "l12_64:7")
+    monkeypatch.setenv("SPARSEMILL_CACHE", f"{store}-other-cache")
+    assert run("show", store, "--feature", "l12_64:7") == 0
+    assert "GB once, to index this pooling" in capsys.readouterr().err
+    assert run("show", store, "--feature", "l12_64:7") == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_show_a_feature_of_one_of_several_saes_asks_which(store: str) -> None:

@@ -63,6 +63,7 @@ def test_an_unknown_protocol_is_refused_in_one_sentence() -> None:
     ("uri", "printed"),
     [
         ("s3://key:secret@bucket/store", "s3://bucket/store"),
+        ("s3://key:se/cr/et@bucket/store", "s3://bucket/store"),
         ("s3://bucket/store?endpoint_override=x&secret_key=y", "s3://bucket/store"),
         ("/a/store?", "/a/store?"),
     ],

@@ -108,3 +108,20 @@ def test_several_problems_are_counted_and_an_unknown_key_comes_first() -> None:
 
 def test_a_byte_order_mark_does_not_matter(tmp_path: Path) -> None:
     assert load(tmp_path, b"\xef\xbb\xbfcorpus: {path: a}").corpus.path == "a"
+
+
+@pytest.mark.parametrize(
+    ("mapping", "key"),
+    [
+        ({"corpus": {"path": "s3://AKIA:verysecret@bucket/x"}}, "corpus.path"),
+        ({"corpus": {"path": ["a.csv", "https://host/x?X-Amz-Signature=verysecret"]}}, "corpus.path.1"),
+        ({"corpus": {"path": "x"}, "saes": [{"name": "https://verysecret@host/x"}]}, "saes.0.name"),
+        ({"unknown": {"x": "s3://a:verysecret@b"}}, "unknown.x"),
+    ],
+)
+def test_a_secret_in_a_url_is_refused_and_not_repeated(mapping: dict[str, object], key: str) -> None:
+    with pytest.raises(JobSpecError) as refusal:
+        parse_spec(mapping, Job, JobSpecError, "job.yaml")
+    assert str(refusal.value).startswith(f"job.yaml: the URL in '{key}' carries")
+    assert "environment" in str(refusal.value)
+    assert "verysecret" not in str(refusal.value)

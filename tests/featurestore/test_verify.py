@@ -326,3 +326,50 @@ def test_a_part_that_reads_as_parquet_but_has_no_footer_of_ours_is_found(store: 
     assert "part-000000.parquet: cannot be read as a part (its footer has no valid 'sparsemill.unit')" in problem_of(
         store
     )
+
+
+FLIPS = 500
+
+
+def flipped(data: bytes, seed: int) -> bytes:
+    rng = np.random.default_rng(seed)
+    at, bit = int(rng.integers(len(data))), int(rng.integers(8))
+    return data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
+
+
+def test_five_hundred_flipped_bits_are_each_found(store: Path) -> None:
+    sound = part_file(store, 1).read_bytes()
+    for seed in range(FLIPS):
+        part_file(store, 1).write_bytes(flipped(sound, seed))
+        assert "part-000001.parquet: its sha256 is not the one in manifest.json" in problem_of(store)
+
+
+def test_a_flipped_bit_in_a_part_that_no_manifest_vouches_for_is_found_or_changes_nothing(tmp_path: Path) -> None:
+    """While a store is written, a part has only its own checksums; what they do not cover must not reach a reader."""
+    plan = plan_of((9,))
+    create_store(str(tmp_path), plan)
+    write_part(str(tmp_path), plan, 0, random_rows(SCHEMA, 9))
+    sound, expected = part_file(tmp_path, 0).read_bytes(), pq.read_table(part_file(tmp_path, 0))
+    missing = verify_store(str(tmp_path)).problems
+    harmless = 0
+    for seed in range(FLIPS):
+        part_file(tmp_path, 0).write_bytes(flipped(sound, seed))
+        if verify_store(str(tmp_path)).problems == missing:
+            assert pq.read_table(part_file(tmp_path, 0)).equals(expected)
+            harmless += 1
+    assert harmless < FLIPS / 2  # most bytes are covered; the rest is names and sizes that nobody reads again
+
+
+def test_statistics_that_would_make_a_reader_skip_a_row_are_found(tmp_path: Path) -> None:
+    plan = plan_of((9,))
+    create_store(str(tmp_path), plan)
+    write_part(str(tmp_path), plan, 0, random_rows(SCHEMA, 9))
+    data = part_file(tmp_path, 0).read_bytes()
+    footer = data.rindex(b"doc-8")  # the largest id, as the footer's statistics have it
+    part_file(tmp_path, 0).write_bytes(data[:footer] + b"doc-5" + data[footer + 5 :])
+    assert "row group 0, 'doc_id' holds 'doc-0' to 'doc-8', beyond its statistics" in problem_of(tmp_path)
+
+
+def test_names_among_the_parts_that_would_steer_a_terminal_are_shown_tame(store: Path) -> None:
+    (store / "parts" / "\x1b[31m\nok").write_bytes(b"")
+    assert problem_of(store) == r"parts/'\x1b[31m\nok': belongs to no unit of this store"

@@ -76,6 +76,35 @@ def test_plan_says_how_many_documents_will_be_cut(call: Callable[..., Said]) -> 
     assert "exceeds 16 and is cut" in call("plan", model={"max_tokens": 16}).out
 
 
+def test_plan_prices_the_hardware_that_is_named(call: Callable[..., Said], tmp_path: Path) -> None:
+    said = call("plan", "--hardware", "cpu-core")
+    assert "tokens/s a worker, cpu-core in the rates file" in said.out
+    assert "USD (0.05 a worker and hour)" in said.out
+    rates = write_job(
+        tmp_path / "rates.yaml", {"hardware": {"mine": {"device": "cpu", "tokens_per_second": 1, "per_hour": 2}}}
+    )
+    facts = json.loads(call("plan", "--json", workers={"hardware": "mine", "rates": str(rates)}).out)
+    assert facts["tokens_per_second"] == 1
+    assert facts["cost"] == pytest.approx(2 * facts["missing_tokens"] / 3600)
+    assert facts["warnings"] == [] or "exceeds" in facts["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--hardware", "h10"], "did you mean 'h100'"),
+        (["--hardware", "h100", "--rates", "/nowhere.yaml"], "/nowhere.yaml: there is no such file"),
+        (["--rates", "/nowhere.yaml"], "choose one of them with --hardware"),
+        (["--calibrate", "--rate", "5"], "leave one of them out"),
+        (["--hardware", "h100"], "workers.gpus: 1"),
+    ],
+)
+def test_pricing_wrongly_gets_one_sentence(call: Callable[..., Said], argv: list[str], says: str) -> None:
+    said = call("plan", *argv)
+    assert (said.code, said.out) == (2, "")
+    assert says in said.err.splitlines()[-1]
+
+
 def test_plan_with_json_prints_one_document(call: Callable[..., Said]) -> None:
     facts = json.loads(call("plan", "--json").out)
     assert (facts["documents"], facts["units"], facts["finished"]) == (60, 3, False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.errors import CorpusError, JobFailed, UsageError
 from featurestore.plan import create_store
+from featurestore.status import standing
 from ray_jobs.cluster import ray_cluster
 from ray_jobs.driver import ExtractResult, extract, run_plan
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
@@ -84,6 +86,22 @@ def test_the_store_holds_what_the_engine_gives_unit_by_unit(models: Path, corpus
         assert (block.indptr == rows.indptr).all()
         assert (block.indices == rows.indices).all()
         assert (block.data == rows.values["count"]).all()
+
+
+def test_a_run_leaves_its_record_and_a_line_for_each_unit(first_run: ExtractResult, whole: Path) -> None:
+    now = standing(str(whole))
+    assert now.run is not None
+    assert (now.run.state, now.run.units_done, now.run.documents, now.run.errors) == ("finished", 7, 130, 3)
+    assert (now.complete, now.running, now.units_running, now.units_failed) == (True, False, 0, 0)
+    assert (now.worker_tokens, now.errors) == (first_run.tokens, 3)
+    assert sorted(note.unit for note in now.slowest) == sorted({note.unit for note in now.slowest})
+    assert sum(kind.documents for kind in now.error_kinds) == 3
+    journal = "".join(path.read_text(encoding="utf-8") for path in (whole / ".journal").iterdir())
+    lines = [json.loads(line.rstrip(",")) for line in journal.splitlines() if line.startswith("{")]
+    assert sorted(line["unit"] for line in lines) == list(range(7))
+    for line in lines:
+        phases = line["read_seconds"] + line["compute_seconds"] + line["write_seconds"]
+        assert 0 < phases <= line["seconds"] + 0.01
 
 
 def test_one_worker_and_three_give_the_same_bytes(models: Path, corpus: Path, whole: Path, tmp_path: Path) -> None:

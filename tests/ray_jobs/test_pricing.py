@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from featurestore.errors import JobSpecError
 from ray_jobs.plan import JobPlan, make_plan
 from ray_jobs.pricing import estimate, rate_key, remember_rate
 from tests.ray_jobs.jobs import make_job, write_corpus, write_models
@@ -64,3 +65,44 @@ def test_a_damaged_file_of_rates_is_no_obstacle(plan: JobPlan, monkeypatch: pyte
     assert estimate(plan).tokens_per_second is None
     remember_rate(plan, 5.0)
     assert estimate(plan).tokens_per_second == 5.0
+
+
+def test_a_named_kind_of_hardware_gives_rate_and_price_from_the_tokens_operations(
+    plan: JobPlan, tmp_path: Path
+) -> None:
+    rates = tmp_path / "rates.yaml"
+    rates.write_text(
+        "currency: EUR\nhardware:\n  core: {device: cpu, gflop_per_second: 2, per_hour: 0.5}\n", encoding="utf-8"
+    )
+    two_threads = replace(plan, compute=replace(plan.compute, threads=2))
+    figures = estimate(two_threads, hardware="core", rates_file=str(rates))
+    assert figures.tokens_per_second == pytest.approx(2 * 2 / figures.gflop_per_token)
+    assert (figures.price_per_hour, figures.currency, figures.hardware) == (1.0, "EUR", "core")
+    assert figures.worker_hours is not None
+    assert figures.cost == pytest.approx(figures.worker_hours * 1.0)
+    assert estimate(two_threads, price=9.0, hardware="core", rates_file=str(rates)).price_per_hour == 9.0
+
+
+def test_half_a_gpu_costs_half_and_does_half(plan: JobPlan) -> None:
+    def on_gpus(gpus: float) -> JobPlan:
+        workers = plan.job.workers.model_copy(update={"gpus": gpus})
+        job = plan.job.model_copy(update={"workers": workers})
+        return replace(plan, job=job, compute=replace(plan.compute, device="cuda"))
+
+    whole, half, two = (estimate(on_gpus(gpus), hardware="h100") for gpus in (1.0, 0.5, 2.0))
+    assert whole.tokens_per_second == pytest.approx(2 * (half.tokens_per_second or 0))
+    assert whole.cost == pytest.approx(half.cost)
+    assert two.tokens_per_second == whole.tokens_per_second  # the engine runs on one GPU
+    assert two.cost == pytest.approx(2 * (whole.cost or 0))
+
+
+def test_hardware_that_the_job_does_not_run_on_is_refused(plan: JobPlan) -> None:
+    with pytest.raises(JobSpecError, match=r"'h100' is a GPU.*set workers\.gpus: 1"):
+        estimate(plan, hardware="h100")
+
+
+def test_wall_time_counts_only_workers_that_have_a_unit(plan: JobPlan) -> None:
+    workers = plan.job.workers.model_copy(update={"max": 100})
+    figures = estimate(replace(plan, job=plan.job.model_copy(update={"workers": workers})), rate=10.0)
+    assert figures.worker_hours is not None
+    assert figures.wall_hours == pytest.approx(figures.worker_hours / 4)

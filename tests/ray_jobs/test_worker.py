@@ -13,6 +13,7 @@ import pytest
 from featurestore.errors import CorpusError, JobFailed, MismatchError
 from featurestore.plan import create_store
 from featurestore.writer import committed_units, read_record
+from ray_jobs.failures import Abandoned
 from ray_jobs.plan import JobPlan, make_plan
 from ray_jobs.worker import Worker, WorkerTask
 from tests.ray_jobs.jobs import make_job, parts_of, write_corpus, write_models
@@ -123,3 +124,50 @@ def test_a_corpus_that_changed_since_the_plan_is_refused(plan: JobPlan) -> None:
     with pytest.raises(CorpusError, match="changed"):
         worker.run(plan.units[1])
     assert committed_units(plan.job.store) == {}
+
+
+def test_documents_that_are_blamed_keep_their_row_and_the_others_come_out_as_if_alone(plan: JobPlan) -> None:
+    import pyarrow.parquet as pq
+
+    from ray_jobs.corpus import read_rows
+    from ray_jobs.engine.extractor import Extractor, ExtractSettings
+
+    blamed = {2: "the worker failed on this document: ValueError", 11: "it died"}
+    report = opened(WorkerTask.of(plan)).run(plan.units[0], blamed)
+    assert (report.record.rows, report.record.errors) == (20, 5)
+    (part,) = (Path(plan.job.store) / "parts").glob("*.parquet")
+    rows = pq.read_table(part).to_pydict()
+    assert (rows["error"][2], rows["error"][11]) == (blamed[2], blamed[11])
+    assert (rows["doc_id"][2], rows["label"][2]) == ("d2", 2)
+    documents = read_rows(plan.units[0].slices, plan.job.corpus, plan.scan.keep_types)
+    known = [blamed.get(row, error) for row, error in enumerate(documents.error)]
+    alone = Extractor(plan.bundle, ExtractSettings(**plan.settings)).extract(documents.text, known)
+    assert [list(row) for row in rows["tiny__indices"]] == [
+        alone.saes["tiny"].indices[start:stop].tolist()
+        for start, stop in zip(alone.saes["tiny"].indptr[:-1], alone.saes["tiny"].indptr[1:], strict=True)
+    ]
+
+
+def test_a_document_that_the_corpus_found_faulty_keeps_that_error_when_blamed_too(plan: JobPlan) -> None:
+    import pyarrow.parquet as pq
+
+    opened(WorkerTask.of(plan)).run(plan.units[0], {3: "it died"})
+    (part,) = (Path(plan.job.store) / "parts").glob("*.parquet")
+    assert "JSON" in pq.read_table(part).to_pydict()["error"][3]
+
+
+def test_trying_documents_writes_nothing(plan: JobPlan) -> None:
+    worker = opened(WorkerTask.of(plan))
+    worker.probe(plan.units[0], 0, 10, {2: "known"})
+    worker.probe(plan.units[1], 19, 20, {})
+    assert committed_units(plan.job.store) == {}
+
+
+def test_a_unit_that_was_done_elsewhere_is_stopped_at_its_next_batch(plan: JobPlan) -> None:
+    worker = opened(WorkerTask.of(plan))
+    worker.abandon(1)
+    with pytest.raises(Abandoned, match="unit 1 was done elsewhere"):
+        worker.run(plan.units[1])
+    assert committed_units(plan.job.store) == {}
+    worker.run(plan.units[0])
+    assert list(committed_units(plan.job.store)) == [0]

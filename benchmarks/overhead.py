@@ -1,0 +1,209 @@
+"""What the distributed path costs beside calling the engine in a loop on the same units.
+
+    python -m benchmarks.overhead [--documents 768] [--rounds 2] [--json] [--record]
+
+`loop`: as many processes as cores, each with an engine of one thread, take unit after unit from one queue and call
+`Extractor.extract` on texts that are in memory already; nothing is read and nothing written. `distributed`: what
+`sparsemill extract` does, Ray actors under the dispatcher, from reading the rows to the parts and the journal in their
+places. Both clocks start when all engines are open and have done a rehearsal unit, and stop with the last unit. They
+take turns, and the medians are compared. `start`: seconds from the start of `sparsemill extract` (a new process, the
+bundle prepared) until its first part is there.
+
+Gemma 3 270M, layer 9, an SAE of 16,384 features, Reuters R8, as in `extract.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks import corpus, extract, machine, report
+from benchmarks.peers.ours import job_mapping
+from featurestore.plan import create_store
+from ray_jobs.cluster import ray_cluster, worker_environment
+from ray_jobs.dispatch import Dispatcher
+from ray_jobs.journal import Journal
+from ray_jobs.plan import JobPlan, make_plan
+from ray_jobs.ray_crew import RayCrew
+from ray_jobs.spec import job_from_mapping
+from ray_jobs.units import Unit
+from ray_jobs.worker import WorkerTask
+
+REHEARSAL = 0  # the unit that every engine does before the clock: kernels are chosen, buffers allocated
+
+
+class TimedCrew(RayCrew):
+    """A crew whose workers rehearse before they say that they are open, and which notes when the last one did."""
+
+    opened = 0.0
+
+    def start(self, worker: int) -> None:
+        super().start(worker)
+        actor = self._actors[worker]
+        (opening,) = [ref for ref, owed in self._owed.items() if owed == ("open", worker, -1)]
+        del self._owed[opening]
+        self._ray.get(opening)
+        unit = self._units[REHEARSAL]
+        self._ray.get(actor.probe.remote(unit, 0, unit.rows, {}))
+        self.opened = self.now()
+        self._owed[self._ray.put({"host": "here"})] = ("open", worker, -1)
+
+
+def distributed(plan: JobPlan) -> float:
+    """Seconds for all units through Ray."""
+    create_store(plan.job.store, plan.store)
+    workers = plan.job.workers.max or 1
+    with ray_cluster(None, workers, 0) as ray:
+        crew = TimedCrew(ray, plan)
+        journal = Journal(plan.job.store)
+        run = Dispatcher(crew, plan.units, workers, plan.mean_tokens, committed=journal.add)
+        try:
+            run.to_the_end()
+            journal.close()
+            return crew.now() - crew.opened
+        finally:
+            crew.close()
+
+
+def loop(plan: JobPlan) -> float:
+    """Seconds for the engine alone, in as many processes."""
+    workers = plan.job.workers.max or 1
+    context = multiprocessing.get_context("spawn")
+    todo, ready, go, done = (context.Queue() for _ in range(4))
+    for unit in range(len(plan.units)):
+        todo.put(unit)
+    for _ in range(workers):
+        todo.put(None)
+    processes = [
+        context.Process(target=_loop, args=(WorkerTask.of(plan), plan.units, todo, ready, go, done))
+        for _ in range(workers)
+    ]
+    before = dict(os.environ)
+    os.environ.update(worker_environment(1))
+    for process in processes:
+        process.start()
+    os.environ.clear()
+    os.environ.update(before)
+    for _ in processes:
+        ready.get()
+    begun = time.perf_counter()
+    for _ in processes:
+        go.put(None)
+    for _ in processes:
+        done.get()
+    seconds = time.perf_counter() - begun
+    for process in processes:
+        process.join()
+    return seconds
+
+
+def _loop(task: WorkerTask, units: Sequence[Unit], todo: Any, ready: Any, go: Any, done: Any) -> None:
+    from ray_jobs.corpus import read_rows
+    from ray_jobs.engine.bundle import open_bundle
+    from ray_jobs.engine.extractor import Extractor, ExtractSettings
+
+    extractor = Extractor(open_bundle(task.bundle), ExtractSettings(**task.settings))
+    rows = [read_rows(unit.slices, task.job.corpus, task.keep_types) for unit in units]
+    extractor.extract(rows[REHEARSAL].text, rows[REHEARSAL].error)
+    ready.put(None)
+    go.get()
+    while (unit := todo.get()) is not None:
+        extractor.extract(rows[unit].text, rows[unit].error)
+    done.put(None)
+
+
+def seconds_to_first_part(job: Path, store: Path) -> float:
+    """From the start of the command until a part is there."""
+    begun = time.perf_counter()
+    command = [sys.executable, str(Path(__file__).parents[1] / "sparsemill.py"), "extract", str(job)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not list((store / "parts").glob("part-*.parquet")):
+            if process.poll() not in (None, 0):
+                raise RuntimeError(f"sparsemill extract ended with {process.returncode}")
+            time.sleep(0.01)
+        return time.perf_counter() - begun
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, and print or write what was measured."""
+    args = _parser().parse_args(argv)
+    described = machine.describe()
+    setup = extract.setup_of(args)
+    texts = corpus.evenly_spaced(corpus.load_texts(), args.documents)
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        file = corpus.write_jsonl(directory / "corpus.jsonl", texts)
+
+        def mapping(store: str) -> dict[str, Any]:
+            return {**job_mapping(setup, file, directory / store), "units": {"documents": args.unit_documents}}
+
+        def plan(store: str) -> JobPlan:
+            return make_plan(job_from_mapping(mapping(store), directory))
+
+        seconds: dict[str, list[float]] = {"loop": [], "distributed": []}
+        for number in range(args.rounds):
+            made = plan(f"store-{number}")
+            seconds["loop"].append(loop(made))
+            seconds["distributed"].append(distributed(made))
+        job = directory / "job.yaml"
+        job.write_text(yaml.safe_dump(mapping("start")), encoding="utf-8")
+        start = seconds_to_first_part(job, directory / "start")
+    loops, through = (statistics.median(seconds[way]) for way in ("loop", "distributed"))
+    figures = {
+        "documents": len(texts),
+        "units": len(made.units),
+        "workers": setup.threads,
+        "seconds": seconds,
+        "overhead": through / loops - 1,
+        "start_to_first_part_seconds": start,
+    }
+    if args.record:
+        print(report.record("overhead", figures, described), file=sys.stderr)
+    if args.json:
+        print(json.dumps({**figures, "machine": described}, indent=1))
+    else:
+        _print(figures)
+    return 0
+
+
+def _print(figures: Mapping[str, Any]) -> None:
+    print(f"{figures['documents']:,} documents in {figures['units']} units, {figures['workers']} workers")
+    for way, taken in figures["seconds"].items():
+        print(f"  {way:<12} {', '.join(f'{seconds:.1f}' for seconds in taken)} s")
+    print(f"  overhead     {figures['overhead']:+.1%}")
+    print(f"  first part   {figures['start_to_first_part_seconds']:.1f} s after the command was started")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--documents", type=int, default=768)
+    parser.add_argument("--unit-documents", type=int, default=96, help="documents of a unit")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--sae", type=Path)
+    parser.add_argument("--layer", type=int, default=extract.LAYER)
+    parser.add_argument("--width", type=int, default=extract.WIDTH)
+    parser.add_argument("--max-tokens", type=int, default=extract.MAX_TOKENS)
+    parser.add_argument("--threads", type=int, default=machine.n_cores())
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--record", action="store_true", help="write into benchmarks/results")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

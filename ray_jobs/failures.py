@@ -1,0 +1,133 @@
+"""What a failure means for the run: what kind it is decides who tries again, when and where.
+
+A failure of the cluster or of storage says nothing about the unit, so it is tried again, later and elsewhere. A failure
+that a job would meet everywhere stops the run at once, before it is paid for. Everything else is held against the
+unit, whose documents are searched when it happens twice. What to do about each is the dispatcher's business.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+
+from featurestore.errors import CorpusError, JobSpecError, MismatchError, SparsemillError, UsageError
+
+_REASON_CHARACTERS = 200  # of a foreign message; a sentence, not a page
+
+# Storage that refuses like this will refuse every other unit too, until somebody does something about it.
+_FULL = {errno.ENOSPC: "it is full", errno.EDQUOT: "the quota is used up"}
+_CLOSED = {errno.EROFS: "it is read-only", errno.EACCES: "no permission", errno.EPERM: "no permission"}
+# What object stores call the same, in the text of an error without a number.
+_CLOSED_WORDS = ("ACCESS_DENIED", "AccessDenied", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY", "SIGNATURE_DOES_NOT_MATCH")
+# What stands in the way of one path only: no other worker and no waiting changes it.
+_OBSTACLES = (IsADirectoryError, NotADirectoryError, FileExistsError)
+
+
+class Kind(Enum):
+    """What a failure means."""
+
+    JOB = "job"
+    """No unit can work: stop at once."""
+    LOST = "lost"
+    """The worker's process or node is gone."""
+    MEMORY = "memory"
+    """The host's memory ran out: fewer units at a time."""
+    STORAGE = "storage"
+    """Storage did not answer: again later, elsewhere."""
+    PLACE = "place"
+    """Something stands where the unit's part should be."""
+    UNIT = "unit"
+    """Computing the unit failed: perhaps one of its documents is at fault."""
+    ABANDONED = "abandoned"
+    """The worker stopped because the unit was done elsewhere."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One failure.
+
+    Attributes:
+        kind: What it means.
+        reason: One sentence without a full stop.
+        error: What to raise if the run stops for it.
+        charged: Whether a lost worker counts against the unit that it was computing; a node that was taken away does
+            not.
+    """
+
+    kind: Kind
+    reason: str
+    error: SparsemillError | None = None
+    charged: bool = True
+
+
+class Abandoned(Exception):  # noqa: N818  (an outcome, named as such)
+    """A unit was stopped on purpose, between two batches."""
+
+
+def classify(error: BaseException, store: str) -> Failure:
+    """What an exception that our own code raised on a worker means.
+
+    Args:
+        error: The exception.
+        store: The store as it may be shown.
+    """
+    from featurestore.errors import JobFailed
+
+    reason = brief(error)
+    if isinstance(error, Abandoned):
+        return Failure(Kind.ABANDONED, reason)
+    if isinstance(error, CorpusError | MismatchError | JobSpecError | JobFailed):
+        return Failure(Kind.JOB, reason, error)
+    if isinstance(error, OSError):
+        if refusal := storage_refusal(error, store):
+            return Failure(Kind.JOB, refusal, JobFailed(refusal))
+        return Failure(Kind.PLACE if isinstance(error, _OBSTACLES) else Kind.STORAGE, reason)
+    if isinstance(error, MemoryError) or type(error).__name__ == "ArrowMemoryError":
+        return Failure(Kind.MEMORY, reason)
+    if type(error).__name__ == "AcceleratorError":  # its GPU context is gone for good; torch is not imported here
+        return Failure(Kind.LOST, reason)
+    return Failure(Kind.UNIT, reason, error if isinstance(error, SparsemillError) else None)
+
+
+def storage_refusal(error: OSError, store: str) -> str | None:
+    """The sentence that ends a run whose storage takes nothing more; None if trying again may help."""
+    where = error.filename if isinstance(error.filename, str) else store
+    if error.errno in _FULL:
+        return f"{where} cannot be written: {_FULL[error.errno]}; make room, and the same command goes on"
+    closed = _CLOSED.get(error.errno or 0) or next((word for word in _CLOSED_WORDS if word in str(error)), None)
+    if closed:
+        return f"{where} cannot be read or written: {closed}; see to the access to it, and the same command goes on"
+    return None
+
+
+@contextmanager
+def transient_faults_shown() -> Iterator[None]:
+    """Let storage that did not answer look like that.
+
+    Readers turn whatever goes wrong with a file into a sentence about the user's input. In the middle of a run a
+    connection that broke is more likely than a corpus that did: it becomes OSError again, and is tried again.
+    """
+    try:
+        yield
+    except UsageError as error:
+        below = error.__cause__ or error.__context__
+        if _may_pass(below):
+            raise OSError(getattr(below, "errno", None) or errno.EIO, str(error)) from error
+        raise
+
+
+def _may_pass(below: BaseException | None) -> bool:
+    if not isinstance(below, OSError) or isinstance(below, (FileNotFoundError, PermissionError, *_OBSTACLES)):
+        return False
+    return type(below).__name__ != "BadGzipFile" and storage_refusal(below, "") is None
+
+
+def brief(error: BaseException) -> str:
+    """One line of an error."""
+    if isinstance(error, SparsemillError):
+        return str(error)
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:_REASON_CHARACTERS]}" if text else type(error).__name__

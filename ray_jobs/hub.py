@@ -1,0 +1,98 @@
+"""The Hugging Face hub: every repository at one commit, no pickles, and what is known is not asked for again.
+
+A branch name is resolved to its commit once, when a bundle is built; the bundle records it, and so does the store. SAEs
+come through sae-lens, which downloads from `main` whatever it is told: while it loads, the two functions that it
+downloads with are replaced by ones that name the commit and refuse pickled weights, in which code can hide. Access
+tokens are the hub library's business (`HF_TOKEN`, or its login file); none passes through here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from featurestore.errors import BundleError
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".npy")
+"""Suffixes of files that run code when they are opened, or may (`.npy` holds objects only as pickles)."""
+
+
+def commit_of(repo_id: str, revision: str | None = None) -> str:
+    """The commit that a revision (`main` where not given) means now.
+
+    Where the hub is out of reach, or HF_HUB_OFFLINE is set, it is the one that the hub's cache on this machine knows.
+
+    Raises:
+        Exception: What the hub's library raises if there is no such repository or revision, or neither hub nor cache.
+    """
+    if revision is not None and COMMIT.fullmatch(revision):
+        return revision
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        commit = HfApi().repo_info(repo_id, revision=revision).sha
+    except HfHubHTTPError:  # it answered: no such thing, or no access
+        raise
+    except Exception:
+        cached = _cached_commit(repo_id, revision or "main")
+        if cached is None:
+            raise
+        return cached
+    assert commit is not None
+    return commit
+
+
+@contextmanager
+def pinned_downloads(revision: str | None) -> Iterator[dict[str, str]]:
+    """While it lasts, sae-lens downloads from one commit of each repository, and no pickles.
+
+    Args:
+        revision: Branch, tag or commit; `main` where not given.
+
+    Yields:
+        Repository -> commit, filled as sae-lens asks for files.
+    """
+    from sae_lens.loading import pretrained_sae_loaders as loaders
+
+    commits: dict[str, str] = {}
+    download, url = loaders.hf_hub_download, loaders.hf_hub_url
+
+    def pinned(repo_id: str, filename: str) -> dict[str, Any]:
+        if PurePosixPath(filename).suffix.lower() in PICKLES:
+            raise BundleError(
+                f"{repo_id} keeps this SAE as {filename}, a pickle, in which code can hide, and pickles are not "
+                "opened; convert it to sae-lens' format (safetensors) elsewhere and give its path"
+            )
+        if repo_id not in commits:
+            commits[repo_id] = commit_of(repo_id, revision)
+        return {"repo_id": repo_id, "filename": filename, "revision": commits[repo_id]}
+
+    def pinned_download(repo_id: str, filename: str, **options: Any) -> Any:
+        return download(**{**options, **pinned(repo_id, filename)})
+
+    def pinned_url(repo_id: str, filename: str, **options: Any) -> Any:
+        return url(**{**options, **pinned(repo_id, filename)})
+
+    loaders.hf_hub_download, loaders.hf_hub_url = pinned_download, pinned_url
+    try:
+        yield commits
+    finally:
+        loaders.hf_hub_download, loaders.hf_hub_url = download, url
+
+
+def _cached_commit(repo_id: str, revision: str) -> str | None:
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    reference = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo_id, repo_type="model") / "refs" / revision
+    try:
+        commit = reference.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return None
+    return commit if COMMIT.fullmatch(commit) else None

@@ -1,0 +1,243 @@
+"""Who runs on a store: one driver at a time, and the second is told who the first is.
+
+A small file in the store names the holder, who rewrites it every few seconds. Whether a holder still lives is judged
+without trusting clocks of different machines: on the same machine its process is looked up; elsewhere the file's age is
+measured against a second file written now, both times being the storage's own; and a file that changes while it is
+watched is alive whatever any clock says.
+
+The lease saves work, it does not guard the data: parts appear whole and are the same bytes whoever writes them, so two
+drivers that do run at once (one was forced, or storage has no times) waste work and corrupt nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featurestore.errors import JobFailed, StoreError
+from featurestore.files import atomic_write, is_local, read_bytes, shown
+from featurestore.plan import open_root
+
+if TYPE_CHECKING:
+    from pyarrow import fs as pafs
+
+LEASE_JSON = ".lease.json"  # readers ignore names that start with "."
+BEAT_SECONDS = 10.0  # one small write: nothing beside a unit a minute from each worker
+STALE_SECONDS = 60.0  # six beats missed: a holder that storage keeps waiting so long commits nothing either
+WATCH_SECONDS = 1.0  # how often a lease of unknown age is looked at
+CLOSE_SECONDS = 5.0  # for a beat under way to end; storage that does not answer must not hold up Ctrl-C
+SETTLE_SECONDS = {True: 0.1, False: 1.0}  # local or not: until two who came at the same moment see each other
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a store.
+
+    Attributes:
+        token: Of this holding, nobody else's.
+        generation: Larger than that of the holder it was taken from.
+        beat: Counts up.
+        host: Name of the machine, for people.
+        machine: Boot and process namespace: where `pid` means something; empty where the system does not say.
+        pid: Process id there.
+        born: When that process started, in the kernel's ticks: pids are used again.
+        since: UTC, for people.
+    """
+
+    token: str
+    generation: int
+    beat: int
+    host: str
+    machine: str
+    pid: int
+    born: str
+    since: str
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host} since {self.since}"
+
+
+class Lease:
+    """A store held by this process; see `held`."""
+
+    def __init__(self, fs: pafs.FileSystem, path: str, mine: Holder) -> None:
+        self._fs = fs
+        self._path = path
+        self._mine = mine
+        self._taken: str | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """JobFailed if somebody has taken the store over."""
+        if self._taken is not None:
+            raise JobFailed(f"the store was taken over by {self._taken}; this run stops, and what it has done stays")
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self._stop.set()
+        self._thread.join(CLOSE_SECONDS)
+        with contextlib.suppress(OSError):  # it grows stale by itself
+            holder = _read(self._fs, self._path)[1]
+            if holder is not None and holder.token == self._mine.token:
+                self._fs.delete_file(self._path)
+
+    def _beat(self) -> None:
+        while not self._stop.wait(BEAT_SECONDS):
+            with contextlib.suppress(OSError):  # a beat is missed; six may be
+                holder = _read(self._fs, self._path)[1]
+                if holder is not None and holder.token != self._mine.token and _outranks(holder, self._mine):
+                    self._taken = str(holder)
+                    return
+                self._mine = replace(self._mine, beat=self._mine.beat + 1)
+                _write(self._fs, self._path, self._mine)
+
+
+@contextmanager
+def held(uri: str, force: bool = False, note: Callable[[str], None] | None = None) -> Iterator[Lease]:
+    """Hold a store while a run writes to it.
+
+    Args:
+        uri: The store; its directory is made if missing.
+        force: Take it from whoever holds it; that run stops when it notices.
+        note: Called with a line of text before waiting.
+
+    Raises:
+        StoreError: Somebody else holds it, or it cannot be written.
+    """
+    fs, root = open_root(uri)
+    path = f"{root}/{LEASE_JSON}"
+    try:
+        data, there = _read(fs, path)
+        if data is not None and not force and (there is None or not _is_dead(there)):
+            if (there is not None and there.machine == _machine()) or _is_beating(fs, path, data, there, note):
+                raise StoreError(_occupied(uri, there))
+            there = _read(fs, path)[1]
+        mine = _myself((there.generation if there else 0) + 1)
+        _write(fs, path, mine)
+        time.sleep(SETTLE_SECONDS[is_local(fs)])
+        now = _read(fs, path)[1]
+    except OSError as error:
+        raise StoreError(
+            f"{shown(uri)} cannot be written ({error.strerror or error}); "
+            "see to space and access or choose another store, and run the same command again"
+        ) from error
+    if now is not None and now.token != mine.token:
+        raise StoreError(_occupied(uri, now))
+    lease = Lease(fs, path, mine)
+    try:
+        yield lease
+    finally:
+        lease.close()
+
+
+def _occupied(uri: str, holder: Holder | None) -> str:
+    return (
+        f"{shown(uri)} is being written by {holder or 'another run'}; wait for it or stop it, "
+        "or take the store from it with --force"
+    )
+
+
+def _outranks(other: Holder, mine: Holder) -> bool:
+    """Whether `other` may keep the store: it took it later, or at the same time and the lots fell so."""
+    return (other.generation, other.token) > (mine.generation, mine.token)
+
+
+def _is_dead(holder: Holder) -> bool:
+    """Whether the holder is a process of this machine that is gone."""
+    return bool(holder.machine) and holder.machine == _machine() and _born(holder.pid) != holder.born
+
+
+def _is_beating(
+    fs: pafs.FileSystem, path: str, data: bytes, holder: Holder | None, note: Callable[[str], None] | None
+) -> bool:
+    """Whether the lease is renewed; waits until that is clear."""
+    if (age := _age(fs, path)) is not None and age >= STALE_SECONDS:
+        return False
+    if note is not None:
+        note(f"the store was held by {holder or 'another run'} a moment ago; waiting to see whether that still runs")
+    begun = time.monotonic()
+    while time.monotonic() - begun < STALE_SECONDS - (age or 0.0):
+        time.sleep(WATCH_SECONDS)
+        latest = _read(fs, path)[0]
+        if latest is None:
+            return False
+        if latest != data:
+            return True
+    return False
+
+
+def _age(fs: pafs.FileSystem, path: str) -> float | None:
+    """Seconds since a file was written, by the storage's own clock; None if it keeps no times."""
+    clock = f"{path.rpartition('/')[0]}/.clock-{secrets.token_hex(4)}"
+    atomic_write(fs, clock, b"now")
+    try:
+        then, now = (info.mtime_ns for info in fs.get_file_info([path, clock]))
+    finally:
+        fs.delete_file(clock)
+    return None if then is None or now is None else max(0.0, (now - then) / 1e9)
+
+
+def _read(fs: pafs.FileSystem, path: str) -> tuple[bytes | None, Holder | None]:
+    """The bytes of a lease, None if there is none, and what they say, None if that is nothing."""
+    try:
+        data = read_bytes(fs, path)
+    except FileNotFoundError:
+        return None, None
+    try:
+        fields: dict[str, Any] = json.loads(data)
+        holder = Holder(**{name: type_(fields[name]) for name, type_ in _FIELDS.items()})
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return data, None
+    return data, replace(holder, host=_plain(holder.host), since=_plain(holder.since))
+
+
+_FIELDS = {
+    "token": str, "generation": int, "beat": int, "host": str, "machine": str, "pid": int, "born": str, "since": str
+}  # fmt: skip
+
+
+def _plain(text: str) -> str:
+    """Text from a file as it may be shown on a terminal."""
+    return "".join(character for character in text if character.isprintable())[:80]
+
+
+def _write(fs: pafs.FileSystem, path: str, holder: Holder) -> None:
+    atomic_write(fs, path, json.dumps(asdict(holder)).encode())
+
+
+def _myself(generation: int) -> Holder:
+    pid = os.getpid()
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    token = secrets.token_hex(8)
+    return Holder(token, generation, 0, platform.node(), _machine(), pid, _born(pid) or "", since)
+
+
+def _machine() -> str:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
+def _born(pid: int) -> str | None:
+    """The start time of a process, in ticks since the machine started; None if there is no such process."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    state, *fields = status.rpartition(")")[2].split()
+    return None if state in "ZX" else fields[18]  # the 22nd field, as proc(5) counts

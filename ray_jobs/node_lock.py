@@ -1,0 +1,38 @@
+"""One process of a machine at a time: a file lock that the kernel lets go of when its holder ends, however it ends.
+
+Eight actors that start on one node want one bundle: the first builds it, the others wait and find it. The lock saves
+work and no more: what it guards appears whole or not at all, with or without it. Where the lock's directory is on a
+network file system, nodes may or may not exclude each other, and where it cannot be made (a cache that is part of a
+read-only image) nobody is excluded; all of that is right.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def node_lock(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold the lock file at `path`, which is made if missing and stays.
+
+    Args:
+        path: The file; one for each thing to guard.
+        on_wait: Called once, before waiting for another process.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    except OSError:
+        yield
+        return
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if on_wait is not None:
+                on_wait()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield  # closing the file lets go of the lock

@@ -1,0 +1,127 @@
+"""The rates file: what a kind of hardware does in a second and costs an hour.
+
+The package ships `rates.yaml` with documented defaults; a user's copy replaces it whole. A rate is given in operations
+a second, because a token's operations follow from the bundle, so one figure prices every model; a rate measured with
+the job at hand may stand in its place. The file is read like a job: safe YAML, unknown keys refused.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from featurestore.errors import BundleError, JobSpecError
+from featurestore.specfile import load_spec
+
+if TYPE_CHECKING:
+    from ray_jobs.engine.bundle import Bundle
+
+SHIPPED_RATES = Path(__file__).with_name("rates.yaml")
+
+MAX_HEADER_BYTES = 100_000_000  # the limit that safetensors itself sets
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Hardware(BaseModel):
+    """One kind of hardware, a GPU or a CPU core.
+
+    Attributes:
+        device: Which of the two.
+        gflop_per_second: What it sustains in a run.
+        tokens_per_second: A measured rate, instead.
+        per_hour: Money for an hour of it.
+        source: Where the figures come from.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    device: Literal["gpu", "cpu"] = "gpu"
+    gflop_per_second: Positive | None = None
+    tokens_per_second: Positive | None = None
+    per_hour: NotNegative
+    source: str = ""
+
+    @model_validator(mode="after")
+    def _one_rate(self) -> Self:
+        if (self.gflop_per_second is None) == (self.tokens_per_second is None):
+            raise ValueError("needs gflop_per_second or tokens_per_second, one of them; add or remove one")
+        return self
+
+    def rate(self, gflop_per_token: float) -> float:
+        """Tokens a second, of a token that costs so many billions of operations."""
+        if self.tokens_per_second is not None:
+            return self.tokens_per_second
+        assert self.gflop_per_second is not None
+        return self.gflop_per_second / gflop_per_token
+
+
+class Rates(BaseModel):
+    """A rates file; `hardware` maps the name of a kind to its figures."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    currency: Annotated[str, Field(min_length=1, max_length=12)] = "USD"
+    hardware: Annotated[dict[str, Hardware], Field(min_length=1)]
+
+    def kind(self, name: str, where: str) -> Hardware:
+        """The figures of a kind of hardware.
+
+        Raises:
+            JobSpecError: The file does not have it; the message names the nearest.
+        """
+        if name in self.hardware:
+            return self.hardware[name]
+        near = get_close_matches(name, self.hardware, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise JobSpecError(f"{where}: no hardware '{name}'{hint} (it has: {', '.join(self.hardware)})")
+
+
+def load_rates(path: str | Path | None = None) -> Rates:
+    """Read a rates file; the shipped one where none is named.
+
+    Raises:
+        JobSpecError: It cannot be read or is not one; one sentence naming file and key.
+    """
+    return load_spec(path or SHIPPED_RATES, Rates, JobSpecError)
+
+
+def gflop_per_token(bundle: Bundle, mean_tokens: float) -> float:
+    """Billions of operations that a token costs: matrices, attention and SAE encoders.
+
+    Two for each entry of the layers' matrices, as the bundle's own tensors have them, and of the SAE encoders; four
+    for each head's dimension and key that a token sees, half a document on average. Norms, activations and pooling
+    are left out, and every matrix is taken to serve every token, which a mixture of experts does not.
+
+    Raises:
+        BundleError: The bundle's weights cannot be read.
+    """
+    from ray_jobs.engine.bundle import CONFIG_NAME, WEIGHTS_NAME
+
+    try:
+        config = json.loads((bundle.path / CONFIG_NAME).read_text(encoding="utf-8"))
+        shapes = _tensor_shapes(bundle.path / WEIGHTS_NAME)
+        heads = config["num_attention_heads"]
+        width = heads * (config.get("head_dim") or config["hidden_size"] // heads)
+        layers = config["num_hidden_layers"]
+    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+        raise BundleError(f"{bundle.path} cannot be read ({error}); delete it and prepare again") from None
+    matrices = sum(s[0] * s[1] for name, s in shapes.items() if name.startswith("layers.") and len(s) == 2)
+    encoders = sum(sae.d_in * sae.d_sae for sae in bundle.saes)
+    return (2 * (matrices + encoders) + 4 * layers * width * mean_tokens / 2) / 1e9
+
+
+def _tensor_shapes(path: Path) -> dict[str, list[int]]:
+    """Name -> shape of every tensor, from the header of a safetensors file."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > MAX_HEADER_BYTES:
+            raise ValueError("its header is too long")
+        header: dict[str, Any] = json.loads(file.read(length))
+    return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}

@@ -1,0 +1,120 @@
+"""A writer killed at any byte of a part leaves no visible part, or the whole one: on disk and on S3."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from featurestore.verify import verify_store
+from featurestore.writer import committed_units, create_store, finish_store, read_record, write_part
+from tests.featurestore.conftest import Place
+from tests.featurestore.stores import SCHEMA, plan_of, random_rows
+
+ROOT = Path(__file__).parents[2]
+PLAN = plan_of([6, 4])
+
+# One process that forks a writer for each byte limit: the kernel kills it (SIGXFSZ) when its file would grow beyond.
+LOCAL = """
+import os, resource, signal, sys
+from featurestore.part import encode_part
+from featurestore.files import atomic_write, filesystem
+from tests.featurestore.stores import SCHEMA, plan_of, random_rows
+data = encode_part(plan_of([6, 4]), 0, random_rows(SCHEMA, 6))
+fs, path = filesystem(sys.argv[1] + "/parts/part-000000.parquet")
+assert not os.path.exists(path)
+for limit in [*range(0, len(data), len(data) // 60), len(data) - 1, len(data)]:
+    child = os.fork()
+    if not child:
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        atomic_write(fs, path, data)
+        os._exit(0)
+    killed = os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    assert killed == (limit < len(data)) == (not os.path.exists(path)), limit
+"""
+
+# Enough bytes for several parts of a multipart upload, which end at 10 MiB each.
+S3_BYTES = 25_000_000
+REMOTE = """
+import sys, numpy as np
+from featurestore.files import atomic_write, filesystem
+fs, path = filesystem(sys.argv[1] + "/parts/part-000000.parquet")
+atomic_write(fs, path, np.random.default_rng(0).bytes(int(sys.argv[2])))
+"""
+
+
+def test_a_local_writer_killed_at_any_byte_leaves_no_visible_part(tmp_path: Path) -> None:
+    create_store(str(tmp_path), PLAN)
+    command = [sys.executable, "-c", LOCAL, str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+    assert list(committed_units(str(tmp_path))) == [0]
+    second = write_part(str(tmp_path), PLAN, 1, random_rows(SCHEMA, 4, prefix="other"))
+    finish_store(str(tmp_path), [read_record(str(tmp_path), 0, PLAN), second])
+    assert verify_store(str(tmp_path)).ok
+
+
+class Proxy:
+    """A line to the S3 server that kills the writer when so many bytes have gone up."""
+
+    def __init__(self, host: str, kill_at: int) -> None:
+        name, _, port = host.partition(":")
+        self.target, self.kill_at, self.sent = (name, int(port)), kill_at, 0
+        self.victim: subprocess.Popen[bytes] | None = None
+        self.lock = threading.Lock()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.host = f"127.0.0.1:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(self.target)
+            threading.Thread(target=self._pump, args=(client, server, True), daemon=True).start()
+            threading.Thread(target=self._pump, args=(server, client, False), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, upwards: bool) -> None:
+        try:
+            while data := source.recv(1 << 16):
+                if upwards:
+                    with self.lock:
+                        room = self.kill_at - self.sent
+                        self.sent += len(data)
+                    if room < len(data):
+                        sink.sendall(data[: max(room, 0)])
+                        assert self.victim is not None
+                        self.victim.send_signal(signal.SIGKILL)
+                        return
+                sink.sendall(data)
+        except OSError:
+            pass
+        finally:
+            for end in (source, sink):
+                end.close()
+
+
+@pytest.mark.parametrize(("size", "shares"), [(40_000, (0.0, 0.02, 0.5, 0.99)), (S3_BYTES, (0.3, 0.7, 0.999))])
+def test_an_s3_writer_killed_at_any_byte_leaves_no_visible_part(
+    s3_place: Place, size: int, shares: tuple[float, ...]
+) -> None:
+    for share in shares:
+        proxy = Proxy(s3_place.environment["AWS_ENDPOINT_URL"].removeprefix("http://"), int(size * share))
+        env = {
+            **os.environ,
+            **s3_place.environment,
+            "AWS_ENDPOINT_URL": f"http://{proxy.host}",
+            "PYTHONPATH": str(ROOT),
+        }
+        proxy.victim = subprocess.Popen([sys.executable, "-c", REMOTE, s3_place.uri, str(size)], cwd=ROOT, env=env)
+        assert proxy.victim.wait(120) == -signal.SIGKILL
+        proxy.listener.close()
+        assert committed_units(s3_place.uri) == {}, share
