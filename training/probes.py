@@ -6,7 +6,7 @@ on the inner folds is ours: it shares the matrix among folds, solves the logisti
 
     logistic_l2   C           softmax over classes
     logistic_l1   C           one class against the others
-    tree          max_depth   3 to 9, as in the paper
+    tree          max_depth   3 to 9, as in the paper; on inner folds one tree is grown and cut at each depth
     k_sparse      k           the k largest class-mean differences, then logistic L2 at C = 1 (after sae-probes)
     linear_svm    C           one class against the others; its scores rank and are no probabilities
     softmax       -           the reference code's linear probe: class-weighted cross-entropy without penalty, stopped
@@ -61,6 +61,7 @@ SVM_ITERATIONS = 5000  # of liblinear; scikit-learn's 1000 stop some fits at C =
 SOFTMAX_STEPS = 100
 FOLDS_AT_ONCE = 3  # solved in one pass over the matrix where threads share the work; a fixed number, see `_tasks`
 LARGE = 20_000_000  # non-zeros x folds above which a method's folds are shared out to threads
+FEW = 0.6  # share of the documents below which a split's training rows get a matrix of their own
 TOP = 20  # features remembered of a final model, for comparing models
 
 
@@ -170,17 +171,23 @@ def evaluate(
     if method.kind == "majority":
         return tuple(_majority(y, n_classes, split) for split in splits)
     X = matrix.X.astype(np.float64)  # float32 stops the solvers early
-    # Splits whose training sees other labels cannot share a pass.
-    labels: dict[int, list[int]] = {}
+    # Splits whose training sees other labels cannot share a pass, and those that train on few rows should not.
+    labels: dict[tuple[int, int], list[int]] = {}
     for s, split in enumerate(splits):
-        labels.setdefault(id(split.y_train), []).append(s)
+        own = s if len(split.train) < FEW * len(y) else -1
+        labels.setdefault((id(split.y_train), own), []).append(s)
     todo: list[Callable[[], Any]] = []
     owners: list[tuple[int, int]] = []
-    for members in labels.values():
+    for (_, own), members in labels.items():
         y_seen = y if splits[members[0]].y_train is None else splits[members[0]].y_train
         assert y_seen is not None
         folds = [(s, k, fold) for s in members for k, fold in enumerate(splits[s].inner())]
-        for task, owned in _tasks(method, X, y_seen, n_classes, folds, values):
+        X_seen = X
+        if own >= 0:
+            rows = splits[own].train
+            X_seen, y_seen = X[rows], y_seen[rows]
+            folds = [(s, k, (np.searchsorted(rows, f), np.searchsorted(rows, v))) for s, k, (f, v) in folds]
+        for task, owned in _tasks(method, X_seen, y_seen, n_classes, folds, values):
             todo.append(task)
             owners += owned
     scores = dict(zip(owners, (row for rows in _run(todo, n_jobs) for row in rows), strict=True))
@@ -361,7 +368,7 @@ def _fold_columns(method: Method, X: Any, y: np.ndarray, fit: np.ndarray) -> Col
 
 def _scores(method: Method, n_classes: int, grid: Sequence[float], folds: _Folds) -> list[np.ndarray]:
     """Macro F1 [len(grid)] on the validation rows of each fold."""
-    search = {"logistic_l2": _search_l2, "logistic_l1": _search_l1, "k_sparse": _search_k}
+    search = {"logistic_l2": _search_l2, "logistic_l1": _search_l1, "k_sparse": _search_k, "tree": _search_tree}
     predicted = search.get(method.probe or "", partial(_search_plain, method.probe))(folds, grid)
     return [
         np.array([macro_f1(folds.y[validate], answer, n_classes) for answer in predicted[p]])
@@ -408,6 +415,31 @@ def _search_k(folds: _Folds, grid: Sequence[float]) -> list[np.ndarray]:
         paths = Paths(X[:, widest], y, n_classes, in_fit, scale)
         found = logistic_paths(paths, [1.0], [PATH_TOLERANCE], MAX_ITERATIONS)[0]  # [rows, k]
         answers.append(found[len(fit) :].T)
+    return answers
+
+
+def _search_tree(folds: _Folds, grid: Sequence[float]) -> list[np.ndarray]:
+    """The deepest tree is fitted and cut at each depth: trees of less depth begin with the same splits.
+
+    Except for the choice among splits that are equally good, which scikit-learn draws in the order of its nodes.
+    """
+    answers = []
+    for p, (fit, validate) in enumerate(zip(folds.fit, folds.validate, strict=True)):
+        X, held_out = folds.scaled(p, fit), folds.scaled(p, validate)
+        model = probe(max(grid), "tree", folds.n_classes)
+        _fit(model, X, folds.y[fit])
+        tree = model.tree_
+        majority = model.classes_[np.argmax(tree.value[:, 0, :], axis=1)]
+        used, place = np.unique(np.maximum(tree.feature, 0), return_inverse=True)
+        values = held_out[:, used]
+        values = (values.toarray() if hasattr(values, "toarray") else values).astype(np.float32)
+        node, rows, at_depth = np.zeros(len(validate), dtype=np.int64), np.arange(len(validate)), []
+        for _ in range(int(max(grid)) + 1):
+            at_depth.append(majority[node])
+            left = values[rows, place[node]] <= tree.threshold[node]
+            child = np.where(left, tree.children_left[node], tree.children_right[node])
+            node = np.where(child >= 0, child, node)
+        answers.append(np.stack([at_depth[int(depth)] for depth in grid]))
     return answers
 
 
