@@ -54,9 +54,7 @@ def plan_units(
     if documents_per_unit is not None:
         bounds = [*range(0, rows, documents_per_unit), rows]
     else:
-        n_units = max(
-            -(-rows // _documents(scanned, mean_tokens, device)), min(_MIN_UNITS, max(1, rows // _MIN_DOCUMENTS))
-        )
+        n_units = max(-(-rows // _documents(scanned, mean_tokens, device)), min(_MIN_UNITS, -(-rows // _MIN_DOCUMENTS)))
         bounds = [rows * i // n_units for i in range(n_units + 1)]
     return tuple(
         Unit(index, start, stop, slices(scanned, start, stop)) for index, (start, stop) in enumerate(pairwise(bounds))

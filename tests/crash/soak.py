@@ -1,11 +1,12 @@
 """Random SIGKILLs for as long as one likes: `make soak MINUTES=15`.
 
-    python -m tests.crash.soak [--minutes 15] [--every 4] [--seed 0] [--keep DIR]
+    python -m tests.crash.soak [--minutes 15] [--every SECONDS] [--seed 0] [--keep DIR]
 
 Round after round, a store is made by the command while a killer picks one process of its family at random (workers,
-driver, raylet, Ray's other servers) every few seconds on average. Whenever the command ends before its time it is run
-again, until it finishes; then every part must be, byte for byte, that of an undisturbed run, and the store must verify.
-Prints what was survived; exit code 1 at the first difference, with the store kept.
+driver, raylet, Ray's other servers), on average four times in the time that an undisturbed run takes on this machine.
+Whenever the command ends before its time it is run again, until it finishes; then every part must be, byte for byte,
+that of an undisturbed run, and the store must verify. Prints what was survived; exit code 1 at the first difference,
+with the store kept.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from tests.crash.ground import descendants, start
 from tests.ray_jobs.jobs import job_mapping, parts_of, write_corpus, write_job, write_models
 
 UNITS, DOCUMENTS = 60, 150
+KILLS_A_RUN = 4.0  # in the time of an undisturbed one: with more, hardly any attempt gets past opening the model
 DRIVER_SHARE = 0.08  # of the kills; every process else is as likely as its neighbour
 ATTEMPT_SECONDS = 600.0  # an attempt that takes longer hangs: with kills stopped it would need twenty
 
@@ -79,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Soak, and say what was survived."""
     parser = argparse.ArgumentParser(prog="tests.crash.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=15.0)
-    parser.add_argument("--every", type=float, default=4.0, help="seconds between two kills, on average")
+    parser.add_argument("--every", type=float, help="seconds between two kills, on average")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", help="directory to work in, kept")
     args = parser.parse_args(argv)
@@ -96,19 +98,21 @@ def soak(directory: Path, args: argparse.Namespace) -> int:
     corpus = write_corpus(directory / "c.jsonl", UNITS * DOCUMENTS, max_words=60, faults=True)
     settings = {"units": {"documents": DOCUMENTS}, "workers": {"max": 2, "cpus": 1}}
     expected = undisturbed(directory, job_mapping(directory, corpus, directory / "expected", **settings))
+    timed = write_job(directory / "timed.yaml", job_mapping(directory, corpus, directory / "timed", **settings))
+    every = args.every or _seconds(timed) / KILLS_A_RUN
     dice = random.Random(args.seed)
     killed: Counter[str] = Counter()
     ends: Counter[str] = Counter()
     rounds = 0
     begun = time.monotonic()
-    print(f"{UNITS} units a round, a kill every {args.every:g} s, seed {args.seed}", flush=True)
+    print(f"{UNITS} units a round, a kill every {every:.1f} s, seed {args.seed}", flush=True)
     while time.monotonic() - begun < args.minutes * 60:
         store = directory / f"store-{rounds}"
         job = write_job(directory / f"job-{rounds}.yaml", job_mapping(directory, corpus, store, **settings))
         attempts = 0
         while True:
             attempts += 1
-            code, err, kills = attempt(job, args.every, dice)
+            code, err, kills = attempt(job, every, dice)
             killed += kills
             ends[_ending(code, err)] += 1
             if "Traceback" in err:
@@ -144,6 +148,16 @@ def attempt(job: Path, every: float, dice: random.Random) -> tuple[int, str, Cou
     finally:
         killer.stop()
     return process.returncode, err, killer.killed
+
+
+def _seconds(job: Path) -> float:
+    """How long the command takes when nobody disturbs it."""
+    begun = time.monotonic()
+    process = start(job)
+    process.communicate()
+    if process.returncode:
+        raise SystemExit("the undisturbed run failed")
+    return time.monotonic() - begun
 
 
 def undisturbed(directory: Path, mapping: dict[str, object]) -> dict[str, bytes]:

@@ -11,6 +11,7 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.faults import VARIABLE
 from featurestore.plan import create_store
+from featurestore.schema import round_values
 from ray_jobs.corpus import read_rows
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
 from ray_jobs.plan import make_plan
@@ -34,8 +35,8 @@ WAYS = {
     "text is no Unicode": (5, lambda row: json.dumps({"id": f"d{row}", "text": LONE_SURROGATE}), "lone surrogate"),
     "id is empty": (5, lambda row: json.dumps({"id": "", "text": "love"}), "the id in 'id' is empty"),
     "makes NaN": (4, lambda row: _line(row, f"love {NAN_WORD} hate"), "not finite"),
-    "makes the engine raise": (4, lambda row: _line(row, f"music {UNEMBEDDED_WORD} train"), "the model failed on"),
-    "makes the worker raise": (
+    "token without embedding": (4, lambda row: _line(row, f"music {UNEMBEDDED_WORD} train"), "embedding ends at"),
+    "makes computing raise": (
         2,
         lambda row: _line(row, f"river {RAISING} stone"),
         "the worker failed on this document",
@@ -120,7 +121,7 @@ def assert_neighbours_as_if_alone(job: JobSpec, store: FeatureStore, poisoned: d
         assert np.array_equal(block["count"].indices, alone.indices)
         assert np.array_equal(block["count"].data, alone.values["count"])
         for pool in ("max", "sum"):  # stored with 8 significant bits: one step is 2**-8 of the value
-            np.testing.assert_allclose(block[pool].data, alone.values[pool], rtol=2**-8)
+            np.testing.assert_allclose(block[pool].data, alone.values[pool], rtol=2**-8 * 1.01)
             compared += len(alone.values[pool])
-            identical += int(np.isclose(block[pool].data, alone.values[pool], rtol=2**-9 * 1.01).sum())
-    assert identical > 0.99 * compared
+            identical += int((block[pool].data == round_values(alone.values[pool], store.schema.value_bits)).sum())
+    assert identical > 0.99 * compared  # a float32 that lies where rounding turns may turn with its neighbours

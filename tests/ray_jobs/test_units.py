@@ -70,7 +70,8 @@ def test_units_of_a_large_corpus_are_even_and_worth_the_tokens_of_the_device() -
 def test_a_small_corpus_still_gives_work_to_several_workers() -> None:
     assert len(plan_units(scanned(512), None, 10.0)) == 16
     assert len(plan_units(scanned(3728), None, 25.0, "cuda")) == 32
-    assert len(plan_units(scanned(181), None, 50.0)) == 5
+    assert len(plan_units(scanned(181), None, 50.0)) == 6
+    assert len(plan_units(scanned(33), None, 50.0)) == 2
     assert len(plan_units(scanned(32), None, 10.0)) == 1
 
 
