@@ -146,13 +146,20 @@ def _on_ray(address: str) -> Callable[[Sequence[Any]], Iterator[Any]]:
 def _extracted(job: str) -> str:
     """Extract a job and return its store; what the commands print goes to stderr, for stdout is the caller's."""
     from featurestore.errors import SparsemillError
+    from ray_jobs import cli
     from ray_jobs.spec import load_job
 
     for command in ("prepare", "extract"):
+        parser = _Parser(prog=f"sparsemill {command}")
+        getattr(cli, f"{command}_parser")(parser)
+        args = parser.parse_args([job])
+        args.json = False
         with contextlib.redirect_stdout(sys.stderr):
-            code = main([command, job])
+            code = int(getattr(cli, command)(args))
         if code:
-            raise SparsemillError(f"{job}: {command} failed, so there is nothing to classify; mend that first")
+            raise SparsemillError(
+                f"{job}: {command} ended with {code}, so there is nothing to classify; mend that first"
+            )
     return str(load_job(job).store)
 
 

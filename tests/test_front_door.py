@@ -53,3 +53,6 @@ def test_predict_wants_one_source_and_a_model_that_is_there(tmp_path: Path, caps
     assert sparsemill.main(["predict", str(tmp_path / "m.json"), "--store", str(tmp_path)]) == 2
     assert "there is no such file" in capsys.readouterr().err
     assert sparsemill.main(["explain", str(tmp_path / "m.json")]) == 2
+    capsys.readouterr()
+    assert sparsemill.main(["predict", "m.json", "--job", str(tmp_path / "no.yaml")]) == 2
+    assert capsys.readouterr().err.count("sparsemill: ") == 1
