@@ -5,8 +5,9 @@ leaves above it) is picked out as (feature, token, value). Three routes lead the
 
 - *screened*, on CPUs with fast int8 (`ray_jobs.engine.screen`): candidates from an int8 product, each computed again as
   a float32 dot product of the bundle's weights with the float32 input. A pair's value depends on its row and its token
-  alone: not on neighbours, batches or chunks, to the bit. Where torch's float32 products are MKL's, four times their speed if a hundredth of the
-  features is active; where more than a seventh of a chunk are candidates, the chunk goes the plain way.
+  alone: not on neighbours, batches or chunks, to the bit. Four times the speed of
+  MKL's float32 products where a hundredth of the features is active; where more than a seventh of a chunk are
+  candidates, the chunk goes the plain way.
 - *plain*, on other CPUs: a float32 product, bfloat16 weights widened chunk by chunk.
 - *device*: weights and inputs in the bundle's dtype with float32 output; in bfloat16 the inputs' low parts in the few
   huge dimensions of the residual stream are multiplied too, as further columns.
