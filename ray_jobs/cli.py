@@ -135,6 +135,7 @@ def extract(args: argparse.Namespace) -> int:
     """Run a job, or finish what is missing of it."""
     _silence_libraries()
     from featurestore.files import shown
+    from ray_jobs.cluster import sigterm_unwinds
     from ray_jobs.driver import run_plan
     from ray_jobs.plan import make_plan
     from ray_jobs.progress import Progress
@@ -144,14 +145,14 @@ def extract(args: argparse.Namespace) -> int:
     if args.workers is not None:
         job = job.model_copy(update={"workers": job.workers.model_copy(update={"max": args.workers})})
     progress = Progress()
-    made = make_plan(job, progress.note)
-    missing = made.missing
-    if missing:
-        tokens = round(made.mean_tokens * sum(unit.rows for unit in missing))
-        resumed = f" ({len(made.units) - len(missing):,} are there)" if len(missing) < len(made.units) else ""
-        progress.note(f"{counted(len(missing), 'unit')} to do{resumed}, about {tokens:,} tokens; starting Ray")
     try:
-        result = run_plan(made, args.address, progress, args.force)
+        with sigterm_unwinds():
+            made = make_plan(job, progress.note)
+            if missing := made.missing:
+                tokens = round(made.mean_tokens * sum(unit.rows for unit in missing))
+                there = f" ({len(made.units) - len(missing):,} are there)" if len(missing) < len(made.units) else ""
+                progress.note(f"{counted(len(missing), 'unit')} to do{there}, about {tokens:,} tokens; starting Ray")
+            result = run_plan(made, args.address, progress, args.force)
     except (KeyboardInterrupt, SystemExit):
         progress.note(f"stopped; parts that are done stay in {shown(job.store)}")
         raise

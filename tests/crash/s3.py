@@ -16,6 +16,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from pyarrow import fs as pafs
 
+from featurestore.files import read_bytes
+from featurestore.plan import open_root
+
 BUCKET = "stores"
 SLOW_SECONDS = 5.0
 START_SECONDS = 60.0  # it takes one or two; a loaded machine may take longer
@@ -158,6 +161,13 @@ def proxied(port: int, every: int = 0) -> Iterator[Proxy]:
         proxy.shutdown()
         proxy.server_close()
         thread.join()
+
+
+def stored_parts(uri: str) -> dict[str, bytes]:
+    """The parts of a store, wherever it is."""
+    fs, root = open_root(uri)
+    found = fs.get_file_info(pafs.FileSelector(f"{root}/parts", allow_not_found=True))
+    return {info.base_name: read_bytes(fs, info.path) for info in found if not info.base_name.startswith(".")}
 
 
 def _answers(port: int) -> bool:

@@ -9,16 +9,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from pyarrow import fs as pafs
 
 from featurestore import FeatureStore
-from featurestore.files import read_bytes
-from featurestore.plan import open_root
 from featurestore.writer import PartRecord, committed_units
 from ray_jobs.journal import Journal, earlier_records
 from ray_jobs.worker import Report
 from tests.crash.ground import DOCUMENTS, UNITS, Ground, fault, run
-from tests.crash.s3 import BUCKET, Proxy, proxied, s3_server
+from tests.crash.s3 import BUCKET, Proxy, proxied, s3_server, stored_parts
 from tests.ray_jobs.jobs import job_mapping, write_job
 
 pytest.importorskip("moto", reason="the S3 server of these tests")
@@ -80,14 +77,8 @@ def uri(ground: Ground, models: Path) -> str:
     return store
 
 
-def parts(uri: str) -> dict[str, bytes]:
-    fs, root = open_root(uri)
-    found = fs.get_file_info(pafs.FileSelector(f"{root}/parts", allow_not_found=True))
-    return {info.base_name: read_bytes(fs, info.path) for info in found}
-
-
 def assert_whole(uri: str, expected: Mapping[str, bytes]) -> None:
-    assert parts(uri) == expected
+    assert stored_parts(uri) == expected
     store = FeatureStore.open(uri)
     assert len(store) == UNITS * DOCUMENTS
     report = store.verify()
@@ -119,7 +110,7 @@ def test_a_driver_killed_at_any_point_leaves_what_the_same_command_completes(
     done = run(ground.job, env=fault(ground, f"{point}=kill"))
     assert ground.marker.exists(), "the fault did not happen"
     assert done.returncode == -9, done.stderr
-    survived = parts(uri)
+    survived = stored_parts(uri)
     assert all(ground.expected[name] == data for name, data in survived.items())
     again = run(ground.job, "--json")
     assert again.returncode == 0, again.stderr
