@@ -117,12 +117,13 @@ class Dispatcher:
 
     def state(self) -> RunState:
         """How the run stands."""
+        begun = {unit for unit, _ in self._staff.begun.values()}
         return RunState(
             units_done=self.done,
             documents=self.tally.documents,
             tokens=self.tally.tokens,
             errors=self.tally.errors,
-            waiting=self._ledger.waiting,
+            waiting=self._ledger.waiting + len(self._ledger.handed_out - begun),
             workers=len(self._staff.place),
             workers_wanted=self._wanted(),
             events=dict(self.tally.events),
