@@ -7,8 +7,8 @@
 `sparsemill extract` does, Ray actors under the dispatcher, from reading the rows to the parts and the journal in their
 places. Both clocks start when all engines are open and have done a rehearsal unit, and stop with the last unit. They
 take turns, and the medians are compared: by the clock on the wall, and by the processors' seconds of all processes
-(Ray's servers and the driver included), which other work on the machine disturbs less. `start`: seconds from the start of `sparsemill extract` (a new process, the
-bundle prepared) until its first part is there.
+(Ray's servers and the driver included), which other work on the machine disturbs less. `start`: seconds from the start
+of `sparsemill extract` (a new process, the bundle prepared) until its first part is there.
 
 Gemma 3 270M, layer 9, an SAE of 16,384 features, Reuters R8, as in `extract.py`.
 """
