@@ -22,7 +22,8 @@ from featurestore.files import list_files, read_json, sha256_file
 from featurestore.origin import origin_problem
 from featurestore.part import READ_ERRORS, open_part, part_name, part_path, part_problem, read_footer, read_group
 from featurestore.plan import FORMAT, FORMAT_VERSION, MANIFEST_JSON, PARTS, STORE_JSON, StorePlan, open_root, read_plan
-from featurestore.rows import from_batch, problems, rounding_problems
+from featurestore.rows import from_batch
+from featurestore.rules import problems, rounding_problems
 
 _SHOWN_DUPLICATES = 5
 
