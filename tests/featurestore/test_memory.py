@@ -42,7 +42,7 @@ print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM"
 def stores(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     root = tmp_path_factory.mktemp("memory")
     for n in DOCUMENTS:
-        make_store(root / str(n), n, FEATURES, unit=10_000, processes=1)
+        make_store(root / str(n), n, FEATURES, unit=5_000, processes=1)
     return [root / str(n) for n in DOCUMENTS]
 
 
