@@ -194,10 +194,12 @@ def _check_rows(file: pq.ParquetFile, plan: StorePlan, found: list[str], size: i
     groups = [_check_group(file, plan, group) for group in range(file.num_row_groups)]
     hashes = [group.hashes for group in groups if group.hashes is not None]
     return _Part(
-        [*found, *(problem for group in groups for problem in group.problems)],
-        *(sum(getattr(group, key) for group in groups) for key in ("rows", "errors", "tokens")),
-        size,
-        np.concatenate(hashes) if hashes else None,
+        problems=[*found, *(problem for group in groups for problem in group.problems)],
+        rows=sum(group.rows for group in groups),
+        errors=sum(group.errors for group in groups),
+        tokens=sum(group.tokens for group in groups),
+        bytes=size,
+        hashes=np.concatenate(hashes) if hashes else None,
     )
 
 
