@@ -17,7 +17,7 @@ help:
 	@echo "make bench        all benchmarks that need no GPU (two hours, an idle machine)"
 	@echo "make bench-extract  our extraction beside what people do today (an hour, an idle machine)"
 	@echo "make bench-store    the store beside other formats (15 minutes, an idle machine)"
-	@echo "make bench-big-store  read a store larger than memory (15 minutes, 5 GB of disk)"
+	@echo "make bench-big-store  read a store larger than memory (5 minutes, 5 GB of disk)"
 	@echo "make bench-study  a study's grid beside scikit-learn's GridSearchCV (many hours, for the peer's sake)"
 	@echo "make bench-gpu    each step from the naive pipeline to the engine on a GPU (10 minutes, 80 GB)"
 
@@ -62,9 +62,11 @@ bench-extract: setup
 	$(BIN)/python -m benchmarks.extract
 
 bench-store: setup
-	$(BIN)/python -m benchmarks.store --layouts
+	$(BIN)/python -m benchmarks.store --repeats 3 --layouts
+
 bench-big-store: setup
 	$(BIN)/python -m benchmarks.big_store
+
 bench-study: setup
 	$(BIN)/python -m benchmarks.study_stores benchmark --out bench-stores
 	$(BIN)/python -m benchmarks.study --store bench-stores/benchmark

@@ -249,7 +249,7 @@ def _steps(rows: PartRows, d_sae: int, name: str, folder: Path, repeats: int) ->
     from featurestore.files import atomic_write, filesystem
     from featurestore.part import encode_part
     from featurestore.plan import create_store
-    from featurestore.rows import problems
+    from featurestore.rules import problems
     from featurestore.schema import round_values
     from featurestore.writer import write_part
 

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from featurestore.plan import create_store as create_store
     from featurestore.reader import FeatureStore as FeatureStore
     from featurestore.reader import Matrix as Matrix
-    from featurestore.reader import StoreStatus as StoreStatus
     from featurestore.rows import PartRows as PartRows
     from featurestore.rows import SparseColumn as SparseColumn
     from featurestore.schema import DenseColumn as DenseColumn
     from featurestore.schema import SaeColumns as SaeColumns
     from featurestore.schema import StoreSchema as StoreSchema
     from featurestore.statistics import FeatureStatistics as FeatureStatistics
+    from featurestore.status import StoreStatus as StoreStatus
     from featurestore.verify import VerifyReport as VerifyReport
     from featurestore.writer import PartRecord as PartRecord
     from featurestore.writer import finish_store as finish_store
@@ -36,7 +36,7 @@ _HOME = {
     "FeatureStore": "reader",
     "IdReport": "documents",
     "Matrix": "reader",
-    "StoreStatus": "reader",
+    "StoreStatus": "status",
     "DenseColumn": "schema",
     "SaeColumns": "schema",
     "StoreSchema": "schema",

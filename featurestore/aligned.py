@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurestore.documents import IdReport, collect, compare_ids
+from featurestore.documents import IdReport, compare_ids, stored_ids
 from featurestore.errors import StoreError
 from featurestore.files import shown
 from featurestore.reader import FeatureStore, Matrix
@@ -112,7 +112,7 @@ def align(stores: Mapping[str, FeatureStore], common: bool = False) -> AlignedSt
 
     if not stores:
         raise StoreError("align: give at least one store")
-    ids = {name: collect(store, ["doc_id"])["doc_id"] for name, store in stores.items()}
+    ids = {name: stored_ids(store) for name, store in stores.items()}
     first, *others = stores
     reports = {name: compare_ids(ids[first], ids[name]) for name in stores}
     different = [name for name in others if not reports[name].same]

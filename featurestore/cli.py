@@ -12,7 +12,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from featurestore.errors import StoreError, UsageError
+from featurestore.errors import UsageError
 from featurestore.urls import shown
 from featurestore.wording import counted, duration
 
@@ -175,14 +175,7 @@ def show(args: argparse.Namespace) -> int:
 
 
 def _show_store(store: FeatureStore, args: argparse.Namespace) -> int:
-    import polars as pl
-
-    try:
-        first = store.documents().head(args.top).collect().to_dicts()
-    except (OSError, pl.exceptions.PolarsError) as exc:
-        raise StoreError(
-            f"{shown(args.store)}: a part cannot be read ({_one_line(exc)}); run verify to see which"
-        ) from None
+    first = store.documents().head(args.top).collect().to_dicts()
     if args.json:
         columns = store.schema.to_json()
         return _print_json(

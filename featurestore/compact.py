@@ -19,7 +19,8 @@ from featurestore.origin import compacted_plan
 from featurestore.part import encode_chunks, open_part, part_path, part_problem, read_group
 from featurestore.plan import StorePlan, create_store, open_root
 from featurestore.reader import FeatureStore
-from featurestore.rows import PartRows, from_batch, problems
+from featurestore.rows import PartRows, from_batch
+from featurestore.rules import problems
 from featurestore.verify import verify_store
 from featurestore.writer import PartRecord, committed_units, finish_store, read_record
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from featurestore.rows import check_parallel
 from featurestore.selection import MEAN, Selection, runs
 
 if TYPE_CHECKING:
@@ -52,9 +53,7 @@ def rows_of_batch(selection: Selection, batch: pa.RecordBatch, keep: np.ndarray 
     sae = selection.sae
     lists, pooled = batch.column(sae.indices), batch.column(sae.column(selection.stored))
     indptr, indices = _offsets(lists), lists.flatten().to_numpy()
-    if not np.array_equal(_offsets(pooled), indptr):
-        row = int(np.argmax(np.diff(_offsets(pooled)) != np.diff(indptr)))
-        raise ValueError(f"row {row}: '{sae.column(selection.stored)}' is not as long as '{sae.indices}'")
+    check_parallel(sae, selection.stored, lists, pooled)
     _check(indptr, indices, sae.d_sae, sae.indices)
     indices, data = column_indices(_writable(lists.flatten()), sae.d_sae), _writable(pooled.flatten())
     n_tokens = batch.column("n_tokens").to_numpy() if selection.pool == MEAN else None

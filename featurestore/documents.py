@@ -1,20 +1,20 @@
-"""Documents by id and by what is known of them: metadata as a polars frame, row selections, joins with other tables.
+"""Documents by id and by what is known of them: row selections, positions, joins with other tables.
 
 Ids decide, never the order of rows, and what one side of a join lacks is reported, not dropped in silence. Metadata
-goes through polars, which reads flat columns lazily; features never pass through here.
+goes through polars (`metadata`); features never pass through here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from featurestore.errors import StoreError
 from featurestore.files import shown
+from featurestore.wording import first_line
 
 if TYPE_CHECKING:
     import polars as pl
@@ -48,27 +48,9 @@ class IdReport:
         return " and ".join(parts) or "the same ids"
 
 
-def stored_documents(store: FeatureStore, paths: list[str] | None) -> pl.LazyFrame:
-    """The metadata columns of a store's parts, lazily from local files; see `FeatureStore.documents`."""
-    import polars as pl
-
-    if paths:
-        return pl.scan_parquet(paths, glob=False).select(store.metadata_columns)
-    schema = pa.schema([store.schema.arrow_schema().field(name) for name in store.metadata_columns])
-    batches = [batch.select(store.metadata_columns) for _, _, batch in store.groups(store.metadata_columns)]
-    frame = pl.from_arrow(pa.Table.from_batches(batches, schema=schema))
-    return frame.to_frame().lazy() if isinstance(frame, pl.Series) else frame.lazy()
-
-
-def collect(store: FeatureStore, columns: Sequence[str]) -> pl.DataFrame:
-    """Columns of `documents()`, read; StoreError if a part cannot be."""
-    import polars as pl
-
-    try:
-        return store.documents().select(columns).collect()
-    except (OSError, pl.exceptions.PolarsError) as exc:
-        reason = f"{shown(store.uri)}: a part cannot be read ({_first_line(exc)}); run verify to see which"
-        raise StoreError(reason) from None
+def stored_ids(store: FeatureStore) -> pl.Series:
+    """The ids of a store's documents, in input order."""
+    return store.documents().select("doc_id").collect()["doc_id"]
 
 
 def row_mask(store: FeatureStore, rows: pl.Expr | np.ndarray) -> np.ndarray:
@@ -94,8 +76,8 @@ def row_mask(store: FeatureStore, rows: pl.Expr | np.ndarray) -> np.ndarray:
     number = "row" + "_" * max(map(len, names))  # longer than every column's name, so none is called so
     try:
         chosen = documents.with_row_index(number).filter(rows).select(number).collect()
-    except (OSError, pl.exceptions.PolarsError) as exc:
-        reason = f"rows cannot be selected in {shown(store.uri)} ({_first_line(exc)})"
+    except pl.exceptions.PolarsError as exc:
+        reason = f"rows cannot be selected in {shown(store.uri)} ({first_line(exc)})"
         raise StoreError(f"{reason}; its columns are: {', '.join(names)}") from None
     mask = np.zeros(len(store), dtype=bool)
     mask[chosen[number].to_numpy()] = True
@@ -111,7 +93,7 @@ def row_positions(store: FeatureStore, doc_id: Iterable[str]) -> np.ndarray:
     import polars as pl
 
     wanted = list(doc_id)
-    ids = collect(store, ["doc_id"])["doc_id"]
+    ids = stored_ids(store)
     at = np.flatnonzero(ids.is_in(pl.Series(wanted, dtype=pl.String).unique().implode()).to_numpy())
     row = dict(zip(ids.gather(at).to_list(), at.tolist(), strict=True))
     if absent := [text for text in dict.fromkeys(wanted) if text not in row]:
@@ -138,7 +120,7 @@ def match_table(store: FeatureStore, table: pl.DataFrame | pl.LazyFrame, key: st
     try:
         frame = table.lazy().collect()
     except (OSError, pl.exceptions.PolarsError) as exc:
-        raise StoreError(f"join: the table cannot be read ({_first_line(exc)}); check it") from None
+        raise StoreError(f"join: the table cannot be read ({first_line(exc)}); check it") from None
     if key not in frame.columns:
         raise StoreError(f"join: the table has no column '{key}'; it has: {', '.join(frame.columns)}")
     if frame[key].dtype.is_nested():
@@ -150,12 +132,8 @@ def match_table(store: FeatureStore, table: pl.DataFrame | pl.LazyFrame, key: st
     if (doubled := frame["doc_id"].is_duplicated()).any():
         twice = frame["doc_id"].filter(doubled).sort()[0]
         raise StoreError(f"join: id '{twice}' stands in the table more than once; keep one row for each document")
-    ids = collect(store, ["doc_id"])["doc_id"]
+    ids = stored_ids(store)
     matched = frame.filter(frame["doc_id"].is_in(ids.implode()))
     if len(ids) and not len(matched):
         raise StoreError(f"join: no value of '{key}' is a doc_id of {where}; name the right column")
     return matched, compare_ids(ids, frame["doc_id"])
-
-
-def _first_line(exc: Exception) -> str:
-    return (str(exc).strip().splitlines() or [type(exc).__name__])[0]

@@ -21,6 +21,7 @@ from featurestore.errors import UsageError
 from featurestore.faults import fault_point
 from featurestore.objectstore import STORAGE_ERRORS, is_object_store, object_store
 from featurestore.urls import shown as shown
+from featurestore.wording import first_line
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 # A job of 240,000 units has a manifest of 45 MB, and Python takes ten times a JSON file's size to read it.
@@ -59,7 +60,7 @@ def filesystem(uri: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
 
         foreign, path = fsspec.core.url_to_fs(text)
     except (ImportError, *STORAGE_ERRORS) as exc:
-        reason = (str(exc).splitlines() or [type(exc).__name__])[0].rstrip(". ")
+        reason = first_line(exc).rstrip(". ")
         raise UsageError(f"{shown(text)}: cannot be opened ({reason}); check the URL and credentials") from exc
     return pafs.PyFileSystem(pafs.FSSpecHandler(foreign)), path.rstrip("/")
 

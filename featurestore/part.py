@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
 from featurestore.errors import StoreError
-from featurestore.files import open_input
+from featurestore.files import open_input, shown
 from featurestore.guard import MAX_GROUP_BYTES, GuardedFile
 from featurestore.plan import FORMAT_VERSION, PARTS, StorePlan
 from featurestore.rows import PartRows, concat_rows, to_table
@@ -150,6 +150,12 @@ def open_part(fs: pafs.FileSystem, path: str) -> Iterator[pq.ParquetFile]:
         guarded = pa.PythonFile(GuardedFile(source), mode="r")
         with pq.ParquetFile(guarded, page_checksum_verification=True) as file:
             yield file
+
+
+def unreadable(uri: str, unit: int, exc: Exception) -> StoreError:
+    """What to say when a part cannot be read."""
+    hint = "if verify finds it damaged, delete it and rerun extract"
+    return StoreError(f"{shown(uri)}: part {unit} cannot be read ({exc}); {hint}")
 
 
 def read_footer(file: pq.ParquetFile) -> dict[str, str]:

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.errors import StoreError
-from featurestore.files import is_local, shown
-from featurestore.part import READ_ERRORS, open_part, part_path, part_problem, read_footer, read_group
+from featurestore.files import shown
+from featurestore.part import READ_ERRORS, open_part, part_path, part_problem, read_group, unreadable
 from featurestore.plan import StorePlan, open_root
 
 # Entries that a part is believed to hold for each of its bytes: four times as many as the smallest real store has. Room
@@ -48,19 +48,6 @@ class Parts:
         """Rows of all of them."""
         return self._rows
 
-    def local_paths(self) -> list[str] | None:
-        """Their files, or None if they are not on this machine's file system."""
-        return [part_path(self._root, unit) for unit in self.units] if is_local(self._fs) else None
-
-    def footers(self) -> Iterator[dict[str, str]]:
-        """What the footer of each part says; StoreError if one cannot be read."""
-        for unit in self.units:
-            try:
-                with open_part(self._fs, part_path(self._root, unit)) as file:
-                    yield read_footer(file)
-            except READ_ERRORS as exc:
-                raise self.unreadable(unit, exc) from exc
-
     def groups(
         self, columns: Sequence[str], rows: np.ndarray | None = None, cut: bool = False
     ) -> Iterator[tuple[int, int, pa.RecordBatch]]:
@@ -80,13 +67,16 @@ class Parts:
         for unit, first, file in self._files(rows):
             for group in range(file.num_row_groups):
                 n_rows = file.metadata.row_group(group).num_rows
-                if n_rows and (rows is None or rows[first : first + n_rows].any()):
-                    before = first
+                wanted = np.flatnonzero(rows[first : first + n_rows]) if rows is not None else [n_rows - 1]
+                if n_rows and len(wanted):
+                    before, stop = first, first + int(wanted[-1]) + 1
                     size = self._rows_a_batch(file, group) if cut else n_rows
                     for batch in self._decoded(unit, file, group, columns, size):
                         yield unit, before, batch
                         before += batch.num_rows
                         del batch  # a consumer that has let go of it gets its memory back before the next is read
+                        if before >= stop:  # what lies behind the last wanted row need not be decoded
+                            break
                 first += n_rows
 
     def _rows_a_batch(self, file: pq.ParquetFile, group: int) -> int:
@@ -148,5 +138,4 @@ class Parts:
 
     def unreadable(self, unit: int, exc: Exception) -> StoreError:
         """What to say when a part cannot be read."""
-        hint = "if verify finds it damaged, delete it and rerun extract"
-        return StoreError(f"{shown(self._uri)}: part {unit} cannot be read ({exc}); {hint}")
+        return unreadable(self._uri, unit, exc)

@@ -93,20 +93,18 @@ class StorePlan:
             document = parse_json(data)
             if document["format"] != FORMAT:
                 raise ValueError(f"its format is {document['format']!r}")
-            version = document["format_version"]
-            if version != FORMAT_VERSION:
-                raise StoreError(
-                    f"{where} has store format version {version}; this sparsemill reads only {FORMAT_VERSION}"
-                )
-            units = [(int(start), int(stop)) for start, stop in document["units"]]
-            schema = StoreSchema.from_json(document["schema"])
-            plan = cls(schema, document["identity"], document["spec"], units, document["rows"], document["extra"])
-            recorded, _ = document["fingerprint"], plan.fingerprint
-        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            if (version := document["format_version"]) == FORMAT_VERSION:
+                units = [(int(start), int(stop)) for start, stop in document["units"]]
+                schema = StoreSchema.from_json(document["schema"])
+                plan = cls(schema, document["identity"], document["spec"], units, document["rows"], document["extra"])
+                recorded, _ = document["fingerprint"], plan.fingerprint
+        except (ValueError, KeyError, TypeError, AttributeError, StoreError) as exc:
             problem = f"lacks {exc}" if isinstance(exc, KeyError) else str(exc)
             raise StoreError(
                 f"{where}/{STORE_JSON} is damaged or not a store's ({problem}); restore it or choose another store"
             ) from exc
+        if version != FORMAT_VERSION:
+            raise StoreError(f"{where} has store format version {version}; this sparsemill reads only {FORMAT_VERSION}")
         if check and recorded != plan.fingerprint:
             raise StoreError(
                 f"{where}/{STORE_JSON} was edited: its contents no longer give its fingerprint {recorded}; restore it"

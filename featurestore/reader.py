@@ -1,9 +1,7 @@
-"""Reading a store: metadata as a polars LazyFrame, features as scipy CSR, a part of a row group in memory at a time.
+"""A store open for reading: what can be asked of it, and who answers.
 
-Rows come in input order. Row groups without a selected document are not read at all, and what is left out of a row
-group is left out before anything is joined, so memory is that of the result and one batch. What a selection is
-stands in `selection`, how row groups are read in `parts`, how Arrow becomes CSR in `csr`, what is done by document id
-in `documents`.
+Rows come in input order, everywhere. What a selection is stands in `selection`, how it becomes a matrix in `matrices`,
+what is known of documents in `metadata` and by their ids in `documents`, how row groups are read in `parts`.
 """
 
 from __future__ import annotations
@@ -11,56 +9,30 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from featurestore.csr import Assembler, Rows, rows_of_batch, to_csr
-from featurestore.documents import IdReport, match_table, row_mask, row_positions, stored_documents
+from featurestore.documents import IdReport, match_table, row_mask, row_positions
 from featurestore.errors import StoreError
-from featurestore.files import read_json, shown
+from featurestore.files import shown
+from featurestore.matrices import Matrix as Matrix
+from featurestore.matrices import read_batches, read_dense, read_matrix, read_rows
+from featurestore.metadata import metadata_frame
 from featurestore.parts import Parts
-from featurestore.plan import MANIFEST_JSON, StorePlan, canonical_json, open_root, read_plan
-from featurestore.rows import dense_to_numpy
+from featurestore.plan import MANIFEST_JSON, StorePlan, canonical_json, read_plan
 from featurestore.schema import SaeColumns, StoreSchema
-from featurestore.selection import MEAN, Selection
-from featurestore.writer import committed_units
+from featurestore.selection import Selection
+from featurestore.writer import committed_units, read_manifest
 
 if TYPE_CHECKING:
     import polars as pl
-    from scipy.sparse import csr_matrix
 
     from featurestore.statistics import FeatureStatistics
+    from featurestore.status import StoreStatus
     from featurestore.verify import VerifyReport
-
-
-class Matrix(NamedTuple):
-    """Features of N documents.
-
-    Attributes:
-        X: scipy.sparse.csr_matrix [N, features], canonical (sorted, no explicit zeros), writable. Its indices are
-            int32 while there are fewer than 2**31 non-zeros; beyond, scipy needs int64 for pointers and indices.
-        doc_id: object array of N strings, parallel to the rows.
-    """
-
-    X: csr_matrix
-    doc_id: np.ndarray
-
-
-@dataclass(frozen=True)
-class StoreStatus:
-    """How far a store is: units done of all, and totals over those done."""
-
-    units_done: int
-    units: int
-    rows_done: int
-    rows: int
-    errors: int
-    tokens: int
-    bytes: int
-    complete: bool
 
 
 class FeatureStore:
@@ -96,16 +68,7 @@ class FeatureStore:
         """
         uri = str(uri)
         plan = read_plan(uri)
-        fs, root = open_root(uri)
-        try:
-            manifest = read_json(fs, f"{root}/{MANIFEST_JSON}")
-            if not isinstance(manifest, dict) or manifest.get("fingerprint") != plan.fingerprint:
-                raise StoreError(f"{shown(uri)}/{MANIFEST_JSON} belongs to another job; delete it and rerun extract")
-        except FileNotFoundError:
-            manifest = None
-        except ValueError as exc:
-            raise StoreError(f"{shown(uri)}/{MANIFEST_JSON} is damaged ({exc}); delete it and rerun extract") from exc
-        store = cls(uri, plan, committed_units(uri), manifest)
+        store = cls(uri, plan, committed_units(uri), read_manifest(uri, plan))
         if not store.complete and not partial:
             done, total = len(store.units), len(plan.units)
             missing = f"{done} of {total} units are there" + (f" but no {MANIFEST_JSON}" if done == total else "")
@@ -144,17 +107,17 @@ class FeatureStore:
     @property
     def metadata_columns(self) -> list[str]:
         """Names of the columns of a part that are neither features nor dense vectors."""
-        return ["doc_id", *(name for name, _ in self.schema.keep), "n_tokens", "truncated", "error"]
+        return self.schema.metadata_columns
 
     def documents(self) -> pl.LazyFrame:
         """The documents' metadata in input order.
 
         Returns:
             A polars LazyFrame [rows] of doc_id, the kept columns, n_tokens, truncated and error, and the columns of
-            tables that were joined. On a local disk nothing is read before it is collected; from other file systems
-            these columns are read at once.
+            tables that were joined. Nothing is read before it is collected, and then only the columns that count;
+            a damaged part is a StoreError then.
         """
-        frame = stored_documents(self, self._parts.local_paths())
+        frame = metadata_frame(self._parts, self.schema)
         return (
             frame if self._joined is None else frame.join(self._joined.lazy(), "doc_id", "left", maintain_order="left")
         )
@@ -220,18 +183,7 @@ class FeatureStore:
             StoreError: No such SAE or pooling (the message lists those there are), a selection that makes no sense, or
                 a part is damaged.
         """
-        selection = self._selection(sae, pool, binarize, rows, features, dtype)
-        n_rows = len(self) if selection.rows is None else int(selection.rows.sum())
-        # how many entries some of the features have is known only when they have been read
-        expected = self._parts.entries(selection.sae.indices, selection.rows) if selection.features is None else 0
-        assembler = Assembler(n_rows, selection.n_columns, selection.dtype, expected)
-        doc_id = np.empty(n_rows, dtype=object)
-        row = 0
-        for piece, ids in self._pieces(selection):
-            assembler.add(piece)
-            doc_id[row : row + len(ids)] = ids
-            row += len(ids)
-        return Matrix(to_csr(assembler.result(), selection.n_columns), doc_id)
+        return read_matrix(self._parts, self._selection(sae, pool, binarize, rows, features, dtype))
 
     def batches(
         self,
@@ -248,8 +200,7 @@ class FeatureStore:
         A batch has at most about a million stored entries and is of one row group. Batches of all SAEs and poolings of
         a store with the same `rows` have the same documents, so that several can be read in step.
         """
-        selection = self._selection(sae, pool, binarize, rows, features, dtype)
-        return (Matrix(to_csr(piece, selection.n_columns), ids) for piece, ids in self._pieces(selection))
+        return read_batches(self._parts, self._selection(sae, pool, binarize, rows, features, dtype))
 
     def take(
         self,
@@ -261,7 +212,10 @@ class FeatureStore:
         features: Sequence[int] | np.ndarray | None = None,
         dtype: Any = np.float32,
     ) -> Matrix:
-        """The rows of certain documents, in the order asked for (an id may come twice); reads only their row groups.
+        """The rows of certain documents, in the order asked for (an id may come twice).
+
+        Only their row groups are read, each once; memory is that of the ids of the store, the result (twice where the
+        order asked for is not that of the store) and one batch.
 
         Args:
             doc_id: K ids.
@@ -270,12 +224,8 @@ class FeatureStore:
         Raises:
             StoreError: As `matrix`; or an id is not in the store.
         """
-        position = self.positions(doc_id)
-        mask = np.zeros(len(self), dtype=bool)
-        mask[position] = True
-        X, ids = self.matrix(sae, pool, binarize, rows=mask, features=features, dtype=dtype)
-        order = np.searchsorted(np.flatnonzero(mask), position)
-        return Matrix(X[order], ids[order])
+        selection = self._selection(sae, pool, binarize, None, features, dtype)
+        return read_rows(self._parts, selection, self.positions(doc_id))
 
     def _selection(
         self,
@@ -288,22 +238,6 @@ class FeatureStore:
     ) -> Selection:
         selection = Selection.of(self.sae(sae), pool, binarize, dtype, features, None)
         return selection if rows is None else replace(selection, rows=row_mask(self, rows))
-
-    def _pieces(self, selection: Selection) -> Iterator[tuple[Rows, np.ndarray]]:
-        sae = selection.sae
-        columns = ["doc_id", sae.indices, sae.column(selection.stored)]
-        columns += ["n_tokens"] if selection.pool == MEAN else []
-        for unit, first, batch in self.groups(columns, selection.rows, cut=True):
-            keep = None if selection.rows is None else selection.rows[first : first + batch.num_rows]
-            if keep is not None and not keep.any():
-                continue
-            try:
-                piece = rows_of_batch(selection, batch, None if keep is None or keep.all() else keep)
-            except ValueError as exc:
-                raise self._parts.unreadable(unit, exc) from exc
-            ids = batch.column("doc_id").to_numpy(zero_copy_only=False)
-            del batch  # its memory goes before the next one is read
-            yield piece, ids if keep is None else ids[keep]
 
     def dense(self, name: str, rows: pl.Expr | np.ndarray | None = None) -> np.ndarray:
         """One dense column.
@@ -323,15 +257,7 @@ class FeatureStore:
         if column is None:
             there = ", ".join(self.dense_names) or "none"
             raise StoreError(f"no dense column '{name}' in {shown(self.uri)}; it holds: {there}")
-        mask = None if rows is None else row_mask(self, rows)
-        matrix = np.empty((len(self) if mask is None else int(mask.sum()), column.dim), dtype=np.float32)
-        row = 0
-        for _, first, batch in self.groups([name], mask):
-            part = dense_to_numpy(column, batch.column(name))
-            part = part if mask is None else part[mask[first : first + len(part)]]
-            matrix[row : row + len(part)] = part
-            row += len(part)
-        return matrix
+        return read_dense(self._parts, column, None if rows is None else row_mask(self, rows))
 
     def groups(
         self, columns: Sequence[str], rows: np.ndarray | None = None, cut: bool = False
@@ -341,15 +267,9 @@ class FeatureStore:
 
     def status(self) -> StoreStatus:
         """How far the store is; from the manifest, or from every part's footer while it is being written."""
-        errors = tokens = 0
-        if self.complete and self._manifest is not None:
-            errors, tokens = int(self._manifest["errors"]), int(self._manifest["tokens"])
-        else:
-            for footer in self._parts.footers():
-                errors, tokens = errors + int(footer["errors"]), tokens + int(footer["tokens"])
-        size = sum(self._parts.sizes[unit] for unit in self.units)
-        done, rows = len(self.units), self.plan.rows
-        return StoreStatus(done, len(self.plan.units), len(self), rows, errors, tokens, size, self.complete)
+        from featurestore.status import store_status
+
+        return store_status(self, self._manifest)
 
     def statistics(
         self,
@@ -377,9 +297,7 @@ class FeatureStore:
     def sae(self, name: str | None = None) -> SaeColumns:
         """The columns of one SAE, or of the only one; StoreError listing the names there are if that is unclear."""
         saes = self.schema.saes
-        if name is None and len(saes) == 1:
-            return saes[0]
-        if name is None:
+        if name is None and len(saes) != 1:
             there = ", ".join(sae.name for sae in saes) or "none"
             raise StoreError(f"say which SAE of {shown(self.uri)}; it holds: {there}")
-        return self.schema.sae(name)
+        return saes[0] if name is None else self.schema.sae(name)

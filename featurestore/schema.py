@@ -23,9 +23,6 @@ KEEP_TYPES: Mapping[str, pa.DataType] = {
     "float64": pa.float64(),
     "bool": pa.bool_(),
 }
-LEADING = ("doc_id",)
-TRAILING = ("n_tokens", "truncated", "error")
-RESERVED = frozenset(LEADING + TRAILING)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _TOP_N = re.compile(r"top[1-9][0-9]*")
 _FLOAT_POOLS = frozenset({"max", "sum", "last"})
@@ -132,6 +129,11 @@ class StoreSchema:
             item = pa.field("element", pa.float32(), nullable=False)
             fields.append(pa.field(dense.name, pa.list_(item, dense.dim)))
         return pa.schema(fields)
+
+    @property
+    def metadata_columns(self) -> list[str]:
+        """Names of the columns of a part that are neither features nor dense vectors."""
+        return ["doc_id", *(name for name, _ in self.keep), "n_tokens", "truncated", "error"]
 
     def sae(self, name: str) -> SaeColumns:
         """The columns of the SAE called `name`; StoreError naming those there are if there is none."""

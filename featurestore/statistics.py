@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featurestore.documents import collect
 from featurestore.errors import StoreError
 from featurestore.files import shown
 
@@ -178,7 +177,7 @@ def _classes(
         names = store.documents().collect_schema().names()
         if labels not in names:
             raise StoreError(f"labels: {shown(store.uri)} has no column '{labels}'; it has: {', '.join(names)}")
-        values = collect(store, [labels])[labels]
+        values = store.documents().select(labels).collect()[labels]
     else:
         values = pl.Series("labels", labels)
     if len(values) != len(store) or values.dtype.is_nested():

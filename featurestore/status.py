@@ -8,14 +8,14 @@ journal; parts are opened only where the journal says nothing of them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import StoreError
 from featurestore.files import shown
-from featurestore.part import READ_ERRORS, open_part, part_path, read_footer, read_group
+from featurestore.part import READ_ERRORS, open_part, part_path, read_footer, read_group, unreadable
 from featurestore.plan import open_root
 from featurestore.reader import FeatureStore
 from featurestore.runs import RunRecord, UnitNote, read_notes, read_runs
@@ -84,6 +84,38 @@ class Standing:
     error_kinds: tuple[ErrorKind, ...]
 
 
+@dataclass(frozen=True)
+class StoreStatus:
+    """How far a store is: units done of all, and totals over those done."""
+
+    units_done: int
+    units: int
+    rows_done: int
+    rows: int
+    errors: int
+    tokens: int
+    bytes: int
+    complete: bool
+
+
+def store_status(store: FeatureStore, manifest: Mapping[str, Any] | None) -> StoreStatus:
+    """How far an open store is; from its manifest if it is complete, else from every part's footer.
+
+    Raises:
+        StoreError: The manifest is damaged, or a part cannot be read.
+    """
+    if store.complete and manifest is not None:
+        try:
+            errors, tokens = int(manifest["errors"]), int(manifest["tokens"])
+        except (KeyError, TypeError, ValueError) as exc:
+            raise StoreError(f"{shown(store.uri)}: its manifest lacks its totals; delete it and rerun extract") from exc
+    else:
+        errors, tokens = map(sum, zip((0, 0), *_footers(store.uri, store.units), strict=True))
+    size = sum(store.part_bytes(unit) for unit in store.units)
+    done, units = len(store.units), len(store.plan.units)
+    return StoreStatus(done, units, len(store), store.plan.rows, errors, tokens, size, store.complete)
+
+
 def standing(uri: str) -> Standing:
     """Find out how the store at `uri` stands.
 
@@ -149,7 +181,7 @@ def _footers(uri: str, units: Sequence[int]) -> list[tuple[int, int]]:
             with open_part(fs, part_path(root, unit)) as file:
                 footer = read_footer(file)
         except READ_ERRORS as exc:
-            raise _unreadable(uri, unit, exc) from exc
+            raise unreadable(uri, unit, exc) from exc
         return int(footer["errors"]), int(footer["tokens"])
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -168,17 +200,12 @@ def _error_kinds(uri: str, store: FeatureStore, notes: dict[int, UnitNote]) -> t
             try:
                 found = [(error_kind(text), 1, doc_id, text) for doc_id, text in _errors_of(fs, root, unit)]
             except READ_ERRORS as exc:
-                raise _unreadable(uri, unit, exc) from exc
+                raise unreadable(uri, unit, exc) from exc
         for kind, n, doc_id, text in found:
             counts[kind] += n
             if len(examples.setdefault(kind, [])) < EXAMPLES:
                 examples[kind].append((doc_id, text))
     return tuple(ErrorKind(kind, n, tuple(examples[kind])) for kind, n in counts.most_common())
-
-
-def _unreadable(uri: str, unit: int, exc: Exception) -> StoreError:
-    hint = "if verify finds it damaged, delete it and rerun extract"
-    return StoreError(f"{shown(uri)}: part {unit} cannot be read ({exc}); {hint}")
 
 
 def _errors_of(fs: pafs.FileSystem, root: str, unit: int) -> list[tuple[str, str]]:

@@ -22,7 +22,8 @@ from featurestore.files import list_files, read_json, sha256_file
 from featurestore.origin import origin_problem
 from featurestore.part import READ_ERRORS, open_part, part_name, part_path, part_problem, read_footer, read_group
 from featurestore.plan import FORMAT, FORMAT_VERSION, MANIFEST_JSON, PARTS, STORE_JSON, StorePlan, open_root, read_plan
-from featurestore.rows import from_batch, problems, rounding_problems
+from featurestore.rows import from_batch
+from featurestore.rules import problems, rounding_problems
 
 _SHOWN_DUPLICATES = 5
 
@@ -183,32 +184,43 @@ def _check_part(
             part = _check_rows(file, plan, found, size)
             for key, counted in (("errors", part.errors), ("tokens", part.tokens)):
                 if not part.problems and int(footer[key]) != counted:
-                    found.append(f": its footer says {footer[key]} {key} and its rows hold {counted}")
+                    part.problems.append(f": its footer says {footer[key]} {key} and its rows hold {counted}")
             return part
     except READ_ERRORS as exc:
         return _Part([*found, f": cannot be read as a part ({exc})"], bytes=size)
 
 
 def _check_rows(file: pq.ParquetFile, plan: StorePlan, found: list[str], size: int) -> _Part:
+    groups = [_check_group(file, plan, group) for group in range(file.num_row_groups)]
+    hashes = [group.hashes for group in groups if group.hashes is not None]
+    return _Part(
+        problems=[*found, *(problem for group in groups for problem in group.problems)],
+        rows=sum(group.rows for group in groups),
+        errors=sum(group.errors for group in groups),
+        tokens=sum(group.tokens for group in groups),
+        bytes=size,
+        hashes=np.concatenate(hashes) if hashes else None,
+    )
+
+
+def _check_group(file: pq.ParquetFile, plan: StorePlan, group: int) -> _Part:
+    """One row group, which is let go before the next one is read."""
     import polars as pl
 
-    rows = errors = tokens = 0
-    hashes = []
-    for group in range(file.num_row_groups):
-        try:
-            batch = read_group(file, group)
-            part_rows = from_batch(plan.schema, batch)
-        except READ_ERRORS as exc:
-            found.append(f", row group {group}: cannot be read ({exc})")
-            continue
-        found += [f", row group {group}, {problem}" for problem in problems(plan.schema, part_rows)]
-        found += [f", row group {group}, {problem}" for problem in rounding_problems(plan.schema, part_rows)]
-        found += [f", row group {group}, {problem}" for problem in _null_problems(plan, batch)]
-        found += [f", row group {group}, {problem}" for problem in _statistics_problems(file, group, batch)]
-        rows += len(part_rows)
-        errors, tokens = errors + part_rows.n_errors, tokens + part_rows.total_tokens
-        hashes.append(pl.Series("id", part_rows.doc_id, dtype=pl.String).hash().to_numpy())
-    return _Part(found, rows, errors, tokens, size, np.concatenate(hashes) if hashes else None)
+    try:
+        batch = read_group(file, group)
+        rows = from_batch(plan.schema, batch)
+    except READ_ERRORS as exc:
+        return _Part([f", row group {group}: cannot be read ({exc})"])
+    found = [
+        *problems(plan.schema, rows),
+        *rounding_problems(plan.schema, rows),
+        *_null_problems(plan, batch),
+        *_statistics_problems(file, group, batch),
+    ]
+    hashes = pl.Series("id", rows.doc_id, dtype=pl.String).hash().to_numpy()
+    where = [f", row group {group}, {problem}" for problem in found]
+    return _Part(where, len(rows), rows.n_errors, rows.total_tokens, hashes=hashes)
 
 
 def _null_problems(plan: StorePlan, batch: pa.RecordBatch) -> Iterator[str]:

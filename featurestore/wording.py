@@ -23,6 +23,11 @@ def error_kind(sentence: str) -> str:
     return _NUMBER.sub("N", _QUOTED.sub("'...'", text)).strip() or sentence[:_KIND_CHARACTERS].strip()
 
 
+def first_line(exc: BaseException) -> str:
+    """What another library's error says, as far as it fits into a sentence of ours."""
+    return (str(exc).strip().splitlines() or [type(exc).__name__])[0]
+
+
 def duration(seconds: float) -> str:
     """Seconds as m:ss, h:mm:ss or days and hours."""
     minutes, second = divmod(max(round(seconds), 0), 60)

@@ -16,7 +16,7 @@ import pyarrow as pa
 from pyarrow import fs as pafs
 
 from featurestore.errors import StoreError
-from featurestore.files import atomic_write, is_local, list_files, sha256_file, shown
+from featurestore.files import atomic_write, is_local, list_files, read_json, sha256_file, shown
 from featurestore.part import (
     READ_ERRORS,
     encode_part,
@@ -40,7 +40,7 @@ from featurestore.plan import create_store as create_store
 from featurestore.plan import read_plan as read_plan
 from featurestore.rows import PartRows as PartRows
 from featurestore.rows import SparseColumn as SparseColumn
-from featurestore.rows import problems
+from featurestore.rules import problems
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,32 @@ def write_part(uri: str, plan: StorePlan, unit: int, rows: PartRows) -> PartReco
 
 
 def committed_units(uri: str) -> dict[int, int]:
-    """Unit -> bytes of every part there, from one listing, in unit order; empty where there is no store."""
+    """Unit -> bytes of every part there, from one listing, in unit order; empty where there is no store.
+
+    A directory or an empty file is no part, whatever its name: nothing was committed there.
+    """
     fs, root = open_root(uri)
-    found = {unit_of(name): size for name, size in list_files(fs, f"{root}/{PARTS}").items()}
+    found = {unit_of(name): size for name, size in list_files(fs, f"{root}/{PARTS}").items() if size}
     return dict(sorted((unit, size) for unit, size in found.items() if unit is not None))
+
+
+def read_manifest(uri: str, plan: StorePlan) -> dict[str, Any] | None:
+    """What `manifest.json` says; None if it is not there, so the store is not finished.
+
+    Raises:
+        StoreError: It is damaged, or another job's.
+    """
+    fs, root = open_root(uri)
+    where = f"{shown(uri)}/{MANIFEST_JSON}"
+    try:
+        manifest = read_json(fs, f"{root}/{MANIFEST_JSON}")
+    except FileNotFoundError:
+        return None
+    except ValueError as exc:
+        raise StoreError(f"{where} is damaged ({exc}); delete it and rerun extract") from exc
+    if not isinstance(manifest, dict) or manifest.get("fingerprint") != plan.fingerprint:
+        raise StoreError(f"{where} belongs to another job; delete it and rerun extract")
+    return manifest
 
 
 def read_record(uri: str, unit: int, plan: StorePlan | None = None) -> PartRecord:

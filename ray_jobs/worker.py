@@ -147,7 +147,7 @@ class Worker:
         blamed.
         """
         from featurestore.errors import StoreError
-        from featurestore.rows import problems
+        from featurestore.rules import problems
 
         self._live = (unit.index, 0, 0)
         with transient_faults_shown():

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from training.estimators import PARAMETER, as_pipeline, importance
 from training.features import SPARSE, Method, MethodMatrix, columns_of, derive, load_pooled
 from training.labels import StudyData
-from training.probes import PARAMETER, Final, as_pipeline, fit_final, importance
+from training.probes import Final, fit_final
 from training.split import Split
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def fit_method(
     if pooled is None:
         pooled = load_pooled(store, method, data)
     matrix = derive(pooled, method)
-    X, n_classes = matrix.X.astype(np.float64), len(data.classes)
+    X, n_classes = matrix.X, len(data.classes)
     with threadpool_limits(1):
         prepare, model, converged = fit_final(method, X, data.y, split.train, value, n_classes)
     columns = columns_of(as_pipeline(prepare), X.shape[1]) if method.kind in (*SPARSE, "dense") else None

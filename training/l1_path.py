@@ -1,17 +1,19 @@
 """The regularisation path of L1 logistic regressions: solved on the few columns that can matter, proven on all of them.
 
-The problem is the one that scikit-learn's `LogisticRegression(l1_ratio=1)` solves: sum of log-losses + |w|_1 / C. The
-solver is its liblinear, which is some ten times faster here than the saga of its guide and reaches lower values; it
-penalises the intercept too, so the intercept's feature is given the size `INTERCEPT_SCALING`, which makes that penalty
-a hundredth of any other's. From small C to large, each fit begins with the columns that the last solution used or that
-break its optimality conditions under the new penalty; after it, the gradient of every column is looked at, and
-those that break the conditions join until none does. So liblinear's copy of the data stays a part of the matrix.
+The problem is the one of scikit-learn's `LogisticRegression(l1_ratio=1)`: sum of log-losses + |w|_1 / C, intercept
+free. From small C to large, each fit starts from the last solution, on the columns that it uses or that break its
+optimality conditions under the new penalty; after it, the gradient of every column is looked at, and those that break
+the conditions join until none does. The solver (`training.kernels.l1_newton`) reads one CSC matrix that all problems
+share and copies none of it.
+
+Final models of ordinary size come from scikit-learn's liblinear (`l1_probe`), which penalises the intercept too: its
+feature is given the size `INTERCEPT_SCALING`, which makes that penalty a hundredth of any other's.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,8 +21,20 @@ import numpy as np
 INTERCEPT_SCALING = 100.0
 TOLERANCE = 1e-4  # liblinear's stopping value, scikit-learn's default; at 1e-3 coefficients of C >= 10 are off visibly
 MAX_ITERATIONS = 1000  # of liblinear; thirty are usual
-BROKEN = 0.01  # of the penalty: a column whose gradient exceeds it by less could not have a visible weight
-ROUNDS = 10  # of adding columns; two or three are usual
+EXACT = 1e-2  # violation, in units of the penalty, at which coefficients are those of liblinear to two digits
+RANKING = 1e-1  # at which one label in a thousand differs from an exact solution's: enough to rank values of C
+MAX_NEWTON, MAX_SWEEPS = {EXACT: 200, RANKING: 20}, {EXACT: 40, RANKING: 10}
+ROUNDS = 20  # of adding columns; two or three are usual
+
+
+@dataclass(frozen=True)
+class L1Fit:
+    """One solution: coefficients [K] of the unscaled columns, the intercept, Newton steps, whether it converged."""
+
+    coef: np.ndarray
+    intercept: float
+    iterations: int
+    converged: bool
 
 
 def l1_probe(C: float) -> Any:
@@ -39,69 +53,72 @@ def l1_probe(C: float) -> Any:
 
 
 def l1_path(
-    X: Any, y: np.ndarray, fit: np.ndarray, scale: np.ndarray, grid: Sequence[float]
-) -> list[tuple[np.ndarray, float]]:
+    X: Any,
+    y: np.ndarray,
+    fit: np.ndarray,
+    scale: np.ndarray,
+    grid: Sequence[float],
+    tolerance: float = EXACT,
+    start: L1Fit | None = None,
+) -> list[L1Fit]:
     """Fit one two-class problem at each C.
 
     Args:
-        X: CSR float64 [N, K] or dense, not scaled.
+        X: CSC [N, K], float32 or float64, not scaled; anything else is converted, which problems had better share.
         y: bool [N], whether a row is of the class.
         fit: int64, the rows fitted.
         scale: float64 [K], what columns are divided by; infinite for columns that are left out.
         grid: Values of C, rising.
-
-    Returns:
-        For each C: coefficients [K] of the unscaled columns, and the intercept.
+        tolerance: EXACT, or RANKING where solutions are only to be compared.
+        start: A solution of the same problem at a smaller C, to begin with.
     """
-    target = y[fit].astype(np.float64)
-    w, share = np.zeros(X.shape[1]), float(target.mean())
-    b = float(np.log(share / (1 - share)))
-    gradient = _gradient(X, fit, scale, target, w, b)
+    from scipy.sparse import csc_matrix
+
+    from training.kernels import column_sums, csr_parts, l1_newton
+
+    columns = X if getattr(X, "format", "") == "csc" else csc_matrix(X)
+    parts = csr_parts(columns)
+    target, inside = np.asarray(y, dtype=np.float64), np.zeros(len(y), dtype=bool)
+    inside[fit] = True
+    there = np.flatnonzero(np.isfinite(scale)).astype(np.uint32)
+    share = float(target[inside].mean())
+    w, b = np.zeros(len(scale)), float(np.log(share / (1 - share)))
+    if start is not None:
+        w, b = start.coef.copy(), start.intercept
+    z, gradient = np.asarray(columns @ w.astype(columns.dtype), dtype=np.float64) + b, np.zeros(len(scale))
+
+    def look() -> None:
+        small = np.exp(-np.abs(z))
+        residual = np.where(inside, np.where(z > 0, 1.0, small) / (1.0 + small) - target, 0.0)
+        column_sums(*parts, residual, there, gradient)
+
+    look()
     found = []
     for C in grid:
-        working = (w != 0) | (np.abs(gradient) > 1.0 / C)
+        penalty = scale / C  # of the unscaled coefficients
+        working = (w != 0) | (np.abs(gradient) > penalty)
+        iterations, converged = 0, False
         for _ in range(ROUNDS):
-            columns = np.flatnonzero(working)
-            if not len(columns):
+            mine = np.flatnonzero(working).astype(np.uint32)
+            b, steps, converged = l1_newton(
+                *parts, target, inside, w, b, z, penalty, mine, tolerance, MAX_NEWTON[tolerance], MAX_SWEEPS[tolerance]
+            )
+            iterations += steps
+            look()
+            if not (~working & (np.abs(gradient) > (1 + tolerance) * penalty)).any():
                 break
-            part = _scaled(X[:, columns][fit], scale[columns])
-            model = l1_probe(C)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a fit that stops early only ranks; the final fit reports it
-                model.fit(part, y[fit])
-            w = np.zeros(X.shape[1])
-            w[columns], b = model.coef_[0], float(model.intercept_[0])
-            gradient = _gradient(X, fit, scale, target, w, b)
-            broken = ~working & (np.abs(gradient) > (1 + BROKEN) / C)
-            if not broken.any():
-                break
-            working |= broken
-        found.append((w / scale, b))
+            working = (w != 0) | (np.abs(gradient) > penalty)
+        else:
+            converged = False
+        found.append(L1Fit(w.copy(), b, iterations, converged))
     return found
 
 
 def l1_coefficients(X: Any, y: np.ndarray, C: float) -> np.ndarray:
     """Coefficients [classes, K] of one-against-the-others L1 logistic regressions ([1, K] for two classes)."""
+    from scipy.sparse import csc_matrix
+
     n_classes = int(y.max()) + 1
-    rows, ones = np.arange(len(y)), np.ones(X.shape[1])
+    rows, ones, columns = np.arange(len(y)), np.ones(X.shape[1]), csc_matrix(X)
     classes = [1] if n_classes == 2 else range(n_classes)
-    return np.stack([l1_path(X, y == c, rows, ones, [C])[0][0] for c in classes])
-
-
-def _gradient(X: Any, fit: np.ndarray, scale: np.ndarray, target: np.ndarray, w: np.ndarray, b: float) -> np.ndarray:
-    """Gradients [K] of the summed loss by the scaled columns; rows that are not fitted weigh nothing."""
-    z = np.asarray(X @ (w / scale))[fit] + b
-    small = np.exp(-np.abs(z))
-    residual = np.zeros(X.shape[0])
-    residual[fit] = np.where(z > 0, 1.0, small) / (1.0 + small) - target
-    return np.asarray(X.T @ residual) / scale
-
-
-def _scaled(part: Any, scale: np.ndarray) -> Any:
-    from scipy.sparse import issparse
-
-    if not issparse(part):
-        return part / scale
-    part = part.tocsr()
-    part.data = part.data / scale[part.indices]
-    return part
+    return np.stack([l1_path(columns, y == c, rows, ones, [C])[0].coef for c in classes])

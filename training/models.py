@@ -18,9 +18,10 @@ import numpy as np
 from featurestore.errors import StudyError
 from featurestore.files import atomic_write, filesystem, read_bytes, shown
 from featurestore.reader import FeatureStore
+from training.estimators import log_proba, log_proba_ovr
 from training.explain import coefficients
 from training.features import SPARSE, Method, MethodMatrix
-from training.probes import Final, log_proba, log_proba_ovr
+from training.probes import Final
 
 FORMAT, VERSION = "sparsemill.model", 1
 LINKS = ("softmax", "one_vs_rest", "margin", "tree")

@@ -198,7 +198,7 @@ class StudySpec(_Model):
         text: Where TF-IDF reads the text; by default the corpus' text column, if the store keeps it.
         features: The SAE cells.
         baselines: Any of tfidf (words), char_ngrams, hidden_mean, hidden_last, majority; majority is always added.
-        probes: The classifiers, each put on every matrix (see `training.probes`).
+        probes: The classifiers, each put on every matrix (see `training.estimators`).
         split: How documents are divided.
         regimes: Harder conditions, beside the study itself.
         transfer: Training on one value of a column and testing on each.

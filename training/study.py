@@ -14,11 +14,11 @@ from dataclasses import replace
 
 from featurestore.reader import FeatureStore
 from training.cells import Cell, CellCache, Executor, plan_sources, read_source, run_here
+from training.estimators import C_GRID
 from training.explain import explain, fit_method
 from training.features import SPARSE, Method, plan_methods
 from training.labels import StudyData, load_documents
 from training.models import Model, pack, save_model
-from training.probes import C_GRID
 from training.regimes import make_conditions
 from training.results import StudyResult
 from training.spec import StudySpec

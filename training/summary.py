@@ -12,6 +12,7 @@ from itertools import combinations
 import numpy as np
 
 from training.cells import Cell
+from training.estimators import GRIDS, PARAMETER
 from training.features import Method
 from training.inference import Comparison, compare, corrected
 from training.labels import StudyData
@@ -28,7 +29,7 @@ from training.metrics import (
     interval,
     macro_f1,
 )
-from training.probes import GRIDS, PARAMETER, Fitted
+from training.probes import Fitted
 from training.questions import plan_questions
 from training.results import MethodRow, MethodSummary, RegimeSummary
 from training.spec import StudySpec

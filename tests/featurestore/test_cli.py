@@ -185,8 +185,8 @@ def test_a_long_or_hostile_value_stays_on_its_line() -> None:
 
 
 def test_show_of_a_damaged_part_says_so(store: str) -> None:
-    next(Path(store, "parts").iterdir()).write_bytes(b"")
-    with pytest.raises(StoreError, match=r"a part cannot be read .*; run verify"):
+    next(Path(store, "parts").iterdir()).write_bytes(b"PAR1 not parquet PAR1")
+    with pytest.raises(StoreError, match=r"part \d cannot be read .*; if verify finds it damaged"):
         run("show", store)
 
 

@@ -274,6 +274,16 @@ def test_a_pipe_in_place_of_a_file_does_not_block(tmp_path: Path, name: str) -> 
         assert "parts/part-000001.parquet: cannot be read as a part" in problems_of(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["../../elsewhere", "/etc/passwd", "s/../../x"])
+def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+    """SAE names become file names of indexes; a stranger's store.json must not choose where they lie."""
+    write_store(tmp_path)
+    text = (tmp_path / "store.json").read_text()
+    (tmp_path / "store.json").write_text(text.replace('"l12_64"', f'"{name}"'))
+    with pytest.raises(StoreError, match=r"store\.json is damaged or not a store's \(SAE name"):
+        FeatureStore.open(str(tmp_path))
+
+
 @pytest.mark.slow
 def test_a_real_bomb_stays_within_the_address_space_of_a_small_machine(tmp_path: Path) -> None:
     """1.2 GB of zeros in a page of some kilobytes, opened by a process that may have 4 GiB of addresses."""

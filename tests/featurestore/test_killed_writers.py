@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
+import boto3
 import pytest
 
 from featurestore.verify import verify_store
@@ -118,3 +120,26 @@ def test_an_s3_writer_killed_at_any_byte_leaves_no_visible_part(
         assert proxy.victim.wait(120) == -signal.SIGKILL
         proxy.listener.close()
         assert committed_units(s3_place.uri) == {}, share
+
+
+def test_what_a_killed_writer_leaves_on_s3_can_be_listed_and_aborted_as_the_docs_say(s3_place: Place) -> None:
+    place = s3_place.beside("-stale")
+    endpoint = place.environment["AWS_ENDPOINT_URL"]
+    proxy = Proxy(endpoint.removeprefix("http://"), int(S3_BYTES * 0.9))
+    env = {**os.environ, **place.environment, "AWS_ENDPOINT_URL": f"http://{proxy.host}", "PYTHONPATH": str(ROOT)}
+    proxy.victim = subprocess.Popen([sys.executable, "-c", REMOTE, place.uri, str(S3_BYTES)], cwd=ROOT, env=env)
+    assert proxy.victim.wait(120) == -signal.SIGKILL
+    proxy.listener.close()
+    keys = {"aws_access_key_id": "test-key", "aws_secret_access_key": "test-secret", "region_name": "eu-west-1"}
+    client = boto3.client("s3", endpoint_url=endpoint, **keys)
+    bucket, _, prefix = place.uri.removeprefix("s3://").partition("/")
+    (stale,) = client.list_multipart_uploads(Bucket=bucket, Prefix=f"{prefix}/")["Uploads"]
+    assert stale["Key"] == f"{prefix}/parts/part-000000.parquet" and committed_units(place.uri) == {}
+    client.abort_multipart_upload(Bucket=bucket, Key=stale["Key"], UploadId=stale["UploadId"])
+    assert "Uploads" not in client.list_multipart_uploads(Bucket=bucket, Prefix=f"{prefix}/")
+
+    page = (ROOT / "docs/storage.md").read_text(encoding="utf-8")
+    rule = json.loads(page.partition("<!-- lifecycle -->\n```json\n")[2].partition("```")[0])
+    client.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration=rule)
+    assert client.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"] == rule["Rules"]
+    client.delete_bucket_lifecycle(Bucket=bucket)

@@ -201,6 +201,13 @@ def test_a_manifest_does_not_make_up_for_a_lost_part(tmp_path: Path) -> None:
         FeatureStore.open(str(tmp_path))
 
 
+def test_a_manifest_without_its_totals_is_one_sentence(tmp_path: Path) -> None:
+    write_store(tmp_path)
+    edit_json(tmp_path / "manifest.json", tokens="many")
+    with pytest.raises(StoreError, match="its manifest lacks its totals; delete it and rerun extract"):
+        FeatureStore.open(str(tmp_path)).status()
+
+
 def test_a_manifest_of_another_job_is_refused(tmp_path: Path) -> None:
     write_store(tmp_path)
     edit_json(tmp_path / "manifest.json", fingerprint="0" * 64)

@@ -60,7 +60,7 @@ def test_columns_come_in_the_order_of_the_format() -> None:
     assert names[9:14] == [f"l12_64__{pool}" for pool in ("max", "sum", "count", "last", "top2")]
 
 
-@pytest.mark.parametrize("name", ["", "9l", "l__9", "l-9", "l 9", "größe"])
+@pytest.mark.parametrize("name", ["", "9l", "l__9", "l-9", "l 9", "größe", "../../l9", "l9/../x", "l9\x00"])
 def test_an_sae_name_that_cannot_prefix_a_column_is_refused(name: str) -> None:
     with pytest.raises(StoreError, match="SAE name"):
         SaeColumns(name, 8, ("max",))

@@ -34,16 +34,17 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
 
 @pytest.fixture
 def groups_read(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """First rows of the row groups that were decoded."""
+    """First rows of the row groups (or pieces of them) of which more than metadata was decoded."""
     read: list[int] = []
-    groups = store.groups
+    groups = store._parts.groups
 
-    def watched(*args: Any, **named: Any) -> Any:
-        for unit, first, batch in groups(*args, **named):
-            read.append(first)
+    def watched(columns: list[str], *args: Any, **named: Any) -> Any:
+        for unit, first, batch in groups(columns, *args, **named):
+            if not set(columns) <= set(store.metadata_columns):
+                read.append(first)
             yield unit, first, batch
 
-    monkeypatch.setattr(store, "groups", watched)
+    monkeypatch.setattr(store._parts, "groups", watched)
     return read
 
 
@@ -113,7 +114,7 @@ def test_batches_take_the_same_selections(store: FeatureStore) -> None:
 def test_row_groups_come_in_pieces_of_about_so_many_entries(
     store: FeatureStore, groups_read: list[int], monkeypatch: pytest.MonkeyPatch, entries: int
 ) -> None:
-    whole = list(store.groups(["doc_id"]))
+    whole = list(store.groups(["l12_64__max"]))
     groups_read.clear()
     monkeypatch.setattr(parts, "BATCH_ENTRIES", entries)
     X, doc_id = store.matrix("l12_64", rows=pl.col("n_tokens") > 10, features=[5, 3, 40])
@@ -152,6 +153,25 @@ def test_documents_are_taken_by_id_in_any_order(store: FeatureStore, groups_read
     assert doc_id.tolist() == ids
     assert groups_read == [0, 20, 49]
     assert np.array_equal(X.toarray(), dense(store, "sum")[[50, 3, 50, 20]])
+
+
+def test_many_documents_of_a_row_group_are_taken_by_reading_it_once(
+    store: FeatureStore, groups_read: list[int]
+) -> None:
+    starts = {first for _, first, _ in store.groups(["l12_64__max"])}
+    groups_read.clear()
+    X, doc_id = store.take([f"u1-{i}" for i in [10, *range(10), 3, 3]], "l12_64")
+    assert groups_read == sorted(starts & set(range(20, 31)))
+    assert np.array_equal(X.toarray(), dense(store)[[30, *range(20, 30), 23, 23]])
+    assert doc_id.tolist()[-3:] == ["u1-9", "u1-3", "u1-3"]
+
+
+def test_what_lies_behind_the_last_selected_row_is_not_decoded(
+    store: FeatureStore, groups_read: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "BATCH_ENTRIES", 1)
+    store.matrix("l12_64", rows=np.arange(N) == 1)
+    assert groups_read == [0, 1]
 
 
 def test_an_id_that_is_not_there_is_named(store: FeatureStore) -> None:

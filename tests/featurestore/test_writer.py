@@ -15,6 +15,7 @@ import pytest
 
 from featurestore.errors import StoreError
 from featurestore.reader import FeatureStore
+from featurestore.status import standing
 from featurestore.writer import PartRecord, committed_units, create_store, finish_store, read_record, write_part
 from tests.featurestore.stores import SCHEMA, plan_of, random_rows, with_sparse, write_store
 
@@ -118,6 +119,17 @@ def test_committed_units_come_from_names_alone(store: str) -> None:
     for name in ("part-000001.parquet", "part-000000.parquet", ".part-000002.parquet.a.tmp", "notes.txt"):
         (parts / name).write_bytes(b"1234")
     assert committed_units(store) == {0: 4, 1: 4}
+    assert list(committed_units(store)) == [0, 1]
+
+
+def test_a_directory_or_an_empty_file_is_no_committed_part(store: str) -> None:
+    write_part(store, PLAN, 1, random_rows(SCHEMA, 4))
+    (Path(store) / "parts/part-000000.parquet").touch()
+    (Path(store) / "parts/part-000002.parquet").mkdir()
+    assert list(committed_units(store)) == [1]
+    assert FeatureStore.open(store, partial=True).units == (1,)
+    assert standing(store).units_done == 1
+    write_part(store, PLAN, 0, random_rows(SCHEMA, 6))
     assert list(committed_units(store)) == [0, 1]
 
 

@@ -16,9 +16,11 @@ from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
 from tests.training.test_split import data_of
+from training.estimators import GRIDS, probe, scores_of
 from training.features import Method, MethodMatrix
 from training.l1_path import l1_path, l1_probe
-from training.probes import GRIDS, column_max, evaluate, probe, scores_of
+from training.probes import evaluate
+from training.search import column_max
 from training.spec import PROBES, SplitSpec
 from training.split import Split, make_splits
 from training.transformers import LearntThresholds, MinDocuments, SelectTop
@@ -82,7 +84,8 @@ def test_the_l1_path_solves_the_problem_that_saga_solves() -> None:
     X, y, split = problem()
     X, fit = X.astype(np.float64), split.train
     scale = column_max(X, fit)
-    for C, (w, b) in zip((0.1, 1.0), l1_path(X, y == 1, fit, scale, (0.1, 1.0)), strict=True):
+    for C, found in zip((0.1, 1.0), l1_path(X, y == 1, fit, scale, (0.1, 1.0)), strict=True):
+        w, b = found.coef, found.intercept
         scaled = MaxAbsScaler().fit_transform(X[fit])
         saga = LogisticRegression(C=C, l1_ratio=1, solver="saga", tol=1e-8, max_iter=50_000).fit(scaled, y[fit])
 
@@ -100,7 +103,8 @@ def test_columns_left_out_of_the_path_are_those_that_the_whole_fit_leaves_at_zer
     X, fit = X.astype(np.float64), split.train
     scale = column_max(X, fit)
     scaled = MaxAbsScaler().fit_transform(X[fit])
-    for C, (w, _) in zip((0.05, 0.5, 5.0), l1_path(X, y == 1, fit, scale, (0.05, 0.5, 5.0)), strict=True):
+    for C, found in zip((0.05, 0.5, 5.0), l1_path(X, y == 1, fit, scale, (0.05, 0.5, 5.0)), strict=True):
+        w = found.coef
         whole = l1_probe(C).fit(scaled, y[fit]).coef_[0]
         # liblinear stops at a tolerance, on either way
         assert w * scale == pytest.approx(whole, abs=0.02 * max(1.0, np.abs(whole).max()))
@@ -152,7 +156,8 @@ def test_a_feature_that_only_test_documents_have_is_never_looked_at() -> None:
 
 def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     X, y, split = problem(3)
-    monkeypatch.setattr("training.probes.LARGE", 0)  # so that folds are shared out
+    monkeypatch.setattr("training.objective.BLOCK", 20)  # so that one fold's rows are shared out
+    monkeypatch.setattr("training.search.BLOCK", 20)
     for name in ("logistic_l2", "logistic_l1", "tree"):
         one, two = (
             evaluate(Method("m", "sae", probe=name), MethodMatrix(X), y, 3, [split], n_jobs=n)[0] for n in (1, 2)

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.errors import StudyError
+from featurestore.errors import StoreError, StudyError
 from tests.training.conftest import make_spec
 from tests.training.stores import Documents, build_store, make_documents
 from training.labels import StudyData, describe_left_out, load_documents
@@ -153,6 +153,6 @@ def test_ids_of_a_table_that_are_lists_are_refused(tmp_path: Path) -> None:
 
 def test_a_damaged_part_is_said(tmp_path: Path) -> None:
     store = build_store(tmp_path / "store", make_documents(30))
-    next(Path(store, "parts").iterdir()).write_bytes(b"")
-    with pytest.raises(StudyError, match=r"a part cannot be read \(.*\); run verify on the store"):
+    next(Path(store, "parts").iterdir()).write_bytes(b"PAR1 not parquet PAR1")
+    with pytest.raises(StoreError, match=r"part \d cannot be read \(.*\); if verify finds it damaged"):
         load(tmp_path, make_documents(30))

@@ -17,11 +17,11 @@ from featurestore.errors import StudyError
 from tests.training.conftest import make_spec
 from tests.training.stores import HOOK, SAE, build_store, make_documents
 from training import cli
+from training.estimators import PARAMETER, scores_of
 from training.explain import fit_method
 from training.features import Method
 from training.labels import load_documents
 from training.models import load_model, pack, predict_store, save_model
-from training.probes import PARAMETER, scores_of
 from training.results import StudyResult
 from training.spec import PROBES
 from training.split import make_splits

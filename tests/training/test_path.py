@@ -10,7 +10,8 @@ from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
-from training.path import Paths, _minimise, _Objective, logistic_paths
+from training.objective import Paths, objective_of
+from training.path import logistic_paths, minimise
 
 GRID = (1e-3, 1e-1, 1.0, 10.0)
 
@@ -32,10 +33,10 @@ def problem(n_classes: int, sparse: bool, n: int = 150, k: int = 30) -> tuple[Pa
 def test_every_problem_equals_a_scikit_learn_fit_of_its_own(n_classes: int, sparse: bool) -> None:
     paths, scalers = problem(n_classes, sparse)
     m = 1 if n_classes == 2 else n_classes
-    objective = _Objective(paths, m)
-    x = np.zeros((paths.X.shape[1] + 1, m, 4))
+    objective = objective_of(paths)
+    x = np.zeros((4, m, paths.X.shape[1] + 1))
     for C in GRID:
-        x = _minimise(objective, 1.0 / (C * objective.rows), x, tolerance=1e-8, max_iterations=5000)
+        x, _ = minimise(objective, 1.0 / (C * objective.rows), x, tolerance=1e-8, max_iterations=5000)
         decision = objective.decision(x, np.arange(4))
         for p in range(4):
             rows = paths.fit[:, p]
@@ -43,7 +44,7 @@ def test_every_problem_equals_a_scikit_learn_fit_of_its_own(n_classes: int, spar
             direct = LogisticRegression(C=C, tol=1e-8, max_iter=5000).fit(X[rows], paths.y[rows])
             expected = direct.decision_function(X).reshape(-1, m)
             # Two runs of the same convex problem: they differ by the tolerance of the solvers, not by rounding.
-            assert np.abs(decision[:, :, p] - expected).max() < 1e-3 * np.abs(expected).max()
+            assert np.abs(decision[:, p] - expected).max() < 1e-3 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("sparse", [True, False])

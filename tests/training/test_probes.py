@@ -14,8 +14,9 @@ from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
 from tests.training.test_split import data_of
 from training.baselines import CountsToTfidf
+from training.estimators import C_GRID, log_proba, probe
 from training.features import MethodMatrix
-from training.probes import C_GRID, choose_c, evaluate, log_proba, probe
+from training.probes import choose_c, evaluate
 from training.spec import SplitSpec
 from training.split import Split, make_splits
 

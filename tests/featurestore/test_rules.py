@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from featurestore.rows import PartRows, SparseColumn, problems, rounding_problems
+from featurestore.rows import PartRows, SparseColumn
+from featurestore.rules import problems, rounding_problems
 from featurestore.schema import DenseColumn, SaeColumns, StoreSchema
 from tests.featurestore.stores import SCHEMA, random_rows, with_sparse
 
