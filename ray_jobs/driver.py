@@ -150,8 +150,10 @@ def _run(
             committed=committed,
             watch=recorder,
         )
+        finished = False
         try:
             tally = run.to_the_end()
+            finished = True
         except UnitsFailed as failure:
             there = len(plan.units) - len(missing) + run.done
             raise JobFailed(
@@ -160,7 +162,7 @@ def _run(
             ) from failure
         finally:
             recorder.take(run.state())
-            crew.close()
+            crew.close(finished)
             journal.close()
             if progress:
                 progress.close()

@@ -2,12 +2,12 @@
 
     python -m tests.crash.soak [--minutes 15] [--every SECONDS] [--seed 0] [--s3] [--keep DIR]
 
-Round after round, a store is made by the command while a killer strikes its family at random times: most often a
-worker, now and then the driver, the raylet or another of Ray's servers. Whenever the command ends before its time it
-is run again, until it finishes; then every part must be, byte for byte, that of an undisturbed run, and the store must
-verify. When the time is over the last round is finished in peace. Prints what was survived; exit code 1 at the first
-difference, with the store kept. With `--s3` the stores are on an S3 server of this machine, of whose answers every
-tenth is an error, five seconds late, or missing.
+Round after round, a store is made by the command while a killer strikes its family at random times: a worker, or while
+there is none whoever is there; now and then the driver, the raylet or another of Ray's servers. Whenever the command
+ends before its time it is run again, until it finishes; then every part must be, byte for byte, that of an undisturbed
+run, and the store must verify. When the time is over the last round is finished in peace. Prints what was survived;
+exit code 1 at the first difference, with the store kept. With `--s3` the stores are on an S3 server of this machine, of
+whose answers every tenth is an error, five seconds late, or missing.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def test_storage_that_fails_or_is_slow_every_tenth_time_does_not_stop_a_run(
 @pytest.mark.parametrize("point", IN_WORKER)
 def test_a_worker_killed_at_any_point_changes_nothing(ground: Ground, uri: str, proxy: Proxy, point: str) -> None:
     done = run(ground.job, env=fault(ground, f"{point}=kill"))
-    assert ground.marker.exists(), "the fault did not happen"
+    assert ground.marker.exists(), f"the fault did not happen: {done.returncode}, {done.stderr}"
     assert done.returncode == 0, done.stderr
     assert_whole(uri, ground.expected)
 
@@ -120,7 +120,7 @@ def test_a_driver_killed_at_any_point_leaves_what_the_same_command_completes(
     ground: Ground, uri: str, proxy: Proxy, point: str
 ) -> None:
     done = run(ground.job, env=fault(ground, f"{point}=kill"))
-    assert ground.marker.exists(), "the fault did not happen"
+    assert ground.marker.exists(), f"the fault did not happen: {done.returncode}, {done.stderr}"
     assert done.returncode == -9, done.stderr
     survived = stored_parts(uri)
     assert all(ground.expected[name] == data for name, data in survived.items())

@@ -88,7 +88,6 @@ def test_prometheus_finds_what_the_store_and_the_driver_say(tmp_path: Path) -> N
     job, marker = write_job(tmp_path / "job.yaml", mapping), tmp_path / "waiting"
     environment = {
         "SPARSEMILL_CACHE": str(tmp_path / "cache"),
-        "RAY_metrics_report_interval_ms": "500",
         "RAY_AUTH_TOKEN": "ab" * 32,
         VARIABLE: f"worker.before_write=wait@{marker}",
     }
