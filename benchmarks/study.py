@@ -83,6 +83,7 @@ def run_side(args: argparse.Namespace) -> dict[str, Any]:
     nonzeros = 0
     for pool in args.pools:
         for threshold in args.thresholds:
+            X = None
             started = time.perf_counter()
             binarize = None if threshold == "none" else float(threshold)
             X = store.matrix(None, pool=pool, binarize=binarize, rows=taken).X

@@ -74,9 +74,9 @@ def run_source(task: SourceTask) -> Iterator[Cell]:
     store = FeatureStore.open(task.store)
     # More threads inside a product would only move the last bits and fight over the cores.
     with threadpool_limits(1):
-        pooled = None
+        pooled = matrix = None
         for _, same in groupby(sorted(task.methods, key=lambda m: repr(m.cell)), key=lambda m: m.cell):
-            methods = list(same)
+            methods, matrix = list(same), None  # the last cell's matrix goes before the next one is read
             pooled = read_source(store, task) if pooled is None else pooled
             # A large matrix becomes the cell's own; to read it again takes a second, to keep both takes both.
             alone = task.screen is None and methods[0].kind in SPARSE and pooled.X.nnz > LARGE
