@@ -70,6 +70,8 @@ bench-big-store: setup
 bench-study: setup
 	$(BIN)/python -m benchmarks.study_stores benchmark --out bench-stores
 	$(BIN)/python -m benchmarks.study --store bench-stores/benchmark
+	$(BIN)/python -m benchmarks.study_scale million
+	$(BIN)/python -m benchmarks.study_scale growth
 
 bench-gpu: setup
 	$(BIN)/python -m benchmarks.gpu

@@ -63,6 +63,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def run_side(args: argparse.Namespace) -> dict[str, Any]:
     """One side over all cells, in this process."""
+    import sklearn.linear_model  # noqa: F401  (so that what libraries take counts for neither side)
+
+    import training.kernels  # noqa: F401
     from featurestore import FeatureStore
 
     store = FeatureStore.open(args.store)
@@ -80,6 +83,7 @@ def run_side(args: argparse.Namespace) -> dict[str, Any]:
     nonzeros = 0
     for pool in args.pools:
         for threshold in args.thresholds:
+            X = None
             started = time.perf_counter()
             binarize = None if threshold == "none" else float(threshold)
             X = store.matrix(None, pool=pool, binarize=binarize, rows=taken).X
@@ -90,7 +94,10 @@ def run_side(args: argparse.Namespace) -> dict[str, Any]:
                 started = time.perf_counter()
                 scores = (_ours if args.side == "ours" else _peer)(X, y, fold, probe)
                 seconds[penalty] += time.perf_counter() - started
-                print(f"{args.side} {pool} > {threshold} {penalty}: {time.perf_counter() - started:.1f} s", file=sys.stderr)
+                print(
+                    f"{args.side} {pool} > {threshold} {penalty}: {time.perf_counter() - started:.1f} s",
+                    file=sys.stderr,
+                )
                 cells[f"{pool} > {threshold} {penalty}"] = {"C": C_GRID[int(np.argmax(scores))], "scores": scores}
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024  # GridSearchCV's processes
     return {

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from featurestore.csr import Assembler, Rows, rows_of_batch, to_csr
 from featurestore.parts import Parts
@@ -48,6 +49,7 @@ def read_matrix(parts: Parts, selection: Selection) -> Matrix:
         assembler.add(piece)
         doc_id[row : row + len(ids)] = ids
         row += len(ids)
+    pa.default_memory_pool().release_unused()  # Arrow keeps what row groups took, up to half a matrix
     return Matrix(to_csr(assembler.result(), selection.n_columns), doc_id)
 
 

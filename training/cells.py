@@ -16,6 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from featurestore.reader import FeatureStore
 from training.estimators import GRIDS
 from training.features import SPARSE, Method, MethodMatrix, derive, load_pooled
 from training.labels import StudyData
+from training.large import LARGE
 from training.probes import Fitted, evaluate
 from training.screening import load_screened
 from training.split import Split
@@ -72,14 +74,17 @@ def run_source(task: SourceTask) -> Iterator[Cell]:
     store = FeatureStore.open(task.store)
     # More threads inside a product would only move the last bits and fight over the cores.
     with threadpool_limits(1):
-        pooled = read_source(store, task)
-        cell, matrix = None, pooled
-        for method in sorted(task.methods, key=lambda m: repr(m.cell)):
-            if method.cell != cell:
-                cell, matrix = method.cell, derive(pooled, method)
-            n_classes = len(task.data.classes)
-            fitted = evaluate(method, matrix, task.data.y, n_classes, task.splits, n_jobs=task.n_jobs)
-            yield Cell(method, 0 if matrix.X is None else int(matrix.X.shape[1]), fitted)
+        pooled = matrix = None
+        for _, same in groupby(sorted(task.methods, key=lambda m: repr(m.cell)), key=lambda m: m.cell):
+            methods, matrix = list(same), None  # the last cell's matrix goes before the next one is read
+            pooled = read_source(store, task) if pooled is None else pooled
+            # A large matrix becomes the cell's own; to read it again takes a second, to keep both takes both.
+            alone = task.screen is None and methods[0].kind in SPARSE and pooled.X.nnz > LARGE
+            matrix = derive(pooled, methods[0], in_place=alone)
+            pooled = None if alone else pooled
+            for method in methods:
+                fitted = evaluate(method, matrix, task.data.y, len(task.data.classes), task.splits, n_jobs=task.n_jobs)
+                yield Cell(method, 0 if matrix.X is None else int(matrix.X.shape[1]), fitted)
 
 
 def read_source(store: FeatureStore, task: SourceTask) -> MethodMatrix:

@@ -198,20 +198,28 @@ def load_pooled(store: FeatureStore, method: Method, data: StudyData) -> MethodM
     blocks, names = [], []
     for sae in method.sae.split("+"):
         matrix = store.matrix(sae, pool=method.pool)
-        rows = data.position if method.store is None else positions(matrix.doc_id, data.doc_id)
+        rows: Any = data.position if method.store is None else positions(matrix.doc_id, data.doc_id)
+        if len(matrix.doc_id) == len(rows) and (rows == np.arange(len(rows))).all():
+            rows = slice(None)
         if list(matrix.doc_id[rows]) != list(data.doc_id):
             raise StudyError(
                 f"{shown(store.uri)}: features and documents are in different orders; run verify on the store"
             )
-        blocks.append(matrix.X[rows])
+        blocks.append(matrix.X if isinstance(rows, slice) else matrix.X[rows])
         names += [f"{sae}:{f}" for f in range(matrix.X.shape[1])]
     X = blocks[0] if len(blocks) == 1 else _beside(blocks)
     X.sort_indices()
-    return MethodMatrix(X, np.arange(X.shape[1]), np.array(names, dtype=object))
+    X, fires = _without_empty_columns(X)
+    return MethodMatrix(X, fires, np.array(names, dtype=object)[fires])
 
 
-def derive(pooled: MethodMatrix, method: Method) -> MethodMatrix:
+def derive(pooled: MethodMatrix, method: Method, in_place: bool = False) -> MethodMatrix:
     """The matrix of one method from what `load_pooled` read: threshold, square root, columns that fire.
+
+    Args:
+        pooled: What was read; never changed, unless
+        in_place: it may be, because nobody needs it any more.
+        method: The method.
 
     Raises:
         StudyError: No feature of the cell fires for any document.
@@ -221,17 +229,28 @@ def derive(pooled: MethodMatrix, method: Method) -> MethodMatrix:
     X, column, names = pooled.X, pooled.column, pooled.names
     assert column is not None and names is not None
     if isinstance(method.binarize, float):
-        X = X.copy()
+        X = X if in_place else X.copy()
         X.data = (X.data > method.binarize).astype(np.float32)
         X.eliminate_zeros()
-    fires = np.flatnonzero(np.bincount(X.indices, minlength=X.shape[1]))
+    X, fires = _without_empty_columns(X)
     if not len(fires):
         raise StudyError(f"{method.name}: no feature fires for any document; lower the threshold or choose another SAE")
-    X = X[:, fires] if len(fires) < X.shape[1] else X
     if method.scale == "sqrt":
-        X = X.copy() if X is pooled.X else X
+        X = X.copy() if X is pooled.X and not in_place else X
         X.data = np.sqrt(X.data)
     return MethodMatrix(X, column[fires], names[fires])
+
+
+def _without_empty_columns(X: Any) -> tuple[Any, np.ndarray]:
+    """(X without columns that hold nothing, which columns are left); values are shared, not copied."""
+    from scipy.sparse import csr_matrix
+
+    there = np.bincount(X.indices, minlength=X.shape[1]) > 0
+    fires = np.flatnonzero(there)
+    if len(fires) == len(there):
+        return X, fires
+    place = (np.cumsum(there) - 1).astype(X.indices.dtype)
+    return csr_matrix((X.data, place[X.indices], X.indptr), shape=(X.shape[0], len(fires))), fires
 
 
 def load_matrix(store: FeatureStore, method: Method, data: StudyData) -> MethodMatrix:

@@ -131,7 +131,7 @@ def column_sums(indptr, indices, data, r, columns, out):  # type: ignore[no-unty
 
 @njit(nogil=True, cache=True)
 def l1_newton(  # type: ignore[no-untyped-def]
-    indptr, indices, data, y, inside, w, b, z, penalty, columns, tolerance, max_newton, max_sweeps
+    indptr, indices, data, y, inside, w, b, z, penalty, columns, tolerance, total, max_newton, max_sweeps
 ):
     """Minimise the sum of log-losses + penalty . |w| over some columns and the intercept, from where w, b and z stand.
 
@@ -149,7 +149,8 @@ def l1_newton(  # type: ignore[no-untyped-def]
         z: float64 [N], X w + b; changed in place.
         penalty: float64 [K].
         columns: The columns that may move.
-        tolerance: Largest violation of the optimality conditions, in units of the penalty, at which it stops.
+        tolerance: Largest violation of the optimality conditions, in units of the penalty, at which it stops,
+        total: or at which sum of them.
         max_newton, max_sweeps: At which it stops in any case; sweeps are for each Newton step.
 
     Returns:
@@ -172,7 +173,7 @@ def l1_newton(  # type: ignore[no-untyped-def]
                 residual[i], curve[i] = chance - y[i], chance * (1.0 - chance)
                 g_b += residual[i]
                 h_b += curve[i]
-        worst = 0.0
+        worst = all_broken = 0.0
         for c in range(m):
             j = columns[c]
             s = s1 = s2 = 0.0
@@ -191,7 +192,8 @@ def l1_newton(  # type: ignore[no-untyped-def]
             else:
                 broken = max(0.0, abs(s) - penalty[j])
             worst = max(worst, broken / penalty[j])
-        if worst <= tolerance:
+            all_broken += broken / penalty[j]
+        if worst <= tolerance or all_broken <= total:
             return b, newton, True
         d_b = -g_b / h_b
         enough = max(0.1 * worst, 0.3 * tolerance)  # the model is solved a little better than it is true

@@ -66,7 +66,7 @@ def fit_large(
         _set(part, np.arange(2), (one.coef * scale)[None], np.array([one.intercept]), one.iterations)
     if n_classes > 2:
         model.estimators_, model.label_binarizer_ = parts, LabelBinarizer(sparse_output=True).fit(np.arange(n_classes))
-        model.n_features_in_ = X.shape[1]
+        model.classes_, model.n_features_in_ = np.arange(n_classes), X.shape[1]
     return prepare, model, all(one.converged for one in fits)
 
 

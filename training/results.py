@@ -137,6 +137,7 @@ class StudyResult:
         spec: The study.
         data: Its documents.
         splits: Its splits; `split_sha256` identifies them.
+        conditions: The harder splits of its regimes.
         straddling: Test documents that would have had a near-duplicate in training, mean over splits; None if unknown.
         c_grid: The values of C that validation chose from.
         rows: One for each method and split of the study itself.
@@ -158,6 +159,7 @@ class StudyResult:
     spec: StudySpec
     data: StudyData
     splits: tuple[Split, ...]
+    conditions: tuple[Split, ...]
     split_sha256: str
     straddling: float | None
     c_grid: tuple[float, ...]

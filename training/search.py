@@ -206,23 +206,15 @@ def _search_l2(folds: Folds, grid: Sequence[float], n_jobs: int) -> list[np.ndar
 def _search_l1(folds: Folds, grid: Sequence[float]) -> list[np.ndarray]:
     answers = []
     for p, (fit, validate) in enumerate(zip(folds.fit, folds.validate, strict=True)):
-        X, by_column, scale = folds.X, folds.by_column, folds.scale[:, p]
+        by_column, scale = folds.by_column, folds.scale[:, p]
         if folds.shift is not None:
-            X = by_column = (folds.X - folds.shift[:, p]) / scale
+            by_column = (folds.X - folds.shift[:, p]) / scale
             scale = np.ones(len(scale))
         classes = [1] if folds.n_classes == 2 else range(folds.n_classes)
         fits = [l1_path(by_column, folds.y == c, fit, scale, grid, RANKING) for c in classes]
-        coef = np.stack([one.coef for path in fits for one in path])
-        intercept = np.array([one.intercept for path in fits for one in path])
-        decision = rows_times(X, validate, coef.T) + intercept  # [rows, classes * grid]
-        decision = decision.T.reshape(len(fits), len(grid), len(validate))
+        decision = np.array([[one.decision[validate] for one in path] for path in fits])  # [classes, grid, rows]
         answers.append(np.argmax(decision, axis=0) if len(fits) > 1 else (decision[0] > 0).astype(np.int64))
     return answers
-
-
-def rows_times(X: Any, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """X[rows] @ weights, float64 [rows, columns of weights]; the rows are few, so they may be copied."""
-    return np.asarray(in_float64(X[rows]) @ weights)
 
 
 def _search_k(folds: Folds, grid: Sequence[float]) -> list[np.ndarray]:

@@ -96,18 +96,25 @@ def straddling(data: StudyData, spec: SplitSpec) -> float | None:
 
 
 def split_table(data: StudyData, splits: Sequence[Split]) -> pa.Table:
-    """The splits as a table: doc_id, seed, outer, role ("train", "test" or "unused"), fold (null unless train)."""
+    """The splits as a table, those of regimes too.
+
+    Columns: doc_id, seed, outer, condition ("" for the study itself), role ("train", "test" or "unused"), fold (null
+    unless train) and label, the class that training and testing go by (wrong on purpose under label noise).
+    """
     import pyarrow as pa
 
     fold = np.concatenate([split.fold for split in splits])
+    seen = np.concatenate([data.y if split.y_train is None else split.y_train for split in splits])
     role = np.select([fold == TEST, fold == UNUSED], ["test", "unused"], "train")
     return pa.table(
         {
             "doc_id": pa.array(np.tile(data.doc_id, len(splits)), pa.string()),
             "seed": pa.array(np.repeat([split.seed for split in splits], len(data.doc_id)), pa.int64()),
             "outer": pa.array(np.repeat([split.outer for split in splits], len(data.doc_id)), pa.int64()),
+            "condition": pa.array(np.repeat([split.condition for split in splits], len(data.doc_id)), pa.string()),
             "role": pa.array(role, pa.string()),
             "fold": pa.array(fold, pa.int64(), mask=fold < 0),
+            "label": pa.array(np.asarray(data.classes, dtype=object)[seen], pa.string()),
         }
     )
 

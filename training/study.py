@@ -77,6 +77,7 @@ def run_study(
         spec=spec,
         data=data,
         splits=splits,
+        conditions=conditions,
         split_sha256=split_sha256(data, splits),
         straddling=straddling(data, spec.split),
         c_grid=C_GRID,

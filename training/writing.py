@@ -56,7 +56,7 @@ def write_study(result: StudyResult) -> dict[str, str]:
     out = result.spec.out
     fs, root = filesystem(out)
     files: dict[str, Any] = {
-        "split.parquet": _parquet(split_table(result.data, result.splits)),
+        "split.parquet": _parquet(split_table(result.data, (*result.splits, *result.conditions))),
         "predictions.parquet": _parquet(_predictions(result)),
         "folds.parquet": _parquet(_folds(result)),
         "regimes.parquet": _parquet(_rows(result.regime_rows)),

@@ -17,7 +17,7 @@ from training.labels import StudyData
 from training.regimes import make_conditions
 from training.report import format_study
 from training.spec import GivenSplit, SplitSpec, StudySpec, study_from_mapping
-from training.split import make_splits, straddling
+from training.split import make_splits, split_table, straddling
 from training.study import run_study
 
 
@@ -63,6 +63,20 @@ def test_noise_flips_its_share_of_training_labels_and_no_test_label() -> None:
     wrong = np.flatnonzero(noisy.y_train != data.y)
     assert len(wrong) == round(0.25 * len(noisy.train))
     assert set(wrong) <= set(noisy.train)
+
+
+def test_the_table_of_splits_says_what_every_regime_trains_on() -> None:
+    data = with_language()
+    spec = spec_of(split={"seeds": 1, "folds": 3}, regimes={"label_noise": [0.25], "train_sizes": [20]})
+    splits = make_splits(data, spec.split)
+    conditions = make_conditions(data, splits, spec)
+    rows = split_table(data, [*splits, *conditions]).to_pylist()
+    assert len(rows) == 3 * len(data.doc_id)
+    for condition in (*splits, *conditions):
+        mine = [row for row in rows if row["condition"] == condition.condition]
+        seen = data.y if condition.y_train is None else condition.y_train
+        assert [row["label"] for row in mine] == [data.classes[c] for c in seen]
+        assert [row["role"] == "train" for row in mine] == (condition.fold >= 0).tolist()
 
 
 def test_the_rarest_class_is_thinned_to_its_share() -> None:
