@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.ground import Ground, assert_whole, computing, eventually, mapping, run, start
+from tests.crash.ground import Ground, assert_whole, computing, eventually, fault, mapping, run, start
 from tests.ray_jobs.jobs import parts_of, write_job
 
 pytestmark = pytest.mark.slow
@@ -100,10 +100,11 @@ def _remounted(directory: Path, options: str) -> bool:
 
 
 def test_two_drivers_on_one_store_and_the_second_is_told_who_holds_it(ground: Ground) -> None:
-    first = start(ground.job)
-    eventually(lambda: ground.store.exists() and parts_of(ground.store), first)
+    first = start(ground.job, env=fault(ground, "driver.before_manifest=wait"))
+    eventually(ground.marker.exists, first)
     second = run(ground.job)
-    assert second.returncode == 2
+    ground.marker.unlink()
+    assert second.returncode == 2, second.stderr
     assert f"is being written by process {first.pid} on" in second.stderr
     assert "--force" in second.stderr
     assert first.wait(240) == 0
