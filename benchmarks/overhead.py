@@ -6,8 +6,9 @@
 `Extractor.extract` on texts that are in memory already; nothing is read and nothing written. `distributed`: what
 `sparsemill extract` does, Ray actors under the dispatcher, from reading the rows to the parts and the journal in their
 places. Both clocks start when all engines are open and have done a rehearsal unit, and stop with the last unit. They
-take turns, and the medians are compared. `start`: seconds from the start of `sparsemill extract` (a new process, the
-bundle prepared) until its first part is there.
+take turns, and the medians are compared: by the clock on the wall, and by the processors' seconds of all processes
+(Ray's servers and the driver included), which other work on the machine disturbs less. `start`: seconds from the start
+of `sparsemill extract` (a new process, the bundle prepared) until its first part is there.
 
 Gemma 3 270M, layer 9, an SAE of 16,384 features, Reuters R8, as in `extract.py`.
 """
@@ -15,6 +16,7 @@ Gemma 3 270M, layer 9, an SAE of 16,384 features, Reuters R8, as in `extract.py`
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
@@ -47,7 +49,7 @@ REHEARSAL = 0  # the unit that every engine does before the clock: kernels are c
 class TimedCrew(RayCrew):
     """A crew whose workers rehearse before they say that they are open, and which notes when the last one did."""
 
-    opened = 0.0
+    opened = processors = 0.0
 
     def start(self, worker: int) -> None:
         super().start(worker)
@@ -57,12 +59,29 @@ class TimedCrew(RayCrew):
         self._ray.get(opening)
         unit = self._units[REHEARSAL]
         self._ray.get(actor.probe.remote(unit, 0, unit.rows, {}))
-        self.opened = self.now()
+        self.opened, self.processors = self.now(), processor_seconds()
         self._owed[self._ray.put({"host": "here"})] = ("open", worker, -1)
 
 
-def distributed(plan: JobPlan) -> float:
-    """Seconds for all units through Ray."""
+def processor_seconds() -> float:
+    """Of this process and all that it started, as far as they live."""
+    parents: dict[int, int] = {}
+    used: dict[int, float] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
+                parents[int(entry.name)] = int(fields[1])
+                used[int(entry.name)] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    family, todo = set(), [os.getpid()]
+    while todo:
+        family.add(above := todo.pop())
+        todo += [child for child, parent in parents.items() if parent == above and child not in family]
+    return sum(used[pid] for pid in family)
+
+
+def distributed(plan: JobPlan) -> tuple[float, float]:
+    """Seconds for all units through Ray, on the wall and of processors."""
     create_store(plan.job.store, plan.store)
     workers = plan.job.workers.max or 1
     with ray_cluster(None, workers, 0) as ray:
@@ -72,13 +91,13 @@ def distributed(plan: JobPlan) -> float:
         try:
             run.to_the_end()
             journal.close()
-            return crew.now() - crew.opened
+            return crew.now() - crew.opened, processor_seconds() - crew.processors
         finally:
             crew.close()
 
 
-def loop(plan: JobPlan) -> float:
-    """Seconds for the engine alone, in as many processes."""
+def loop(plan: JobPlan) -> tuple[float, float]:
+    """Seconds for the engine alone, in as many processes, on the wall and of processors."""
     workers = plan.job.workers.max or 1
     context = multiprocessing.get_context("spawn")
     todo, ready, go, done = (context.Queue() for _ in range(4))
@@ -101,12 +120,11 @@ def loop(plan: JobPlan) -> float:
     begun = time.perf_counter()
     for _ in processes:
         go.put(None)
-    for _ in processes:
-        done.get()
+    processors = sum(done.get() for _ in processes)
     seconds = time.perf_counter() - begun
     for process in processes:
         process.join()
-    return seconds
+    return seconds, processors
 
 
 def _loop(task: WorkerTask, units: Sequence[Unit], todo: Any, ready: Any, go: Any, done: Any) -> None:
@@ -119,9 +137,10 @@ def _loop(task: WorkerTask, units: Sequence[Unit], todo: Any, ready: Any, go: An
     extractor.extract(rows[REHEARSAL].text, rows[REHEARSAL].error)
     ready.put(None)
     go.get()
+    begun = time.process_time()
     while (unit := todo.get()) is not None:
         extractor.extract(rows[unit].text, rows[unit].error)
-    done.put(None)
+    done.put(time.process_time() - begun)
 
 
 def seconds_to_first_part(job: Path, store: Path) -> float:
@@ -156,21 +175,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         def plan(store: str) -> JobPlan:
             return make_plan(job_from_mapping(mapping(store), directory))
 
-        seconds: dict[str, list[float]] = {"loop": [], "distributed": []}
+        taken: dict[str, list[tuple[float, float]]] = {"loop": [], "distributed": []}
         for number in range(args.rounds):
             made = plan(f"store-{number}")
-            seconds["loop"].append(loop(made))
-            seconds["distributed"].append(distributed(made))
+            taken["loop"].append(loop(made))
+            taken["distributed"].append(distributed(made))
         job = directory / "job.yaml"
         job.write_text(yaml.safe_dump(mapping("start")), encoding="utf-8")
         start = seconds_to_first_part(job, directory / "start")
-    loops, through = (statistics.median(seconds[way]) for way in ("loop", "distributed"))
+    seconds = {way: [wall for wall, _ in rounds] for way, rounds in taken.items()}
+    processors = {way: [used for _, used in rounds] for way, rounds in taken.items()}
     figures = {
         "documents": len(texts),
         "units": len(made.units),
         "workers": setup.threads,
         "seconds": seconds,
-        "overhead": through / loops - 1,
+        "overhead": _overhead(seconds),
+        "processor_seconds": processors,
+        "processor_overhead": _overhead(processors),
         "start_to_first_part_seconds": start,
     }
     if args.record:
@@ -182,11 +204,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _overhead(seconds: Mapping[str, Sequence[float]]) -> float:
+    return statistics.median(seconds["distributed"]) / statistics.median(seconds["loop"]) - 1
+
+
 def _print(figures: Mapping[str, Any]) -> None:
     print(f"{figures['documents']:,} documents in {figures['units']} units, {figures['workers']} workers")
     for way, taken in figures["seconds"].items():
         print(f"  {way:<12} {', '.join(f'{seconds:.1f}' for seconds in taken)} s")
     print(f"  overhead     {figures['overhead']:+.1%}")
+    for way, taken in figures["processor_seconds"].items():
+        print(f"  {way:<12} {', '.join(f'{seconds:.1f}' for seconds in taken)} s of processors")
+    print(f"  overhead     {figures['processor_overhead']:+.1%}")
     print(f"  first part   {figures['start_to_first_part_seconds']:.1f} s after the command was started")
 
 

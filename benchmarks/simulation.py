@@ -31,11 +31,11 @@ from benchmarks import machine, report
 from featurestore.plan import StorePlan, create_store
 from featurestore.schema import SaeColumns, StoreSchema
 from featurestore.writer import PartRecord, committed_units, finish_store
-from ray_jobs.corpus import CorpusFile, CorpusScan
 from ray_jobs.crew import Answer
 from ray_jobs.dispatch import Dispatcher
 from ray_jobs.failures import Abandoned, Failure, Kind, brief
 from ray_jobs.journal import Journal, earlier_records
+from ray_jobs.scan import CorpusFile, CorpusScan
 from ray_jobs.units import Unit, plan_units
 from ray_jobs.worker import Report
 

@@ -59,7 +59,7 @@ class RunRecord:
         documents: Their documents.
         tokens: Their tokens.
         errors: Their documents with an error.
-        waiting: Units that nobody has.
+        waiting: Units that nobody has begun.
         workers: Workers that can work.
         workers_wanted: Workers that it would have if there were room.
         tokens_per_second: Of all workers, over the last minute.

@@ -1,7 +1,8 @@
 """The commands of stage 1: `prepare`, `plan`, `extract`, `submit`.
 
-Each prints a page for people, or one JSON document with `--json`; progress goes to stderr. What libraries would print
-on their own is silenced here and nowhere else. torch and Ray are loaded only when a command comes to need them.
+Each prints a page for people (`screen`), or one JSON document with `--json`; progress goes to stderr. What libraries
+would print on their own is silenced here and nowhere else. torch and Ray are loaded only when a command comes to need
+them.
 """
 
 from __future__ import annotations
@@ -15,16 +16,11 @@ import sys
 import warnings
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from featurestore.errors import UsageError
 from featurestore.wording import counted
-
-if TYPE_CHECKING:
-    from ray_jobs.driver import ExtractResult
-    from ray_jobs.engine.bundle import Bundle
-    from ray_jobs.plan import JobPlan
-    from ray_jobs.pricing import Estimate
+from ray_jobs.screen import bundle_facts, plan_facts, print_bundle, print_calibration, print_plan, print_result
 
 
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
@@ -42,18 +38,8 @@ def prepare(args: argparse.Namespace) -> int:
 
     bundle = open_bundle(build(load_job(args.job), progress=_say))
     if args.json:
-        return _print_json({"bundle": str(bundle.path), **_bundle_facts(bundle)})
-    facts = _bundle_facts(bundle)
-    print(f"{bundle.path}")
-    print(
-        f"  model   {facts['model']}, layers 0 to {max(bundle.hook_layers)} of {bundle.model.n_layers}, {bundle.dtype}"
-    )
-    for sae in bundle.saes:
-        noted = f"; allowed although {'; '.join(sae.mismatch)}" if sae.mismatch else ""
-        unsure = f"; its metadata does not say its {', '.join(sae.unverified)}" if sae.unverified else ""
-        print(f"  SAE     {sae.name}: layer {sae.layer}, {sae.d_sae:,} features, {sae.architecture}{noted}{unsure}")
-    print(f"  bytes   {facts['bytes']:,}")
-    print(f"  sha256  {bundle.sha256}")
+        return _print_json({"bundle": str(bundle.path), **bundle_facts(bundle)})
+    print_bundle(bundle)
     return 0
 
 
@@ -108,15 +94,13 @@ def plan(args: argparse.Namespace) -> int:
     figures = estimate(made, args.rate, args.price, hardware, rates_file)
     warned = warnings_of(made, figures)
     if args.json:
-        facts = _plan_facts(made, figures)
+        facts = plan_facts(made, figures)
         return _print_json(
             {**facts, "calibration": None if measured is None else asdict(measured), "warnings": list(warned)}
         )
-    _print_plan(made, figures)
+    print_plan(made, figures)
     if measured is not None:
-        reached = measured.tokens_per_second * figures.gflop_per_token
-        work = f"{counted(measured.workers, 'worker')} at once, {counted(measured.documents, 'document')}"
-        print(f"calibrated {work} in {_seconds(measured.seconds)}: {reached:,.0f} GFLOP/s a worker, for a rates file")
+        print_calibration(measured, figures)
     for sentence in warned:
         print(f"warning    {sentence}")
     return 0
@@ -135,6 +119,7 @@ def extract(args: argparse.Namespace) -> int:
     """Run a job, or finish what is missing of it."""
     _silence_libraries()
     from featurestore.files import shown
+    from ray_jobs.cluster import sigterm_unwinds
     from ray_jobs.driver import run_plan
     from ray_jobs.plan import make_plan
     from ray_jobs.progress import Progress
@@ -144,20 +129,20 @@ def extract(args: argparse.Namespace) -> int:
     if args.workers is not None:
         job = job.model_copy(update={"workers": job.workers.model_copy(update={"max": args.workers})})
     progress = Progress()
-    made = make_plan(job, progress.note)
-    missing = made.missing
-    if missing:
-        tokens = round(made.mean_tokens * sum(unit.rows for unit in missing))
-        resumed = f" ({len(made.units) - len(missing):,} are there)" if len(missing) < len(made.units) else ""
-        progress.note(f"{counted(len(missing), 'unit')} to do{resumed}, about {tokens:,} tokens; starting Ray")
     try:
-        result = run_plan(made, args.address, progress, args.force)
+        with sigterm_unwinds():
+            made = make_plan(job, progress.note)
+            if missing := made.missing:
+                tokens = round(made.mean_tokens * sum(unit.rows for unit in missing))
+                there = f" ({len(made.units) - len(missing):,} are there)" if len(missing) < len(made.units) else ""
+                progress.note(f"{counted(len(missing), 'unit')} to do{there}, about {tokens:,} tokens; starting Ray")
+            result = run_plan(made, args.address, progress, args.force)
     except (KeyboardInterrupt, SystemExit):
         progress.note(f"stopped; parts that are done stay in {shown(job.store)}")
         raise
     if args.json:
         return _print_json({"fingerprint": made.store.fingerprint, **asdict(result), "store": shown(result.store)})
-    _print_result(result)
+    print_result(result)
     return 0
 
 
@@ -186,8 +171,8 @@ def submit(args: argparse.Namespace) -> int:
     """Run a job on a Ray cluster, with its log here."""
     _silence_libraries()
     from featurestore.files import shown
+    from ray_jobs.shipment import load_runtime_env
     from ray_jobs.spec import load_job
-    from ray_jobs.submit import load_runtime_env
     from ray_jobs.submit import submit as send
 
     if args.address is None:
@@ -210,94 +195,6 @@ def submit(args: argparse.Namespace) -> int:
     return 0
 
 
-def _print_plan(made: JobPlan, figures: Estimate) -> None:
-    from featurestore.files import shown
-
-    compute, scanned = made.compute, made.scan
-    n_bytes = sum(file.size or 0 for file in scanned.files)
-    print(f"store      {shown(made.job.store)} ({_standing(made)})")
-    files = counted(len(scanned.files), "file")
-    print(f"corpus     {counted(figures.documents, 'document')} in {files}, {_bytes(n_bytes)}")
-    sampled = counted(made.sampled, "sampled document")
-    print(f"tokens     about {figures.tokens:,} (mean {made.mean_tokens:,.1f} of {sampled})")
-    print(f"model      {made.bundle.model.name}, layers 0 to {max(made.bundle.hook_layers)}, {compute.dtype}")
-    saes = ", ".join(f"{sae.name} (layer {sae.layer}, {sae.d_sae:,})" for sae in made.bundle.saes)
-    print(f"saes       {saes}; {', '.join(made.job.pool)}")
-    print(f"units      {figures.units:,} ({figures.missing_units:,} to do)")
-    basis = "from the parts that are there" if figures.bytes_measured else "typical of such SAEs, a rough figure"
-    print(f"bytes out  about {_bytes(figures.bytes_out)} ({basis})")
-    print(f"workers    {compute.device}, {counted(compute.threads, 'thread')} each")
-    if figures.worker_hours is None:
-        print("hours      unknown: no rate measured here yet for this model; --calibrate measures it, --rate gives it,")
-        print("           and --hardware takes it from the rates file")
-    else:
-        rate = f"{figures.tokens_per_second:,.0f} tokens/s a worker, {figures.rate_source}"
-        print(f"hours      about {_rounded(figures.worker_hours)} worker-hours ({rate})")
-    if figures.wall_hours is not None:
-        print(
-            f"           about {_rounded(figures.wall_hours)} hours with {counted(made.job.workers.max or 1, 'worker')}"
-        )
-    if figures.cost is not None:
-        currency = f" {figures.currency}" if figures.currency else ""
-        each = _money(figures.price_per_hour or 0)
-        print(f"cost       about {_money(figures.cost)}{currency} ({each} a worker and hour)")
-
-
-def _plan_facts(made: JobPlan, figures: Estimate) -> dict[str, Any]:
-    from featurestore.files import shown
-
-    return {
-        "store": shown(made.job.store),
-        "fingerprint": made.store.fingerprint,
-        "begun": bool(made.committed) or made.finished,
-        "finished": made.finished and not made.missing,
-        **asdict(figures),
-        "mean_tokens": made.mean_tokens,
-        "sampled_documents": made.sampled,
-        "truncated_share": made.truncated_share,
-        "files": len(made.scan.files),
-        "bundle": _bundle_facts(made.bundle),
-        "compute": asdict(made.compute),
-    }
-
-
-def _bundle_facts(bundle: Bundle) -> dict[str, Any]:
-    return {
-        "sha256": bundle.sha256,
-        "model": bundle.model.name,
-        "dtype": bundle.dtype,
-        "hook_layers": list(bundle.hook_layers),
-        "saes": [
-            {"name": sae.name, "layer": sae.layer, "d_sae": sae.d_sae, "mismatch": list(sae.mismatch)}
-            for sae in bundle.saes
-        ],
-        "bytes": sum((bundle.path / name).stat().st_size for name in bundle.files),
-    }
-
-
-def _print_result(result: ExtractResult) -> None:
-    from featurestore.files import shown
-
-    if result.units_run:
-        rate = f"{result.tokens_run / result.seconds:,.0f} tokens/s, start-up included"
-        work = f"{counted(result.documents_run, 'document')}, {counted(result.tokens_run, 'token')}"
-        took = f"{_seconds(result.seconds)} ({rate}, {counted(result.workers, 'worker')})"
-        print(f"{shown(result.store)}: {work} in {took}")
-    else:
-        print(f"{shown(result.store)}: nothing to do, the whole store is there ({counted(result.units, 'part')})")
-    print(f"  documents  {result.documents:,}, {result.errors:,} with an error")
-    print(f"  tokens     {result.tokens:,}")
-    print(f"  bytes      {result.bytes:,} ({result.bytes / max(result.documents, 1):,.0f} a document)")
-
-
-def _standing(made: JobPlan) -> str:
-    if made.finished and not made.missing:
-        return "complete"
-    if made.committed:
-        return f"{len(made.units) - len(made.missing):,} of {len(made.units):,} units there"
-    return "to be made"
-
-
 def _silence_libraries() -> None:
     """Warnings and chatter of libraries are not for our users; errors still reach us as exceptions."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -314,26 +211,6 @@ def _say(line: str) -> None:
 def _print_json(document: dict[str, Any]) -> int:
     print(json.dumps(document, indent=2))
     return 0
-
-
-def _bytes(number: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:,.1f} {unit}"
-        number /= 1000
-    return f"{number:,.1f} TB"
-
-
-def _rounded(hours: float) -> str:
-    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
-
-
-def _money(amount: float) -> str:
-    return f"{amount:,.2f}" if amount >= 1 or not amount else f"{amount:.2g}"
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:,.1f} s" if seconds < 120 else f"{seconds / 60:,.1f} min"
 
 
 def _positive(text: str) -> float:

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -108,34 +108,9 @@ def ray_cluster(address: str | None, cpus: int, gpus: float) -> Iterator[Any]:
         if ray.is_initialized():
             yield ray
             return
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-        if address is None:
-            declared = {"num_cpus": max(cpus, os.cpu_count() or 1), "object_store_memory": OBJECT_STORE_BYTES}
-            if not gpus:
-                declared["num_gpus"] = 0
-            try:
-                ray.init(address="local", include_dashboard=False, **declared, **quiet)
-            except Exception as error:  # Ray raises plain ones too
-                raise JobFailed(
-                    f"Ray did not start on this machine ({_reason(error)}); run the command again"
-                ) from error
-        else:
-            try:
-                _knock(address)
-                ray.init(address=address, **quiet)
-            except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-                raise UsageError(
-                    f"no Ray cluster at {address} ({_reason(error)}); check --address with `ray status`"
-                ) from None
-        try:
-            with _sigterm_unwinds():
-                yield ray
-        except ray.exceptions.RayError as error:  # not one of our workers, but Ray itself
-            raise JobFailed(
-                f"Ray failed ({_reason(error)}); what is done stays, and the same command goes on"
-            ) from error
-        finally:
-            ray.shutdown()
+        with sigterm_unwinds() as unwind_again, _connected(ray, address, cpus, gpus):
+            unwind_again()
+            yield ray
     except SystemExit:  # SIGTERM, by our handler or, while Ray starts or waits, by one of Ray's with another code
         raise SystemExit(128 + signal.SIGTERM) from None
     finally:
@@ -145,18 +120,54 @@ def ray_cluster(address: str | None, cpus: int, gpus: float) -> Iterator[Any]:
 
 
 @contextmanager
-def _sigterm_unwinds() -> Iterator[None]:
-    """Make SIGTERM end a run as Ctrl-C does, through every `finally`; Ray's own handler dumps a C++ stack and dies."""
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+def _connected(ray: Any, address: str | None, cpus: int, gpus: float) -> Iterator[None]:
+    """Start Ray or connect to it, and shut down or leave it; arguments and errors as for `ray_cluster`."""
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address is None:
+        declared = {"num_cpus": max(cpus, os.cpu_count() or 1), "object_store_memory": OBJECT_STORE_BYTES}
+        if not gpus:
+            declared["num_gpus"] = 0
+        try:
+            ray.init(address="local", include_dashboard=False, **declared, **quiet)
+        except Exception as error:  # Ray raises plain ones too
+            raise JobFailed(f"Ray did not start on this machine ({_reason(error)}); run the command again") from error
+    else:
+        try:
+            _knock(address)
+            ray.init(address=address, **quiet)
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            raise UsageError(
+                f"no Ray cluster at {address} ({_reason(error)}); check --address with `ray status`"
+            ) from None
+    try:
         yield
+    except ray.exceptions.RayError as error:  # not one of our workers, but Ray itself
+        raise JobFailed(f"Ray failed ({_reason(error)}); what is done stays, and the same command goes on") from error
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def sigterm_unwinds() -> Iterator[Callable[[], None]]:
+    """Make SIGTERM end a run as Ctrl-C does, through every `finally`; by itself it would end the process on the spot.
+
+    Yields:
+        What to call when somebody else has set a handler: Ray does while it connects, and its own dumps a C++ stack.
+    """
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield lambda: None
         return
 
     def unwind(_signal: int, _frame: object) -> None:
         raise SystemExit(128 + signal.SIGTERM)
 
-    before = signal.signal(signal.SIGTERM, unwind)
+    def unwind_again() -> None:
+        signal.signal(signal.SIGTERM, unwind)
+
+    before = signal.getsignal(signal.SIGTERM)
+    unwind_again()
     try:
-        yield
+        yield unwind_again
     finally:
         signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
 

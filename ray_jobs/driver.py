@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, TypeVar
 from featurestore.errors import JobFailed
 from featurestore.faults import fault_point
 from featurestore.files import shown
+from ray_jobs.aftermath import STORAGE_TRIES, waiting
 from ray_jobs.cluster import ray_cluster
-from ray_jobs.dispatch import STORAGE_TRIES, Dispatcher, Tally, UnitsFailed, waiting
+from ray_jobs.dispatch import Dispatcher, UnitsFailed
 from ray_jobs.failures import brief, storage_refusal, transient_faults_shown
 from ray_jobs.journal import Journal, earlier_records
 from ray_jobs.lease import Lease, held
@@ -26,6 +27,7 @@ from ray_jobs.plan import JobPlan, check_device, make_plan
 from ray_jobs.pricing import remember_rate
 from ray_jobs.ray_crew import RayCrew, gpus_each
 from ray_jobs.run_record import Recorder, recorded
+from ray_jobs.tally import Tally
 
 if TYPE_CHECKING:
     from featurestore.writer import PartRecord
@@ -148,8 +150,10 @@ def _run(
             committed=committed,
             watch=recorder,
         )
+        finished = False
         try:
             tally = run.to_the_end()
+            finished = True
         except UnitsFailed as failure:
             there = len(plan.units) - len(missing) + run.done
             raise JobFailed(
@@ -158,12 +162,12 @@ def _run(
             ) from failure
         finally:
             recorder.take(run.state())
-            crew.close()
+            crew.close(finished)
             journal.close()
             if progress:
                 progress.close()
     if tally.work_seconds >= RATE_SECONDS:
-        remember_rate(plan, sum(record.tokens for record in tally.records) / tally.work_seconds)
+        remember_rate(plan, tally.tokens / tally.work_seconds)
     return tally
 
 
@@ -211,8 +215,8 @@ def _result(plan: JobPlan, tally: Tally, seconds: float) -> ExtractResult:
         bytes=status.bytes,
         units=len(plan.units),
         units_run=len(tally.records),
-        documents_run=sum(record.rows for record in tally.records),
-        tokens_run=sum(record.tokens for record in tally.records),
+        documents_run=tally.documents,
+        tokens_run=tally.tokens,
         seconds=seconds,
         work_seconds=tally.work_seconds,
         workers=tally.workers,

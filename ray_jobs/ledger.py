@@ -53,6 +53,11 @@ class Ledger(Generic[WorkerT]):
         """How many units are neither done nor given up."""
         return self.waiting + len(self._holders) - len(self._outrun)
 
+    @property
+    def handed_out(self) -> set[int]:
+        """The open units that some worker has."""
+        return self._holders.keys() - self._outrun
+
     def held_by(self, worker: WorkerT) -> tuple[int, ...]:
         """The units a worker has, the one it is computing first."""
         return tuple(self._in_flight.get(worker, ()))

@@ -4,8 +4,9 @@ Workers count what they do (documents, tokens, bytes, errors, units, seconds of 
 had nothing to do); the driver shows the queue, the workers and what had to be done again. A process that Ray does not
 run (a test, a calibration) counts the same and exports nothing. What a unit took goes into its report too.
 
-"Idle" is the time between two units' forward passes: reading, waiting for a unit, writing. What a GPU wastes inside of
-a pass is for a profiler.
+"Idle" is the time in which a worker's device was given nothing: between two units (reading, waiting for a unit,
+writing) and within one (waiting for tokens, cutting windows, putting rows together). What a GPU wastes inside of a
+batch is for a profiler; whether it is busy at all Ray says itself (`ray_node_gpus_utilization`).
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class UnitDetail:
 
     Attributes:
         finished_at: Seconds since 1970, by the worker's clock.
-        phases: Seconds of `read`, `compute` and `write`, and of `idle` before computing (not of a worker's first unit).
+        phases: Seconds of `read`, `compute` (a batch was under way) and `write`, and of `idle`: within the unit, and
+            before it since the last one was computed (not of a worker's first unit).
         kinds: Kind of error -> documents, and one of them as id and sentence.
     """
 
@@ -72,12 +74,14 @@ class UnitMeter:
     def __init__(self, store: str) -> None:
         self._store = store
         self._phases: dict[str, float] = {}
+        self._begun = time.perf_counter()
         self._computed: float | None = None  # when the last computing ended
         self._metrics: dict[str, Any] | None = None
 
     def begin(self) -> None:
         """A unit begins."""
         self._phases = {}
+        self._begun = time.perf_counter()
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -93,15 +97,20 @@ class UnitMeter:
             if name == "compute":
                 self._computed = ended
 
+    def was_idle(self, seconds: float) -> None:
+        """So much of the last `compute` the device had nothing to do."""
+        self._add("compute", -seconds)
+        self._add("idle", seconds)
+
     def end(self, record: PartRecord, doc_id: Sequence[str], errors: Sequence[str | None]) -> UnitDetail:
         """A unit is committed: count it."""
-        self._count(record)
+        self._count(record, time.perf_counter() - self._begun)
         return UnitDetail(time.time(), dict(self._phases), _kinds(doc_id, errors) if record.errors else {})
 
     def _add(self, phase: str, seconds: float) -> None:
         self._phases[phase] = self._phases.get(phase, 0.0) + seconds
 
-    def _count(self, record: PartRecord) -> None:
+    def _count(self, record: PartRecord, seconds: float) -> None:
         if self._metrics is None:
             self._metrics = _worker_metrics(self._store) if _under_ray() else {}
         if not self._metrics:
@@ -113,7 +122,7 @@ class UnitMeter:
         for name, seconds in self._phases.items():
             if seconds > 0:
                 self._metrics["phase"].inc(seconds, tags={"phase": name})
-        self._metrics["unit_seconds"].observe(sum(s for name, s in self._phases.items() if name != "idle"))
+        self._metrics["unit_seconds"].observe(seconds)
 
 
 class RunMeter:
@@ -173,7 +182,7 @@ def _worker_metrics(store: str) -> dict[str, Any]:
     }
     made["phase"] = Counter(
         "sparsemill_phase_seconds",
-        description="seconds of workers by phase: read, compute, write; idle is the device's, between two units",
+        description="seconds of workers by phase: read, compute, write; idle is the device's, between and within units",
         tag_keys=("store", "phase"),
     )
     made["unit_seconds"] = Histogram(

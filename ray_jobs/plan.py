@@ -27,8 +27,8 @@ from ray_jobs.identity import (
 
 if TYPE_CHECKING:
     from featurestore.plan import StorePlan
-    from ray_jobs.corpus import CorpusScan
     from ray_jobs.engine.bundle import Bundle
+    from ray_jobs.scan import CorpusScan
     from ray_jobs.spec import JobSpec
     from ray_jobs.units import Unit
 
@@ -92,9 +92,9 @@ def make_plan(job: JobSpec, note: Note | None = None) -> JobPlan:
     """
     from featurestore.plan import MANIFEST_JSON, STORE_JSON, StorePlan, check_place, create_store, open_root, read_plan
     from featurestore.writer import committed_units
-    from ray_jobs.corpus import scan
     from ray_jobs.engine.bundle import open_bundle
     from ray_jobs.prepare import pinned, prepare
+    from ray_jobs.scan import scan
 
     fs, root = open_root(job.store)
     there, manifest = (info.is_file for info in fs.get_file_info([f"{root}/{STORE_JSON}", f"{root}/{MANIFEST_JSON}"]))

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _OUT_OF_MEMORY = "running low on memory"
 _NODE_DIED = "its node has died"
 
+LEAVE_SECONDS = 3.0  # leaving takes some tenths of one; who needs longer has a unit in hand that was done elsewhere
+
 
 class RayCrew:
     """The actors of one run.
@@ -95,8 +97,16 @@ class RayCrew:
             answered, _ = self._ray.wait(list(self._owed), num_returns=len(self._owed), timeout=0)
         return [self._answer(ref) for ref in answered]
 
-    def close(self) -> None:
-        """Stop all workers; what they have in hand is abandoned, which is harmless."""
+    def close(self, finished: bool = False) -> None:
+        """Stop all workers; what they have in hand is abandoned, which is harmless.
+
+        Args:
+            finished: Nothing is left to do: those that have nothing in hand may leave by themselves, which exports what
+                they have counted since Ray last did so.
+        """
+        if finished and self._actors:
+            leaving = [actor.__ray_terminate__.remote() for actor in self._actors.values()]
+            self._ray.wait(leaving, num_returns=len(leaving), timeout=LEAVE_SECONDS)
         for actor in self._actors.values():
             with contextlib.suppress(self._ray.exceptions.RayError):  # Ray may be what has failed
                 self._ray.kill(actor)

@@ -1,8 +1,6 @@
 """A job on somebody else's cluster: what `ray job submit` does, with this code, this job and the right exit code.
 
-The working directory that Ray uploads holds the job with its paths made absolute and the two packages that stage 1
-needs, so that the code that runs is the code that submitted, on every node; torch, Ray and the rest are the cluster's
-(workers check their versions). The log is followed until the job ends. Ctrl-C stops the job, as it stops `extract`;
+`shipment` says what is sent. The log is followed until the job ends. Ctrl-C stops the job, as it stops `extract`;
 whatever else ends the submitting process (a closed laptop, a lost connection) leaves it running, and submitting again
 follows it. Once it is over, submitting again is resuming: the store knows what is done.
 """
@@ -11,30 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
-import re
 import shlex
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from featurestore.errors import JobFailed, JobSpecError, SparsemillError, UsageError
-from featurestore.specfile import load_mapping
+from featurestore.errors import JobFailed, SparsemillError, UsageError
 from featurestore.urls import secret_in, shown
 from ray_jobs.cluster import environment, token_environment
+from ray_jobs.shipment import JOB_NAME, as_json, is_here, local_paths, working_directory
 
 if TYPE_CHECKING:
     from ray_jobs.spec import JobSpec
-
-CODE = ("sparsemill.py", "ray_jobs", "featurestore")
-NOT_SENT = ("__pycache__", "*.pyc", "sae")  # the demo's SAE is megabytes that no job on a cluster reads
-JOB_NAME = "job.yaml"
 
 RECONNECT_SECONDS = 2.0  # a dashboard that drops a connection answers again at once or is gone for longer
 MAX_SILENCE_SECONDS = 120.0  # of a dashboard that does not answer at all
@@ -43,8 +32,6 @@ STOP_SECONDS = 60.0  # Ray kills what it was told to stop after a few seconds
 
 CHECK = 'import sys, importlib.util as u; sys.exit(not all(map(u.find_spec, ("ray", "torch", "transformers"))))'
 NOT_FOUND = 127  # a shell's exit code where a command is not there
-
-_SECRET_NAME = re.compile(r"TOKEN(?!IZER)|SECRET|PASSW|CREDENTIAL|(?:^|_)KEY", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -101,19 +88,19 @@ def _submit(
     detach: bool,
 ) -> Submitted:
     client = _client(address)
-    digest = hashlib.sha256(_as_json(job).encode()).hexdigest()
+    digest = hashlib.sha256(as_json(job).encode()).hexdigest()
     metadata = {"sparsemill_job": digest, "sparsemill_store": shown(job.store)}
     running = next((info for info in _jobs(client) if (info.metadata or {}).get("sparsemill_job") == digest), None)
     if running is not None:
         submission_id = str(running.submission_id)
         say(f"this job is running there already as {submission_id}; following it")
     else:
-        for path in _local_paths(job) if not _is_here(address) else ():
+        for path in local_paths(job) if not is_here(address) else ():
             say(f"{path} is a path: every node of the cluster has to see the same there")
         command = shlex.join(["python", "-m", "sparsemill", "extract", JOB_NAME, "--address", "auto", *options])
         entrypoint = f"python -c {shlex.quote(CHECK)} || exit {NOT_FOUND}; exec {command}"
         submission_id = f"sparsemill-{digest[:8]}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
-        with _working_directory(job) as directory, _refusals(address):
+        with working_directory(job) as directory, _refusals(address):
             sent = {**(runtime_env or {}), "working_dir": str(directory)}
             _hand_over(client, entrypoint, sent, metadata, submission_id)
         say(f"submitted as {submission_id}; Ctrl-C stops it" if not detach else f"submitted as {submission_id}")
@@ -128,30 +115,6 @@ def _submit(
     if info.status.value == "SUCCEEDED":
         return Submitted(submission_id, "SUCCEEDED", running is not None)
     raise _failure(submission_id, info)
-
-
-def load_runtime_env(path: str | Path) -> dict[str, Any]:
-    """Read a runtime environment of Ray (env_vars, pip, ...).
-
-    Raises:
-        JobSpecError: Not a mapping, one with a working directory, or one with secrets: everybody who can see the
-            dashboard can read it.
-    """
-    runtime_env = load_mapping(path, JobSpecError)
-    if "working_dir" in runtime_env:
-        raise JobSpecError(f"{path}: working_dir is what submit sends itself, code and job; remove it")
-    variables = runtime_env.get("env_vars", {})
-    if not isinstance(variables, dict):
-        raise JobSpecError(f"{path}: 'env_vars' must be a mapping of 'NAME: value' lines")
-    for name, value in variables.items():
-        if not isinstance(value, str):
-            raise JobSpecError(f"{path}: env_vars.{name} must be text; put quotes around it")
-        if _SECRET_NAME.search(name) or secret_in(value):
-            raise JobSpecError(
-                f"{path}: env_vars.{name} looks like a secret, and Ray shows a job's environment to everybody who can "
-                "reach its dashboard; set it on the nodes instead (docs/cluster.md says how) or use the cloud's roles"
-            )
-    return runtime_env
 
 
 def _client(address: str) -> Any:
@@ -283,32 +246,3 @@ def _failure(submission_id: str, info: Any) -> SparsemillError:
         )
     reason = f"exit code {code}" if code is not None else " ".join(str(info.message or "no message").split())[:300]
     return JobFailed(f"job {submission_id} failed ({reason}); its log says why, and submitting it again resumes it")
-
-
-@contextmanager
-def _working_directory(job: JobSpec) -> Iterator[Path]:
-    """What goes to the cluster."""
-    source = Path(__file__).parent.parent
-    with tempfile.TemporaryDirectory(prefix="sparsemill-") as name:
-        directory = Path(name)
-        for entry in CODE:
-            if (source / entry).is_dir():
-                shutil.copytree(source / entry, directory / entry, ignore=shutil.ignore_patterns(*NOT_SENT))
-            else:
-                shutil.copy(source / entry, directory)
-        (directory / JOB_NAME).write_text(_as_json(job), encoding="utf-8")  # JSON is YAML
-        yield directory
-
-
-def _as_json(job: JobSpec) -> str:
-    return json.dumps(job.model_dump(mode="json", exclude_none=True), indent=1)
-
-
-def _is_here(address: str) -> bool:
-    return urlsplit(address).hostname in ("localhost", "127.0.0.1", "::1")
-
-
-def _local_paths(job: JobSpec) -> list[str]:
-    sae_paths = [sae.path for sae in job.saes if sae.path is not None]
-    named = [*job.corpus.path, *([job.model.name] if job.model.name.startswith("/") else []), *sae_paths, job.store]
-    return [path for path in named if "://" not in path]

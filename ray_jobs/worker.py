@@ -97,6 +97,7 @@ class Worker:
         Raises:
             SparsemillError: Other software, another bundle or another store than the job's.
         """
+        import featurestore.writer  # noqa: F401  (half a second, which the first unit would take longer)
         from featurestore.plan import read_plan
         from ray_jobs.engine.extractor import Extractor, ExtractSettings
         from ray_jobs.identity import check_software
@@ -181,6 +182,7 @@ class Worker:
                 documents.error,
                 on_progress=lambda n_documents, n_tokens: self._go_on(unit.index, n_documents, n_tokens),
             )
+        self._meter.was_idle(extracted.idle_seconds)
         return part_rows(documents, extracted)
 
     def _go_on(self, unit: int, n_documents: int, n_tokens: int) -> None:

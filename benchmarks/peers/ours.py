@@ -61,7 +61,7 @@ class _Job:
 
     def scan(self) -> None:
         """Read the corpus as planning does."""
-        from ray_jobs.corpus import scan
+        from ray_jobs.scan import scan
 
         scan(self.plan.job.corpus)
 

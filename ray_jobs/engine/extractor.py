@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -26,6 +26,7 @@ from ray_jobs.engine.backbone import open_backbone
 from ray_jobs.engine.batching import CPU_BATCH_TOKENS, fill_batches
 from ray_jobs.engine.bundle import Bundle
 from ray_jobs.engine.encoder import SaeEncoder
+from ray_jobs.engine.idleness import IdleClock
 from ray_jobs.engine.pooling import SparseRows, gather_rows, pool_saes
 from ray_jobs.engine.tokens import ContentTokenizer, Window, token_policy, windows_of
 
@@ -78,6 +79,7 @@ class ExtractedRows:
         errors: Why a text has no features, or None.
         saes: SAE name -> sparse rows.
         dense: `resid_post_{layer}__hidden_{mean|last}` -> float32 [texts, D], NaN where no token was pooled.
+        idle_seconds: Of the call, in which no batch was under way: waiting for tokens, cutting, putting together.
     """
 
     n_tokens: np.ndarray
@@ -85,6 +87,7 @@ class ExtractedRows:
     errors: list[str | None]
     saes: Mapping[str, SparseRows]
     dense: Mapping[str, np.ndarray]
+    idle_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -194,21 +197,27 @@ class Extractor:
         )
         call.n_done = sum(error is not None for error in call.errors)
         flights: deque[tuple[Sequence[Window], _Flight]] = deque()
+        clock = IdleClock()
 
         def land() -> None:
             batch, flight = flights.popleft()
             self._land(flight, call)
+            if not flights:
+                clock.idle()
             call.count(batch)
             if on_progress is not None:
                 on_progress(call.n_done, call.n_pooled)
 
         for batch in fill_batches(self._lots(texts, call), lambda: self.batch_tokens):
+            clock.busy()
             flights.append((batch, self._launch(call.sound(batch))))
             if len(flights) > (self._pool_stream is not None):
                 land()
         while flights:
             land()
-        return self._assembled(call)
+        rows = self._assembled(call)
+        clock.busy()
+        return replace(rows, idle_seconds=clock.seconds)
 
     def _lots(self, texts: Sequence[str | None], call: _Call) -> Iterator[list[Window]]:
         """The windows of the texts, lot after lot, each lot tokenised while the one before it is used."""

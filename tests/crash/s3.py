@@ -16,6 +16,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from pyarrow import fs as pafs
 
+from featurestore.files import read_bytes
+from featurestore.plan import open_root
+
 BUCKET = "stores"
 SLOW_SECONDS = 5.0
 START_SECONDS = 60.0  # it takes one or two; a loaded machine may take longer
@@ -42,6 +45,11 @@ class Proxy(ThreadingHTTPServer):
         self._number = itertools.count(1)
         self._faults = itertools.cycle(FAULTS)
         self.calls: Counter[str] = Counter()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that was killed in the middle of a call is what these tests are about; all else is shown."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
     def verdict(self, kind: str) -> str:
         """What becomes of the next call."""
@@ -158,6 +166,13 @@ def proxied(port: int, every: int = 0) -> Iterator[Proxy]:
         proxy.shutdown()
         proxy.server_close()
         thread.join()
+
+
+def stored_parts(uri: str) -> dict[str, bytes]:
+    """The parts of a store, wherever it is."""
+    fs, root = open_root(uri)
+    found = fs.get_file_info(pafs.FileSelector(f"{root}/parts", allow_not_found=True))
+    return {info.base_name: read_bytes(fs, info.path) for info in found if not info.base_name.startswith(".")}
 
 
 def _answers(port: int) -> bool:

@@ -1,17 +1,19 @@
 """Random SIGKILLs for as long as one likes: `make soak MINUTES=15`.
 
-    python -m tests.crash.soak [--minutes 15] [--every SECONDS] [--seed 0] [--keep DIR]
+    python -m tests.crash.soak [--minutes 15] [--every SECONDS] [--seed 0] [--s3] [--keep DIR]
 
-Round after round, a store is made by the command while a killer picks one process of its family at random (workers,
-driver, raylet, Ray's other servers), on average four times in the time that an undisturbed run takes on this machine.
-Whenever the command ends before its time it is run again, until it finishes; then every part must be, byte for byte,
-that of an undisturbed run, and the store must verify. Prints what was survived; exit code 1 at the first difference,
-with the store kept.
+Round after round, a store is made by the command while a killer strikes its family at random times: a worker, or while
+there is none whoever is there; now and then the driver, the raylet or another of Ray's servers. Whenever the command
+ends before its time it is run again, until it finishes; then every part must be, byte for byte, that of an undisturbed
+run, and the store must verify. When the time is over the last round is finished in peace. Prints what was survived;
+exit code 1 at the first difference, with the store kept. With `--s3` the stores are on an S3 server of this machine, of
+whose answers every tenth is an error, five seconds late, or missing.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import signal
@@ -30,38 +32,51 @@ from ray_jobs.plan import make_plan
 from ray_jobs.spec import load_job
 from ray_jobs.worker import Worker, WorkerTask
 from tests.crash.ground import descendants, start
+from tests.crash.s3 import BUCKET, proxied, s3_server, stored_parts
 from tests.ray_jobs.jobs import job_mapping, parts_of, write_corpus, write_job, write_models
 
 UNITS, DOCUMENTS = 60, 150
-KILLS_A_RUN = 4.0  # in the time of an undisturbed one: with more, hardly any attempt gets past opening the model
-DRIVER_SHARE = 0.08  # of the kills; every process else is as likely as its neighbour
+EVERY_SECONDS = 5.0  # on average: 180 kills in a quarter of an hour
+DRIVER_SHARE = 0.06  # of the kills
+SERVER_SHARE = 0.12  # without any of which Ray hardly ever lives on; with more, few attempts get past opening the model
+WORKER = "worker"
 ATTEMPT_SECONDS = 600.0  # an attempt that takes longer hangs: with kills stopped it would need twenty
 
 
 class Killer(threading.Thread):
     """Kills a random process of a family now and then."""
 
-    def __init__(self, pid: int, every: float, dice: random.Random) -> None:
+    def __init__(self, pid: int, every: float, dice: random.Random, until: float) -> None:
         super().__init__(daemon=True)
         self.killed: Counter[str] = Counter()
         self._pid = pid
         self._every = every
         self._dice = dice
+        self._until = until
         self._over = threading.Event()
 
     def run(self) -> None:
-        while not self._over.wait(self._dice.expovariate(1 / self._every)):
-            family = descendants(self._pid)
-            if not family or self._dice.random() < DRIVER_SHARE:
-                victim, what = self._pid, "driver"
-            else:
-                victim = self._dice.choice(sorted(family))
-                what = _role(family[victim])
+        while not self._over.wait(self._dice.expovariate(1 / self._every)) and time.monotonic() < self._until:
+            victim, what = self._choose()
             try:
                 os.kill(victim, signal.SIGKILL)
             except ProcessLookupError:
                 continue
             self.killed[what] += 1
+
+    def _choose(self) -> tuple[int, str]:
+        """Whom to kill; while there are no workers yet, one of those that are there."""
+        family = {pid: _role(command) for pid, command in sorted(descendants(self._pid).items())}
+        workers = [pid for pid, role in family.items() if role == WORKER]
+        servers = [pid for pid, role in family.items() if role != WORKER]
+        fate = self._dice.random()
+        if fate < DRIVER_SHARE or not family:
+            return self._pid, "driver"
+        if servers and fate < DRIVER_SHARE + SERVER_SHARE:
+            victim = self._dice.choice(servers)
+        else:
+            victim = self._dice.choice(workers or servers)
+        return victim, family[victim]
 
     def stop(self) -> None:
         self._over.set()
@@ -70,7 +85,7 @@ class Killer(threading.Thread):
 
 def _role(command: str) -> str:
     if command.startswith("ray::Worker"):
-        return "worker"
+        return WORKER
     for name in ("raylet/raylet", "gcs_server", "ray::IDLE", "DashboardAgent", "RuntimeEnvAgent"):
         if name in command:
             return name.rpartition("/")[2]
@@ -81,38 +96,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Soak, and say what was survived."""
     parser = argparse.ArgumentParser(prog="tests.crash.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=15.0)
-    parser.add_argument("--every", type=float, help="seconds between two kills, on average")
+    parser.add_argument("--every", type=float, default=EVERY_SECONDS, help="seconds between two kills, on average")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--s3", action="store_true", help="stores on an S3 server that fails now and then")
     parser.add_argument("--keep", help="directory to work in, kept")
     args = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory(prefix="sparsemill-soak-") as temporary:
-        return soak(Path(args.keep or temporary), args)
+    with contextlib.ExitStack() as stack:
+        directory = Path(args.keep or stack.enter_context(tempfile.TemporaryDirectory(prefix="sparsemill-soak-")))
+        directory.mkdir(parents=True, exist_ok=True)
+        places = str(directory)
+        if args.s3:
+            os.environ.update(stack.enter_context(proxied(stack.enter_context(s3_server()), every=10)).environment())
+            places = f"s3://{BUCKET}"
+        return soak(directory, places, args)
 
 
-def soak(directory: Path, args: argparse.Namespace) -> int:
-    """Rounds until the time is over."""
-    directory.mkdir(parents=True, exist_ok=True)
+def soak(directory: Path, places: str, args: argparse.Namespace) -> int:
+    """Rounds until the time is over; stores are made below `places`, everything else in `directory`."""
     os.environ["SPARSEMILL_CACHE"] = str(directory / "cache")
     os.environ.pop("RAY_ADDRESS", None)
     write_models(directory)
     corpus = write_corpus(directory / "c.jsonl", UNITS * DOCUMENTS, max_words=60, faults=True)
     settings = {"units": {"documents": DOCUMENTS}, "workers": {"max": 2, "cpus": 1}}
     expected = undisturbed(directory, job_mapping(directory, corpus, directory / "expected", **settings))
-    timed = write_job(directory / "timed.yaml", job_mapping(directory, corpus, directory / "timed", **settings))
-    every = args.every or _seconds(timed) / KILLS_A_RUN
     dice = random.Random(args.seed)
     killed: Counter[str] = Counter()
     ends: Counter[str] = Counter()
     rounds = 0
     begun = time.monotonic()
-    print(f"{UNITS} units a round, a kill every {every:.1f} s, seed {args.seed}", flush=True)
-    while time.monotonic() - begun < args.minutes * 60:
-        store = directory / f"store-{rounds}"
-        job = write_job(directory / f"job-{rounds}.yaml", job_mapping(directory, corpus, store, **settings))
+    until = begun + args.minutes * 60
+    print(f"{UNITS} units a round in {places}, a kill every {args.every:.1f} s, seed {args.seed}", flush=True)
+    while time.monotonic() < until:
+        store = f"{places}/store-{rounds}"
+        mapping = {**job_mapping(directory, corpus, directory, **settings), "store": store}
+        job = write_job(directory / f"job-{rounds}.yaml", mapping)
         attempts = 0
         while True:
             attempts += 1
-            code, err, kills = attempt(job, every, dice)
+            code, err, kills = attempt(job, args.every, dice, until)
             killed += kills
             ends[_ending(code, err)] += 1
             if "Traceback" in err:
@@ -120,10 +141,10 @@ def soak(directory: Path, args: argparse.Namespace) -> int:
                 return 1
             if code == 0:
                 break
-        if parts_of(store) != expected:
+        if stored_parts(store) != expected:
             print(f"round {rounds}: the parts differ from an undisturbed run's; see {store}")
             return 1
-        if not (report := FeatureStore.open(str(store)).verify()).ok or report.rows != UNITS * DOCUMENTS:
+        if not (report := FeatureStore.open(store).verify()).ok or report.rows != UNITS * DOCUMENTS:
             print(f"round {rounds}: {report.problems or report.rows}; see {store}")
             return 1
         rounds += 1
@@ -135,10 +156,10 @@ def soak(directory: Path, args: argparse.Namespace) -> int:
     return 0
 
 
-def attempt(job: Path, every: float, dice: random.Random) -> tuple[int, str, Counter[str]]:
-    """Run the command once under fire: its exit code, what it said, and who was killed."""
+def attempt(job: Path, every: float, dice: random.Random, until: float) -> tuple[int, str, Counter[str]]:
+    """Run the command once, under fire until then: its exit code, what it said, and who was killed."""
     process = start(job)
-    killer = Killer(process.pid, every, dice)
+    killer = Killer(process.pid, every, dice, until)
     killer.start()
     try:
         _, err = process.communicate(timeout=ATTEMPT_SECONDS)
@@ -148,16 +169,6 @@ def attempt(job: Path, every: float, dice: random.Random) -> tuple[int, str, Cou
     finally:
         killer.stop()
     return process.returncode, err, killer.killed
-
-
-def _seconds(job: Path) -> float:
-    """How long the command takes when nobody disturbs it."""
-    begun = time.monotonic()
-    process = start(job)
-    process.communicate()
-    if process.returncode:
-        raise SystemExit("the undisturbed run failed")
-    return time.monotonic() - begun
 
 
 def undisturbed(directory: Path, mapping: dict[str, object]) -> dict[str, bytes]:

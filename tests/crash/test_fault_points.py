@@ -8,13 +8,28 @@ run, byte for byte.
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from featurestore.faults import POINTS, VARIABLE
-from tests.crash.ground import ROOT, UNITS, Ground, alive, assert_whole, descendants, eventually, fault, run, start
+from tests.crash.ground import (
+    PATIENCE,
+    ROOT,
+    UNITS,
+    Ground,
+    alive,
+    assert_whole,
+    descendants,
+    eventually,
+    fault,
+    run,
+    start,
+)
 from tests.ray_jobs.jobs import parts_of
 
 IN_WORKER = (
@@ -37,6 +52,7 @@ IN_DRIVER = (
     *(f"write.{point}:manifest.json" for point in ("before", "middle", "before_rename", "after")),
     "driver.after_manifest",
 )
+WHILE_A_RAYLET_LIVES = ("driver.after_commit", "write.middle:.journal")  # the driver's others are before and after Ray
 QUICK = ("write.middle:part-", "driver.before_manifest")  # of each, the one that leaves most behind
 
 
@@ -75,6 +91,27 @@ def test_a_run_whose_only_raylet_is_killed_finishes_or_ends_in_one_sentence(grou
     assert process.returncode in (0, 1)  # a short run is over before anybody misses its raylet
     assert "Traceback" not in err
     eventually(lambda: not alive(family))
+    assert all(ground.expected[name] == data for name, data in parts_of(ground.store).items())
+    again = run(ground.job)
+    assert again.returncode == 0, again.stderr
+    assert_whole(ground)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", WHILE_A_RAYLET_LIVES)
+def test_a_raylet_killed_while_the_driver_is_at_any_point_changes_nothing(ground: Ground, point: str) -> None:
+    process = start(ground.job, env=fault(ground, f"{point}=wait"))
+    eventually(ground.marker.exists, process)
+    family = descendants(process.pid)
+    (raylet,) = (pid for pid, command in family.items() if "/raylet/raylet" in command.split(" ")[0])
+    os.kill(raylet, signal.SIGKILL)
+    while process.poll() is None:  # it waits again at its next unit
+        ground.marker.unlink(missing_ok=True)
+        time.sleep(0.02)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode in (0, 1)
+    assert "Traceback" not in err
+    eventually(lambda: not alive(set(family)))
     assert all(ground.expected[name] == data for name, data in parts_of(ground.store).items())
     again = run(ground.job)
     assert again.returncode == 0, again.stderr

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from tests.clusters import head_node
 from tests.crash.ground import (
     ORPHAN_SECONDS,
     PATIENCE,
@@ -18,7 +19,9 @@ from tests.crash.ground import (
     computing,
     descendants,
     eventually,
+    fault,
     listening_beyond_loopback,
+    run,
     start,
     working,
 )
@@ -76,6 +79,39 @@ def test_control_c_and_sigterm_stop_cleanly_and_say_how_to_go_on(ground: Ground,
     assert "Traceback" not in err
     eventually(lambda: not working(family))
     assert all(ground.expected[name] == data for name, data in parts_of(ground.store).items())
+
+
+def test_sigterm_before_ray_has_started_is_no_different(ground: Ground) -> None:
+    driver = start(ground.job, env=fault(ground, "driver.before_store=wait"))
+    eventually(ground.marker.exists, driver)
+    driver.send_signal(signal.SIGTERM)
+    _, err = driver.communicate(timeout=PATIENCE)
+    assert driver.returncode == 128 + signal.SIGTERM, err
+    assert "the same command goes on from here" in err.splitlines()[-1]
+    assert "Traceback" not in err
+    assert not (ground.store / ".lease.json").exists(), "the store is still held"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=lambda stop: stop.name)
+def test_on_a_cluster_that_is_there_a_stopped_run_says_how_to_go_on_and_leaves_no_worker(
+    ground: Ground, stop: signal.Signals
+) -> None:
+    environment = {**fault(ground, "worker.before_write=wait"), "RAY_AUTH_TOKEN": "ab" * 32}
+    with head_node(environment) as cluster:
+        driver = start(ground.job, "--address", cluster.address, env=environment)
+        eventually(ground.marker.exists, driver)
+        driver.send_signal(stop)
+        out, err = driver.communicate(timeout=PATIENCE)
+        assert driver.returncode == 128 + stop, err
+        assert out == ""
+        assert "parts that are done stay" in err
+        assert "the same command goes on from here" in err.splitlines()[-1]
+        assert "Traceback" not in err
+        eventually(lambda: not cluster.workers())
+        again = run(ground.job, "--address", cluster.address, env=environment)
+        assert again.returncode == 0, again.stderr
+    assert_whole(ground)
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ CLOSED = {  # as our own local Ray: everything on loopback, nothing reported, no
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_prestart_worker_first_driver": "0",
+    "RAY_worker_niceness": "0",  # at Ray's 15 workers hardly start where other work has the machine
 }
 QUICK_HEALTH = {  # a node is given up after some three seconds instead of half a minute
     "RAY_health_check_initial_delay_ms": "1000",

@@ -9,21 +9,32 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from pyarrow import fs as pafs
 
 from featurestore import FeatureStore
-from featurestore.files import read_bytes
-from featurestore.plan import open_root
+from featurestore.faults import POINTS
 from featurestore.writer import PartRecord, committed_units
 from ray_jobs.journal import Journal, earlier_records
 from ray_jobs.worker import Report
-from tests.crash.ground import DOCUMENTS, UNITS, Ground, fault, run
-from tests.crash.s3 import BUCKET, Proxy, proxied, s3_server
+from tests.crash.ground import (
+    DOCUMENTS,
+    PATIENCE,
+    UNITS,
+    Ground,
+    alive,
+    descendants,
+    eventually,
+    fault,
+    run,
+    start,
+)
+from tests.crash.s3 import BUCKET, Proxy, proxied, s3_server, stored_parts
 from tests.ray_jobs.jobs import job_mapping, write_job
 
 pytest.importorskip("moto", reason="the S3 server of these tests")
 pytestmark = pytest.mark.slow
 IN_WORKER = (
+    "worker.opening",
+    "worker.computing",
     "worker.before_write",
     "write.before:part-",
     "write.middle:part-",
@@ -32,14 +43,12 @@ IN_WORKER = (
 )
 IN_DRIVER = (
     "driver.before_store",
-    "write.middle:store.json",
-    "write.after:store.json",
+    *(f"write.{point}:store.json" for point in ("before", "middle", "after")),
     "driver.after_commit",
     "write.middle:.journal",
     "write.middle:.lease.json",
     "driver.before_manifest",
-    "write.middle:manifest.json",
-    "write.after:manifest.json",
+    *(f"write.{point}:manifest.json" for point in ("before", "middle", "after")),
     "driver.after_manifest",
 )
 numbers = itertools.count()
@@ -80,14 +89,8 @@ def uri(ground: Ground, models: Path) -> str:
     return store
 
 
-def parts(uri: str) -> dict[str, bytes]:
-    fs, root = open_root(uri)
-    found = fs.get_file_info(pafs.FileSelector(f"{root}/parts", allow_not_found=True))
-    return {info.base_name: read_bytes(fs, info.path) for info in found}
-
-
 def assert_whole(uri: str, expected: Mapping[str, bytes]) -> None:
-    assert parts(uri) == expected
+    assert stored_parts(uri) == expected
     store = FeatureStore.open(uri)
     assert len(store) == UNITS * DOCUMENTS
     report = store.verify()
@@ -107,7 +110,7 @@ def test_storage_that_fails_or_is_slow_every_tenth_time_does_not_stop_a_run(
 @pytest.mark.parametrize("point", IN_WORKER)
 def test_a_worker_killed_at_any_point_changes_nothing(ground: Ground, uri: str, proxy: Proxy, point: str) -> None:
     done = run(ground.job, env=fault(ground, f"{point}=kill"))
-    assert ground.marker.exists(), "the fault did not happen"
+    assert ground.marker.exists(), f"the fault did not happen: {done.returncode}, {done.stderr}"
     assert done.returncode == 0, done.stderr
     assert_whole(uri, ground.expected)
 
@@ -117,13 +120,35 @@ def test_a_driver_killed_at_any_point_leaves_what_the_same_command_completes(
     ground: Ground, uri: str, proxy: Proxy, point: str
 ) -> None:
     done = run(ground.job, env=fault(ground, f"{point}=kill"))
-    assert ground.marker.exists(), "the fault did not happen"
+    assert ground.marker.exists(), f"the fault did not happen: {done.returncode}, {done.stderr}"
     assert done.returncode == -9, done.stderr
-    survived = parts(uri)
+    survived = stored_parts(uri)
     assert all(ground.expected[name] == data for name, data in survived.items())
     again = run(ground.job, "--json")
     assert again.returncode == 0, again.stderr
     assert_whole(uri, ground.expected)
+
+
+@pytest.mark.parametrize("point", IN_WORKER)
+def test_a_run_whose_only_raylet_is_killed_finishes_or_ends_in_one_sentence(
+    ground: Ground, uri: str, proxy: Proxy, point: str
+) -> None:
+    process = start(ground.job, env=fault(ground, f"{point}=raylet"))
+    eventually(ground.marker.exists, process)
+    family = set(descendants(process.pid))
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode in (0, 1)  # a short run is over before anybody misses its raylet
+    assert "Traceback" not in err
+    eventually(lambda: not alive(family))
+    assert all(ground.expected[name] == data for name, data in stored_parts(uri).items())
+    again = run(ground.job)
+    assert again.returncode == 0, again.stderr
+    assert_whole(uri, ground.expected)
+
+
+def test_every_point_that_an_object_store_has_is_in_the_matrix() -> None:
+    there = {point.partition(":")[0] for point in (*IN_WORKER, *IN_DRIVER)}
+    assert there == set(POINTS) - {"write.before_rename"}  # an upload has no temporary name
 
 
 def test_resuming_lists_parts_a_thousand_at_a_time_and_reads_none(proxy: Proxy) -> None:

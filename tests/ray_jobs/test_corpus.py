@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.errors import CorpusError
-from ray_jobs import corpus as corpus_module
 from ray_jobs import text_format
-from ray_jobs.corpus import DocumentRows, read_rows, scan, slices
+from ray_jobs.corpus import DocumentRows, read_rows, slices
+from ray_jobs.scan import scan
 from ray_jobs.spec import CorpusSpec
 
 
@@ -114,7 +114,8 @@ def test_any_partition_of_any_format_gives_every_row_in_order(
     # Small blocks and marks, so that short texts cross many boundaries.
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setattr(text_format, "BLOCK_BYTES", block)
-        patch.setattr(corpus_module, "MARK_ROWS", 3)
+        patch.setattr("ray_jobs.corpus.MARK_ROWS", 3)
+        patch.setattr("ray_jobs.scan.MARK_ROWS", 3)
         for i, share in enumerate(shares):
             written(Path(folder, f"{i}.{kind}"), compress(encoded(share, file_format, row_group)))
         corpus = spec(f"{folder}/*.{kind}", keep=("label", "score"))
@@ -149,7 +150,8 @@ def test_arbitrary_bytes_give_rows_or_one_refusal_and_marks_agree_with_a_whole_r
             whole = documents(corpus)
         except CorpusError:
             return
-        patch.setattr(corpus_module, "MARK_ROWS", 1)
+        patch.setattr("ray_jobs.corpus.MARK_ROWS", 1)
+        patch.setattr("ray_jobs.scan.MARK_ROWS", 1)
         scanned = scan(corpus)
         single = [read_rows(slices(scanned, i, i + 1), corpus, {}) for i in range(scanned.rows)]
     assert [row.text[0] for row in single] == whole.text
@@ -619,6 +621,26 @@ def test_the_scan_knows_each_files_bytes_by_their_sha256(tmp_path: Path) -> None
     assert {file.name: file.sha256 for file in files} == {n: hashlib.sha256(d).hexdigest() for n, d in contents.items()}
     assert [file.size for file in files] == [len(data) for data in contents.values()]
     assert seen[-1] == (sum(map(len, contents.values())),) * 2
+
+
+def test_many_parquet_files_hashed_side_by_side_keep_their_order_and_the_first_bad_one_is_named(tmp_path: Path) -> None:
+    import hashlib
+
+    contents = {f"{n:02d}.parquet": encoded([(f"text {n}", "l", None)] * (40 - n), "parquet", 3) for n in range(40)}
+    for name, data in contents.items():
+        written(tmp_path / name, data)
+    seen: list[tuple[int, int]] = []
+    found = scan(spec(str(tmp_path)), progress=lambda done, total: seen.append((done, total)))
+    assert {file.name: file.sha256 for file in found.files} == {
+        name: hashlib.sha256(data).hexdigest() for name, data in contents.items()
+    }
+    assert [file.rows for file in found.files] == [40 - n for n in range(40)]
+    assert sorted(seen) == seen
+    assert seen[-1] == (sum(map(len, contents.values())),) * 2
+    for bad in (31, 17):
+        written(tmp_path / f"{bad:02d}.parquet", b"PAR1")
+        with pytest.raises(CorpusError, match=rf"{bad:02d}\.parquet is no whole Parquet file"):
+            scan(spec(str(tmp_path)))
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])

@@ -12,8 +12,9 @@ import pytest
 from benchmarks.simulation import SimulatedCrew, World, units_of
 from featurestore.errors import CorpusError, JobFailed
 from featurestore.writer import PartRecord
+from ray_jobs.aftermath import STORAGE_TRIES
 from ray_jobs.crew import Answer
-from ray_jobs.dispatch import IDLE_SECONDS, STORAGE_TRIES, Dispatcher
+from ray_jobs.dispatch import IDLE_SECONDS, Dispatcher
 from ray_jobs.failures import Failure, Kind
 from ray_jobs.ledger import MAX_DEATHS, MAX_ERRORS
 from ray_jobs.pace import STALL_SECONDS

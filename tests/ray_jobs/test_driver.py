@@ -125,6 +125,30 @@ def test_only_what_is_missing_is_done(models: Path, corpus: Path, whole: Path, c
     assert FeatureStore.open(str(copied)).verify().ok
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_an_empty_file_under_the_name_of_a_part_is_none_and_its_unit_is_done_again(
+    models: Path, corpus: Path, whole: Path, copied: Path, finished: bool
+) -> None:
+    (copied / "parts" / "part-000003.parquet").write_bytes(b"")
+    if not finished:
+        (copied / "manifest.json").unlink()
+    assert extract(make_job(models, corpus, copied)).units_run == 1
+    assert parts_of(copied) == parts_of(whole)
+    assert FeatureStore.open(str(copied)).verify().ok
+
+
+def test_a_directory_under_the_name_of_a_part_is_none_and_is_named_when_resuming(
+    models: Path, corpus: Path, copied: Path
+) -> None:
+    part = copied / "parts" / "part-000003.parquet"
+    part.unlink()
+    part.mkdir()
+    plan = make_plan(make_job(models, corpus, copied))
+    assert [unit.index for unit in plan.missing] == [3]
+    with pytest.raises(JobFailed, match=r"unit 3 .* failed: IsADirectoryError.*part-000003\.parquet.*6 of 7 parts"):
+        run_plan(plan)
+
+
 def test_a_missing_manifest_is_written_without_any_work(models: Path, corpus: Path, copied: Path) -> None:
     manifest = copied / "manifest.json"
     before = manifest.read_bytes()

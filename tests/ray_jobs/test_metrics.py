@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -13,10 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from featurestore.faults import VARIABLE
 from featurestore.status import standing
 from featurestore.writer import PartRecord
 from ray_jobs.metrics import KINDS_KEPT, OTHER, RunMeter, UnitDetail, UnitMeter
 from tests.clusters import head_node
+from tests.crash.ground import PATIENCE, eventually
 from tests.featurestore.test_runs import record
 from tests.ray_jobs.jobs import job_mapping, write_corpus, write_job, write_models
 
@@ -42,6 +46,17 @@ def test_phases_are_timed_and_the_device_is_idle_between_two_units() -> None:
     assert {"finished_at", "read_seconds", "idle_seconds", "kinds"} <= set(detail.to_json())
 
 
+def test_what_the_device_idled_within_computing_is_idle_and_not_computing() -> None:
+    meter = UnitMeter("store")
+    meter.begin()
+    with meter.phase("compute"):
+        time.sleep(0.03)
+    meter.was_idle(0.02)
+    phases = meter.end(PART, [], []).phases
+    assert phases["idle"] == 0.02
+    assert phases["compute"] >= 0.01
+
+
 def test_a_phase_that_fails_is_timed_too() -> None:
     meter = UnitMeter("store")
     meter.begin()
@@ -65,37 +80,70 @@ def test_without_ray_nothing_is_exported_and_an_unmeasured_unit_says_nothing() -
 
 
 @pytest.mark.slow
-def test_prometheus_finds_what_the_store_says(tmp_path: Path) -> None:
+def test_prometheus_finds_what_the_store_and_the_driver_say(tmp_path: Path) -> None:
+    """A run is stopped within its first unit, loses its worker there, and goes on to the end."""
     models = write_models(tmp_path)
     corpus = write_corpus(tmp_path / "c.jsonl", 200, faults=True)
-    job = write_job(tmp_path / "job.yaml", job_mapping(models, corpus, tmp_path / "store"))
+    mapping = job_mapping(models, corpus, tmp_path / "store", units={"documents": 20}, workers={"max": 1, "cpus": 1})
+    job, marker = write_job(tmp_path / "job.yaml", mapping), tmp_path / "waiting"
     environment = {
         "SPARSEMILL_CACHE": str(tmp_path / "cache"),
-        "RAY_metrics_report_interval_ms": "500",
         "RAY_AUTH_TOKEN": "ab" * 32,
+        VARIABLE: f"worker.before_write=wait@{marker}",
     }
     with head_node(environment) as cluster:
         command = [sys.executable, str(ROOT / "sparsemill.py"), "extract", str(job), "--address", cluster.address]
-        done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr
-        deadline = time.monotonic() + 60
+        run = subprocess.Popen(command, env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True)
+        eventually(marker.exists, run)
+        during = {
+            "run_units": {"waiting": 9, "under_way": 1, "done": 0, "failed": 0},
+            "workers": {"ready": 1, "wanted": 1},
+        }
+        for name, values in during.items():
+            assert exported(cluster.metrics, name, values) == values
+        (worker,) = cluster.workers()
+        os.kill(worker, signal.SIGKILL)
+        _, err = run.communicate(timeout=PATIENCE)
+        assert run.returncode == 0, err
         now = standing(str(tmp_path / "store"))
-        found: dict[str, float] = {}
-        while found.get("documents_total") != now.rows and time.monotonic() < deadline:
-            time.sleep(1)
-            found = scrape(cluster.metrics)
-    assert (found["documents_total"], found["tokens_total"]) == (now.rows, now.tokens)
-    assert (found["errors_total"], found["bytes_total"], found["units_total"]) == (now.errors, now.bytes, now.units)
-    assert found["unit_seconds_count"] == now.units
-    assert found["phase_seconds_total"] > 0
-    assert found["run_units"] >= 0
+        afterwards = {
+            "documents_total": {"": now.rows},
+            "tokens_total": {"": now.tokens},
+            "errors_total": {"": now.errors},
+            "bytes_total": {"": now.bytes},
+            "units_total": {"": now.units},
+            "unit_seconds_count": {"": now.units},
+            "retries_total": {"lost": 1},
+            "run_units": {"waiting": 0, "under_way": 0, "done": now.units, "failed": 0},
+        }
+        assert (now.rows, now.units) == (200, 10)
+        for name, values in afterwards.items():
+            assert exported(cluster.metrics, name, values) == values
+        phases = scrape(cluster.metrics)["phase_seconds_total"]
+        journal = [json.loads(line.rstrip(",")) for line in _journal_lines(tmp_path / "store")]
+        for phase in ("read", "compute", "write", "idle"):
+            assert phases[phase] == pytest.approx(sum(line.get(f"{phase}_seconds", 0) for line in journal), abs=0.02)
 
 
-def scrape(address: str) -> dict[str, float]:
-    """Sum of each of our metrics over its labels."""
+def exported(address: str, name: str, expected: dict[str, float]) -> dict[str, float]:
+    """The values of a metric, once they are those that are expected or half a minute has passed."""
+    deadline = time.monotonic() + 30
+    while (found := dict(scrape(address)[name])) != expected and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return found
+
+
+def _journal_lines(store: Path) -> list[str]:
+    lines = [line for file in (store / ".journal").iterdir() for line in file.read_text().splitlines()]
+    return [line for line in lines if line.startswith("{")]
+
+
+def scrape(address: str) -> dict[str, dict[str, float]]:
+    """Each of our metrics -> its values by the label that tells them apart ("" where there is none)."""
     with urllib.request.urlopen(f"{address}/metrics", timeout=10) as page:
         text = page.read().decode()
-    sums: dict[str, float] = defaultdict(float)
-    for name, value in re.findall(r"^ray_sparsemill_(\w+)\{[^\n]*\} (\S+)$", text, re.M):
-        sums[name] += float(value)
+    sums: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for name, labels, value in re.findall(r"^ray_sparsemill_(\w+)\{([^\n]*)\} (\S+)$", text, re.M):
+        told_apart = re.search(r'\b(?:state|phase|kind)="([^"]*)"', labels)
+        sums[name][told_apart[1] if told_apart else ""] += float(value)
     return sums

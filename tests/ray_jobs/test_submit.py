@@ -18,8 +18,9 @@ from featurestore import FeatureStore
 from featurestore.errors import JobSpecError, UsageError
 from featurestore.plan import create_store
 from ray_jobs.plan import make_plan
+from ray_jobs.shipment import JOB_NAME, load_runtime_env, working_directory
 from ray_jobs.spec import job_from_mapping, load_job
-from ray_jobs.submit import JOB_NAME, _working_directory, load_runtime_env, submit
+from ray_jobs.submit import submit
 from tests.clusters import Cluster, head_node
 from tests.ray_jobs.jobs import job_mapping, write_corpus, write_job, write_models
 
@@ -212,7 +213,7 @@ def test_an_address_that_is_none_is_refused_in_one_sentence(
 def test_what_is_sent_is_code_and_job_without_weights_and_caches(models: Path, tmp_path: Path) -> None:
     mapping = job_mapping(models, Path("c.jsonl"), Path("out/store"), pool=["sum"], model={"chat": False})
     job = job_from_mapping(mapping, tmp_path)
-    with _working_directory(job) as directory:
+    with working_directory(job) as directory:
         assert load_job(directory / JOB_NAME) == job
         assert job.store == str(tmp_path / "out" / "store")
         assert sorted(path.name for path in directory.iterdir()) == [

@@ -1,0 +1,266 @@
+"""One pass over a corpus, before anything is computed.
+
+`scan` goes through every file a single time and fixes what a job must know before it runs: the files with their
+sha256, how many rows each has and where they start, the types of the kept columns, that ids are unique, and a sample
+of texts to count tokens in. Text is hashed while it is parsed, file after file; Parquet files, of which only footer
+and ids are looked at, are hashed several at a time.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate, islice
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from featurestore.errors import CorpusError
+from ray_jobs.corpus import MARK_ROWS, Slice, records_of, source_fields
+from ray_jobs.duplicates import UniqueIds
+from ray_jobs.formats import MISSING, Digest, Wanted, check_columns, decompressed, missing_column, open_raw, refusals
+from ray_jobs.parquet_format import open_parquet, parquet_groups, parquet_kinds
+from ray_jobs.sources import SourceFile, find_files
+from ray_jobs.text_format import csv_header, json_keys, text_records
+from ray_jobs.values import column_type, document_id, kind_of
+
+if TYPE_CHECKING:
+    from ray_jobs.spec import CorpusSpec
+
+SAMPLE_TEXTS = 512  # enough for the mean length of a corpus to within some percent
+_SAMPLE_CHARACTERS = 100_000  # of each sampled text: beyond any window of a model that is fed whole
+_SAMPLE_ROW_GROUPS = 8  # Parquet row groups to take texts from, spread over all files
+_SAMPLE_GROUP_ROWS = 1 << 17  # rows decoded of each at most
+HASHED_AT_ONCE = 8  # Parquet files: as many as keep an object store busy; hashing itself runs beside reading
+
+
+@dataclass(frozen=True)
+class CorpusFile(SourceFile):
+    """A file that was scanned.
+
+    Attributes:
+        sha256: Of its bytes on disk.
+        rows: Documents in it.
+        header: Column names of a CSV file, else empty.
+        marks: Byte offsets, in the decompressed text, of the rows 0, MARK_ROWS, 2 * MARK_ROWS, ...; empty for Parquet.
+    """
+
+    sha256: str
+    rows: int
+    header: tuple[str, ...] = ()
+    marks: array[int] = field(default_factory=lambda: array("q"), repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class CorpusScan:
+    """What one pass over a corpus found.
+
+    Attributes:
+        files: In reading order; global row numbers run through them.
+        rows: Documents in all files.
+        keep_types: Kept column -> "string", "int64", "float64" or "bool", in the order of the job.
+        sample: Some hundreds of texts, evenly spaced over the corpus, each cut at 100,000 characters.
+        mean_text_bytes: Mean UTF-8 length of the sampled texts before cutting.
+    """
+
+    files: tuple[CorpusFile, ...]
+    rows: int
+    keep_types: Mapping[str, str]
+    sample: tuple[str, ...] = field(repr=False)
+    mean_text_bytes: float
+
+    @cached_property
+    def first_rows(self) -> tuple[int, ...]:
+        """The global number of each file's first row."""
+        return tuple(accumulate((file.rows for file in self.files[:-1]), initial=0))
+
+
+def scan(corpus: CorpusSpec, progress: Callable[[int, int], None] | None = None) -> CorpusScan:
+    """Read every file of a corpus once.
+
+    Args:
+        corpus: Which files and columns.
+        progress: Called with (bytes read, bytes in all) from time to time.
+
+    Raises:
+        CorpusError: No file or no row, a file that cannot be read, a column that is not there, an id used twice.
+    """
+    found = find_files(corpus.path, corpus.format)
+    total = sum(file.size or 0 for file in found)
+    done = 0
+    lock = Lock()
+
+    def advance(n_bytes: int) -> None:
+        nonlocal done
+        with lock:
+            done += n_bytes
+            if progress:
+                progress(done, total)
+
+    state = _Scanned(corpus)
+    with _hashes([file for file in found if file.format == "parquet"], advance) as sha256s:
+        files = tuple(
+            _scan_parquet(file, state, sha256s[file].result())
+            if file.format == "parquet"
+            else _scan_text(file, state, advance)
+            for file in found
+        )
+    rows = sum(file.rows for file in files)
+    if rows == 0:
+        raise CorpusError(f"corpus.path matches only files without a single document; check {files[0].uri}")
+    if not state.any_readable:
+        raise CorpusError(f"no row of the corpus can be read (the first: {state.first_error}); check corpus.format")
+    for name in corpus.keep:
+        if name not in state.seen:
+            keys = json_keys(next(file for file in files if file.format == "jsonl" and file.rows))
+            raise CorpusError(missing_column("the corpus", name, "corpus.keep", keys))
+    if corpus.id is not None and state.ids.suspects():
+        state.ids.confirm((doc_id, f"{file.name}:{row}") for file in files for row, doc_id in _ids(file, corpus.id))
+    sample = [*state.sample.texts, *_parquet_sample(files, corpus.text)]
+    return CorpusScan(
+        files=files,
+        rows=rows,
+        keep_types={name: column_type(state.kinds[name]) for name in corpus.keep},
+        sample=tuple(text[:_SAMPLE_CHARACTERS] for text in sample),
+        mean_text_bytes=sum(len(text.encode("utf-8", "replace")) for text in sample) / max(len(sample), 1),
+    )
+
+
+class _Scanned:
+    """What the pass over the files gathers."""
+
+    def __init__(self, corpus: CorpusSpec) -> None:
+        self.wanted = Wanted(corpus.text, corpus.id, corpus.keep)
+        self.kinds: dict[str, set[str]] = {name: set() for name in corpus.keep}
+        self.seen: set[str] = set()  # names of wanted columns that some row or schema has
+        self.ids = UniqueIds()
+        self.sample = _Sample(SAMPLE_TEXTS)
+        self.any_readable = False
+        self.first_error = ""
+
+
+class _Sample:
+    """Every n-th text, with n doubled whenever there are too many: even spacing without knowing the length."""
+
+    def __init__(self, limit: int) -> None:
+        self.texts: list[str] = []
+        self._limit = limit
+        self._step = 1
+        self._count = 0
+
+    def offer(self, text: Any) -> None:
+        if not isinstance(text, str):
+            return
+        if self._count % self._step == 0:
+            if len(self.texts) == self._limit:
+                self.texts = self.texts[::2]
+                self._step *= 2
+                if self._count % self._step:
+                    self._count += 1
+                    return
+            self.texts.append(text)
+        self._count += 1
+
+
+def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]) -> CorpusFile:
+    """One pass over a JSONL or CSV file, hashing the bytes on the way."""
+    wanted = state.wanted
+    header = csv_header(file) if file.format == "csv" else ()
+    if header:
+        check_columns(file, header, wanted)
+        state.seen.update(wanted.keep)
+    is_csv = file.format == "csv"
+    kinds = list(state.kinds.values())
+    marks = array("q")
+    rows = readable = 0
+    has_text = has_id = False
+    with refusals(file), ExitStack() as stack:
+        digest = Digest(open_raw(file, stack), advance)
+        stream = decompressed(digest, file, stack)
+        # An empty CSV file has no header; it is hashed and has no rows.
+        for record in text_records(stream, file, wanted, header) if header or not is_csv else ():
+            if rows % MARK_ROWS == 0:
+                marks.append(record.offset)
+            rows += 1
+            if wanted.id is not None:
+                doc_id, _ = document_id(record.id, wanted.id)
+                state.ids.add(doc_id if doc_id is not None else f"{file.name}:{rows - 1}")
+            if record.error:
+                state.first_error = state.first_error or f"{file.uri} row {rows - 1}, {record.error}"
+                continue
+            readable += 1
+            has_text = has_text or record.text is not MISSING
+            has_id = has_id or record.id is not MISSING
+            for found, (name, value) in zip(kinds, zip(wanted.keep, record.keep, strict=True), strict=True):
+                if value is not MISSING:
+                    state.seen.add(name)
+                    found.add(kind_of(value, is_csv))
+            state.sample.offer(record.text)
+        sha256 = digest.hexdigest()
+    state.any_readable = state.any_readable or readable > 0
+    if readable and not (has_text and has_id):
+        setting, column = ("corpus.text", wanted.text) if not has_text else ("corpus.id", wanted.id)
+        raise CorpusError(missing_column(file.uri, str(column), setting, json_keys(file)))
+    return CorpusFile(**source_fields(file), sha256=sha256, rows=rows, header=header, marks=marks)
+
+
+@contextmanager
+def _hashes(files: Sequence[SourceFile], advance: Callable[[int], None]) -> Iterator[dict[SourceFile, Future[str]]]:
+    """The sha256s of files, several computed at a time: storage has more than one reader's worth, and cores too."""
+
+    def sha256_of(file: SourceFile) -> str:
+        with refusals(file), ExitStack() as stack:
+            return Digest(open_raw(file, stack), advance).hexdigest()
+
+    pool = ThreadPoolExecutor(HASHED_AT_ONCE, "sha256")
+    try:
+        yield {file: pool.submit(sha256_of, file) for file in files}
+    finally:
+        pool.shutdown(cancel_futures=True)  # after the first file that is refused nobody needs the others
+
+
+def _scan_parquet(file: SourceFile, state: _Scanned, sha256: str) -> CorpusFile:
+    """The footer and the id column of a Parquet file."""
+    wanted = state.wanted
+    with refusals(file), ExitStack() as stack:
+        parquet = open_parquet(file, stack)
+        check_columns(file, parquet.schema_arrow.names, wanted)
+        for name, kind in parquet_kinds(file, parquet.schema_arrow, wanted).items():
+            state.kinds[name].add(kind)
+        rows = parquet.metadata.num_rows
+    state.seen.update(wanted.keep)
+    state.any_readable = state.any_readable or rows > 0
+    scanned = CorpusFile(**source_fields(file), sha256=sha256, rows=rows)
+    if wanted.id is not None:
+        for _, doc_id in _ids(scanned, wanted.id):
+            state.ids.add(doc_id)
+    return scanned
+
+
+def _ids(file: CorpusFile, column: str) -> Iterator[tuple[int, str]]:
+    """(row, id) of every row of a file."""
+    whole = Slice(file, 0, file.rows, file.header, 0, file.marks[0] if file.marks else 0)
+    for row, record in enumerate(records_of(whole, Wanted(None, column))):
+        doc_id, _ = document_id(record.id, column)
+        yield row, doc_id if doc_id is not None else f"{file.name}:{row}"
+
+
+def _parquet_sample(files: Sequence[CorpusFile], text: str) -> list[str]:
+    """Texts from a few row groups, evenly spaced over the Parquet files and within each group."""
+    groups: list[tuple[CorpusFile, int, int]] = []
+    for file in files:
+        if file.format == "parquet":
+            with refusals(file), ExitStack() as stack:
+                groups += [(file, first, rows) for first, rows in parquet_groups(open_parquet(file, stack))]
+    count = min(len(groups), _SAMPLE_ROW_GROUPS)
+    texts: list[str] = []
+    for i in range(count):
+        file, first, rows = groups[(2 * i + 1) * len(groups) // (2 * count)]
+        rows = min(rows, _SAMPLE_GROUP_ROWS)
+        records = records_of(Slice(file, first, rows), Wanted(text, None))
+        step = -(-rows * count // SAMPLE_TEXTS)
+        texts += [record.text for record in islice(records, 0, None, step) if isinstance(record.text, str)]
+    return texts

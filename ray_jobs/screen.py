@@ -1,0 +1,149 @@
+"""What `prepare`, `plan` and `extract` say: lines for people, and the same as plain data for `--json`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from featurestore.wording import counted
+
+if TYPE_CHECKING:
+    from ray_jobs.calibrate import Calibration
+    from ray_jobs.driver import ExtractResult
+    from ray_jobs.engine.bundle import Bundle
+    from ray_jobs.plan import JobPlan
+    from ray_jobs.pricing import Estimate
+
+
+def print_bundle(bundle: Bundle) -> None:
+    """What `prepare` says."""
+    facts = bundle_facts(bundle)
+    print(f"{bundle.path}")
+    print(
+        f"  model   {facts['model']}, layers 0 to {max(bundle.hook_layers)} of {bundle.model.n_layers}, {bundle.dtype}"
+    )
+    for sae in bundle.saes:
+        noted = f"; allowed although {'; '.join(sae.mismatch)}" if sae.mismatch else ""
+        unsure = f"; its metadata does not say its {', '.join(sae.unverified)}" if sae.unverified else ""
+        print(f"  SAE     {sae.name}: layer {sae.layer}, {sae.d_sae:,} features, {sae.architecture}{noted}{unsure}")
+    print(f"  bytes   {facts['bytes']:,}")
+    print(f"  sha256  {bundle.sha256}")
+
+
+def print_plan(made: JobPlan, figures: Estimate) -> None:
+    """What `plan` says before its warnings."""
+    from featurestore.files import shown
+
+    compute, scanned = made.compute, made.scan
+    n_bytes = sum(file.size or 0 for file in scanned.files)
+    print(f"store      {shown(made.job.store)} ({_standing(made)})")
+    files = counted(len(scanned.files), "file")
+    print(f"corpus     {counted(figures.documents, 'document')} in {files}, {_bytes(n_bytes)}")
+    sampled = counted(made.sampled, "sampled document")
+    print(f"tokens     about {figures.tokens:,} (mean {made.mean_tokens:,.1f} of {sampled})")
+    print(f"model      {made.bundle.model.name}, layers 0 to {max(made.bundle.hook_layers)}, {compute.dtype}")
+    saes = ", ".join(f"{sae.name} (layer {sae.layer}, {sae.d_sae:,})" for sae in made.bundle.saes)
+    print(f"saes       {saes}; {', '.join(made.job.pool)}")
+    print(f"units      {figures.units:,} ({figures.missing_units:,} to do)")
+    basis = "from the parts that are there" if figures.bytes_measured else "typical of such SAEs, a rough figure"
+    print(f"bytes out  about {_bytes(figures.bytes_out)} ({basis})")
+    print(f"workers    {compute.device}, {counted(compute.threads, 'thread')} each")
+    if figures.worker_hours is None:
+        print("hours      unknown: no rate measured here yet for this model; --calibrate measures it, --rate gives it,")
+        print("           and --hardware takes it from the rates file")
+    else:
+        rate = f"{figures.tokens_per_second:,.0f} tokens/s a worker, {figures.rate_source}"
+        print(f"hours      about {_rounded(figures.worker_hours)} worker-hours ({rate})")
+    if figures.wall_hours is not None:
+        print(
+            f"           about {_rounded(figures.wall_hours)} hours with {counted(made.job.workers.max or 1, 'worker')}"
+        )
+    if figures.cost is not None:
+        currency = f" {figures.currency}" if figures.currency else ""
+        each = _money(figures.price_per_hour or 0)
+        print(f"cost       about {_money(figures.cost)}{currency} ({each} a worker and hour)")
+
+
+def print_calibration(measured: Calibration, figures: Estimate) -> None:
+    """The figure for a rates file that `plan --calibrate` has measured."""
+    reached = measured.tokens_per_second * figures.gflop_per_token
+    work = f"{counted(measured.workers, 'worker')} at once, {counted(measured.documents, 'document')}"
+    print(f"calibrated {work} in {_seconds(measured.seconds)}: {reached:,.0f} GFLOP/s a worker, for a rates file")
+
+
+def plan_facts(made: JobPlan, figures: Estimate) -> dict[str, Any]:
+    """The same for machines."""
+    from featurestore.files import shown
+
+    return {
+        "store": shown(made.job.store),
+        "fingerprint": made.store.fingerprint,
+        "begun": bool(made.committed) or made.finished,
+        "finished": made.finished and not made.missing,
+        **asdict(figures),
+        "mean_tokens": made.mean_tokens,
+        "sampled_documents": made.sampled,
+        "truncated_share": made.truncated_share,
+        "files": len(made.scan.files),
+        "bundle": bundle_facts(made.bundle),
+        "compute": asdict(made.compute),
+    }
+
+
+def bundle_facts(bundle: Bundle) -> dict[str, Any]:
+    """A bundle for machines."""
+    return {
+        "sha256": bundle.sha256,
+        "model": bundle.model.name,
+        "dtype": bundle.dtype,
+        "hook_layers": list(bundle.hook_layers),
+        "saes": [
+            {"name": sae.name, "layer": sae.layer, "d_sae": sae.d_sae, "mismatch": list(sae.mismatch)}
+            for sae in bundle.saes
+        ],
+        "bytes": sum((bundle.path / name).stat().st_size for name in bundle.files),
+    }
+
+
+def print_result(result: ExtractResult) -> None:
+    """What `extract` says when it is over."""
+    from featurestore.files import shown
+
+    if result.units_run:
+        rate = f"{result.tokens_run / result.seconds:,.0f} tokens/s, start-up included"
+        work = f"{counted(result.documents_run, 'document')}, {counted(result.tokens_run, 'token')}"
+        took = f"{_seconds(result.seconds)} ({rate}, {counted(result.workers, 'worker')})"
+        print(f"{shown(result.store)}: {work} in {took}")
+    else:
+        print(f"{shown(result.store)}: nothing to do, the whole store is there ({counted(result.units, 'part')})")
+    print(f"  documents  {result.documents:,}, {result.errors:,} with an error")
+    print(f"  tokens     {result.tokens:,}")
+    print(f"  bytes      {result.bytes:,} ({result.bytes / max(result.documents, 1):,.0f} a document)")
+
+
+def _standing(made: JobPlan) -> str:
+    if made.finished and not made.missing:
+        return "complete"
+    if made.committed:
+        return f"{len(made.units) - len(made.missing):,} of {len(made.units):,} units there"
+    return "to be made"
+
+
+def _bytes(number: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:,.1f} {unit}"
+        number /= 1000
+    return f"{number:,.1f} TB"
+
+
+def _rounded(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
+
+
+def _money(amount: float) -> str:
+    return f"{amount:,.2f}" if amount >= 1 or not amount else f"{amount:.2g}"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:,.1f} s" if seconds < 120 else f"{seconds / 60:,.1f} min"
