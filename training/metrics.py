@@ -69,7 +69,7 @@ def auroc(y_true: np.ndarray, log_proba: np.ndarray) -> tuple[float, str | None]
     absent = np.flatnonzero(np.bincount(y_true, minlength=n_classes) == 0)
     if len(absent):
         return float("nan"), f"{len(absent)} of {n_classes} classes have no test document"
-    return float(_auroc(y_true, log_proba, np.ones((1, len(y_true))))[0]), None
+    return float(_auroc(_rankings(y_true, log_proba), np.ones((1, len(y_true))))[0]), None
 
 
 def auprc(y_true: np.ndarray, log_proba: np.ndarray) -> float:
@@ -129,11 +129,19 @@ def bootstrap(
     """
     out = np.full((len(predictions), len(METRICS), n), np.nan)
     done = 0
+    rankings = [
+        [_rankings(p.y_true, p.log_proba) for p in seeds] for seeds in predictions
+    ]  # sorting is what draws have in common
     for weights in _draws(n_documents, group, n):
         here = slice(done, done + len(weights))
         done += len(weights)
         for m, seeds in enumerate(predictions):
-            values = np.stack([_replicates(p, n_classes, weights[:, p.rows]) for p in seeds])  # [seeds, metrics, b]
+            values = np.stack(
+                [
+                    _replicates(p, ranked, n_classes, weights[:, p.rows])
+                    for p, ranked in zip(seeds, rankings[m], strict=True)
+                ]
+            )  # [seeds, metrics, b]
             defined = ~np.isnan(values)
             total = np.where(defined, values, 0.0).sum(axis=0)
             count = defined.sum(axis=0)
@@ -161,10 +169,33 @@ def _draws(n_documents: int, group: np.ndarray | None, n: int) -> Iterator[np.nd
         yield (counts if group is None else counts[:, group]).astype(np.float64)
 
 
-def _replicates(prediction: Prediction, n_classes: int, weights: np.ndarray) -> np.ndarray:
+@dataclass(frozen=True)
+class _Ranking:
+    """The rows [n] by rising score of one class: their order, whether each is of the class, where each tie begins."""
+
+    order: np.ndarray
+    positive: np.ndarray
+    starts: np.ndarray
+
+
+def _rankings(y_true: np.ndarray, log_proba: np.ndarray) -> list[_Ranking]:
+    """One for each class, for two classes that of the second."""
+    n_classes = log_proba.shape[1]
+    found = []
+    for c in [1] if n_classes == 2 else range(n_classes):
+        order = np.argsort(log_proba[:, c], kind="stable")
+        score = log_proba[order, c]
+        starts = np.flatnonzero(np.concatenate([[True], score[1:] != score[:-1]]))
+        found.append(_Ranking(order, (y_true == c)[order], starts))
+    return found
+
+
+def _replicates(
+    prediction: Prediction, rankings: Sequence[_Ranking], n_classes: int, weights: np.ndarray
+) -> np.ndarray:
     """All metrics [metrics, b] for row weights [b, n]."""
     f1, right = _f1_and_accuracy(prediction.y_true, prediction.y_pred, n_classes, weights)
-    return np.stack([f1, right, _auroc(prediction.y_true, prediction.log_proba, weights)])
+    return np.stack([f1, right, _auroc(rankings, weights)])
 
 
 def _f1_and_accuracy(
@@ -191,19 +222,14 @@ def _f1_and_accuracy(
     )
 
 
-def _auroc(y_true: np.ndarray, log_proba: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _auroc(rankings: Sequence[_Ranking], weights: np.ndarray) -> np.ndarray:
     """AUROC [b] for row weights [b, n]: share of (in class, out of class) pairs ranked right, ties counting half."""
-    n_classes = log_proba.shape[1]
-    of_class = [1] if n_classes == 2 else range(n_classes)
     total = np.zeros(len(weights))
-    for c in of_class:
-        order = np.argsort(log_proba[:, c], kind="stable")
-        score, positive = log_proba[order, c], (y_true == c)[order]
-        starts = np.flatnonzero(np.concatenate([[True], score[1:] != score[:-1]]))  # first row of each tie
-        ordered = weights[:, order]
-        hit = np.add.reduceat(ordered * positive, starts, axis=1)
-        miss = np.add.reduceat(ordered * ~positive, starts, axis=1)
+    for ranked in rankings:
+        ordered = weights[:, ranked.order]
+        hit = np.add.reduceat(ordered * ranked.positive, ranked.starts, axis=1)
+        miss = np.add.reduceat(ordered * ~ranked.positive, ranked.starts, axis=1)
         ranked_right = (hit * (np.cumsum(miss, axis=1) - 0.5 * miss)).sum(axis=1)
         pairs = hit.sum(axis=1) * miss.sum(axis=1)
         total += np.divide(ranked_right, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
-    return total / len(of_class)
+    return total / len(rankings)

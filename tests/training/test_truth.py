@@ -7,6 +7,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from tests.training.test_split import data_of
+from training.baselines import count_terms
 from training.features import Method, MethodMatrix
 from training.inference import p_value
 from training.metrics import Prediction, auroc, bootstrap, interval
@@ -26,14 +27,21 @@ def run_of(seed: int, name: str, kind: str = "sae") -> tuple[Prediction, int]:
     y = rng.permutation(np.arange(n) % 2)
     X = rng.gamma(1.0, size=(n, k)) * (rng.random((n, k)) < 0.3)
     split = make_splits(data_of(y.tolist()), SplitSpec(seeds=1, folds=2, test=0.4))[0]
-    matrix = MethodMatrix(X if kind == "dense" else csr_matrix(X))
+    if kind in ("tfidf", "char"):
+        words = [f"{a}{b}" for a in "bdfgklmn" for b in ("an", "er", "io", "ut", "ol")]
+        matrix = MethodMatrix(count_terms([" ".join(np.array(words)[row > 0]) or "nothing" for row in X], kind))
+    else:
+        matrix = MethodMatrix(X if kind == "dense" else csr_matrix(X))
     grid = {"logistic_l2": (0.1, 10.0), "logistic_l1": (0.1, 1.0), "tree": (3.0,), "k_sparse": (4.0, 16.0)}.get(name)
     found = evaluate(Method("m", kind, probe=name), matrix, y, 2, [split], grid=grid)[0]
     return Prediction(split.test, y[split.test], found.y_pred, found.log_proba), n
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "kind"), [*((p, "sae") for p in PROBES), ("logistic_l2", "dense"), ("tree", "dense")])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [*((p, "sae") for p in PROBES), *(("logistic_l2", kind) for kind in ("dense", "tfidf", "char")), ("tree", "dense")],
+)
 def test_permuted_labels_give_chance_within_the_interval_at_its_nominal_rate(name: str, kind: str) -> None:
     covered = above = 0
     for seed in range(RUNS):
