@@ -32,11 +32,13 @@ def fit_method(
     split: Split,
     value: float | None,
     pooled: MethodMatrix | None = None,
+    n_jobs: int = 1,
 ) -> tuple[MethodMatrix, MethodMatrix, Final]:
     """The final model of a method on the training rows of one split, with what it was made of.
 
     Args:
         pooled: What was read before, where it was screened.
+        n_jobs: Threads; they change no bit.
 
     Returns:
         (what was read, the method's matrix, the fitted model); the last is what the study scored.
@@ -48,7 +50,7 @@ def fit_method(
     matrix = derive(pooled, method)
     X, n_classes = matrix.X, len(data.classes)
     with threadpool_limits(1):
-        prepare, model, converged = fit_final(method, X, data.y, split.train, value, n_classes)
+        prepare, model, converged = fit_final(method, X, data.y, split.train, value, n_classes, n_jobs=n_jobs)
     columns = columns_of(as_pipeline(prepare), X.shape[1]) if method.kind in (*SPARSE, "dense") else None
     return pooled, matrix, Final(prepare, columns, model, converged)
 

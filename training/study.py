@@ -72,7 +72,9 @@ def run_study(
     rows = method_rows(main, data, splits, winners)
     summary, selected, difference, comparisons, predictions = summarise(main, rows, data, splits, winners, spec)
     regime_rows, regimes = summarise_regimes(methods, main, harder, data, splits, conditions, spec)
-    explanation, models = _export(spec, {spec.store: store, **others}, methods, main, data, splits, conditions, winners)
+    explanation, models = _export(
+        spec, {spec.store: store, **others}, methods, main, data, splits, conditions, winners, n_jobs
+    )
     result = StudyResult(
         spec=spec,
         data=data,
@@ -134,6 +136,7 @@ def _export(
     splits: Sequence[Split],
     conditions: Sequence[Split],
     winners: dict[str, tuple[int, ...]],
+    n_jobs: int,
 ) -> tuple[dict[str, object] | None, dict[str, Model]]:
     """Explanation of the SAE method that the first split selected, and the models of both families that have files."""
     explanation, models = None, {}
@@ -144,7 +147,9 @@ def _export(
         store = stores[method.store or spec.store]
         source = [m for m in methods if m.source == method.source]
         (task,) = plan_sources(source, spec.store, data, [*splits, *conditions], 1, spec.screen)
-        pooled, matrix, final = fit_method(store, method, data, splits[0], fitted.value, read_source(store, task))
+        pooled, matrix, final = fit_method(
+            store, method, data, splits[0], fitted.value, read_source(store, task), n_jobs
+        )
         about = {
             "classes": list(data.classes),
             "value": fitted.value,
