@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FEATURES = 5
 DOCUMENTS = 3
+PIECE = 50_000  # rows: some hundred megabytes
 SNIPPET = 160  # characters: two terminal lines
 
 
@@ -78,17 +79,29 @@ def explain(
         weight, document_frequency (class -> share of its training documents with the feature), and documents
         (the strongest: doc_id, label, value, text).
     """
+    from scipy.sparse import vstack
+
     assert matrix.column is not None and matrix.names is not None and final.columns is not None
-    X = final.prepare.transform(matrix.X[split.train].astype(np.float64)).tocsc()
     kept = final.columns.kept
-    y = data.y[split.train]
-    weight, toward, coefficient = _weights(X, y, final.model, len(data.classes))
+    y, n_classes = data.y[split.train], len(data.classes)
+    in_class = np.zeros((n_classes, len(kept)))
+    for rows in _pieces(split.train):
+        X = final.prepare.transform(matrix.X[rows].astype(np.float64)).tocsc()
+        in_class += np.stack([np.asarray(X[data.y[rows] == c].sum(axis=0)).ravel() for c in range(n_classes)])
+    weight, toward, coefficient = _weights(in_class, y, final.model)
     column, names = matrix.column[kept], matrix.names[kept]
     # Equal weights are ordered by feature, so that the list is the same on every machine.
     heaviest = np.lexsort((column, -weight))[:FEATURES]
     assert pooled.column is not None
-    strength = pooled.X[split.train][:, np.searchsorted(pooled.column, column[heaviest])].tocsc()
-    fires = X[:, heaviest] != 0
+    there = np.searchsorted(pooled.column, column[heaviest])
+    strength = vstack([pooled.X[rows][:, there] for rows in _pieces(split.train)], format="csc")
+    fires = vstack(
+        [
+            final.prepare.transform(matrix.X[rows].astype(np.float64)).tocsc()[:, heaviest] != 0
+            for rows in _pieces(split.train)
+        ],
+        format="csc",
+    )
     features = []
     for k, j in enumerate(heaviest):
         here = fires[:, [k]].toarray().ravel()
@@ -119,14 +132,22 @@ def explain(
     }
 
 
-def _weights(X: Any, y: np.ndarray, model: Any, n_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weight [K], the class each feature points to [K], and its coefficient for that class [K]."""
-    in_class = np.stack([np.asarray(X[y == c].sum(axis=0)).ravel() for c in range(n_classes)])  # [classes, K]
+def _pieces(rows: np.ndarray) -> list[np.ndarray]:
+    """The rows some at a time, so that a large matrix is never copied as a whole."""
+    return [rows[start : start + PIECE] for start in range(0, len(rows), PIECE)]
+
+
+def _weights(in_class: np.ndarray, y: np.ndarray, model: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weight [K], the class each feature points to [K], and its coefficient for that class [K].
+
+    `in_class` [classes, K] holds the sums of the scaled features over the rows of each class.
+    """
+    n_classes, n_columns = in_class.shape
     size = np.bincount(y, minlength=n_classes)[:, None]
     gap = in_class / size - (in_class.sum(axis=0) - in_class) / (len(y) - size)  # mean in the class - mean elsewhere
-    coef = coefficients(model, X.shape[1])
+    coef = coefficients(model, n_columns)
     if coef is None:
-        gain = importance(model, X.shape[1])
+        gain = importance(model, n_columns)
         return gain, np.argmax(gap, axis=0), gain
     if n_classes == 2:  # one row of coefficients, for the second class
         toward = (coef[0] > 0).astype(np.int64)
