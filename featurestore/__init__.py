@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from featurestore.aligned import AlignedStores as AlignedStores
     from featurestore.aligned import align as align
     from featurestore.documents import IdReport as IdReport
+    from featurestore.matrices import Matrix as Matrix
     from featurestore.plan import StorePlan as StorePlan
     from featurestore.plan import create_store as create_store
     from featurestore.reader import FeatureStore as FeatureStore
-    from featurestore.reader import Matrix as Matrix
     from featurestore.rows import PartRows as PartRows
     from featurestore.rows import SparseColumn as SparseColumn
     from featurestore.schema import DenseColumn as DenseColumn
@@ -35,7 +35,7 @@ _HOME = {
     "FeatureStatistics": "statistics",
     "FeatureStore": "reader",
     "IdReport": "documents",
-    "Matrix": "reader",
+    "Matrix": "matrices",
     "StoreStatus": "status",
     "DenseColumn": "schema",
     "SaeColumns": "schema",

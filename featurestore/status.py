@@ -38,20 +38,37 @@ class ErrorKind:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How a store stands.
+class StoreStatus:
+    """How far a store is.
 
     Attributes:
-        units_done: Units whose part is there.
+        units_done: Parts committed.
+        units: Of so many.
+        rows_done: Documents in those committed.
+        rows: Of so many.
+        errors: Documents with an error, in those committed.
+        tokens: In those committed.
+        bytes: Of those committed.
+        complete: Whether the store has its manifest.
+    """
+
+    units_done: int
+    units: int
+    rows_done: int
+    rows: int
+    errors: int
+    tokens: int
+    bytes: int
+    complete: bool
+
+
+@dataclass(frozen=True)
+class Standing(StoreStatus):
+    """How far a store is, and what is known of the runs that got it there.
+
+    Attributes:
         units_running: Units that a worker has, as a live run says.
         units_failed: Units without a part that the last run gave up.
-        units: All units.
-        rows_done: Documents in the parts.
-        rows: All documents.
-        errors: Documents with an error.
-        tokens: Tokens pooled.
-        bytes: Of all parts.
-        complete: Whether all parts and the manifest are there.
         run: The last run, if one is known.
         running: Whether it runs now.
         runs: How many runs are known.
@@ -63,16 +80,8 @@ class Standing:
         error_kinds: Errors by kind, the most frequent first.
     """
 
-    units_done: int
     units_running: int
     units_failed: int
-    units: int
-    rows_done: int
-    rows: int
-    errors: int
-    tokens: int
-    bytes: int
-    complete: bool
     run: RunRecord | None
     running: bool
     runs: int
@@ -82,20 +91,6 @@ class Standing:
     worker_tokens: int
     slowest: tuple[UnitNote, ...]
     error_kinds: tuple[ErrorKind, ...]
-
-
-@dataclass(frozen=True)
-class StoreStatus:
-    """How far a store is: units done of all, and totals over those done."""
-
-    units_done: int
-    units: int
-    rows_done: int
-    rows: int
-    errors: int
-    tokens: int
-    bytes: int
-    complete: bool
 
 
 def store_status(store: FeatureStore, manifest: Mapping[str, Any] | None) -> StoreStatus:

@@ -91,7 +91,7 @@ class Dispatcher:
 
         Raises:
             UnitsFailed: Some units failed for good; the others are done, unless there were too many.
-        SparsemillError: The job cannot work.
+            SparsemillError: The job cannot work.
         """
         while (self._ledger.open or self._suspects) and len(self._given_up()) < MAX_FAILED_UNITS:
             now = self._crew.now()

@@ -97,7 +97,6 @@ class Worker:
         Raises:
             SparsemillError: Other software, another bundle or another store than the job's.
         """
-        import featurestore.writer  # noqa: F401  (half a second, which the first unit would take longer)
         from featurestore.plan import read_plan
         from ray_jobs.engine.extractor import Extractor, ExtractSettings
         from ray_jobs.identity import check_software

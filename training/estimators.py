@@ -40,11 +40,9 @@ PARAMETER = {
     "k_sparse": "k",
     "linear_svm": "C",
 }
-# The largest entry of the gradient at which L2 fits stop, see `l2_tolerance`. Final models: scikit-learn's default of
-# 1e-4 leaves C >= 10 far from the optimum (one label in ten differs). Selection only ranks, and its fits start from one
-# another: at most four labels in a thousand differ from the optimum's, and macro F1 by .002.
+# The largest entry of the gradient at which final L2 fits stop, see `l2_tolerance`: scikit-learn's default of 1e-4
+# leaves C >= 10 far from the optimum (one label in ten differs).
 FINAL_TOLERANCE = 1e-6
-PATH_TOLERANCE = 1e-4
 MAX_ITERATIONS = 2000  # the hardest fits measured take about 100
 SVM_ITERATIONS = 5000  # of liblinear; scikit-learn's 1000 stop some fits at C = 10
 SOFTMAX_STEPS = 100

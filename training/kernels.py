@@ -24,21 +24,27 @@ def csr_parts(X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @njit(nogil=True, cache=True)
+def _gather(indptr, indices, data, weights, i, z):  # type: ignore[no-untyped-def]
+    """Row i of X times `weights` [blocks, K, LANES] into `z` [blocks * LANES]."""
+    for b in range(weights.shape[0]):
+        w = weights[b]
+        s0 = s1 = s2 = s3 = s4 = 0.0  # a loop over lanes would add in memory, not in registers
+        for k in range(indptr[i], indptr[i + 1]):
+            j, v = indices[k], np.float64(data[k])
+            s0 += v * w[j, 0]
+            s1 += v * w[j, 1]
+            s2 += v * w[j, 2]
+            s3 += v * w[j, 3]
+            s4 += v * w[j, 4]
+        at = b * LANES
+        z[at], z[at + 1], z[at + 2], z[at + 3], z[at + 4] = s0, s1, s2, s3, s4
+
+
+@njit(nogil=True, cache=True)
 def products(indptr, indices, data, weights, first, last, out):  # type: ignore[no-untyped-def]
     """Rows first .. last of X times `weights` [blocks, K, LANES] into `out` [N, blocks * LANES]."""
     for i in range(first, last):
-        for b in range(weights.shape[0]):
-            w = weights[b]
-            s0 = s1 = s2 = s3 = s4 = 0.0
-            for k in range(indptr[i], indptr[i + 1]):
-                j, v = indices[k], np.float64(data[k])
-                s0 += v * w[j, 0]
-                s1 += v * w[j, 1]
-                s2 += v * w[j, 2]
-                s3 += v * w[j, 3]
-                s4 += v * w[j, 4]
-            at = b * LANES
-            out[i, at], out[i, at + 1], out[i, at + 2], out[i, at + 3], out[i, at + 4] = s0, s1, s2, s3, s4
+        _gather(indptr, indices, data, weights, i, out[i])
 
 
 @njit(nogil=True, cache=True)
@@ -63,18 +69,7 @@ def loss_and_gradient(  # type: ignore[no-untyped-def]
     z, r = np.empty(blocks * LANES), np.zeros(blocks * LANES)
     for i in range(first, last):
         start, stop = indptr[i], indptr[i + 1]
-        for b in range(blocks):
-            w = weights[b]
-            s0 = s1 = s2 = s3 = s4 = 0.0
-            for k in range(start, stop):
-                j, v = indices[k], np.float64(data[k])
-                s0 += v * w[j, 0]
-                s1 += v * w[j, 1]
-                s2 += v * w[j, 2]
-                s3 += v * w[j, 3]
-                s4 += v * w[j, 4]
-            at = b * LANES
-            z[at], z[at + 1], z[at + 2], z[at + 3], z[at + 4] = s0, s1, s2, s3, s4
+        _gather(indptr, indices, data, weights, i, z)
         for p in range(problems):
             weight = share[i, p]
             if m == 1:

@@ -115,11 +115,7 @@ def load_documents(store: FeatureStore, spec: StudySpec, others: Sequence[Featur
     _require_columns(store, names)
     base = ["doc_id", "n_tokens", "truncated", "error"]
     columns = [*base, *dict.fromkeys(n for n in names if n not in base)]
-    try:
-        frame = store.documents().select(columns).collect()
-    except (OSError, pl.exceptions.PolarsError) as exc:
-        reason = str(exc).strip().splitlines()[0]
-        raise StudyError(f"{shown(store.uri)}: a part cannot be read ({reason}); run verify on the store") from None
+    frame = store.documents().select(columns).collect()
     ids = frame["doc_id"].to_list()
     if frame["doc_id"].n_unique() < len(ids):
         twice = frame["doc_id"].filter(frame["doc_id"].is_duplicated()).sort()[0]

@@ -8,6 +8,7 @@ threads; dense ones take two products.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 LANE_BYTES = 1 << 28  # gradients of all blocks of rows together
-BLOCK = 1 << 21  # non-zeros in a block of rows, the piece of work of a thread: some 5 ms for five problems
+BLOCK = 1 << 21  # non-zeros in a block of rows, the piece of work of a thread: some milliseconds
 MAX_BLOCKS = 16  # each has a gradient of its own
 
 
@@ -56,7 +57,7 @@ def objective_of(paths: Paths, pool: ThreadPoolExecutor | None = None) -> Object
     return _Sparse(paths, pool) if issparse(paths.X) else _Dense(paths)
 
 
-class Objective:
+class Objective(ABC):
     """Value and gradient of any of the problems; x is [p, M, K + 1], the last entry the intercept at the mean."""
 
     def __init__(self, paths: Paths) -> None:
@@ -88,19 +89,19 @@ class Objective:
         weights = x[:, :, :-1] / self.scale[which, None, :]
         return weights, x[:, :, -1] - np.vecdot(weights, self.shift[which, None, :])
 
+    @abstractmethod
     def _means(self) -> np.ndarray:
         """Means [P, K] of the rows that each problem is fitted on."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _products(self, weights: np.ndarray) -> np.ndarray:
         """X times weights [p, M, K], [N, p * M]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _pass(
         self, weights: np.ndarray, intercept: np.ndarray, which: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Losses [p], their gradients by the weights [p, M, K] and by the intercepts [p, M]."""
-        raise NotImplementedError
 
 
 class _Sparse(Objective):

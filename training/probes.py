@@ -16,7 +16,6 @@ import numpy as np
 
 from training import large
 from training.estimators import (
-    C_GRID,
     GRIDS,
     PARAMETER,
     as_pipeline,
@@ -189,11 +188,6 @@ def choose(validation: np.ndarray, grid: Sequence[float]) -> float:
         grid: The values, rising.
     """
     return grid[int(np.argmax(validation.mean(axis=1)))]
-
-
-def choose_c(validation: np.ndarray) -> float:
-    """`choose` on C_GRID."""
-    return choose(validation, C_GRID)
 
 
 def _finish(

@@ -41,7 +41,7 @@ def load_screened(
     for sae in method.sae.split("+"):
         variants = sorted({(m.binarize, m.scale) for m in methods}, key=repr)
         mine = _pass(store, sae, method, data, splits, variants, keep)
-        blocks.append(_kept(store, sae, method, data, mine))
+        blocks.append(store.take(data.doc_id, sae, method.pool, features=mine).X)
         passed.append(mine)
         names += [f"{sae}:{f}" for f in mine]
     offsets = np.cumsum([0, *(store.sae(sae).d_sae for sae in method.sae.split("+"))])
@@ -94,18 +94,6 @@ def _pass(
                 gap = class_gap(sums, np.bincount(y[fit], minlength=n_classes))
                 passed |= top_mask(gap, keep) & (top > 0)
     return np.flatnonzero(passed)
-
-
-def _kept(store: FeatureStore, sae: str, method: Method, data: StudyData, columns: np.ndarray) -> Any:
-    """CSR float32 [N, columns] in the order of the study's documents."""
-    from scipy.sparse import vstack
-
-    blocks, order = [], []
-    for X, rows in _batches(store, sae, method, data):
-        blocks.append(X[:, columns])
-        order.append(rows)
-    place = np.argsort(np.concatenate(order))
-    return vstack(blocks, format="csr")[place]
 
 
 def _batches(store: FeatureStore, sae: str, method: Method, data: StudyData) -> Iterator[tuple[Any, np.ndarray]]:

@@ -12,7 +12,6 @@ from sklearn.preprocessing import MaxAbsScaler
 from training import large
 from training.estimators import probe, scores_of
 from training.features import Method, MethodMatrix
-from training.l1_path import l1_probe
 from training.probes import evaluate
 from training.search import column_max, in_float64
 from training.split import Split
@@ -69,4 +68,3 @@ def test_a_large_l1_fit_meets_the_conditions_of_its_optimum() -> None:
     assert gradient[weights != 0] == pytest.approx(-np.sign(weights[weights != 0]), abs=0.02)
     assert np.abs(gradient[weights == 0]).max() <= 1.02
     assert (weights == 0).any()
-    assert (l1_probe(C).get_params()["C"], model.C) == (C, C)

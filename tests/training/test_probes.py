@@ -16,7 +16,7 @@ from tests.training.test_split import data_of
 from training.baselines import CountsToTfidf
 from training.estimators import C_GRID, log_proba, probe
 from training.features import MethodMatrix
-from training.probes import choose_c, evaluate
+from training.probes import choose, evaluate
 from training.spec import SplitSpec
 from training.split import Split, make_splits
 
@@ -80,7 +80,7 @@ def test_permuted_labels_give_chance() -> None:
 def test_among_equal_scores_the_strongest_regularisation_wins() -> None:
     scores = np.full((len(C_GRID), 5), 0.5)
     scores[3:6] = 0.7
-    assert choose_c(scores) == C_GRID[3]
+    assert choose(scores, C_GRID) == C_GRID[3]
 
 
 def test_majority_predicts_the_commonest_training_class_with_the_classes_shares() -> None:
