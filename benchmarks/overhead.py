@@ -186,6 +186,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     seconds = {way: [wall for wall, _ in rounds] for way, rounds in taken.items()}
     processors = {way: [used for _, used in rounds] for way, rounds in taken.items()}
     figures = {
+        "machine": described,
+        "command": sys.argv[1:],
         "documents": len(texts),
         "units": len(made.units),
         "workers": setup.threads,
@@ -197,10 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     if args.record:
         print(report.record("overhead", figures, described), file=sys.stderr)
-    if args.json:
-        print(json.dumps({**figures, "machine": described}, indent=1))
-    else:
-        _print(figures)
+    print(json.dumps(figures, indent=1) if args.json else shown(figures))
     return 0
 
 
@@ -208,15 +207,17 @@ def _overhead(seconds: Mapping[str, Sequence[float]]) -> float:
     return statistics.median(seconds["distributed"]) / statistics.median(seconds["loop"]) - 1
 
 
-def _print(figures: Mapping[str, Any]) -> None:
-    print(f"{figures['documents']:,} documents in {figures['units']} units, {figures['workers']} workers")
-    for way, taken in figures["seconds"].items():
-        print(f"  {way:<12} {', '.join(f'{seconds:.1f}' for seconds in taken)} s")
-    print(f"  overhead     {figures['overhead']:+.1%}")
-    for way, taken in figures["processor_seconds"].items():
-        print(f"  {way:<12} {', '.join(f'{seconds:.1f}' for seconds in taken)} s of processors")
-    print(f"  overhead     {figures['processor_overhead']:+.1%}")
-    print(f"  first part   {figures['start_to_first_part_seconds']:.1f} s after the command was started")
+def shown(figures: Mapping[str, Any]) -> str:
+    """For a terminal."""
+    lines = [f"{figures['documents']:,} documents in {figures['units']} units, {figures['workers']} workers"]
+    for taken, overhead, unit in (
+        (figures["seconds"], figures["overhead"], "s"),
+        (figures["processor_seconds"], figures["processor_overhead"], "s of processors"),
+    ):
+        lines += [f"  {way:<12} {', '.join(f'{s:.1f}' for s in rounds)} {unit}" for way, rounds in taken.items()]
+        lines.append(f"  overhead     {overhead:+.1%}")
+    lines.append(f"  first part   {figures['start_to_first_part_seconds']:.1f} s after the command was started")
+    return "\n".join(lines)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -92,6 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             for way, (kind, at_once) in ways.items():
                 taken[way].append(seconds(directory, kind, at_once))
     figures = {
+        "machine": described,
+        "command": sys.argv[1:],
         "documents": documents,
         "files": args.files,
         "ways": {
@@ -106,18 +108,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     if args.record:
         print(report.record("planning", figures, described), file=sys.stderr)
-    if args.json:
-        print(json.dumps({**figures, "machine": described}, indent=1))
-    else:
-        _print(figures)
+    print(json.dumps(figures, indent=1) if args.json else shown(figures))
     return 0
 
 
-def _print(figures: Mapping[str, Any]) -> None:
-    print(f"{figures['documents']:,} documents in {figures['files']} files")
+def shown(figures: Mapping[str, Any]) -> str:
+    """For a terminal."""
+    lines = [f"{figures['documents']:,} documents in {figures['files']} files"]
     for way, found in figures["ways"].items():
         rates = f"{found['megabytes_per_second']:,.0f} MB/s, {found['documents_per_second']:,.0f} documents/s"
-        print(f"  {way:<24} {found['bytes'] / 1e6:,.0f} MB: {rates}")
+        lines.append(f"  {way:<24} {found['bytes'] / 1e6:,.0f} MB: {rates}")
+    return "\n".join(lines)
 
 
 def _parser() -> argparse.ArgumentParser:
