@@ -97,11 +97,14 @@ class Worker:
         Raises:
             SparsemillError: Other software, another bundle or another store than the job's.
         """
+        import pyarrow as pa
+
         from featurestore.plan import read_plan
         from ray_jobs.engine.extractor import Extractor, ExtractSettings
         from ray_jobs.identity import check_software
 
         fault_point("worker.opening")
+        pa.array([""])  # pyarrow imports pandas, where it is there, at its first list: no unit need wait for that
         with transient_faults_shown():
             check_software(self._task.software)
             self._plan = read_plan(self._task.job.store)
