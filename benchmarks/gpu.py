@@ -1,6 +1,7 @@
 """What each step from the naive pipeline to the engine is worth on a GPU: one table for each model, in one call.
 
     python -m benchmarks.gpu [--models 2b,9b] [--json] [--record]      # one GPU with 80 GB, under 10 minutes
+    python -m benchmarks.gpu --ways engine --profile                    # one way, and where its time goes, by kernel
     python -m benchmarks.gpu --tiny                                     # small shapes, also on a CPU: does it run?
 
 Gemma 2 2B and 9B in their true shapes with random weights, JumpReLU SAEs that fire 80 features a token, documents of
@@ -59,6 +60,7 @@ MEDIAN, SIGMA = 180.0, 0.8
 """Of document lengths in tokens: news and comments, with a tail of long ones."""
 SQUARE = 8_192
 SAE_REPEATS = 5
+WAYS = ("i", "ii", "iii", "iv", "v", "engine", "vi")
 COLUMNS = ("tokens/s", "step", "of limit", "idle", "fed", "GB", "recompiled", "warm-up", "overlap")
 
 
@@ -141,6 +143,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown := [name for name in names if name not in cases]:
         print(f"error: --models: no {unknown[0]!r}; there are {', '.join(cases)}", file=sys.stderr)
         return 2
+    if unknown := [way for way in args.ways if way not in WAYS]:
+        print(f"error: --ways: no {unknown[0]!r}; there are {', '.join(WAYS)}", file=sys.stderr)
+        return 2
     device = "cuda" if cuda else "cpu"
     torch.set_float32_matmul_precision("highest")
     described = {**machine.describe(), "device": _device_name(device)}
@@ -149,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     tables = {}
     for name in names:
         with tempfile.TemporaryDirectory(prefix="gpu-bench-", dir=args.work) as folder:
-            tables[name] = measure_case(Path(folder), name, cases[name], scale, device, rate)
+            tables[name] = measure_case(Path(folder), name, cases[name], scale, device, rate, args.ways, args.profile)
         _say(shown(name, tables[name]))
     figures = {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
@@ -164,8 +169,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure_case(folder: Path, name: str, case: Case, scale: Scale, device: str, rate: float) -> dict[str, Any]:
-    """All ways of one model.
+def measure_case(
+    folder: Path,
+    name: str,
+    case: Case,
+    scale: Scale,
+    device: str,
+    rate: float,
+    wanted: Sequence[str] = WAYS,
+    profile: bool = False,
+) -> dict[str, Any]:
+    """The ways of one model.
 
     Args:
         folder: For bundles.
@@ -174,14 +188,16 @@ def measure_case(folder: Path, name: str, case: Case, scale: Scale, device: str,
         scale: How much to run.
         device: Where.
         rate: Operations a second of matrix products there.
+        wanted: Which ways, of `WAYS`.
+        profile: Whether to say where each one's time goes.
 
     Returns:
         `saes`: per width mean L0, ways and the SAE half; `seconds` that all of it took.
     """
     start = time.perf_counter()
     documents = gpu_setup.documents(scale.documents, MEDIAN, SIGMA, scale.max_tokens, case.vocab_size)
-    measure = _Measure(case, scale, device, rate, documents)
-    bundles, padded = _padded_ways(folder, name, case, measure)
+    measure = _Measure(case, scale, device, rate, documents, profile)
+    bundles, padded = _padded_ways(folder, name, case, measure, wanted)
     tables: dict[int, dict[str, Any]] = {}
     for width, (bundle, l0) in bundles.items():
         measure.width = width
@@ -193,15 +209,21 @@ def measure_case(folder: Path, name: str, case: Case, scale: Scale, device: str,
             return Packed(engine(), DensePool(_weights(bundle), device, torch.bfloat16))
 
         ways = padded if not tables else {}
-        ways["(iv) + packed"] = measure.way(packed, layers_uncompiled(), reference=not ways)
-        ways["(v) + compiled"] = measure.way(packed)
-        ways["engine"] = measure.way(lambda engine=engine: Engine(engine()))
-        tables[width] = {"l0": l0, "ways": ways, "sae_half": measure.sae_half(engine)}
+        if "iv" in wanted:
+            ways["(iv) + packed"] = measure.way(
+                packed, layers_uncompiled(), reference="iii" not in wanted or bool(tables)
+            )
+        if "v" in wanted:
+            ways["(v) + compiled"] = measure.way(packed)
+        if "engine" in wanted:
+            ways["engine"] = measure.way(lambda engine=engine: Engine(engine()))
+        halves = measure.sae_half(engine) if "vi" in wanted else {}
+        tables[width] = {"l0": l0, "ways": ways, "sae_half": halves}
     return {"saes": tables, "seconds": time.perf_counter() - start}
 
 
 def _padded_ways(
-    folder: Path, name: str, case: Case, measure: _Measure
+    folder: Path, name: str, case: Case, measure: _Measure, wanted: Sequence[str]
 ) -> tuple[dict[int, tuple[Bundle, float]], dict[str, Measured]]:
     """Writes the bundles from transformers' model, and measures that model's ways; with the return it is gone."""
     start = time.perf_counter()
@@ -214,10 +236,14 @@ def _padded_ways(
     def way(dtype: torch.dtype, whole: bool) -> Transformers:
         return Transformers(model, case.layer, DensePool(weights, device, dtype), whole)
 
-    ways = {"(i) naive": measure.way(lambda: way(torch.float32, whole=True))}
+    ways = {}
+    if "i" in wanted:
+        ways["(i) naive"] = measure.way(lambda: way(torch.float32, whole=True))
     truncate(model, case.layer)
-    ways["(ii) + truncated"] = measure.way(lambda: way(torch.float32, whole=False))
-    ways["(iii) + SAE bf16"] = measure.way(lambda: way(torch.bfloat16, whole=False), reference=True)
+    if "ii" in wanted:
+        ways["(ii) + truncated"] = measure.way(lambda: way(torch.float32, whole=False))
+    if "iii" in wanted:
+        ways["(iii) + SAE bf16"] = measure.way(lambda: way(torch.bfloat16, whole=False), reference=True)
     return bundles, ways
 
 
@@ -231,8 +257,10 @@ class _Measure:
         reference: Number of a document -> features that the reference way found.
     """
 
-    def __init__(self, case: Case, scale: Scale, device: str, rate: float, documents: Sequence[Document]) -> None:
-        self._case, self._scale, self._rate = case, scale, rate
+    def __init__(
+        self, case: Case, scale: Scale, device: str, rate: float, documents: Sequence[Document], profile: bool
+    ) -> None:
+        self._case, self._scale, self._rate, self._profile = case, scale, rate, profile
         self.device, self.documents = device, documents
         self._config = gpu_setup.plain_config(case)
         self.width = case.widths[0]
@@ -266,7 +294,7 @@ class _Measure:
         seconds = min(self._timed(way, documents)[0] for _ in range(2))
         fed = way.positions / n_tokens
         recompiled = _graphs() - graphs
-        idle = idle_share(lambda: way.run(few)) if self.device == "cuda" else None
+        idle = idle_share(lambda: way.run(few), self._profile) if self.device == "cuda" else None
         if reference:
             self.reference = dict(enumerate(found))
         return Measured(
@@ -375,13 +403,20 @@ def product_rate(device: str, square: int) -> float:
     return 2.0 * square**3 / best
 
 
-def idle_share(call: Callable[[], Any]) -> float:
-    """Share of the time between the first kernel's start and the last one's end in which none ran."""
+def idle_share(call: Callable[[], Any], show: bool = False) -> float:
+    """Share of the time between the first kernel's start and the last one's end in which none ran.
+
+    Args:
+        call: What launches kernels.
+        show: Whether to print the kernels that took longest.
+    """
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CUDA]) as profiled:
         call()
         torch.cuda.synchronize()
+    if show:
+        _say(profiled.key_averages().table(sort_by="self_cuda_time_total", row_limit=25, max_name_column_width=90))
     spans = sorted(
         (event.time_range.start, event.time_range.end)
         for event in profiled.events()
@@ -484,6 +519,14 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", default="2b,9b", help="which (default: %(default)s)")
+    parser.add_argument(
+        "--ways",
+        type=lambda text: tuple(text.split(",")),
+        default=WAYS,
+        metavar="i,ii,...",
+        help=f"which of {', '.join(WAYS)} (default: all)",
+    )
+    parser.add_argument("--profile", action="store_true", help="print the kernels that take longest in each way")
     parser.add_argument("--tiny", action="store_true", help="small shapes and little text; runs on a CPU too")
     parser.add_argument("--work", type=Path, help="where bundles lie for as long as it runs (12 GB for 9b)")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")

@@ -123,13 +123,13 @@ def documents(n: int, median: float, sigma: float, max_tokens: int, vocab_size: 
     ]
 
 
-def random_model(case: Case, device: str, seed: int = 0) -> Any:
-    """The whole model with its head in bfloat16 and eager attention, as transformers has it."""
+def random_model(case: Case, device: str, seed: int = 0, dtype: str = "bfloat16") -> Any:
+    """The whole model with its head and eager attention, as transformers has it."""
     from transformers import AutoModelForCausalLM
 
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(
-            case.config(case.n_layers), dtype=torch.bfloat16, attn_implementation="eager"
+            case.config(case.n_layers), dtype=getattr(torch, dtype), attn_implementation="eager"
         ).eval()
     generator = torch.Generator(device).manual_seed(seed)
     with torch.no_grad():
@@ -146,7 +146,7 @@ def random_model(case: Case, device: str, seed: int = 0) -> Any:
 
 
 def write_bundles(
-    folder: Path, name: str, case: Case, model: Any, x_ND: torch.Tensor, device: str
+    folder: Path, name: str, case: Case, model: Any, x_ND: torch.Tensor, device: str, dtype: str = "bfloat16"
 ) -> dict[int, tuple[Bundle, float]]:
     """A bundle for each of a case's SAEs; they share the model's file.
 
@@ -154,9 +154,10 @@ def write_bundles(
         folder: Where to.
         name: Prefix of their directories.
         case: Model and SAEs.
-        model: The weights.
+        model: The weights, in `dtype`.
         x_ND: Activations at the hook, float32.
         device: Where SAEs are made.
+        dtype: Of the bundle.
 
     Returns:
         Features of the SAE -> its bundle, and how many features fire on a token of `x_ND` on average.
@@ -193,7 +194,9 @@ def write_bundles(
             unverified=(),
         )
         sae, l0 = random_sae(x_ND, width, device)
-        save_file({key: value.contiguous() for key, value in sae.tensors().items()}, path / info.file_name)
+        tensors = sae.tensors()
+        tensors["W_enc"] = tensors["W_enc"].to(getattr(torch, dtype))
+        save_file({key: value.contiguous() for key, value in tensors.items()}, path / info.file_name)
         model_info = ModelInfo(
             name=case.shape.name,
             source="random",
@@ -206,7 +209,7 @@ def write_bundles(
         )
         manifest: Mapping[str, Any] = {
             "model": asdict(model_info),
-            "dtype": "bfloat16",
+            "dtype": dtype,
             "saes": [asdict(info)],
             "tokenizer": asdict(TokenizerInfo(bos=(BOS,), pad=PAD, chat_prefix=None, chat_suffix=None)),
         }

@@ -33,6 +33,9 @@ LEAST_FILL = 0.75
 """A document joins a rectangle if it fills at least this much of its row: bounds padding, keeps rectangles few."""
 
 
+FLEX_BLOCK = 128
+"""Positions of a block of FlexAttention's mask, torch's default: keys are loaded by blocks that a query sees any of."""
+
 LARGE_KEYS = 128
 """Keys from which scores are worth a oneDNN product of their own for each document and key/value head."""
 
@@ -221,7 +224,13 @@ class FlexAttention:
         n_tokens, device = len(batch.ids_N), batch.ids_N.device
         return {
             window: self._create_block_mask(
-                _visible(batch.document_N, batch.position_N, window), None, None, n_tokens, n_tokens, device=device.type
+                _visible(batch.document_N, batch.position_N, window),
+                None,
+                None,
+                n_tokens,
+                n_tokens,
+                device=device.type,
+                BLOCK_SIZE=FLEX_BLOCK,
             )
             for window in self._windows
         }

@@ -15,7 +15,8 @@ Shapes: N tokens, B rows, T positions, D d_model, P positions of the documents' 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,8 +26,8 @@ from torch.overrides import TorchFunctionMode
 
 from featurestore.errors import BundleError, JobSpecError
 from ray_jobs.engine import gemma
-from ray_jobs.engine.attention import AttentionShape, DenseAttention, FlexAttention, Head, PackedBatch
-from ray_jobs.engine.batching import pad
+from ray_jobs.engine.attention import FLEX_BLOCK, AttentionShape, DenseAttention, FlexAttention, Head, PackedBatch
+from ray_jobs.engine.batching import fill_batches, pad
 from ray_jobs.engine.bundle import CONFIG_NAME, WEIGHTS_NAME, Bundle
 from ray_jobs.engine.tokens import Window
 
@@ -38,9 +39,15 @@ SOFTCAP_EXACT = ("eager", "flex_attention")
 
 
 class Backbone(Protocol):
-    """A truncated decoder on a device."""
+    """A truncated decoder on a device.
+
+    Attributes:
+        device: Where it is.
+        mixes: Whether activations of one window that are not finite can spoil others of its batch.
+    """
 
     device: torch.device
+    mixes: bool
 
     def forward(self, windows: Sequence[Window], row_tokens: int) -> dict[int, torch.Tensor]:
         """Run one batch.
@@ -52,6 +59,10 @@ class Backbone(Protocol):
         Returns:
             Hooked layer -> its output at the wanted positions, window after window, float32 [N, D].
         """
+        ...
+
+    def apart(self, windows: Sequence[Window], row_tokens: int) -> Iterable[list[Window]]:
+        """Batches of windows in which none can spoil another; where it `mixes`, at the price of some filling."""
         ...
 
 
@@ -153,6 +164,7 @@ class PackedBackbone:
             softcap=getattr(config, "attn_logit_softcapping", None),
         )
         flex = attn_implementation == "flex_attention"
+        self.mixes = flex  # what is masked counts 0 times its value, which is not 0 for one that is not finite
         self._compiled = flex and device.type == "cuda"
         self._project: Any = torch.compile(gemma.project, dynamic=False) if self._compiled else gemma.project
         self._finish: Any = torch.compile(gemma.finish, dynamic=False) if self._compiled else gemma.finish
@@ -183,6 +195,13 @@ class PackedBackbone:
             layer: torch.cat([self._head_residual[layer], x_ND])[rows_N] if n_head else x_ND[rows_N]
             for layer, x_ND in residuals.items()
         }
+
+    def apart(self, windows: Sequence[Window], row_tokens: int) -> Iterable[list[Window]]:
+        """See `Backbone.apart`: compiled attention never loads blocks that a document has no part in."""
+        if self.mixes and not self._compiled:  # it multiplies everything with everything
+            return [[window] for window in windows]
+        block = FLEX_BLOCK if self.mixes else 1
+        return fill_batches([[_filled_up(window, block) for window in windows]], lambda: row_tokens)
 
     def _run_head(self, head: np.ndarray) -> None:
         """Run the common head once and keep its keys, values and residual stream."""
@@ -238,6 +257,7 @@ class TransformersBackbone:
 
     def __init__(self, bundle: Bundle, model: Any, device: torch.device) -> None:
         self.device = device
+        self.mixes = False  # a window has its row
         self.model = model.to(device)
         self._pad_id = bundle.tokenizer.pad
         if bundle.dtype != "float32":
@@ -261,6 +281,10 @@ class TransformersBackbone:
             parts.append(self._padded(windows[first:last]))
             first = last
         return {layer: torch.cat([part[layer] for part in parts]) for layer in parts[0]}
+
+    def apart(self, windows: Sequence[Window], row_tokens: int) -> Iterable[list[Window]]:
+        """See `Backbone.apart`."""
+        return fill_batches([windows], lambda: row_tokens)
 
     def _padded(self, windows: Sequence[Window]) -> dict[int, torch.Tensor]:
         ids_BT, mask_BT = pad(windows, self._pad_id)
@@ -300,6 +324,11 @@ class _RotaryTables:
         cos, sin = self._module(like, positions, kind) if self._by_kind else self._module(like, positions)
         half = cos.shape[-1] // 2
         return cos[0, :, :half].contiguous().to(self._device), sin[0, :, :half].contiguous().to(self._device)
+
+
+def _filled_up(window: Window, multiple: int) -> Window:
+    """The window followed by what nobody asks for, up to a multiple of so many tokens: its last token repeated."""
+    return replace(window, ids=np.pad(window.ids, (0, -len(window.ids) % multiple), mode="edge"))
 
 
 def _wanted_rows(windows: Sequence[Window], n_head: int) -> tuple[np.ndarray, bool]:

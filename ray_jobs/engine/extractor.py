@@ -126,9 +126,13 @@ class _Call:
 
 @dataclass(frozen=True)
 class _Flight:
-    """A batch under way: its residual stream by layer and when it is there, or what launching it raised."""
+    """A batch under way: its residual stream by layer and when it is there, or what launching it raised.
+
+    `apart`: no window in it can spoil another one, so one whose activations are not finite is itself to blame.
+    """
 
     windows: Sequence[Window]
+    apart: bool
     residuals: Mapping[int, torch.Tensor] = field(default_factory=dict)
     done: torch.cuda.Event | None = None
     error: Exception | None = None
@@ -248,33 +252,41 @@ class Extractor:
             found += kept
         return found
 
-    def _launch(self, windows: Sequence[Window]) -> _Flight:
+    def _launch(self, windows: Sequence[Window], apart: bool = False) -> _Flight:
         """Start a batch; what it raises is dealt with when it lands, after the batches before it."""
+        apart = apart or not self.backbone.mixes
         if not windows:
-            return _Flight(windows)
+            return _Flight(windows, apart)
         try:
             residuals = self.backbone.forward(windows, self.batch_tokens)
             done = None if self._pool_stream is None else torch.cuda.current_stream().record_event()
-            return _Flight(windows, residuals, done)
+            return _Flight(windows, apart, residuals, done)
         except torch.AcceleratorError:  # the device is gone for this process: no document's fault
             raise
         except Exception as error:  # noqa: BLE001 (whatever it is, it must cost one document only)
-            return _Flight(windows, error=error)
+            return _Flight(windows, apart, error=error)
 
     def _land(self, flight: _Flight, call: _Call) -> None:
-        """Pool a batch; if it failed, run its halves, down to the window whose document is to blame."""
-        error = flight.error
+        """Pool a batch; if it failed, run its halves, down to the window whose document is to blame.
+
+        Windows whose activations are not finite may have been spoilt by another one: they are run again, apart.
+        """
+        error, spoilt = flight.error, list[Window]()
         if error is None and flight.windows:
             try:
-                call.pieces.append(self._pooled(flight, call))
+                piece, spoilt = self._pooled(flight, call)
+                call.pieces.append(piece)
             except torch.AcceleratorError:
                 raise
             except Exception as raised:  # noqa: BLE001 (as above)
                 error = raised
         if error is not None:
-            self._halve(flight.windows, error, call)
+            self._halve(flight, error, call)
+        for windows in self.backbone.apart(spoilt, self.batch_tokens) if spoilt else ():
+            self._land(self._launch(windows, apart=True), call)
 
-    def _halve(self, windows: Sequence[Window], error: Exception, call: _Call) -> None:
+    def _halve(self, flight: _Flight, error: Exception, call: _Call) -> None:
+        windows = flight.windows
         out_of_memory = _is_out_of_memory(error)
         if len(windows) == 1:
             call.errors[windows[0].document] = _blame(windows[0], error, out_of_memory)
@@ -285,10 +297,14 @@ class Extractor:
             self.batch_tokens = max(1, min(self.batch_tokens, sum(len(window.ids) for window in windows) // 2))
         middle = len(windows) // 2
         for half in (windows[:middle], windows[middle:]):
-            self._land(self._launch(call.sound(half)), call)
+            self._land(self._launch(call.sound(half), flight.apart), call)
 
-    def _pooled(self, flight: _Flight, call: _Call) -> _Piece:
-        """Encode and pool a batch; a window with activations that are not finite fails its document."""
+    def _pooled(self, flight: _Flight, call: _Call) -> tuple[_Piece, list[Window]]:
+        """Encode and pool a batch, but for windows with activations that are not finite.
+
+        Returns:
+            What was pooled, and windows that another one may have spoilt; one that was apart has failed its document.
+        """
         with torch.inference_mode():
             if self._pool_stream is None:
                 return self._pool(flight, call)
@@ -299,22 +315,29 @@ class Extractor:
                     x_ND.record_stream(self._pool_stream)
                 return self._pool(flight, call)
 
-    def _pool(self, flight: _Flight, call: _Call) -> _Piece:
+    def _pool(self, flight: _Flight, call: _Call) -> tuple[_Piece, list[Window]]:
         windows, residuals = list(flight.windows), dict(flight.residuals)
         lengths = np.array([window.n_pooled for window in windows], dtype=np.int64)
+        spoilt: list[Window] = []
+        sound_B = np.ones(len(windows), dtype=bool)
         for layer, x_ND in residuals.items():
             finite_B = np.logical_and.reduceat(x_ND.isfinite().all(dim=1).cpu().numpy(), np.cumsum(lengths) - lengths)
-            for number in np.flatnonzero(~finite_B):
+            for number in np.flatnonzero(~finite_B & sound_B):
                 failed = windows[number].document
-                call.errors[failed] = call.errors[failed] or f"the model's activations at layer {layer} are not finite"
-        sound_B = np.array([call.errors[window.document] is None for window in windows])
+                if flight.apart:
+                    reason = f"the model's activations at layer {layer} are not finite"
+                    call.errors[failed] = call.errors[failed] or reason
+                else:
+                    spoilt.append(windows[number])
+            sound_B &= finite_B
+        sound_B &= np.array([call.errors[window.document] is None for window in windows])
         if not sound_B.all():
             rows_N = torch.from_numpy(np.flatnonzero(np.repeat(sound_B, lengths))).to(self.backbone.device)
             residuals = {layer: x_ND[rows_N] for layer, x_ND in residuals.items()}
             windows = [window for window, sound in zip(windows, sound_B, strict=True) if sound]
             lengths = lengths[sound_B]
         if not windows:
-            return _Piece([], {}, {}, {})
+            return _Piece([], {}, {}, {}), spoilt
         saes: dict[str, SparseRows] = {}
         sums: dict[int, np.ndarray] = {}
         lasts: dict[int, np.ndarray] = {}
@@ -329,7 +352,7 @@ class Extractor:
                 saes |= pool_saes(self.encoders[layer], x_ND[ends_B], np.ones_like(lengths), self.settings.pools)
             else:
                 saes |= pool_saes(self.encoders[layer], x_ND, lengths, self.settings.pools)
-        return _Piece(windows, saes, sums, lasts)
+        return _Piece(windows, saes, sums, lasts), spoilt
 
     def _assembled(self, call: _Call) -> ExtractedRows:
         n_documents, pools = len(call.errors), self.settings.pools

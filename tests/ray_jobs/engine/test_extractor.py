@@ -303,6 +303,15 @@ def test_activations_that_are_not_finite_fail_that_document_only(extractor: Extr
         assert_same_rows(rows, number, poisoned, number + (number >= 3))
 
 
+def test_so_they_do_where_a_whole_batch_is_one_row_of_attention(bundle: Bundle, rows: ExtractedRows) -> None:
+    poisoned = Extractor(bundle, replace(SETTINGS, attn_implementation="flex_attention")).extract(
+        [*TEXTS[:3], f"good {NAN_WORD} bread", *TEXTS[3:9], NAN_WORD, *TEXTS[9:]]
+    )
+    assert [number for number, error in enumerate(poisoned.errors) if error] == [3, 10]
+    for number in range(len(TEXTS)):
+        assert_same_rows(rows, number, poisoned, number + (number >= 3) + (number >= 9))
+
+
 def test_one_bad_window_fails_the_whole_document(bundle: Bundle) -> None:
     settings = replace(SETTINGS, max_tokens=12, long_documents="windows", stride=2)
     rows = Extractor(bundle, settings).extract([f"{TEXTS[0]} {NAN_WORD} {TEXTS[1]}", TEXTS[2]])
