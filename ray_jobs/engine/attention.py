@@ -8,7 +8,8 @@ beginning-of-sequence token, or a chat template) is computed once for ever and i
 everybody's own. Costs beside the linears: about a tenth of the time at 130 tokens a document.
 
 `FlexAttention` (GPU) keeps the packed row: torch's flex_attention with the soft cap as score modification and a block
-mask of document, causality and window, compiled for one static shape. Scores are never written to memory.
+mask of document, causality and window, compiled for one static shape. Scores are never written to memory. Which blocks
+a block of queries sees is worked out on the host, where it is a matter of a few thousand numbers.
 
 Shapes: N packed tokens, B documents, T positions of the longest, P positions of the head, S keys, H heads, K key/value
 heads, G = H / K, E head_dim.
@@ -34,7 +35,7 @@ LEAST_FILL = 0.75
 
 
 FLEX_BLOCK = 128
-"""Positions of a block of FlexAttention's mask, torch's default: keys are loaded by blocks that a query sees any of."""
+"""Rows of a block of FlexAttention's mask, torch's default: keys are loaded by blocks that a query sees any of."""
 
 LARGE_KEYS = 128
 """Keys from which scores are worth a oneDNN product of their own for each document and key/value head."""
@@ -73,15 +74,16 @@ class PackedBatch:
 
     Attributes:
         lengths: Tokens of each document, int64 [B], all >= 1.
-        ids_N: Token ids, int64; on the device, as are the next two. N may exceed the documents' tokens.
-        document_N: Document of each token; padding counts as one more document.
+        ids_N: Token ids, int64; on the device, as is the next one. N may exceed the documents' tokens.
         position_N: Position of each token in its document, head included.
+        starts_N: Row at which the document of each token starts, int32, on the host; padding counts as one more
+            document.
     """
 
     lengths: np.ndarray
     ids_N: torch.Tensor
-    document_N: torch.Tensor
     position_N: torch.Tensor
+    starts_N: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -211,29 +213,24 @@ class FlexAttention:
     """
 
     def __init__(self, shape: AttentionShape, windows: Sequence[int | None], compiled: bool) -> None:
-        from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+        from torch.nn.attention.flex_attention import flex_attention
 
         self.shape = shape
         self._windows = tuple(windows)
         self._flex_attention: Any = torch.compile(flex_attention, dynamic=False) if compiled else flex_attention
-        self._create_block_mask: Any = torch.compile(create_block_mask) if compiled else create_block_mask
         self._score_mod = None if shape.softcap is None else _softcap(shape.softcap)
 
     def plan(self, batch: PackedBatch) -> dict[int | None, Any]:
-        """A block mask for each kind of layer."""
-        n_tokens, device = len(batch.ids_N), batch.ids_N.device
-        return {
-            window: self._create_block_mask(
-                _visible(batch.document_N, batch.position_N, window),
-                None,
-                None,
-                n_tokens,
-                n_tokens,
-                device=device.type,
-                BLOCK_SIZE=FLEX_BLOCK,
-            )
-            for window in self._windows
-        }
+        """A block mask for each kind of layer; a window that no document is longer than is none."""
+        starts_N = moved(batch.starts_N, batch.ids_N.device)
+        longest = int((np.arange(len(batch.starts_N)) - batch.starts_N).max(initial=0)) + 1
+        masks: dict[int | None, Any] = {}
+        for window in self._windows:
+            binding = None if window is None or window >= longest else window
+            if binding not in masks:
+                masks[binding] = _block_mask(batch.starts_N, starts_N, binding)
+            masks[window] = masks[binding]
+        return masks
 
     def attend(
         self,
@@ -298,10 +295,65 @@ def _softcap(cap: float) -> Any:
     return score_mod
 
 
-def _visible(document_N: torch.Tensor, position_N: torch.Tensor, window: int | None) -> Any:
+def visible_blocks(starts_N: np.ndarray, window: int | None, block: int = FLEX_BLOCK) -> tuple[np.ndarray, np.ndarray]:
+    """Which blocks of keys the queries of each block see some of, and which all of.
+
+    A query sees the keys of its document up to itself and at most `window` of them: a run of rows whose two ends never
+    go backwards from one query to the next. So a block of queries sees some of every block from its first query's first
+    key on, and all of those that begin no earlier than its last query's first key and end before its first query.
+
+    Args:
+        starts_N: Row at which the document of each token starts.
+        window: Keys that a query sees at most, itself included; None for all.
+        block: Rows of a block.
+
+    Returns:
+        First block seen, int64 [query blocks]: it sees all from there to its own; and the first block of which it sees
+        everything, likewise, which reaches to the one before its own (more than that: there is none).
+    """
+    rows = np.arange(len(starts_N))
+    first_N = starts_N if window is None else np.maximum(starts_N, rows - window + 1)
+    begins = rows[::block]
+    ends = np.minimum(begins + block, len(rows)) - 1
+    return first_N[begins] // block, -(-first_N[ends] // block)
+
+
+def _block_mask(starts: np.ndarray, starts_N: torch.Tensor, window: int | None) -> Any:
+    """The mask of one kind of layer; `starts` on the host and on the device."""
+    from torch.nn.attention.flex_attention import BlockMask
+
+    some, whole = visible_blocks(starts, window)
+    own = np.arange(len(some))
+    n_whole = np.maximum(own - whole, 0)
+    # partly seen: what lies before the whole ones, and a query block's own
+    n_before = np.where(n_whole > 0, whole - some, own - some)
+    columns = np.arange(len(some))[None]
+    partly = np.where(columns < n_before[:, None], some[:, None] + columns, own[:, None])
+    wholly = np.minimum(whole[:, None] + columns, len(some) - 1)
+    counts_and_places = np.concatenate([(n_before + 1)[:, None], n_whole[:, None], partly, wholly], axis=1)
+    on_device = moved(counts_and_places.astype(np.int32), starts_N.device)
+    n_blocks = len(some)
+    return BlockMask.from_kv_blocks(
+        on_device[None, None, :, 0].contiguous(),
+        on_device[None, None, :, 2 : 2 + n_blocks].contiguous(),
+        on_device[None, None, :, 1].contiguous(),
+        on_device[None, None, :, 2 + n_blocks :].contiguous(),
+        BLOCK_SIZE=FLEX_BLOCK,
+        mask_mod=_visible(starts_N, window),
+        seq_lengths=(len(starts_N), len(starts_N)),
+        compute_q_blocks=False,
+    )
+
+
+def _visible(starts_N: torch.Tensor, window: int | None) -> Any:
     def mask_mod(_b: Any, _h: Any, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-        distance = position_N[q] - position_N[k]
-        seen = (document_N[q] == document_N[k]) & (distance >= 0)
-        return seen if window is None else seen & (distance < window)
+        seen = (k >= starts_N[q]) & (k <= q)
+        return seen if window is None else seen & (q - k < window)
 
     return mask_mod
+
+
+def moved(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """To the device, without waiting for it where it is a GPU."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -26,7 +26,15 @@ from torch.overrides import TorchFunctionMode
 
 from featurestore.errors import BundleError, JobSpecError
 from ray_jobs.engine import gemma
-from ray_jobs.engine.attention import FLEX_BLOCK, AttentionShape, DenseAttention, FlexAttention, Head, PackedBatch
+from ray_jobs.engine.attention import (
+    FLEX_BLOCK,
+    AttentionShape,
+    DenseAttention,
+    FlexAttention,
+    Head,
+    PackedBatch,
+    moved,
+)
 from ray_jobs.engine.batching import fill_batches, pad
 from ray_jobs.engine.bundle import CONFIG_NAME, WEIGHTS_NAME, Bundle
 from ray_jobs.engine.tokens import Window
@@ -184,7 +192,8 @@ class PackedBackbone:
     def forward(self, windows: Sequence[Window], row_tokens: int) -> dict[int, torch.Tensor]:
         """See `Backbone.forward`."""
         n_head = len(self._head)
-        batch = self._packed([window.ids[n_head:] for window in windows], n_head, row_tokens if self._compiled else 1)
+        multiple = -(-row_tokens // FLEX_BLOCK) * FLEX_BLOCK if self._compiled else 1
+        batch = self._packed([window.ids[n_head:] for window in windows], n_head, multiple)
         residuals = self._run(batch)[0]
         wanted, whole = _wanted_rows(windows, n_head)
         if whole:
@@ -219,12 +228,8 @@ class PackedBackbone:
         ids_N[:n_tokens] = np.concatenate(ids)
         position_N[:n_tokens] += first_position - np.repeat(np.cumsum(lengths) - lengths, lengths)
         position_N[n_tokens:] -= n_tokens  # padding is one more document, which nobody asks for
-        document_N = np.repeat(np.arange(len(lengths) + 1), [*lengths, size - n_tokens])
-        return PackedBatch(lengths, *(self._moved(array) for array in (ids_N, document_N, position_N)))
-
-    def _moved(self, array: np.ndarray) -> torch.Tensor:
-        tensor = torch.from_numpy(array)
-        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
+        starts_N = np.repeat(np.cumsum([0, *lengths]), [*lengths, size - n_tokens]).astype(np.int32)
+        return PackedBatch(lengths, moved(ids_N, self.device), moved(position_N, self.device), starts_N)
 
     def _run(self, batch: PackedBatch, keep_keys: bool = False) -> tuple[dict[int, torch.Tensor], list[Head | None]]:
         """All layers: the residual stream after the hooked ones, and on request keys and values of all."""

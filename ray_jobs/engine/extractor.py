@@ -133,7 +133,7 @@ class _Flight:
 
     windows: Sequence[Window]
     apart: bool
-    residuals: Mapping[int, torch.Tensor] = field(default_factory=dict)
+    residuals: dict[int, torch.Tensor] = field(default_factory=dict)
     done: torch.cuda.Event | None = None
     error: Exception | None = None
 
@@ -264,7 +264,7 @@ class Extractor:
         except torch.AcceleratorError:  # the device is gone for this process: no document's fault
             raise
         except Exception as error:  # noqa: BLE001 (whatever it is, it must cost one document only)
-            return _Flight(windows, apart, error=error)
+            return _Flight(windows, apart, error=_without_frames(error))
 
     def _land(self, flight: _Flight, call: _Call) -> None:
         """Pool a batch; if it failed, run its halves, down to the window whose document is to blame.
@@ -279,7 +279,8 @@ class Extractor:
             except torch.AcceleratorError:
                 raise
             except Exception as raised:  # noqa: BLE001 (as above)
-                error = raised
+                error = _without_frames(raised)
+        flight.residuals.clear()
         if error is not None:
             self._halve(flight, error, call)
         for windows in self.backbone.apart(spoilt, self.batch_tokens) if spoilt else ():
@@ -403,6 +404,15 @@ class Extractor:
                 rows[n_tokens == 0] = np.nan
                 dense[f"resid_post_{layer}__hidden_{kind}"] = rows.astype(np.float32)
         return dense
+
+
+def _without_frames(error: Exception) -> Exception:
+    """The exception without the frames that it went through: what they hold would stay in memory with it."""
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error
 
 
 def _is_out_of_memory(error: Exception) -> bool:

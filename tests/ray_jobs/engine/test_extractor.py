@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -293,6 +295,33 @@ def test_memory_that_runs_out_while_pooling_is_retried_too(
     found = Extractor(bundle, SETTINGS).extract(TEXTS)
     for number in range(len(TEXTS)):
         assert_same_rows(rows, number, found, number)
+
+
+def test_what_a_failed_batch_held_is_let_go_before_its_halves_are_run(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray_jobs.engine import extractor as module
+
+    pool_saes = module.pool_saes
+    held: list[weakref.ref[torch.Tensor]] = []
+    alive: list[int] = []
+
+    def scarce(encoders: Any, x_ND: torch.Tensor, *arguments: Any) -> Any:
+        alive.append(sum(ref() is not None for ref in held))
+        scratch = torch.zeros(1)
+        held.extend([weakref.ref(x_ND), weakref.ref(scratch)])
+        if len(x_ND) > 40:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return pool_saes(encoders, x_ND, *arguments)
+
+    monkeypatch.setattr(module, "pool_saes", scarce)
+    gc.disable()
+    try:
+        found = Extractor(bundle, SETTINGS).extract(TEXTS)
+    finally:
+        gc.enable()
+    assert found.errors.count(None) > 10
+    assert max(alive) <= 2  # of a batch with two layers, the first one's
 
 
 def test_activations_that_are_not_finite_fail_that_document_only(extractor: Extractor, rows: ExtractedRows) -> None:
