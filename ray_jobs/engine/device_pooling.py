@@ -23,6 +23,9 @@ import torch
 from ray_jobs.engine.encoder import DEVICE_CHUNK_ELEMENTS, Inputs, SaeEncoder
 from ray_jobs.engine.pooling import SparseRows, empty_rows, grouped, top_size, value_dtype, without_zeros
 
+ALIGNMENT = 16
+"""Columns of a product are a multiple of it."""
+
 DEVICE_GROUP_PAIRS = 2**24
 """Pairs pooled at a time, 20 bytes each and as much again while they are pooled."""
 
@@ -109,21 +112,27 @@ def pool_on_device(
 
 def _active(encoder: SaeEncoder, inputs: Inputs, chunk_elements: int) -> Iterator[Pairs]:
     """Active pairs, chunk after chunk of ascending features; of top-k all at once."""
-    x_ND = encoder.device_input(inputs)
-    n_tokens, d_sae, weights = len(x_ND), encoder.info.d_sae, encoder.weights
-    width = max(1, chunk_elements // max(1, n_tokens))
+    x_ND = _aligned(encoder.device_input(inputs))
+    n_tokens, n_rows, d_sae, weights = len(inputs.x_ND), len(x_ND), encoder.info.d_sae, encoder.weights
+    width = max(ALIGNMENT, chunk_elements // max(1, n_rows) // ALIGNMENT * ALIGNMENT)
     if encoder.info.k is not None:
-        yield _top_k(encoder, x_ND, encoder.info.k, width)
+        yield _top_k(encoder, x_ND[:n_tokens], encoder.info.k, width)
         return
     assert weights.cutoff_F is not None
     for first in range(0, d_sae, width):
         r_CN = _product(weights.W_FD[first : first + width], x_ND.T)
-        place_K = (r_CN > weights.cutoff_F[first : first + width, None]).flatten().nonzero().squeeze(1)
+        place_K = (r_CN[:, :n_tokens] > weights.cutoff_F[first : first + width, None]).flatten().nonzero().squeeze(1)
         row_K = place_K // n_tokens
-        feature_K, value_K = row_K + first, r_CN.flatten()[place_K]
+        token_K = place_K - row_K * n_tokens
+        feature_K, value_K = row_K + first, r_CN.flatten()[row_K * n_rows + token_K]
         if weights.scale_F is not None:  # two operations, not a fused one: as the cutoff was found
             value_K = value_K * weights.scale_F[feature_K]
-        yield Pairs(feature_K, place_K - row_K * n_tokens, value_K + weights.bias_F[feature_K])
+        yield Pairs(feature_K, token_K, value_K + weights.bias_F[feature_K])
+
+
+def _aligned(x_ND: torch.Tensor) -> torch.Tensor:
+    """The tokens and some of zeros behind them: a product whose rows begin anywhere takes a GPU thrice as long."""
+    return torch.nn.functional.pad(x_ND, (0, 0, 0, -len(x_ND) % ALIGNMENT))
 
 
 def _top_k(encoder: SaeEncoder, x_ND: torch.Tensor, k: int, width: int) -> Pairs:
