@@ -28,7 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +140,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     names = args.models.split(",")
     cases, scale = (TINY, SMALL) if args.tiny else (CASES, FULL)
+    scale = replace(scale, seconds=args.seconds or scale.seconds)
+    if args.widths:
+        cases = {name: replace(case, widths=args.widths) for name, case in cases.items()}
     if unknown := [name for name in names if name not in cases]:
         print(f"error: --models: no {unknown[0]!r}; there are {', '.join(cases)}", file=sys.stderr)
         return 2
@@ -526,6 +529,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="i,ii,...",
         help=f"which of {', '.join(WAYS)} (default: all)",
     )
+    parser.add_argument(
+        "--widths",
+        type=lambda text: tuple(int(number) for number in text.split(",")),
+        metavar="16384,...",
+        help="features of the SAEs (default: those of each model)",
+    )
+    parser.add_argument("--seconds", type=float, help="of each timed run (default: 8)")
     parser.add_argument("--profile", action="store_true", help="print the kernels that take longest in each way")
     parser.add_argument("--tiny", action="store_true", help="small shapes and little text; runs on a CPU too")
     parser.add_argument("--work", type=Path, help="where bundles lie for as long as it runs (12 GB for 9b)")

@@ -40,7 +40,9 @@ def n_cores() -> int:
 
 
 def kind(machine: dict[str, Any]) -> str:
-    """A short name for file names: `2-cores-amd-epyc`."""
+    """A short name for file names: `2-cores-amd-epyc`, or `nvidia-h200` of what was measured on one."""
+    if (device := machine.get("device", "CPU").partition(" (")[0]) != "CPU":
+        return "-".join(re.findall(r"[a-z0-9]+", device.lower()))
     model = re.sub(r"\(r\)|\(tm\)|cpu|processor|@.*", " ", machine["cpu"].lower())
     return "-".join([str(machine["cores"]), "cores", *re.findall(r"[a-z0-9]+", model)])
 
