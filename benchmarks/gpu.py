@@ -99,7 +99,8 @@ class Measured:
         peak_bytes: Of the device's memory; None without a GPU.
         recompiled: Graphs compiled after the warm-up.
         warm_up_seconds: Of the first run, compiling included.
-        agreement: Mean Jaccard index of the documents' features with those of (iii).
+        agreement: Mean Jaccard index of the documents' features with those of (iii), or, for a further width and where
+            (iii) did not run, of (iv); None where neither ran.
         error: Why there are no figures.
     """
 
@@ -151,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     device = "cuda" if cuda else "cpu"
     torch.set_float32_matmul_precision("highest")
-    described = {**machine.describe(), "device": _device_name(device)}
+    described = {**machine.describe(), "device": device_name(device)}
     rate = product_rate(device, scale.square)
     _say(f"{described['device']}: {rate / 1e12:.4g} T operations a second in bfloat16 products")
     tables = {}
@@ -212,6 +213,8 @@ def measure_case(
             return Packed(engine(), DensePool(_weights(bundle), device, torch.bfloat16))
 
         ways = padded if not tables else {}
+        if not ways:
+            measure.reference = {}
         if "iv" in wanted:
             ways["(iv) + packed"] = measure.way(
                 packed, layers_uncompiled(), reference="iii" not in wanted or bool(tables)
@@ -232,7 +235,9 @@ def _padded_ways(
     start = time.perf_counter()
     device = measure.device
     model = gpu_setup.random_model(case, device)
-    bundles = gpu_setup.write_bundles(folder, name, case, model, _sampled(model, case, measure.documents), device)
+    bundles = gpu_setup.write_bundles(
+        folder, name, case, model, sampled_residual(model, case, measure.documents), device
+    )
     _say(f"{name}: weights, SAEs and bundles in {time.perf_counter() - start:.0f} s")
     weights = _weights(bundles[case.widths[0]][0])
 
@@ -279,7 +284,7 @@ class _Measure:
                 way = build()
                 measured = self._way(way, reference)
         except Exception as error:  # noqa: BLE001 (it becomes the row's error)
-            measured = Measured(error=_first_line(error))
+            measured = Measured(error=first_line(error))
         _say(f"  {measured}")
         return measured
 
@@ -321,7 +326,7 @@ class _Measure:
                 batch, x_ND = next(iter(residuals(extractor, few)))
             ((encoder,),) = extractor.encoders.values()
         except Exception as error:  # noqa: BLE001 (it becomes the row's error)
-            return {"chunks": SaeMeasured(error=_first_line(error))}
+            return {"chunks": SaeMeasured(error=first_line(error))}
         lengths = np.array([window.n_pooled for window in batch], dtype=np.int64)
 
         def features(rows: Any) -> list[np.ndarray]:
@@ -340,7 +345,7 @@ class _Measure:
                     1000 * seconds, operations / seconds / self._rate, report.mean_jaccard(expected, found)
                 )
             except Exception as error:  # noqa: BLE001 (it becomes the row's error)
-                measured[name] = SaeMeasured(error=_first_line(error))
+                measured[name] = SaeMeasured(error=first_line(error))
             _say(f"  SAE half, {name}: {measured[name]}")
         return measured
 
@@ -482,7 +487,7 @@ def _weights(bundle: Bundle) -> SaeWeights:
     return SaeEncoder(bundle, bundle.saes[0], "cpu").weights
 
 
-def _sampled(model: Any, case: Case, documents: Sequence[Document]) -> torch.Tensor:
+def sampled_residual(model: Any, case: Case, documents: Sequence[Document]) -> torch.Tensor:
     """The residual stream of some documents' content tokens at the hook, float32 [N, D], by transformers."""
     parts: list[torch.Tensor] = []
 
@@ -498,7 +503,8 @@ def _graphs() -> int:
     return int(torch._dynamo.utils.counters["stats"].get("unique_graphs", 0))
 
 
-def _device_name(device: str) -> str:
+def device_name(device: str) -> str:
+    """What a record calls the device: `CPU`, or the GPU with its capability and CUDA's version."""
     if device == "cpu":
         return "CPU"
     major, minor = torch.cuda.get_device_capability()
@@ -509,7 +515,8 @@ def _form(value: float | None, form: str) -> str:
     return "-" if value is None else form.format(value)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """An exception as a row of a table can show it."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 

@@ -21,8 +21,8 @@ import torch
 
 from benchmarks import gpu_setup, report
 from benchmarks.arithmetic import GEMMA_2_2B
-from benchmarks.gpu import MEDIAN, SIGMA, _device_name, _first_line
-from ray_jobs.engine.attention import _block_mask, _softcap, moved
+from benchmarks.gpu import MEDIAN, SIGMA, device_name, first_line
+from ray_jobs.engine.attention import block_mask, moved, softcapped
 
 SOFTCAP = 50.0
 REPEATS = 10
@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             for name, lengths in by_length.items():
                 starts = np.repeat(np.cumsum([0, *lengths[:-1]]), lengths).astype(np.int32)
-                mask = _block_mask(starts, moved(starts, torch.device(device)), None)
+                mask = block_mask(starts, moved(starts, torch.device(device)), None)
 
                 def call(attend: Any = attend, mask: Any = mask, tiling: Mapping[str, Any] = tiling) -> torch.Tensor:
                     with torch.inference_mode():
@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                             q_1HNE,
                             k_1KNE,
                             v_1KNE,
-                            score_mod=_softcap(SOFTCAP),
+                            score_mod=softcapped(SOFTCAP),
                             block_mask=mask,
                             scale=shape.head_dim**-0.5,
                             enable_gqa=True,
@@ -124,11 +124,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 found = call().float()
                 off = max(off, float((found - own.setdefault(name, found)).norm() / own[name].norm()))
         except Exception as error:  # noqa: BLE001 (it becomes the row's error)
-            lines.append((f"{_named(tiling)}: {_first_line(error)}"[:100], *[""] * (len(by_length) + 1)))
+            lines.append((f"{_named(tiling)}: {first_line(error)}"[:100], *[""] * (len(by_length) + 1)))
             continue
         lines.append((_named(tiling), *cells, f"{off:.1e}"))
     print(
-        f"{_device_name(device)}, {n_tokens:,} tokens, {shape.n_heads} heads of {shape.head_dim}; milliseconds a layer"
+        f"{device_name(device)}, {n_tokens:,} tokens, {shape.n_heads} heads of {shape.head_dim}; milliseconds a layer"
     )
     print(report.aligned(lines))
     return 0

@@ -27,7 +27,7 @@ from unittest import mock
 import torch
 
 from benchmarks import corpus, gpu_setup, machine, report
-from benchmarks.gpu import FULL, MEDIAN, SIGMA, SMALL, _device_name, _sampled
+from benchmarks.gpu import FULL, MEDIAN, SIGMA, SMALL, device_name, sampled_residual
 from benchmarks.gpu_setup import CASES, TINY, Case, Document
 from featurestore.runs import JOURNAL
 from ray_jobs.driver import run_plan
@@ -43,7 +43,7 @@ PHASES = ("read_seconds", "compute_seconds", "idle_seconds", "write_seconds")
 def make_bundle(folder: Path, name: str, case: Case, documents: Sequence[Document], device: str) -> Bundle:
     """Random weights of a model's layers up to the hook, and the first of the case's SAEs."""
     model = gpu_setup.random_model(case, device)
-    sampled = _sampled(model, case, documents)
+    sampled = sampled_residual(model, case, documents)
     return gpu_setup.write_bundles(folder, name, case, model, sampled, device)[case.widths[0]][0]
 
 
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     device = "cuda" if cuda else "cpu"
     case, scale = (TINY[args.model], SMALL) if args.tiny else (CASES[args.model], FULL)
-    described = {**machine.describe(), "device": _device_name(device)}
+    described = {**machine.describe(), "device": device_name(device)}
     n_documents = min(args.documents, 64) if args.tiny else args.documents
     unit_documents = min(args.unit_documents, 16) if args.tiny else args.unit_documents
     documents = gpu_setup.documents(n_documents, MEDIAN, SIGMA, scale.max_tokens, case.vocab_size)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import corpus, gpu, gpu_setup, gpu_ways, limit, report
+from benchmarks import corpus, gpu, gpu_attention, gpu_job, gpu_setup, gpu_ways, limit, machine, report
 from benchmarks.peers import Sae, Setup, Task, make_peer
 from ray_jobs.engine.device_pooling import pool_on_device
 from ray_jobs.engine.encoder import Inputs, SaeEncoder
@@ -134,6 +134,36 @@ def test_the_gpu_benchmark_refuses_what_it_cannot_do(
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert gpu.main(argv) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_one_way_and_width_of_the_gpu_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpu.main(["--tiny", "--models", "9b", "--ways", "iii,engine", "--widths", "128", "--seconds", "0.1"]) == 0
+    printed = capsys.readouterr().err
+    assert "9b, 128 features" in printed
+    assert "engine" in printed
+    assert "naive" not in printed
+
+
+def test_tilings_of_attention_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpu_attention.main(["--tiny"]) == 0
+    *_, row = capsys.readouterr().out.splitlines()
+    assert row.startswith("torch's own")
+    assert row.endswith("0.0e+00")
+
+
+@pytest.mark.slow  # starts Ray
+def test_a_job_beside_the_engine_in_a_loop(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpu_job.main(["--tiny", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["units"] == 4
+    assert figures["ways"]["job"]["errors"] == 0
+    assert figures["ways"]["job"]["tokens_per_second"] > 0
+
+
+def test_a_record_is_named_after_the_device() -> None:
+    described = machine.describe()
+    assert machine.kind({**described, "device": "NVIDIA H200 (sm_90, CUDA 13.0)"}) == "nvidia-h200"
+    assert machine.kind({**described, "device": "CPU"}) == machine.kind(described)
 
 
 def test_idle_time_is_what_no_kernel_covers() -> None:

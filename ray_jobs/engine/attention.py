@@ -76,8 +76,7 @@ class PackedBatch:
         lengths: Tokens of each document, int64 [B], all >= 1.
         ids_N: Token ids, int64; on the device, as is the next one. N may exceed the documents' tokens.
         position_N: Position of each token in its document, head included.
-        starts_N: Row at which the document of each token starts, int32, on the host; padding counts as one more
-            document.
+        starts_N: Row at which the document of each token starts, int64, on the host; each row of padding is one.
     """
 
     lengths: np.ndarray
@@ -218,17 +217,17 @@ class FlexAttention:
         self.shape = shape
         self._windows = tuple(windows)
         self._flex_attention: Any = torch.compile(flex_attention, dynamic=False) if compiled else flex_attention
-        self._score_mod = None if shape.softcap is None else _softcap(shape.softcap)
+        self._score_mod = None if shape.softcap is None else softcapped(shape.softcap)
 
     def plan(self, batch: PackedBatch) -> dict[int | None, Any]:
         """A block mask for each kind of layer; a window that no document is longer than is none."""
-        starts_N = moved(batch.starts_N, batch.ids_N.device)
-        longest = int((np.arange(len(batch.starts_N)) - batch.starts_N).max(initial=0)) + 1
+        starts_N = moved(batch.starts_N.astype(np.int32), batch.ids_N.device)
+        longest = int(batch.lengths.max())
         masks: dict[int | None, Any] = {}
         for window in self._windows:
             binding = None if window is None or window >= longest else window
             if binding not in masks:
-                masks[binding] = _block_mask(batch.starts_N, starts_N, binding)
+                masks[binding] = block_mask(batch.starts_N, starts_N, binding)
             masks[window] = masks[binding]
         return masks
 
@@ -288,7 +287,9 @@ def _mask(
     return torch.zeros(n_queries, n_keys).masked_fill_(hidden_TS, float("-inf")).to(device)
 
 
-def _softcap(cap: float) -> Any:
+def softcapped(cap: float) -> Any:
+    """FlexAttention's score modification: c * tanh(score / c)."""
+
     def score_mod(score: torch.Tensor, _b: Any, _h: Any, _q: Any, _k: Any) -> torch.Tensor:
         return torch.tanh(score / cap) * cap
 
@@ -308,8 +309,8 @@ def visible_blocks(starts_N: np.ndarray, window: int | None, block: int = FLEX_B
         block: Rows of a block.
 
     Returns:
-        First block seen, int64 [query blocks]: it sees all from there to its own; and the first block of which it sees
-        everything, likewise, which reaches to the one before its own (more than that: there is none).
+        First block seen, integers [query blocks]: it sees some of all from there to its own. And the first block of
+        which it sees everything, likewise: so it does up to the one before its own, or of none if it is not before it.
     """
     rows = np.arange(len(starts_N))
     first_N = starts_N if window is None else np.maximum(starts_N, rows - window + 1)
@@ -318,8 +319,14 @@ def visible_blocks(starts_N: np.ndarray, window: int | None, block: int = FLEX_B
     return first_N[begins] // block, -(-first_N[ends] // block)
 
 
-def _block_mask(starts: np.ndarray, starts_N: torch.Tensor, window: int | None) -> Any:
-    """The mask of one kind of layer; `starts` on the host and on the device."""
+def block_mask(starts: np.ndarray, starts_N: torch.Tensor, window: int | None) -> Any:
+    """The mask of one kind of layer, for FlexAttention.
+
+    Args:
+        starts: Row at which the document of each token starts, integers [N], on the host.
+        starts_N: The same, int32, where the attention runs.
+        window: Keys that a query sees at most, itself included; None for all.
+    """
     from torch.nn.attention.flex_attention import BlockMask
 
     some, whole = visible_blocks(starts, window)

@@ -42,6 +42,12 @@ from ray_jobs.engine.tokens import Window
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
+Apart = Callable[[Sequence[Window], Callable[[], int]], Iterable[list[Window]]]
+
+ROW_SIZES = 64
+"""Shapes that kernels may be compiled for in one process: rows of the budget, of multiples of it that long windows
+need, and of its halves where memory runs out, each with and without a sliding window that is felt."""
+
 SOFTCAP_EXACT = ("eager", "flex_attention")
 """Attention implementations that apply a logit soft cap; others drop it silently or refuse it."""
 
@@ -51,11 +57,14 @@ class Backbone(Protocol):
 
     Attributes:
         device: Where it is.
-        mixes: Whether activations of one window that are not finite can spoil others of its batch.
+        fills: Whether a batch is filled up to the tokens that it may have, and so takes memory for all of them.
+        apart: Windows, and the tokens that a batch may have -> batches in which no window whose activations are not
+            finite can spoil another one. None where it never can.
     """
 
     device: torch.device
-    mixes: bool
+    fills: bool
+    apart: Apart | None
 
     def forward(self, windows: Sequence[Window], row_tokens: int) -> dict[int, torch.Tensor]:
         """Run one batch.
@@ -67,10 +76,6 @@ class Backbone(Protocol):
         Returns:
             Hooked layer -> its output at the wanted positions, window after window, float32 [N, D].
         """
-        ...
-
-    def apart(self, windows: Sequence[Window], row_tokens: int) -> Iterable[list[Window]]:
-        """Batches of windows in which none can spoil another; where it `mixes`, at the price of some filling."""
         ...
 
 
@@ -172,16 +177,19 @@ class PackedBackbone:
             softcap=getattr(config, "attn_logit_softcapping", None),
         )
         flex = attn_implementation == "flex_attention"
-        self.mixes = flex  # what is masked counts 0 times its value, which is not 0 for one that is not finite
-        self._compiled = flex and device.type == "cuda"
-        self._project: Any = torch.compile(gemma.project, dynamic=False) if self._compiled else gemma.project
-        self._finish: Any = torch.compile(gemma.finish, dynamic=False) if self._compiled else gemma.finish
+        # what attention masks counts 0 times its value, which is not 0 if that is not finite; rectangles keep apart
+        self.apart: Apart | None = self._apart if flex else None
+        self.fills = flex and device.type == "cuda"
+        if self.fills:
+            torch._dynamo.config.recompile_limit = ROW_SIZES  # beyond it torch stops compiling and says nothing
+        self._project: Any = torch.compile(gemma.project, dynamic=False) if self.fills else gemma.project
+        self._finish: Any = torch.compile(gemma.finish, dynamic=False) if self.fills else gemma.finish
         self._head = head[:0]
         self._head_keys: list[Head | None] = [None] * len(self._layers)
         self._head_residual: dict[int, torch.Tensor] = {}
         self._attention: DenseAttention | FlexAttention
         if flex:
-            self._attention = FlexAttention(shape, sorted(set(self._windows), key=str), self._compiled)
+            self._attention = FlexAttention(shape, sorted(set(self._windows), key=str), self.fills)
             self._score_dtype = self.dtype
         else:
             self._attention = DenseAttention(shape)
@@ -192,7 +200,7 @@ class PackedBackbone:
     def forward(self, windows: Sequence[Window], row_tokens: int) -> dict[int, torch.Tensor]:
         """See `Backbone.forward`."""
         n_head = len(self._head)
-        multiple = -(-row_tokens // FLEX_BLOCK) * FLEX_BLOCK if self._compiled else 1
+        multiple = -(-row_tokens // FLEX_BLOCK) * FLEX_BLOCK if self.fills else 1
         batch = self._packed([window.ids[n_head:] for window in windows], n_head, multiple)
         residuals = self._run(batch)[0]
         wanted, whole = _wanted_rows(windows, n_head)
@@ -205,12 +213,11 @@ class PackedBackbone:
             for layer, x_ND in residuals.items()
         }
 
-    def apart(self, windows: Sequence[Window], row_tokens: int) -> Iterable[list[Window]]:
-        """See `Backbone.apart`: compiled attention never loads blocks that a document has no part in."""
-        if self.mixes and not self._compiled:  # it multiplies everything with everything
+    def _apart(self, windows: Sequence[Window], row_tokens: Callable[[], int]) -> Iterable[list[Window]]:
+        """Windows that begin where blocks do: compiled attention never loads a block that a query sees nothing of."""
+        if not self.fills:  # uncompiled, it multiplies everything with everything
             return [[window] for window in windows]
-        block = FLEX_BLOCK if self.mixes else 1
-        return fill_batches([[_filled_up(window, block) for window in windows]], lambda: row_tokens)
+        return fill_batches([[_filled_up(window, FLEX_BLOCK) for window in windows]], row_tokens)
 
     def _run_head(self, head: np.ndarray) -> None:
         """Run the common head once and keep its keys, values and residual stream."""
@@ -224,11 +231,10 @@ class PackedBackbone:
         lengths = np.array([len(row) for row in ids], dtype=np.int64)
         n_tokens = int(lengths.sum())
         size = -(-n_tokens // multiple) * multiple
-        ids_N, position_N = np.zeros(size, dtype=np.int64), np.arange(size, dtype=np.int64)
+        ids_N, position_N, starts_N = (np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64), np.arange(size))
         ids_N[:n_tokens] = np.concatenate(ids)
-        position_N[:n_tokens] += first_position - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        position_N[n_tokens:] -= n_tokens  # padding is one more document, which nobody asks for
-        starts_N = np.repeat(np.cumsum([0, *lengths]), [*lengths, size - n_tokens]).astype(np.int32)
+        starts_N[:n_tokens] = np.repeat(np.cumsum(lengths) - lengths, lengths)  # each token of padding sees itself only
+        position_N[:n_tokens] = np.arange(n_tokens) - starts_N[:n_tokens] + first_position
         return PackedBatch(lengths, moved(ids_N, self.device), moved(position_N, self.device), starts_N)
 
     def _run(self, batch: PackedBatch, keep_keys: bool = False) -> tuple[dict[int, torch.Tensor], list[Head | None]]:
@@ -262,7 +268,8 @@ class TransformersBackbone:
 
     def __init__(self, bundle: Bundle, model: Any, device: torch.device) -> None:
         self.device = device
-        self.mixes = False  # a window has its row
+        self.fills = False
+        self.apart: Apart | None = None  # a window has its row
         self.model = model.to(device)
         self._pad_id = bundle.tokenizer.pad
         if bundle.dtype != "float32":
@@ -286,10 +293,6 @@ class TransformersBackbone:
             parts.append(self._padded(windows[first:last]))
             first = last
         return {layer: torch.cat([part[layer] for part in parts]) for layer in parts[0]}
-
-    def apart(self, windows: Sequence[Window], row_tokens: int) -> Iterable[list[Window]]:
-        """See `Backbone.apart`."""
-        return fill_batches([windows], lambda: row_tokens)
 
     def _padded(self, windows: Sequence[Window]) -> dict[int, torch.Tensor]:
         ids_BT, mask_BT = pad(windows, self._pad_id)

@@ -16,7 +16,7 @@ from ray_jobs.engine.tokens import Window
 
 CPU_BATCH_TOKENS = 1_024
 GPU_BATCH_TOKENS = 16_384
-"""Fills a GPU: with it an H200 reaches 61 % of its products' limit on a 2B model and 66 % on a 9B one, in 5 and 12 GB."""
+"""Fills a GPU: with it an H200 reaches 61 % of its products' limit on a 2B model and 66 % on 9B, in 5 and 12 GB."""
 
 
 def default_batch_tokens(device: str) -> int:

@@ -24,7 +24,8 @@ from ray_jobs.engine.encoder import DEVICE_CHUNK_ELEMENTS, Inputs, SaeEncoder
 from ray_jobs.engine.pooling import SparseRows, empty_rows, grouped, top_size, value_dtype, without_zeros
 
 ALIGNMENT = 16
-"""Columns of a product are a multiple of it."""
+"""Columns of a product on a GPU are a multiple of it (but the last of top-k's), so 64 bytes: where rows begin anywhere,
+cuBLAS takes kernels of ten years ago."""
 
 DEVICE_GROUP_PAIRS = 2**24
 """Pairs pooled at a time, 20 bytes each and as much again while they are pooled."""
@@ -112,13 +113,17 @@ def pool_on_device(
 
 def _active(encoder: SaeEncoder, inputs: Inputs, chunk_elements: int) -> Iterator[Pairs]:
     """Active pairs, chunk after chunk of ascending features; of top-k all at once."""
-    x_ND = _aligned(encoder.device_input(inputs))
-    n_tokens, n_rows, d_sae, weights = len(inputs.x_ND), len(x_ND), encoder.info.d_sae, encoder.weights
-    width = max(ALIGNMENT, chunk_elements // max(1, n_rows) // ALIGNMENT * ALIGNMENT)
+    x_ND = encoder.device_input(inputs)
+    n_tokens, d_sae, weights = len(x_ND), encoder.info.d_sae, encoder.weights
     if encoder.info.k is not None:
-        yield _top_k(encoder, x_ND[:n_tokens], encoder.info.k, width)
+        width = max(1, chunk_elements // n_tokens)
+        width -= width % ALIGNMENT if width > ALIGNMENT else 0
+        yield _top_k(encoder, x_ND, encoder.info.k, width)
         return
     assert weights.cutoff_F is not None
+    x_ND = _aligned(x_ND)
+    n_rows = len(x_ND)
+    width = max(1, chunk_elements // n_rows)
     for first in range(0, d_sae, width):
         r_CN = _product(weights.W_FD[first : first + width], x_ND.T)
         place_K = (r_CN[:, :n_tokens] > weights.cutoff_F[first : first + width, None]).flatten().nonzero().squeeze(1)
@@ -131,8 +136,9 @@ def _active(encoder: SaeEncoder, inputs: Inputs, chunk_elements: int) -> Iterato
 
 
 def _aligned(x_ND: torch.Tensor) -> torch.Tensor:
-    """The tokens and some of zeros behind them: a product whose rows begin anywhere takes a GPU thrice as long."""
-    return torch.nn.functional.pad(x_ND, (0, 0, 0, -len(x_ND) % ALIGNMENT))
+    """The tokens, and some of zeros behind them so that they are a multiple of `ALIGNMENT`."""
+    missing = -len(x_ND) % ALIGNMENT
+    return torch.nn.functional.pad(x_ND, (0, 0, 0, missing)) if missing else x_ND
 
 
 def _top_k(encoder: SaeEncoder, x_ND: torch.Tensor, k: int, width: int) -> Pairs:

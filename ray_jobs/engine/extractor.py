@@ -124,7 +124,7 @@ class _Call:
             self.n_pooled += window.n_pooled
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Flight:
     """A batch under way: its residual stream by layer and when it is there, or what launching it raised.
 
@@ -254,7 +254,7 @@ class Extractor:
 
     def _launch(self, windows: Sequence[Window], apart: bool = False) -> _Flight:
         """Start a batch; what it raises is dealt with when it lands, after the batches before it."""
-        apart = apart or not self.backbone.mixes
+        apart = apart or self.backbone.apart is None
         if not windows:
             return _Flight(windows, apart)
         try:
@@ -283,22 +283,30 @@ class Extractor:
         flight.residuals.clear()
         if error is not None:
             self._halve(flight, error, call)
-        for windows in self.backbone.apart(spoilt, self.batch_tokens) if spoilt else ():
-            self._land(self._launch(windows, apart=True), call)
+        if spoilt:
+            assert self.backbone.apart is not None
+            for windows in self.backbone.apart(spoilt, lambda: self.batch_tokens):
+                self._land(self._launch(call.sound(windows), apart=True), call)
 
     def _halve(self, flight: _Flight, error: Exception, call: _Call) -> None:
         windows = flight.windows
         out_of_memory = _is_out_of_memory(error)
-        if len(windows) == 1:
-            call.errors[windows[0].document] = _blame(windows[0], error, out_of_memory)
+        n_tokens = sum(len(window.ids) for window in windows)
+        filled_up = self.backbone.fills and n_tokens < self.batch_tokens
+        if len(windows) == 1 and not (out_of_memory and filled_up):
+            failed = windows[0].document
+            call.errors[failed] = call.errors[failed] or _blame(windows[0], error, out_of_memory)
             return
         if out_of_memory:
             if self.backbone.device.type == "cuda":
                 torch.cuda.empty_cache()
-            self.batch_tokens = max(1, min(self.batch_tokens, sum(len(window.ids) for window in windows) // 2))
-        middle = len(windows) // 2
+            fewer = (self.batch_tokens if filled_up else n_tokens) // 2
+            least = n_tokens if len(windows) == 1 else 1  # alone in a row that was filled up: a shorter one may do
+            self.batch_tokens = max(least, min(self.batch_tokens, fewer))
+        middle = (len(windows) + 1) // 2
         for half in (windows[:middle], windows[middle:]):
-            self._land(self._launch(call.sound(half), flight.apart), call)
+            if half:
+                self._land(self._launch(call.sound(half), flight.apart), call)
 
     def _pooled(self, flight: _Flight, call: _Call) -> tuple[_Piece, list[Window]]:
         """Encode and pool a batch, but for windows with activations that are not finite.
@@ -408,10 +416,14 @@ class Extractor:
 
 def _without_frames(error: Exception) -> Exception:
     """The exception without the frames that it went through: what they hold would stay in memory with it."""
-    link: BaseException | None = error
-    while link is not None:
-        link.__traceback__ = None
-        link = link.__cause__ or link.__context__
+    seen: set[int] = set()
+    links: list[BaseException | None] = [error]
+    while links:
+        link = links.pop()
+        if link is not None and id(link) not in seen:
+            seen.add(id(link))
+            link.__traceback__ = None
+            links += [link.__cause__, link.__context__]
     return error
 
 

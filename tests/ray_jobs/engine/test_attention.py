@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_jobs.engine.attention import _block_mask, visible_blocks
+from ray_jobs.engine.attention import FLEX_BLOCK, AttentionShape, FlexAttention, PackedBatch, block_mask, visible_blocks
 
 BLOCK = 8
 
@@ -33,15 +34,25 @@ def test_blocks_are_those_of_the_mask(lengths: list[int], window: int | None) ->
         assert [j for j, block in enumerate(blocks[:number]) if block.all()] == list(range(whole[number], number))
 
 
-def test_the_mask_of_flex_attention_is_complete() -> None:
-    lengths = [100, 300, 5, 700, 175]
-    starts_N = np.repeat(np.cumsum([0, *lengths[:-1]]), lengths).astype(np.int32)
-    for window in (None, 200):
-        mask = _block_mask(starts_N, torch.from_numpy(starts_N), window)
-        seen = written_out(starts_N, window).reshape(10, 128, 10, 128)
-        np.testing.assert_array_equal(mask.to_dense()[0, 0].numpy() > 0, seen.any(axis=(1, 3)))
-        wholly = np.zeros((10, 10), dtype=bool)
-        for row in range(10):
-            wholly[row, mask.full_kv_indices[0, 0, row, : mask.full_kv_num_blocks[0, 0, row]].tolist()] = True
-        below = np.tri(10, k=-1, dtype=bool)
-        np.testing.assert_array_equal(wholly, seen.all(axis=(1, 3)) & below)
+@pytest.mark.parametrize("lengths", [[100, 300, 5, 700, 175], [128, 256, 384, 3], [1, 1, 1, 40]])
+@pytest.mark.parametrize("window", [None, 200])
+def test_the_mask_of_flex_attention_has_every_block_once(lengths: list[int], window: int | None) -> None:
+    starts_N = np.repeat(np.cumsum([0, *lengths[:-1]]), lengths)
+    mask = block_mask(starts_N, torch.from_numpy(starts_N.astype(np.int32)), window)
+    seen = written_out(starts_N, window)
+    for row in range(-(-len(starts_N) // FLEX_BLOCK)):
+        partly = mask.kv_indices[0, 0, row, : mask.kv_num_blocks[0, 0, row]].tolist()
+        wholly = mask.full_kv_indices[0, 0, row, : mask.full_kv_num_blocks[0, 0, row]].tolist()
+        of_row = seen[row * FLEX_BLOCK : (row + 1) * FLEX_BLOCK]
+        blocks = [of_row[:, first : first + FLEX_BLOCK] for first in range(0, len(starts_N), FLEX_BLOCK)]
+        assert sorted([*partly, *wholly]) == [number for number, block in enumerate(blocks) if block.any()]
+        assert wholly == [number for number, block in enumerate(blocks[:row]) if block.all()]
+
+
+def test_a_window_that_no_document_is_longer_than_is_none_however_the_row_is_filled_up() -> None:
+    attention = FlexAttention(AttentionShape(4, 2, 16, 0.25, None), [40, None], compiled=False)
+    starts_N = np.concatenate([np.repeat([0, 30], [30, 20]), np.arange(50, 512)])
+    nothing = torch.zeros(512, dtype=torch.int64)
+    plan = attention.plan(PackedBatch(np.array([30, 20]), nothing, nothing, starts_N))
+    assert plan[40] is plan[None]
+    assert attention.plan(PackedBatch(np.array([30, 41]), nothing, nothing, starts_N))[40] is not plan[None]

@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 
 from featurestore.errors import JobSpecError
+from ray_jobs.engine.attention import FLEX_BLOCK
 from ray_jobs.engine.backbone import (
     PackedBackbone,
     TransformersBackbone,
@@ -121,9 +122,30 @@ def test_compiled_flex_attention_equals_transformers(model: tuple[Bundle, Refere
     assert isinstance(backbone, PackedBackbone)
     assert isinstance(backbone._attention, FlexAttention)
     backbone._attention = FlexAttention(backbone._attention.shape, backbone._attention._windows, compiled=True)
-    windows = windows_of_lengths(LENGTHS)
-    expected = residual_of(reference, windows, 2)
-    np.testing.assert_allclose(backbone.forward(windows, 512)[2].numpy(), expected, rtol=1e-4, atol=2e-5)
+    for lengths in (LENGTHS, [300, 290, 129, 64, 65]):
+        windows = windows_of_lengths(lengths)
+        expected = residual_of(reference, windows, 2)
+        np.testing.assert_allclose(backbone.forward(windows, 1024)[2].numpy(), expected, rtol=1e-4, atol=3e-5)
+
+
+def test_windows_apart_share_no_block_of_attention(bundle: Bundle) -> None:
+    backbone = open_backbone(bundle, "cpu", "flex_attention", BOS)
+    windows = windows_of_lengths([300, 1, 128, 290, 129, 64])
+    assert backbone.apart is not None
+    assert [len(batch) for batch in backbone.apart(windows, lambda: 1024)] == [1] * len(windows)
+    backbone.fills = True  # as on a GPU
+    batches = list(backbone.apart(windows, lambda: 640))
+    assert sorted(window.document for batch in batches for window in batch) == list(range(len(windows)))
+    for batch in batches:
+        lengths = [len(window.ids) for window in batch]
+        assert sum(lengths) <= 640
+        owner = np.repeat(np.arange(len(batch)), lengths)
+        for first in range(0, len(owner), FLEX_BLOCK):
+            assert len(set(owner[first : first + FLEX_BLOCK])) == 1
+        for window in batch:
+            original = windows[window.document]
+            np.testing.assert_array_equal(window.ids[: len(original.ids)], original.ids)
+            assert (window.start, window.stop) == (original.start, original.stop)
 
 
 def test_documents_longer_than_a_block_of_queries_equal_transformers(model: tuple[Bundle, ReferenceModel]) -> None:

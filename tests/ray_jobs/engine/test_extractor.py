@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from ray_jobs.engine import extractor as module
 from ray_jobs.engine.bundle import Bundle
 from ray_jobs.engine.extractor import ExtractedRows, Extractor, ExtractSettings
 from ray_jobs.engine.tokens import Window
@@ -281,8 +282,6 @@ def test_a_document_that_never_fits_gets_its_error_and_no_other_does(bundle: Bun
 def test_memory_that_runs_out_while_pooling_is_retried_too(
     bundle: Bundle, rows: ExtractedRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ray_jobs.engine import extractor as module
-
     pool_saes, calls = module.pool_saes, []
 
     def scarce(*arguments: Any) -> Any:
@@ -300,8 +299,6 @@ def test_memory_that_runs_out_while_pooling_is_retried_too(
 def test_what_a_failed_batch_held_is_let_go_before_its_halves_are_run(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ray_jobs.engine import extractor as module
-
     pool_saes = module.pool_saes
     held: list[weakref.ref[torch.Tensor]] = []
     alive: list[int] = []
@@ -322,6 +319,43 @@ def test_what_a_failed_batch_held_is_let_go_before_its_halves_are_run(
         gc.enable()
     assert found.errors.count(None) > 10
     assert max(alive) <= 2  # of a batch with two layers, the first one's
+
+
+def test_a_chain_of_exceptions_that_is_a_circle_is_gone_through_once() -> None:
+    first, second, third = ValueError("1"), ValueError("2"), ValueError("3")
+    first.__cause__, first.__context__, second.__cause__ = second, third, first
+    try:
+        raise third
+    except ValueError:
+        pass
+    assert third.__traceback__ is not None
+    assert module._without_frames(first) is first
+    assert third.__traceback__ is None
+
+
+def test_a_row_that_is_filled_up_is_made_shorter_when_memory_runs_out(bundle: Bundle, rows: ExtractedRows) -> None:
+    extractor = Extractor(bundle, replace(SETTINGS, attn_implementation="flex_attention", batch_tokens=2048))
+    extractor.backbone.fills = True  # as on a GPU
+    forward, sizes = extractor.backbone.forward, list[int]()
+
+    def scarce(windows: Sequence[Window], row_tokens: int) -> Any:
+        row = -(-max(row_tokens, sum(len(window.ids) for window in windows)) // 128) * 128
+        sizes.append(row)
+        if row > 256:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(windows, row_tokens)
+
+    extractor.backbone.forward = scarce  # type: ignore[method-assign]
+    one = extractor.extract(TEXTS[:1])  # alone in its row
+    assert one.errors == [None]
+    assert_same_rows(rows, 0, one, 0)
+    assert 64 < extractor.batch_tokens <= 256
+    extractor.batch_tokens = 2048
+    found = extractor.extract(TEXTS)
+    assert found.errors == [None] * len(TEXTS)
+    assert 64 < extractor.batch_tokens <= 256
+    for number in range(len(TEXTS)):
+        assert_same_rows(rows, number, found, number)
 
 
 def test_activations_that_are_not_finite_fail_that_document_only(extractor: Extractor, rows: ExtractedRows) -> None:
@@ -380,8 +414,6 @@ def test_last_alone_stores_only_the_features_of_the_last_token(
 def test_last_alone_encodes_one_token_of_each_document_and_skips_its_other_windows(
     bundle: Bundle, reference: ReferenceModel, tiny_saes: Saes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ray_jobs.engine import extractor as module
-
     pool_saes, encoded = module.pool_saes, []
 
     def counted(encoders: Any, x: torch.Tensor, *arguments: Any) -> Any:
