@@ -29,8 +29,8 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "r8": {"group": None, "seeds": 1, "folds": 4},
     "newsgroups": {"group": None, "seeds": 1, "folds": 4},
 }
-# Eight and twenty classes cost as many columns of weights: for two cores, every n-th document and fewer cells.
-SUBSETS = {"r8": 1500, "newsgroups": 1000}
+# Eight and twenty classes cost as many columns of weights: for two cores, fewer cells.
+FEWER_CELLS = ("r8", "newsgroups")
 REGIMES = {
     "features": [{"sae": SAE, "pool": ["max"]}],
     "baselines": ["tfidf", "char_ngrams", "hidden_mean"],
@@ -87,29 +87,22 @@ def mapping_of(name: str) -> dict[str, Any]:
         study["store"] = store.removesuffix("-en")
         if arm == "corrected":
             study["split"] |= COLUMNS[store]
-        if store in SUBSETS:
+        if store in FEWER_CELLS:
             study["split"]["folds"] = COLUMNS[store]["folds"]
             study["features"][0] |= {"pool": ["sum", "max"]}
             study["probes"] = ["softmax", "tree"] if arm == "reproduction" else ["logistic_l2", "tree"]
     label: Any = "label"
-    subset = "hatecheck-en" if name == "regimes" else name.rsplit("-", 1)[0]
-    if subset in ("hatecheck-en", *SUBSETS):  # documents without a label take no part
-        label = {"path": f"{subset}-labels.parquet", "id": "doc_id", "column": "label"}
+    if name == "regimes" or name.rsplit("-", 1)[0] == "hatecheck-en":  # documents without a label take no part
+        label = {"path": "hatecheck-en-labels.parquet", "id": "doc_id", "column": "label"}
     return {**study, "label": label, "out": f"results/{name}"}
 
 
 def write_labels(stores: Path) -> None:
-    """The labels of subsets as tables of their own: HateCheck's English documents, every n-th of the news."""
-    for name in ("hatecheck", *SUBSETS):
-        if not (stores / name).is_dir():
-            continue
-        documents = FeatureStore.open(str(stores / name)).documents().select("doc_id", "label", "lang").collect()
-        if name in SUBSETS:
-            rows = [len(documents) * i // SUBSETS[name] for i in range(SUBSETS[name])]
-            documents, subset = documents[rows], name
-        else:
-            documents, subset = documents.filter(pl.col("lang") == "en"), "hatecheck-en"
-        documents.select("doc_id", "label").write_parquet(stores / f"{subset}-labels.parquet")
+    """The labels of HateCheck's English documents as a table of their own."""
+    if (stores / "hatecheck").is_dir():
+        documents = FeatureStore.open(str(stores / "hatecheck")).documents().select("doc_id", "label", "lang")
+        english = documents.filter(pl.col("lang") == "en").collect()
+        english.select("doc_id", "label").write_parquet(stores / "hatecheck-en-labels.parquet")
 
 
 if __name__ == "__main__":
