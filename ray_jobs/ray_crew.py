@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from featurestore.errors import JobFailed
 from ray_jobs.cluster import worker_environment
 from ray_jobs.crew import Answer, Request
 from ray_jobs.failures import Failure, Kind, brief, classify
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 # Ray says these in prose only; a version that says it otherwise costs a unit one of its lives, no more.
 _OUT_OF_MEMORY = "running low on memory"
 _NODE_DIED = "its node has died"
+
+SILENCE_SECONDS = 10.0  # after so long without an answer it is looked whether anybody is there at all
 
 LEAVE_SECONDS = 3.0  # leaving takes some tenths of one; who needs longer has a unit in hand that was done elsewhere
 
@@ -41,6 +44,7 @@ class RayCrew:
         self._ray = ray
         self._plan = plan
         self._store = shown(plan.job.store)
+        self._heard = time.monotonic()
         self._units = {unit.index: unit for unit in plan.missing}
         self._actors: dict[int, Any] = {}
         self._owed: dict[Any, tuple[Request, int, int]] = {}  # ref -> request, worker, unit
@@ -94,8 +98,20 @@ class RayCrew:
             return []
         answered, _ = self._ray.wait(list(self._owed), num_returns=1, timeout=max(seconds, 0))
         if answered:  # and whatever else has come by now
+            self._heard = self.now()
             answered, _ = self._ray.wait(list(self._owed), num_returns=len(self._owed), timeout=0)
+        elif self.now() - self._heard > SILENCE_SECONDS:
+            self._heard = self.now()
+            self._look_for_a_node()
         return [self._answer(ref) for ref in answered]
+
+    def _look_for_a_node(self) -> None:
+        """Fail if the cluster has no node at all: its last raylet has left without taking this process with it.
+
+        Actors then stay pending for ever. A head node counts, so a cluster that is about to grow has one.
+        """
+        if not any(node["Alive"] for node in self._ray.nodes()):
+            raise JobFailed("Ray has lost its last node; what is done stays, and the same command goes on")
 
     def close(self, finished: bool = False) -> None:
         """Stop all workers; what they have in hand is abandoned, which is harmless.
