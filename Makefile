@@ -19,7 +19,7 @@ help:
 	@echo "make bench-store    the store beside other formats (15 minutes, an idle machine)"
 	@echo "make bench-big-store  read a store larger than memory (5 minutes, 5 GB of disk)"
 	@echo "make bench-study  a study's grid beside scikit-learn's GridSearchCV (many hours, for the peer's sake)"
-	@echo "make bench-gpu    each step from the naive pipeline to the engine on a GPU (10 minutes, 80 GB)"
+	@echo "make bench-gpu    each step from the naive pipeline to the engine on a GPU (80 GB)"
 
 setup: $(VENV)/.ready
 

@@ -1,6 +1,6 @@
 """What each step from the naive pipeline to the engine is worth on a GPU: one table for each model, in one call.
 
-    python -m benchmarks.gpu [--models 2b,9b] [--json] [--record]      # one GPU with 80 GB, under 10 minutes
+    python -m benchmarks.gpu [--models 2b,9b] [--json] [--record]      # one GPU with 80 GB
     python -m benchmarks.gpu --ways engine --profile                    # one way, and where its time goes, by kernel
     python -m benchmarks.gpu --tiny                                     # small shapes, also on a CPU: does it run?
 
@@ -180,8 +180,8 @@ def measure_case(
     scale: Scale,
     device: str,
     rate: float,
-    wanted: Sequence[str] = WAYS,
-    profile: bool = False,
+    wanted: Sequence[str],
+    profile: bool,
 ) -> dict[str, Any]:
     """The ways of one model.
 
@@ -216,9 +216,7 @@ def measure_case(
         if not ways:
             measure.reference = {}
         if "iv" in wanted:
-            ways["(iv) + packed"] = measure.way(
-                packed, layers_uncompiled(), reference="iii" not in wanted or bool(tables)
-            )
+            ways["(iv) + packed"] = measure.way(packed, layers_uncompiled(), reference=not measure.reference)
         if "v" in wanted:
             ways["(v) + compiled"] = measure.way(packed)
         if "engine" in wanted:

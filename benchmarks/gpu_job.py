@@ -29,6 +29,7 @@ import torch
 from benchmarks import corpus, gpu_setup, machine, report
 from benchmarks.gpu import FULL, MEDIAN, SIGMA, SMALL, device_name, sampled_residual
 from benchmarks.gpu_setup import CASES, TINY, Case, Document
+from benchmarks.gpu_ways import POOLS
 from featurestore.runs import JOURNAL
 from ray_jobs.driver import run_plan
 from ray_jobs.engine.bundle import Bundle
@@ -36,7 +37,6 @@ from ray_jobs.engine.extractor import Extractor, ExtractSettings
 from ray_jobs.plan import JobPlan, make_plan
 from ray_jobs.spec import job_from_mapping
 
-POOLS = ("max", "sum", "count")
 PHASES = ("read_seconds", "compute_seconds", "idle_seconds", "write_seconds")
 
 

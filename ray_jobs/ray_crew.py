@@ -44,7 +44,7 @@ class RayCrew:
         self._ray = ray
         self._plan = plan
         self._store = shown(plan.job.store)
-        self._heard = time.monotonic()
+        self._heard = self.now()
         self._units = {unit.index: unit for unit in plan.missing}
         self._actors: dict[int, Any] = {}
         self._owed: dict[Any, tuple[Request, int, int]] = {}  # ref -> request, worker, unit

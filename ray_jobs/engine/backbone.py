@@ -181,7 +181,7 @@ class PackedBackbone:
         self.apart: Apart | None = self._apart if flex else None
         self.fills = flex and device.type == "cuda"
         if self.fills:
-            torch._dynamo.config.recompile_limit = ROW_SIZES  # beyond it torch stops compiling and says nothing
+            torch._dynamo.config.recompile_limit = ROW_SIZES  # beyond it torch goes on uncompiled
         self._project: Any = torch.compile(gemma.project, dynamic=False) if self.fills else gemma.project
         self._finish: Any = torch.compile(gemma.finish, dynamic=False) if self.fills else gemma.finish
         self._head = head[:0]

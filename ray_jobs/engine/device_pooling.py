@@ -25,7 +25,7 @@ from ray_jobs.engine.pooling import SparseRows, empty_rows, grouped, top_size, v
 
 ALIGNMENT = 16
 """Columns of a product on a GPU are a multiple of it (but the last of top-k's), so 64 bytes: where rows begin anywhere,
-cuBLAS takes kernels of ten years ago."""
+cuBLAS on an H200 takes kernels made for GPUs before it."""
 
 DEVICE_GROUP_PAIRS = 2**24
 """Pairs pooled at a time, 20 bytes each and as much again while they are pooled."""

@@ -336,11 +336,10 @@ def test_a_chain_of_exceptions_that_is_a_circle_is_gone_through_once() -> None:
 def test_a_row_that_is_filled_up_is_made_shorter_when_memory_runs_out(bundle: Bundle, rows: ExtractedRows) -> None:
     extractor = Extractor(bundle, replace(SETTINGS, attn_implementation="flex_attention", batch_tokens=2048))
     extractor.backbone.fills = True  # as on a GPU
-    forward, sizes = extractor.backbone.forward, list[int]()
+    forward = extractor.backbone.forward
 
     def scarce(windows: Sequence[Window], row_tokens: int) -> Any:
         row = -(-max(row_tokens, sum(len(window.ids) for window in windows)) // 128) * 128
-        sizes.append(row)
         if row > 256:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(windows, row_tokens)
