@@ -118,6 +118,7 @@ def autoscaling_head(directory: Path) -> Iterator[tuple[str, int]]:
                     "type": "fake_multinode",
                     "gcs_address": f"127.0.0.1:{port}",
                     "launch_multiple": True,
+                    "foreground_node_launch": True,  # in the background more are ordered while the first ones start
                     "use_node_id_as_ip": True,
                     "disable_node_updaters": True,
                     "disable_launch_config_check": True,
@@ -172,13 +173,8 @@ def _listens(port: int) -> bool:
 
 
 def nodes(head: int) -> int:
-    """Nodes beside the head: raylets that run below its process, whose monitor starts the others.
-
-    What a raylet forks is called as it is for a moment, until it has become another program.
-    """
-    raylets = {pid for pid, command in descendants(head).items() if "/raylet/raylet" in command.split(" ")[0]}
-    forked = {child for raylet in raylets for child in descendants(raylet)}
-    return len(raylets - forked) - 1
+    """Nodes beside the head: raylets that run below its process, whose monitor starts the others."""
+    return sum("/raylet/raylet" in command.split(" ")[0] for command in descendants(head).values()) - 1
 
 
 def test_the_autoscaler_starts_three_nodes_for_a_run_and_stops_them_afterwards(
