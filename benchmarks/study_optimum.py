@@ -83,8 +83,8 @@ def solved(X: Any, y: np.ndarray, fit: np.ndarray, test: np.ndarray, C: float) -
             warnings.simplefilter("ignore")
             model.fit(S[fit], y[fit])
         found.append((name, row(model.coef_[0], float(model.intercept_[0]))))
-    for name, tolerance in (("ours, ranking", RANKING), ("ours, final", EXACT)):
-        ours = l1_path(X.astype(np.float32), y == 1, fit.astype(np.int64), scale, [C], tolerance)[0]
+    for name, accuracy in (("ours, ranking", RANKING), ("ours, final", EXACT)):
+        ours = l1_path(X.astype(np.float32), y == 1, fit.astype(np.int64), scale, [C], accuracy)[0]
         w = np.where(np.isfinite(scale), ours.coef * np.where(np.isfinite(scale), scale, 0), 0.0)
         found.append((name, row(w, ours.intercept)))
     return found

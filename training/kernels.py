@@ -105,6 +105,16 @@ def loss_and_gradient(  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
+def fill_columns(indptr, indices, data, places, rows, values):  # type: ignore[no-untyped-def]
+    """Write a CSR matrix column by column, rows ascending: `places` [K] say where each column begins, and move on."""
+    for i in range(len(indptr) - 1):
+        for k in range(indptr[i], indptr[i + 1]):
+            at = places[indices[k]]
+            rows[at], values[at] = i, data[k]
+            places[indices[k]] = at + 1
+
+
+@njit(nogil=True, cache=True)
 def largest(indptr, indices, data, rows, out):  # type: ignore[no-untyped-def]
     """Raise `out` [K] to the largest value of each column over some rows of a CSR matrix."""
     for i in rows:
@@ -125,8 +135,16 @@ def column_sums(indptr, indices, data, r, columns, out):  # type: ignore[no-unty
 
 
 @njit(nogil=True, cache=True)
+def column_products(indptr, indices, data, w, columns, out):  # type: ignore[no-untyped-def]
+    """Add to out [N] some columns j of a CSC matrix times w[j]."""
+    for j in columns:
+        for k in range(indptr[j], indptr[j + 1]):
+            out[indices[k]] += data[k] * w[j]
+
+
+@njit(nogil=True, cache=True)
 def l1_newton(  # type: ignore[no-untyped-def]
-    indptr, indices, data, y, inside, w, b, z, penalty, columns, tolerance, total, max_newton, max_sweeps
+    indptr, indices, data, y, inside, w, b, z, penalty, columns, tolerance, total, settled, max_newton, max_sweeps
 ):
     """Minimise the sum of log-losses + penalty . |w| over some columns and the intercept, from where w, b and z stand.
 
@@ -145,11 +163,12 @@ def l1_newton(  # type: ignore[no-untyped-def]
         penalty: float64 [K].
         columns: The columns that may move.
         tolerance: Largest violation of the optimality conditions, in units of the penalty, at which it stops,
-        total: or at which sum of them.
+        total: or at which sum of them,
+        settled: or after a step that promised to lower the objective by no more than this share of it.
         max_newton, max_sweeps: At which it stops in any case; sweeps are for each Newton step.
 
     Returns:
-        (intercept, Newton steps, whether the tolerance was reached).
+        (intercept, Newton steps, whether one of these was reached).
     """
     n, m = len(z), len(columns)
     g, h, mean, d = np.empty(m), np.empty(m), np.empty(m), np.empty(m)
@@ -224,7 +243,7 @@ def l1_newton(  # type: ignore[no-untyped-def]
                 everything = True  # columns at zero are looked at again when the others have come to rest
             else:
                 everything = False
-        promised = g_b * d_b
+        promised = g_b * d_b  # below zero
         for c in range(m):
             j = columns[c]
             promised += g[c] * d[c] + penalty[j] * (abs(w[j] + d[c]) - abs(w[j]))
@@ -251,4 +270,9 @@ def l1_newton(  # type: ignore[no-untyped-def]
             w[columns[c]] += length * d[c]
         b += length * d_b
         value = new
+        weight = 0.0
+        for c in range(m):
+            weight += penalty[columns[c]] * abs(w[columns[c]])
+        if -promised <= settled * (value + weight):
+            return b, newton + 1, True
     return b, max_newton, False

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from training.estimators import FINAL_TOLERANCE, GRIDS, MAX_ITERATIONS, l2_tolerance, probe
-from training.l1_path import EXACT, RANKING, l1_path
+from training.l1_path import EXACT, RANKING, ByColumn, by_column, l1_path
 from training.objective import Paths
 from training.path import logistic_fit
 from training.search import column_max, run_all
@@ -28,7 +28,7 @@ def fit_large(
     train: np.ndarray,
     value: float,
     n_classes: int,
-    by_column: Any,
+    columns: ByColumn | None,
     n_jobs: int,
 ) -> tuple[Any, Any, bool]:
     """`fit_final` by our solvers, which copy nothing; the estimators are scikit-learn's, with what a fit would set."""
@@ -51,13 +51,13 @@ def fit_large(
         )
         _set(model, np.arange(n_classes), found.coef * scale, found.intercept, found.iterations)
         return prepare, model, found.converged
-    columns = X.tocsc() if by_column is None else by_column
+    there = by_column(X) if columns is None else columns
     # Large values of C are reached through smaller ones, from solution to solution.
     way = [C for C in GRIDS["logistic_l1"] if value > C]
 
     def fit(c: int) -> Any:
-        warm = l1_path(columns, y == c, train, scale, way, RANKING)[-1:]
-        return l1_path(columns, y == c, train, scale, [value], EXACT, warm[0] if warm else None)[0]
+        warm = l1_path(there, y == c, train, scale, way, RANKING)[-1:]
+        return l1_path(there, y == c, train, scale, [value], EXACT, warm[0] if warm else None)[0]
 
     classes = [1] if n_classes == 2 else list(range(n_classes))
     fits = run_all([partial(fit, c) for c in classes], n_jobs)

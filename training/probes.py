@@ -25,6 +25,7 @@ from training.estimators import (
     scores_of,
 )
 from training.features import SPARSE, Columns, Method, MethodMatrix, columns_of, preparation
+from training.l1_path import ByColumn, by_column
 from training.metrics import macro_f1
 from training.search import Piece, in_float64, run_all, search_pieces
 from training.split import Split
@@ -108,7 +109,7 @@ def evaluate(
     if method.kind == "majority":
         return tuple(_majority(y, n_classes, split) for split in splits)
     X = matrix.X
-    by_column = X.tocsc() if method.probe == "logistic_l1" and method.kind in SPARSE else None
+    columns = by_column(X) if method.probe == "logistic_l1" and method.kind in SPARSE else None
     # Splits whose training sees other labels cannot share a pass, and those that train on few rows should not.
     labels: dict[tuple[int, int], list[int]] = {}
     for s, split in enumerate(splits):
@@ -119,13 +120,13 @@ def evaluate(
         y_seen = y if splits[members[0]].y_train is None else splits[members[0]].y_train
         assert y_seen is not None
         folds = [(s, k, fold) for s in members for k, fold in enumerate(splits[s].inner())]
-        X_seen, by_column_seen = X, by_column
+        X_seen, columns_seen = X, columns
         if own >= 0:
             rows = splits[own].train
             X_seen, y_seen = X[rows], y_seen[rows]
-            by_column_seen = None if by_column is None else X_seen.tocsc()
+            columns_seen = None if columns is None else by_column(X_seen)
             folds = [(s, k, (np.searchsorted(rows, f), np.searchsorted(rows, v))) for s, k, (f, v) in folds]
-        pieces += search_pieces(method, X_seen, by_column_seen, y_seen, n_classes, folds, values)
+        pieces += search_pieces(method, X_seen, columns_seen, y_seen, n_classes, folds, values)
     scores: dict[tuple[int, int], np.ndarray] = {}
     alone, shared = ([piece for piece in pieces if piece.threaded is threaded] for threaded in (False, True))
     for piece, found in zip(alone, run_all([partial(piece.run, 1) for piece in alone], n_jobs), strict=True):
@@ -135,7 +136,7 @@ def evaluate(
     validation = [np.stack([scores[s, k] for k in range(len(split.inner()))], axis=1) for s, split in enumerate(splits)]
     inside = max(1, n_jobs // len(splits))
     final = [
-        partial(_finish, method, X, by_column, y, n_classes, split, validation[s], values, inside)
+        partial(_finish, method, X, columns, y, n_classes, split, validation[s], values, inside)
         for s, split in enumerate(splits)
     ]
     return tuple(run_all(final, n_jobs))
@@ -148,7 +149,7 @@ def fit_final(
     train: np.ndarray,
     value: float | None,
     n_classes: int = 2,
-    by_column: Any = None,
+    columns: ByColumn | None = None,
     n_jobs: int = 1,
 ) -> tuple[Any, Any, bool]:
     """Fit the preparation and the probe of a method on the training rows, from a cold start.
@@ -160,7 +161,7 @@ def fit_final(
         train: int64, the rows.
         value: The hyper-parameter.
         n_classes: Of y.
-        by_column: X as CSC, if there is one already.
+        columns: X by columns, if there is that already.
         n_jobs: Threads; they change no bit.
 
     Returns:
@@ -172,7 +173,7 @@ def fit_final(
         size = X.nnz if len(train) == X.shape[0] else int(np.diff(X.indptr)[train].sum())
         if size > large.LARGE:
             assert value is not None
-            return large.fit_large(method.probe, X, y, train, value, n_classes, by_column, n_jobs)
+            return large.fit_large(method.probe, X, y, train, value, n_classes, columns, n_jobs)
     prepare = preparation(method)
     if len(prepare.steps) == 1:
         prepare = prepare.steps[0][1]
@@ -193,7 +194,7 @@ def choose(validation: np.ndarray, grid: Sequence[float]) -> float:
 def _finish(
     method: Method,
     X: Any,
-    by_column: Any,
+    columns: ByColumn | None,
     y: np.ndarray,
     n_classes: int,
     split: Split,
@@ -203,7 +204,7 @@ def _finish(
 ) -> Fitted:
     value = choose(validation, grid) if method.probe in PARAMETER else None
     y_seen = y if split.y_train is None else split.y_train
-    prepare, model, converged = fit_final(method, X, y_seen, split.train, value, n_classes, by_column, n_jobs)
+    prepare, model, converged = fit_final(method, X, y_seen, split.train, value, n_classes, columns, n_jobs)
     X_test = prepare.transform(in_float64(X[split.test]))
     top = np.empty(0, dtype=np.int64)
     if method.kind in SPARSE:

@@ -7,7 +7,8 @@ import pytest
 from scipy.sparse import csr_matrix, random_array
 from scipy.special import log_softmax
 
-from training.kernels import LANES, column_sums, csr_parts, largest, loss_and_gradient, products
+from training.kernels import LANES, column_products, column_sums, csr_parts, largest, loss_and_gradient, products
+from training.l1_path import by_column
 
 
 def matrix(dtype: type, n: int = 23, k: int = 11) -> csr_matrix:
@@ -57,6 +58,20 @@ def test_loss_and_gradient_are_those_of_numpy(m: int) -> None:
     assert total == pytest.approx(residual.sum(axis=0), abs=1e-12)
     found = np.concatenate(list(gradient), axis=1)[:, : P * m]
     assert found == pytest.approx(dense.T @ residual, abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [23, (1 << 16) + 1])
+def test_a_matrix_by_columns_is_that_of_scipy(n: int) -> None:
+    X = matrix(np.float32, n)
+    found, expected = by_column(X), X.tocsc()
+    assert found.rows.dtype == (np.uint16 if n < 1 << 16 else np.uint32)
+    assert (found.indptr == expected.indptr).all()
+    assert (found.rows == expected.indices).all()
+    assert (found.data == expected.data).all()
+    w, out = np.random.default_rng(0).standard_normal(11), np.ones(n)
+    column_products(*found.parts, w, np.array([0, 2, 10], dtype=np.uint32), out)
+    assert out == pytest.approx(1.0 + X.toarray()[:, [0, 2, 10]].astype(np.float64) @ w[[0, 2, 10]], abs=1e-12)
+    assert by_column(X.toarray()).data.tolist() == found.data.tolist()
 
 
 def test_column_sums_and_largest_values_are_those_of_numpy() -> None:
