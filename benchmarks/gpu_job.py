@@ -1,12 +1,12 @@
 """A whole job on one GPU beside the engine in a loop: what Ray, reading, writing and the journal cost there.
 
-    python -m benchmarks.gpu_job [--model 2b] [--documents 20000] [--json] [--record]   # one GPU, some minutes
+    python -m benchmarks.gpu_job [--model 2b] [--documents 20000] [--workers 2] [--json] [--record]   # some minutes
     python -m benchmarks.gpu_job --tiny                                                  # small shapes, also on a CPU
 
 `loop`: one process calls `Extractor.extract` on the texts of unit after unit. `job`: what `sparsemill extract` does
-with the same units, one Ray actor on the GPU. Both clocks run while units are done; both do the first unit once before,
-which compiles the kernels. Random weights in true shapes and random documents, as in `gpu.py`: the bundle is made of
-them directly, not prepared from a checkpoint; everything behind it is the product.
+with the same units, one Ray actor on the GPU or `--workers` of them. Both clocks run while units are done; both do a
+first unit before, which compiles the kernels. Random weights in true shapes and random documents, as in `gpu.py`: the
+bundle is made of them directly, not prepared from a checkpoint; everything behind it is the product.
 
 Idle is what the workers report: the share of a unit's time in which the GPU had been given nothing, by phase.
 """
@@ -47,7 +47,9 @@ def make_bundle(folder: Path, name: str, case: Case, documents: Sequence[Documen
     return gpu_setup.write_bundles(folder, name, case, model, sampled, device)[case.widths[0]][0]
 
 
-def planned(bundle: Bundle, folder: Path, file: Path, device: str, unit_documents: int, max_tokens: int) -> JobPlan:
+def planned(
+    bundle: Bundle, folder: Path, file: Path, device: str, unit_documents: int, max_tokens: int, workers: int
+) -> JobPlan:
     """The job's plan, its bundle being there already."""
     mapping = {
         "corpus": {"path": str(file), "text": "text", "id": "id"},
@@ -56,7 +58,7 @@ def planned(bundle: Bundle, folder: Path, file: Path, device: str, unit_document
         "pool": list(POOLS),
         "store": str(folder / "store"),
         "units": {"documents": unit_documents},
-        "workers": {"max": 1, "gpus": 1 if device == "cuda" else 0},
+        "workers": {"max": workers, "gpus": 1 / workers if device == "cuda" else 0},
     }
     with mock.patch("ray_jobs.prepare.prepare", return_value=bundle.path):
         return make_plan(job_from_mapping(mapping, folder))
@@ -81,8 +83,8 @@ def loop(plan: JobPlan) -> dict[str, Any]:
     return {"first_unit_seconds": first, "seconds": seconds, "tokens_per_second": tokens / seconds, "units": units}
 
 
-def job(plan: JobPlan) -> dict[str, Any]:
-    """The same units through `sparsemill extract`'s path."""
+def job(plan: JobPlan, workers: int) -> dict[str, Any]:
+    """The same units through `sparsemill extract`'s path; clocks run from when each worker has done one unit."""
     begun = time.perf_counter()
     result = run_plan(plan)
     whole = time.perf_counter() - begun
@@ -90,9 +92,8 @@ def job(plan: JobPlan) -> dict[str, Any]:
     lines = sorted(
         (line for file in files for line in json.loads(file.read_text())), key=lambda line: line["finished_at"]
     )
-    seconds = lines[-1]["finished_at"] - lines[0]["finished_at"]
-    tokens = sum(line["tokens"] for line in lines[1:])
-    phases = {phase: sum(line.get(phase, 0.0) for line in lines[1:]) for phase in PHASES}
+    seconds, tokens = steady(lines, workers)
+    phases = {phase: sum(line.get(phase, 0.0) for line in lines[workers:]) for phase in PHASES}
     return {
         "whole_seconds": whole,
         "errors": result.errors,
@@ -104,6 +105,19 @@ def job(plan: JobPlan) -> dict[str, Any]:
         "idle_share": phases["idle_seconds"] / (phases["idle_seconds"] + phases["compute_seconds"]),
         "units": lines,
     }
+
+
+def steady(lines: Sequence[Mapping[str, Any]], workers: int) -> tuple[float, float]:
+    """Seconds and tokens between the end of the last worker's first unit and the beginning of the first one's leisure.
+
+    A unit counts by the share of its time that lies in between; `lines` are in the order in which units ended.
+    """
+    begin, end = lines[workers - 1]["finished_at"], lines[-workers]["finished_at"]
+    tokens = 0.0
+    for line in lines:
+        inside = min(end, line["finished_at"]) - max(begin, line["finished_at"] - line["seconds"])
+        tokens += line["tokens"] * max(0.0, inside) / line["seconds"]
+    return end - begin, tokens
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -124,16 +138,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         bundle = make_bundle(folder, args.model, case, documents, device)
         file = corpus.write_jsonl(folder / "corpus.jsonl", [document.text for document in documents])
         _free()
-        plan = planned(bundle, folder, file, device, unit_documents, scale.max_tokens)
+        plan = planned(bundle, folder, file, device, unit_documents, scale.max_tokens, args.workers)
         ways = {"loop": loop(plan)}
         _free()
-        ways["job"] = job(plan)
+        ways["job"] = job(plan, args.workers)
     figures = {
         "machine": described,
         "command": sys.argv[1:] if argv is None else list(argv),
         "model": args.model,
         "documents": n_documents,
         "units": len(plan.units),
+        "workers": args.workers,
         "ways": ways,
         "overhead": ways["loop"]["tokens_per_second"] / ways["job"]["tokens_per_second"] - 1,
     }
@@ -149,7 +164,8 @@ def shown(figures: Mapping[str, Any]) -> str:
     parts = ", ".join(f"{phase.removesuffix('_seconds')} {seconds:.2f} s" for phase, seconds in job["phases"].items())
     return "\n".join(
         (
-            f"{figures['model']}, {figures['documents']:,} documents in {figures['units']} units, one worker",
+            f"{figures['model']}, {figures['documents']:,} documents in {figures['units']} units, "
+            f"workers: {figures['workers']}",
             f"  loop      {loop['tokens_per_second']:,.0f} tokens/s; first unit {loop['first_unit_seconds']:.1f} s",
             f"  job       {job['tokens_per_second']:,.0f} tokens/s; first unit {job['first_unit_seconds']:.1f} s",
             f"  overhead  {figures['overhead']:+.1%}",
@@ -172,6 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="2b", choices=sorted(CASES))
     parser.add_argument("--documents", type=int, default=20_000)
     parser.add_argument("--unit-documents", type=int, default=2_500, help="documents of a unit")
+    parser.add_argument("--workers", type=int, default=1, help="that share the GPU: one computes while another writes")
     parser.add_argument("--tiny", action="store_true", help="small shapes and little text; runs on a CPU too")
     parser.add_argument("--work", type=Path, help="where bundle, corpus and store lie for as long as it runs")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")

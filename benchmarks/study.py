@@ -4,14 +4,14 @@ The grid is poolings x binarisings x {L2, L1} x 10 values of C x 5 folds, on the
 benchmark` makes: 20,000 real documents (HateCheck in four languages and Reuters R8, the first 32 tokens of each) and
 16,384 features of an SAE with random directions, about 880 of them in a document. The question is "hateful or not".
 
-`python -m benchmarks.study --store DIR/benchmark` runs ours and the peer; `--sides` takes
-others, `--documents`, `--pools` and `--thresholds` make it
-smaller, and the table says at which size it ran. Nothing is extrapolated. Each side runs in a process of its own:
+`python -m benchmarks.study --store DIR/benchmark` runs ours and the peer, `--sides` others; `--documents`, `--pools`,
+`--thresholds` make it smaller, and the table says at which size it ran. Nothing is extrapolated. Each side runs in a
+process of its own:
 
 ours    what a study does: `training.probes.evaluate` on each cell, the refit of the chosen C included
 peer    `GridSearchCV(make_pipeline(MaxAbsScaler(), LogisticRegression(...)), {"C": ...}, cv=the same folds,
         scoring="f1_macro", n_jobs=all cores)`, lbfgs for L2 and saga for L1, everything else at its default
-optimum the same with solvers that run until they are there: lbfgs with tol=1e-7, liblinear with tol=1e-6 for L1
+optimum the same, with solvers that run until they are there: lbfgs with tol=1e-7, liblinear with tol=1e-6 for L1
 
 Memory is counted from where a side stands after a first, tiny fit, when its libraries and compiled loops are loaded.
 """

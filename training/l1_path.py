@@ -75,11 +75,12 @@ def by_column(X: Any) -> ByColumn:
     """
     from scipy.sparse import csr_matrix
 
-    from training.kernels import csr_parts, fill_columns
+    from training.kernels import count_columns, csr_parts, fill_columns
 
     X = X if getattr(X, "format", "") == "csr" else csr_matrix(X)
     indptr = np.zeros(X.shape[1] + 1, dtype=np.uint64)
-    np.cumsum(np.bincount(X.indices, minlength=X.shape[1]), out=indptr[1:])
+    count_columns(csr_parts(X)[1], indptr[1:])
+    np.cumsum(indptr, out=indptr)
     rows = np.empty(X.nnz, dtype=np.uint16 if X.shape[0] <= 1 << 16 else np.uint32)
     data = np.empty_like(X.data)
     fill_columns(*csr_parts(X), indptr[:-1].copy(), rows, data)
