@@ -189,3 +189,10 @@ def test_the_fused_kernel_equals_the_engines_chunks(tmp_path: Path, monkeypatch:
     np.testing.assert_array_equal(found.values["count"], expected.values["count"])
     for pool in ("max", "sum"):
         np.testing.assert_allclose(found.values[pool], expected.values[pool], rtol=1e-5, atol=1e-5)
+
+
+def test_a_jobs_rate_counts_units_by_the_time_that_they_have_in_common() -> None:
+    lines = [{"finished_at": end, "seconds": 4.0, "tokens": 400} for end in (4, 6, 8, 10, 12, 14)]
+    # from 6, when the second worker has done a unit, to 12, when the first has no more: two workers of 100 a second
+    assert gpu_job.steady(lines, 2) == (6, 1_200.0)
+    assert gpu_job.steady(lines[::2], 1) == (8, 800.0)

@@ -59,7 +59,6 @@ class ByColumn:
     indptr: np.ndarray
     rows: np.ndarray
     data: np.ndarray
-    shape: tuple[int, int]
 
     @property
     def parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -84,7 +83,7 @@ def by_column(X: Any) -> ByColumn:
     rows = np.empty(X.nnz, dtype=np.uint16 if X.shape[0] <= 1 << 16 else np.uint32)
     data = np.empty_like(X.data)
     fill_columns(*csr_parts(X), indptr[:-1].copy(), rows, data)
-    return ByColumn(indptr, rows, data, X.shape)
+    return ByColumn(indptr, rows, data)
 
 
 @dataclass(frozen=True)

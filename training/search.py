@@ -33,11 +33,11 @@ PATH_TOLERANCE = 1e-5
 class Folds:
     """Inner folds that share a matrix.
 
-    `by_column` is X by columns or None; `scale` and `shift` are [K, folds], infinite scale drops a column.
+    `columns` is X by columns or None; `scale` and `shift` are [K, folds], infinite scale drops a column.
     """
 
     X: Any
-    by_column: ByColumn | None
+    columns: ByColumn | None
     y: np.ndarray
     n_classes: int
     fit: Sequence[np.ndarray]
@@ -215,7 +215,7 @@ def path_tolerance(C: float) -> float:
 def _search_l1(folds: Folds, grid: Sequence[float]) -> list[np.ndarray]:
     answers = []
     for p, (fit, validate) in enumerate(zip(folds.fit, folds.validate, strict=True)):
-        columns, scale = folds.by_column, folds.scale[:, p]
+        columns, scale = folds.columns, folds.scale[:, p]
         if folds.shift is not None:
             columns = by_column((folds.X - folds.shift[:, p]) / scale)
             scale = np.ones(len(scale))

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_jobs.engine.attention import FLEX_BLOCK, AttentionShape, FlexAttention, PackedBatch, block_mask, visible_blocks
+from ray_jobs.engine.attention import (
+    FLEX_BLOCK,
+    AttentionShape,
+    FlexAttention,
+    PackedBatch,
+    block_mask,
+    large_tiles_fit,
+    visible_blocks,
+)
 
 BLOCK = 8
 
@@ -56,3 +66,17 @@ def test_a_window_that_no_document_is_longer_than_is_none_however_the_row_is_fil
     plan = attention.plan(PackedBatch(np.array([30, 20]), nothing, nothing, starts_N))
     assert plan[40] is plan[None]
     assert attention.plan(PackedBatch(np.array([30, 41]), nothing, nothing, starts_N))[40] is not plan[None]
+
+
+@pytest.mark.parametrize(
+    ("item_bytes", "shared_bytes", "fits"), [(2, 232_448, True), (4, 232_448, False), (2, 166_912, False)]
+)
+def test_large_tiles_are_for_gpus_with_room_for_them(
+    monkeypatch: pytest.MonkeyPatch, item_bytes: int, shared_bytes: int, fits: bool
+) -> None:
+    large_tiles_fit.cache_clear()
+    there = SimpleNamespace(shared_memory_per_block_optin=shared_bytes)  # of an H100 and of an A100
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: there)
+    assert large_tiles_fit(256, item_bytes, torch.device("cuda", 0)) is fits
+    assert not large_tiles_fit(256, item_bytes, torch.device("cpu"))
+    large_tiles_fit.cache_clear()
