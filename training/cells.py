@@ -25,12 +25,12 @@ from featurestore.reader import FeatureStore
 from training.estimators import GRIDS
 from training.features import SPARSE, Method, MethodMatrix, derive, load_pooled
 from training.labels import StudyData
-from training.large import LARGE
 from training.probes import Fitted, evaluate
 from training.screening import load_screened
 from training.split import Split
 
 VERSION = 3  # grows when the same method on the same data would come out otherwise
+KEPT = 8_000_000  # non-zeros (64 MB) up to which what was read stays for the next cell beside the matrix made of it
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def run_source(task: SourceTask) -> Iterator[Cell]:
             methods, matrix = list(same), None  # the last cell's matrix goes before the next one is read
             pooled = read_source(store, task) if pooled is None else pooled
             # A large matrix becomes the cell's own; to read it again takes a second, to keep both takes both.
-            alone = task.screen is None and methods[0].kind in SPARSE and pooled.X.nnz > LARGE
+            alone = task.screen is None and methods[0].kind in SPARSE and pooled.X.nnz > KEPT
             matrix = derive(pooled, methods[0], in_place=alone)
             pooled = None if alone else pooled
             for method in methods:
