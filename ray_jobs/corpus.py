@@ -15,11 +15,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import CorpusError
-from ray_jobs.formats import Record, Wanted, open_text, refusals
-from ray_jobs.parquet_format import open_parquet, parquet_records
-from ray_jobs.sources import SourceFile
-from ray_jobs.text_format import text_records
-from ray_jobs.values import document_id, document_text, stored_value
+from featurestore.tables.files import SourceFile
+from featurestore.tables.parquet import open_parquet, parquet_records
+from featurestore.tables.record import Record, Wanted, open_text, refusals
+from featurestore.tables.text import text_records
+from featurestore.tables.values import document_id, document_text, stored_value
 
 if TYPE_CHECKING:
     from ray_jobs.scan import CorpusScan

@@ -19,13 +19,22 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import CorpusError
+from featurestore.tables.files import SourceFile, find_files
+from featurestore.tables.parquet import open_parquet, parquet_groups, parquet_kinds
+from featurestore.tables.record import (
+    MISSING,
+    Digest,
+    Wanted,
+    check_columns,
+    decompressed,
+    missing_column,
+    open_raw,
+    refusals,
+)
+from featurestore.tables.text import csv_header, json_keys, text_records
+from featurestore.tables.values import column_type, document_id, kind_of
 from ray_jobs.corpus import MARK_ROWS, Slice, records_of, source_fields
 from ray_jobs.duplicates import UniqueIds
-from ray_jobs.formats import MISSING, Digest, Wanted, check_columns, decompressed, missing_column, open_raw, refusals
-from ray_jobs.parquet_format import open_parquet, parquet_groups, parquet_kinds
-from ray_jobs.sources import SourceFile, find_files
-from ray_jobs.text_format import csv_header, json_keys, text_records
-from ray_jobs.values import column_type, document_id, kind_of
 
 if TYPE_CHECKING:
     from ray_jobs.spec import CorpusSpec

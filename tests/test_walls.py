@@ -76,8 +76,8 @@ sys.meta_path.insert(0, Missing())
 import featurestore, training, sparsemill
 import pkgutil, importlib
 for package in (featurestore, training):
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f'{package.__name__}.{module.name}')
+    for module in pkgutil.walk_packages(package.__path__, f'{package.__name__}.'):
+        importlib.import_module(module.name)
 from featurestore import FeatureStore
 print('ok')
 """

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.errors import CorpusError
-from ray_jobs import text_format
+from featurestore.tables import text as text_format
 from ray_jobs.corpus import read_rows, slices
 from ray_jobs.scan import scan
 from tests.ray_jobs.corpora import documents, encoded, jsonl, spec, written, zstd

@@ -2,7 +2,7 @@
 
 The order is that of the paths in the job, sorted by name within each, so it does not depend on the file system.
 Names are relative to the longest directory that all files share: a corpus that is moved keeps them, and with them
-the ids derived from them. What is inside the files is left to `formats`.
+the ids derived from them. What is inside the files is left to the formats' own modules.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import math
 from collections.abc import Set
 from typing import Any
 
-from ray_jobs.formats import MISSING
+from featurestore.tables.record import MISSING
 
 _EXACT_IN_FLOAT64 = 2**53
 _INT64 = 2**63

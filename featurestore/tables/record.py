@@ -2,7 +2,7 @@
 
 A record is one row as the file has it; whatever is wrong with the row is the record's `error`. A file that cannot be
 read as a whole (gone, cut off inside its compression, of another format) raises `CorpusError` naming it. Splitting
-bytes into rows is left to `text_format` and `parquet_format`, and what the values mean to `corpus`.
+bytes into rows is left to `text` and `parquet`, and what the values mean to `values`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from difflib import get_close_matches
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from featurestore.errors import CorpusError
-from ray_jobs.sources import SourceFile
+from featurestore.tables.files import SourceFile
 
 BLOCK_BYTES = 4 << 20  # one request to an object store; larger blocks read no faster
 

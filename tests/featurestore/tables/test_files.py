@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from featurestore.errors import CorpusError, UsageError
-from ray_jobs.sources import find_files
+from featurestore.tables.files import find_files
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from itertools import islice
 from typing import Any, BinaryIO
 
 from featurestore.errors import CorpusError
-from ray_jobs.formats import BLOCK_BYTES, MISSING, Record, Wanted, decompressed, open_raw, refusals
-from ray_jobs.sources import SourceFile
-from ray_jobs.values import kind_of_json
+from featurestore.tables.files import SourceFile
+from featurestore.tables.record import BLOCK_BYTES, MISSING, Record, Wanted, decompressed, open_raw, refusals
+from featurestore.tables.values import kind_of_json
 
 MAX_ROW_BYTES = 64 << 20  # a row beyond this is no document but a damaged file; bounds the memory of hostile input
 MAX_DEPTH = 100  # fixed, because Python's own limit depends on the caller's stack: a row must fare alike everywhere

@@ -11,8 +11,8 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, cast
 
 from featurestore.errors import CorpusError
-from ray_jobs.formats import Record, Wanted, open_raw
-from ray_jobs.sources import SourceFile
+from featurestore.tables.files import SourceFile
+from featurestore.tables.record import Record, Wanted, open_raw
 
 if TYPE_CHECKING:
     import pyarrow as pa
