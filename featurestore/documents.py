@@ -14,6 +14,7 @@ import numpy as np
 
 from featurestore.errors import StoreError
 from featurestore.files import shown
+from featurestore.nearest import did_you_mean
 from featurestore.wording import first_line
 
 if TYPE_CHECKING:
@@ -122,7 +123,8 @@ def match_table(store: FeatureStore, table: pl.DataFrame | pl.LazyFrame, key: st
     except (OSError, pl.exceptions.PolarsError) as exc:
         raise StoreError(f"join: the table cannot be read ({first_line(exc)}); check it") from None
     if key not in frame.columns:
-        raise StoreError(f"join: the table has no column '{key}'; it has: {', '.join(frame.columns)}")
+        hint = did_you_mean(key, frame.columns)
+        raise StoreError(f"join: the table has no column '{key}'; it has: {', '.join(frame.columns)}{hint}")
     if frame[key].dtype.is_nested():
         raise StoreError(f"join: column '{key}' holds lists, not ids; name another")
     taken = store.documents().collect_schema().names()

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import struct
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from featurestore.errors import BundleError, JobSpecError
+from featurestore.nearest import did_you_mean
 from featurestore.specfile import load_spec
 
 if TYPE_CHECKING:
@@ -78,8 +78,7 @@ class Rates(BaseModel):
         """
         if name in self.hardware:
             return self.hardware[name]
-        near = get_close_matches(name, self.hardware, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
+        hint = did_you_mean(name, self.hardware)
         raise JobSpecError(f"{where}: no hardware '{name}'{hint} (it has: {', '.join(self.hardware)})")
 
 

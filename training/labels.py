@@ -10,14 +10,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from featurestore.errors import StudyError
 from featurestore.files import shown
+from featurestore.nearest import did_you_mean
 from training.duplicates import near_duplicates
+from training.named import value_text
 from training.spec import StudySpec, TableColumn
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def load_documents(store: FeatureStore, spec: StudySpec, others: Sequence[Featur
         left_out=left_out,
         truncated=int(frame["truncated"].gather(position).sum() or 0),
         duplicate=near_duplicates(text) if text is not None and spec.split.duplicates == "together" else None,
-        columns={name: np.array([str(v) for v in frame[name].gather(position).to_list()], dtype=object) for name in by},
+        columns={name: np.array(list(map(value_text, frame[name].gather(position))), dtype=object) for name in by},
     )
 
 
@@ -193,10 +194,9 @@ def _require_columns(store: FeatureStore, names: Sequence[str]) -> None:
     kept = [name for name, _ in store.schema.keep]
     for name in names:
         if name not in kept:
-            near = get_close_matches(name, kept, n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'? " if near else ""
+            hint = did_you_mean(name, kept) or ";"
             raise StudyError(
-                f"{shown(store.uri)} keeps no column '{name}'; {hint}it keeps: {', '.join(kept) or 'none'}; "
+                f"{shown(store.uri)} keeps no column '{name}'{hint} it keeps: {', '.join(kept) or 'none'}; "
                 "add it to 'keep' in the job or give it as {path: ..., id: ..., column: ...}"
             )
 
