@@ -78,15 +78,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         front.parse_known_args(argv or ["--help"])  # prints help or the version and exits, or goes on
         front.error(_no_command(argv))
     name, rest = argv[0], argv[1:]
-    module_name, line = COMMANDS[name]
-    module = importlib.import_module(module_name)
+    module = importlib.import_module(COMMANDS[name][0])
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character is no reason to fail
             stream.reconfigure(errors="backslashreplace")
-    parser = _Parser(prog=f"sparsemill {name}", description=line, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser(name)
     parser.as_json = "--json" in rest
-    getattr(module, f"{name}_parser")(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     args = parser.parse_args(rest)
     from featurestore.errors import SparsemillError
 
@@ -119,6 +116,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             _discard_output()
         where = f" ({error.filename})" if error.filename else ""
         return _fail(f"{error.strerror or error}{where}; check space, path and access", 1, args.json)
+
+
+def command_parser(name: str) -> _Parser:
+    """The parser of a command's arguments."""
+    module_name, line = COMMANDS[name]
+    parser = _Parser(prog=f"sparsemill {name}", description=line, formatter_class=argparse.RawDescriptionHelpFormatter)
+    getattr(importlib.import_module(module_name), f"{name}_parser")(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    return parser
 
 
 def _on_ray(address: str) -> Callable[[Sequence[Any]], Iterator[Any]]:

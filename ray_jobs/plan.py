@@ -80,12 +80,13 @@ class JobPlan:
         return extract_settings(self.job, self.compute)
 
 
-def make_plan(job: JobSpec, note: Note | None = None) -> JobPlan:
+def make_plan(job: JobSpec, note: Note | None = None, device: str | None = None) -> JobPlan:
     """Plan a job; nothing is written into its store.
 
     Args:
         job: What to run.
         note: Called with a line of text before a step that may take long.
+        device: `cpu` or `cuda`, to plan for other hardware than this machine's where the job leaves that open.
 
     Raises:
         UsageError: Corpus, model, SAEs or settings are at fault, or the store is another job's.
@@ -101,7 +102,7 @@ def make_plan(job: JobSpec, note: Note | None = None) -> JobPlan:
     begun = read_plan(job.store) if there else None
     if begun is None:
         check_place(job.store)
-    compute = settle(job, begun.identity if begun else None)
+    compute = settle(job, begun.identity if begun else None, device)
     job = job.model_copy(update={"model": job.model.model_copy(update={"dtype": compute.dtype})})
     scanned = scan(job.corpus)
     bundle = open_bundle(prepare(_at_recorded_commits(job, begun), progress=note))

@@ -147,9 +147,15 @@ def _price(
         rates = load_rates(path)
         kind = rates.kind(name, path or "the shipped rates file")
         if kind.device != ("cpu" if plan.compute.device == "cpu" else "gpu"):
-            fits = "workers.gpus: 1" if kind.device == "gpu" else "workers.gpus: 0"
+            fits, other = ("workers.gpus: 1", "on CPUs") if kind.device == "gpu" else ("workers.gpus: 0", "on GPUs")
+            begun = plan.job.workers.gpus is None  # a job that leaves it open is planned for what is priced
             raise JobSpecError(
-                f"hardware '{name}' is a {kind.device.upper()}, but the job runs without: set {fits} in it"
+                f"hardware '{name}' is a {kind.device.upper()}, but "
+                + (
+                    f"the store was begun {other}: give another store"
+                    if begun
+                    else f"the job runs {other}: set {fits} in it"
+                )
             )
         devices = _devices_each(plan)
         if rate is None:
