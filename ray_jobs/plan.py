@@ -92,6 +92,7 @@ def make_plan(job: JobSpec, note: Note | None = None, device: str | None = None)
         UsageError: Corpus, model, SAEs or settings are at fault, or the store is another job's.
     """
     from featurestore.plan import MANIFEST_JSON, STORE_JSON, StorePlan, check_place, create_store, open_root, read_plan
+    from featurestore.probe import check_writable
     from featurestore.writer import committed_units
     from ray_jobs.engine.bundle import open_bundle
     from ray_jobs.prepare import pinned, prepare
@@ -102,6 +103,8 @@ def make_plan(job: JobSpec, note: Note | None = None, device: str | None = None)
     begun = read_plan(job.store) if there else None
     if begun is None:
         check_place(job.store)
+    if not manifest:
+        check_writable(job.store)
     compute = settle(job, begun.identity if begun else None, device)
     job = job.model_copy(update={"model": job.model.model_copy(update={"dtype": compute.dtype})})
     scanned = scan(job.corpus)

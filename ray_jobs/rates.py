@@ -37,6 +37,7 @@ class Hardware(BaseModel):
         gflop_per_second: What it sustains in a run.
         tokens_per_second: A measured rate, instead.
         per_hour: Money for an hour of it.
+        memory_gb: What it has, in billions of bytes; a CPU core has its host's, which this file does not know.
         source: Where the figures come from.
     """
 
@@ -46,6 +47,7 @@ class Hardware(BaseModel):
     gflop_per_second: Positive | None = None
     tokens_per_second: Positive | None = None
     per_hour: NotNegative
+    memory_gb: Positive | None = None
     source: str = ""
 
     @model_validator(mode="after")
