@@ -19,7 +19,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import CorpusError
-from featurestore.tables.files import SourceFile, find_files
+from featurestore.tables.files import SourceFile, look_up
 from featurestore.tables.parquet import open_parquet, parquet_groups, parquet_kinds
 from featurestore.tables.record import (
     MISSING,
@@ -73,6 +73,7 @@ class CorpusScan:
         keep_types: Kept column -> "string", "int64", "float64" or "bool", in the order of the job.
         sample: Some hundreds of texts, evenly spaced over the corpus, each cut at 100,000 characters.
         mean_text_bytes: Mean UTF-8 length of the sampled texts before cutting.
+        again: (name, the name that counts) of files and folders that links or other paths reach a second time.
     """
 
     files: tuple[CorpusFile, ...]
@@ -80,6 +81,7 @@ class CorpusScan:
     keep_types: Mapping[str, str]
     sample: tuple[str, ...] = field(repr=False)
     mean_text_bytes: float
+    again: tuple[tuple[str, str], ...] = ()
 
     @cached_property
     def first_rows(self) -> tuple[int, ...]:
@@ -97,7 +99,8 @@ def scan(corpus: CorpusSpec, progress: Callable[[int, int], None] | None = None)
     Raises:
         CorpusError: No file or no row, a file that cannot be read, a column that is not there, an id used twice.
     """
-    found = find_files(corpus.path, corpus.format)
+    looked_up = look_up(corpus.path, corpus.format)
+    found = looked_up.files
     total = sum(file.size or 0 for file in found)
     done = 0
     lock = Lock()
@@ -135,6 +138,7 @@ def scan(corpus: CorpusSpec, progress: Callable[[int, int], None] | None = None)
         keep_types={name: column_type(state.kinds[name]) for name in corpus.keep},
         sample=tuple(text[:_SAMPLE_CHARACTERS] for text in sample),
         mean_text_bytes=sum(len(text.encode("utf-8", "replace")) for text in sample) / max(len(sample), 1),
+        again=looked_up.again,
     )
 
 
