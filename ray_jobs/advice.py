@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featurestore.wording import counted
+from ray_jobs.spill import shortage
 
 if TYPE_CHECKING:
     from ray_jobs.plan import JobPlan
@@ -22,7 +23,7 @@ TINY_FILE_BYTES, MANY_FILES = 2**20, 1_000
 
 def warnings_of(plan: JobPlan, figures: Estimate) -> tuple[str, ...]:
     """The sentences that a plan deserves, the costliest matter first."""
-    found = [_disk(plan, figures), _truncated(plan), _tiny_files(plan), _idle_workers(plan, figures)]
+    found = [_disk(plan, figures), _truncated(plan), _tiny_files(plan), _compressed(plan), _idle_workers(plan, figures)]
     return tuple(sentence for sentence in found if sentence)
 
 
@@ -61,6 +62,17 @@ def _tiny_files(plan: JobPlan) -> str | None:
         f"the corpus is {counted(len(files), 'file')} of {mean / 1e3:,.1f} kB on average, and opening them costs more "
         "than reading them; join them into files of 100 MB or so"
     )
+
+
+def _compressed(plan: JobPlan) -> str | None:
+    far = {part.sha256: part for unit in plan.missing for part in unit.slices if part.is_far}
+    for part in sorted(far.values(), key=lambda part: -part.text_bytes):
+        if (reason := shortage(part.text_bytes)) is not None:
+            return (
+                f"{part.file.uri} cannot be kept decompressed here ({reason}), so each unit decompresses it from its "
+                "start; set SPARSEMILL_CACHE to a larger disk, or decompress the corpus"
+            )
+    return None
 
 
 def _idle_workers(plan: JobPlan, figures: Estimate) -> str | None:
