@@ -126,11 +126,10 @@ def read_rows(
             error = record.error or error or text_error
             for (name, kept_type, values), raw in zip(columns, record.keep, strict=True):
                 try:
-                    value, value_error = stored_value(raw, kept_type, name)
+                    value, _ = stored_value(raw, kept_type, name)  # what cannot be kept is null; the scan says so
                 except (ValueError, OverflowError, TypeError):
                     raise CorpusError(_changed(part.file, f"column '{name}' is no longer {kept_type}")) from None
                 values.append(value)
-                error = error or value_error
             out.doc_id.append(doc_id if doc_id is not None else f"{part.file.name}:{row}")
             out.text.append(None if error else text)
             out.error.append(error)
