@@ -15,6 +15,7 @@ import numpy as np
 from featurestore.errors import StoreError
 from featurestore.files import shown
 from featurestore.nearest import did_you_mean
+from featurestore.tables.compare import value_text
 
 if TYPE_CHECKING:
     import polars as pl
@@ -191,7 +192,7 @@ def _classes(
         raise StoreError(f"labels: {len(distinct):,} different values are no classes; at most {_MOST_CLASSES:,} are")
     code = pl.DataFrame({"value": distinct, "code": np.arange(len(distinct))})
     codes = pl.DataFrame({"value": values}).join(code, on="value", how="left", maintain_order="left")["code"]
-    return tuple(str(value) for value in distinct.to_list()), codes.fill_null(-1).to_numpy()
+    return tuple(str(value_text(value)) for value in distinct.to_list()), codes.fill_null(-1).to_numpy()
 
 
 def _by(total: np.ndarray, count: int | np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featurestore.wording import counted, size
+from ray_jobs.spill import shortage
 
 if TYPE_CHECKING:
     from ray_jobs.plan import JobPlan
@@ -31,6 +32,7 @@ def warnings_of(plan: JobPlan, figures: Estimate) -> tuple[str, ...]:
         _memory(plan, figures),
         _truncated(plan),
         _tiny_files(plan),
+        _compressed(plan),
         _idle_workers(plan, figures),
     ]
     return tuple(sentence for sentence in found if sentence)
@@ -108,6 +110,17 @@ def _tiny_files(plan: JobPlan) -> str | None:
         f"the corpus is {counted(len(files), 'file')} of {size(mean)} on average, and opening them costs more "
         "than reading them; join them into files of 100 MB or so"
     )
+
+
+def _compressed(plan: JobPlan) -> str | None:
+    far = {part.sha256: part for unit in plan.missing for part in unit.slices if part.is_far}
+    for part in sorted(far.values(), key=lambda part: -part.text_bytes):
+        if (reason := shortage(part.text_bytes)) is not None:
+            return (
+                f"{part.file.uri} cannot be kept decompressed here ({reason}), so each unit decompresses it from its "
+                "start; set SPARSEMILL_CACHE to a larger disk, or decompress the corpus"
+            )
+    return None
 
 
 def _idle_workers(plan: JobPlan, figures: Estimate) -> str | None:

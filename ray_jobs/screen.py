@@ -39,6 +39,10 @@ def print_plan(made: JobPlan, figures: Estimate) -> None:
     print(f"store      {shown(made.job.store)} ({_standing(made)})")
     files = counted(len(scanned.files), "file")
     print(f"corpus     {counted(figures.documents, 'document')} in {files}, {size(n_bytes)}")
+    if scanned.again:
+        name, first = scanned.again[0]
+        more = f" (and {len(scanned.again) - 1:,} more reached twice)" if len(scanned.again) > 1 else ""
+        print(f"           {name} is {first} again, which is read once{more}")
     sampled = counted(made.sampled, "sampled document")
     print(f"tokens     about {figures.tokens:,} (mean {made.mean_tokens:,.1f} of {sampled})")
     print(f"model      {made.bundle.model.name}, layers 0 to {max(made.bundle.hook_layers)}, {compute.dtype}")
@@ -83,6 +87,7 @@ def plan_facts(made: JobPlan, figures: Estimate) -> dict[str, Any]:
         "sampled_documents": made.sampled,
         "truncated_share": made.truncated_share,
         "files": len(made.scan.files),
+        "reached_twice": [list(pair) for pair in made.scan.again],
         "bundle": bundle_facts(made.bundle),
         "compute": asdict(made.compute),
     }

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from featurestore.errors import JobSpecError
 from featurestore.spec_yaml import StrictLoader
 from featurestore.specfile import load_mapping
+from featurestore.tables.patterns import unescaped
 from featurestore.urls import secret_in
 
 if TYPE_CHECKING:
@@ -84,5 +85,6 @@ def is_here(address: str) -> bool:
 def local_paths(job: JobSpec) -> list[str]:
     """What a job names on disks that every node would have to see."""
     sae_paths = [sae.path for sae in job.saes if sae.path is not None]
-    named = [*job.corpus.path, *([job.model.name] if job.model.name.startswith("/") else []), *sae_paths, job.store]
+    corpus = map(unescaped, job.corpus.path)
+    named = [*corpus, *([job.model.name] if job.model.name.startswith("/") else []), *sae_paths, job.store]
     return [path for path in named if "://" not in path]

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from featurestore.errors import JobSpecError
 from featurestore.spec_values import Flag, PathText
 from featurestore.specfile import load_mapping, parse_spec
+from featurestore.tables.patterns import joined
 
 POOLS = ("max", "sum", "count", "last")  # besides top{N}
 RESERVED_COLUMNS = ("doc_id", "n_tokens", "truncated", "error")
@@ -67,7 +68,8 @@ class CorpusSpec(_Spec):
     """Where the documents are and which columns (JSON keys) to take.
 
     Attributes:
-        path: Files, globs or directories, local or as URLs (`s3://`, `gs://`, `hf://`, ...).
+        path: Files, globs or directories, local or as URLs (`s3://`, `gs://`, `hf://`, ...); of a job that was loaded,
+            with the job's directory in front and every `[`, `*`, `?`, `{` of that in brackets.
         text: The column that holds the document.
         id: The column that holds its unique id; without one, ids are "{file name}:{row}".
         keep: Further columns to copy into the store.
@@ -277,7 +279,7 @@ def job_from_mapping(mapping: Mapping[str, Any], base_dir: str | Path, where: st
     model_name = _resolved(job.model.name, base) if _is_local_model(job.model.name, base) else job.model.name
     return job.model_copy(
         update={
-            "corpus": job.corpus.model_copy(update={"path": tuple(_resolved(path, base) for path in job.corpus.path)}),
+            "corpus": job.corpus.model_copy(update={"path": tuple(joined(path, base) for path in job.corpus.path)}),
             "model": job.model.model_copy(update={"name": model_name}),
             "saes": saes,
             "workers": job.workers.model_copy(

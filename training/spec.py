@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from featurestore.errors import StudyError
 from featurestore.spec_values import Flag, PathText, Value
 from featurestore.specfile import load_mapping, parse_spec
+from featurestore.tables.patterns import joined
 
 BASELINES = ("tfidf", "char_ngrams", "hidden_mean", "hidden_last", "majority")
 PROBES = ("logistic_l2", "logistic_l1", "tree", "k_sparse", "linear_svm", "softmax")
@@ -41,7 +42,7 @@ class TableColumn(_Model):
     """A column of a table outside the store, joined by document id.
 
     Attributes:
-        path: A Parquet, CSV or JSON-lines file.
+        path: A table in whatever a corpus can be: Parquet, JSONL, CSV or TSV, compressed, several by a pattern, a URL.
         id: Its column that holds the store's `doc_id`.
         column: Its column with the values.
     """
@@ -295,7 +296,9 @@ def _from(base: Path, path: str) -> str:
 
 
 def _table_from(base: Path, column: Any) -> Any:
-    return column.model_copy(update={"path": _from(base, column.path)}) if isinstance(column, TableColumn) else column
+    if not isinstance(column, TableColumn):
+        return column
+    return column.model_copy(update={"path": joined(column.path, base)})  # a pattern only where the user wrote one
 
 
 def _unique(values: tuple[Any, ...], what: str) -> tuple[Any, ...]:

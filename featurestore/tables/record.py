@@ -94,6 +94,19 @@ class Digest:
         return self._sha256.hexdigest()
 
 
+class Counted:
+    """A read-only stream that counts the bytes that pass."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.count = 0
+        self._stream = stream
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self.count += len(data)
+        return data
+
+
 @contextmanager
 def refusals(file: SourceFile) -> Iterator[None]:
     """Turns what libraries raise on an unreadable file into one sentence that names it."""
@@ -147,14 +160,24 @@ class _Head:
         return block
 
 
-def open_text(file: SourceFile, offset: int, end: int | None, stack: ExitStack) -> BinaryIO:
-    """The decompressed bytes `[offset, end)`: a seek, or decompressing (not parsing) what lies before."""
-    raw = open_raw(file, stack)
-    if file.compression is None:
-        raw.seek(offset)
-        stream = raw
+def open_text(
+    file: SourceFile, offset: int, end: int | None, stack: ExitStack, text: BinaryIO | None = None
+) -> BinaryIO:
+    """The decompressed bytes `[offset, end)`: a seek, or decompressing (not parsing) what lies before.
+
+    Args:
+        file: The file.
+        offset: Where to begin.
+        end: Where to end; None for the end of the file.
+        stack: Closes what is opened.
+        text: The whole text of a compressed file, where it is at hand.
+    """
+    seekable = open_raw(file, stack) if file.compression is None else text
+    if seekable is not None:
+        seekable.seek(offset)
+        stream = seekable
     else:
-        stream = decompressed(raw, file, stack)
+        stream = decompressed(open_raw(file, stack), file, stack)
         skip = offset
         while skip > 0 and (block := stream.read(min(skip, BLOCK_BYTES))):
             skip -= len(block)

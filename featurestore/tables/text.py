@@ -113,12 +113,12 @@ def _json_records(lines: Iterator[tuple[int, bytes | None]], wanted: Wanted) -> 
         )
 
 
-def json_keys(file: SourceFile) -> list[str]:
-    """The keys that the first objects of a JSON lines file have, for messages."""
+def json_keys(file: SourceFile, rows: int | None = 100) -> list[str]:
+    """The keys that the first objects of a JSON lines file have, or all of them where `rows` is None."""
     keys: dict[str, None] = {}
     with refusals(file), ExitStack() as stack:
         lines = _lines(decompressed(open_raw(file, stack), file, stack), 0, file)
-        for _, line in islice(lines, 100):
+        for _, line in islice(lines, rows):
             try:
                 value = json.loads(line or b"null")
             except (ValueError, RecursionError):

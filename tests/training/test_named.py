@@ -61,7 +61,7 @@ def test_a_text_stands_for_a_number_only_where_nothing_is_written_just_so() -> N
     assert named_values(["1", "2"], ["1.0"], "test", "c") == ["1"]
     assert named_values(["1", "1.0"], ["1.0"], "test", "c") == ["1.0"]
     assert named_values(["1", "2"], ["01"], "test", "c") == []
-    with pytest.raises(StudyError, match=r"both 1 and 1\.0 could be meant"):
+    with pytest.raises(StudyError, match=r"ids '1' and '1\.0' would both be 1 in column 'c'"):
         named_values(["1", "1.0"], ["1.00"], "test", "c")
 
 
