@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import CorpusError, TableError
 from featurestore.files import shown
+from featurestore.nearest import did_you_mean
 from featurestore.tables.compare import value_text
 from featurestore.tables.files import COMPRESSION_OF_SUFFIX, FORMAT_OF_SUFFIX, SourceFile, find_files
 from featurestore.tables.parquet import open_parquet, parquet_records
