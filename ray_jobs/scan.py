@@ -19,6 +19,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from featurestore.errors import CorpusError
+from featurestore.tables.arrays import told_apart
 from featurestore.tables.files import SourceFile, look_up
 from featurestore.tables.parquet import UNSEEN_KINDS, number_kinds, open_parquet, parquet_groups, parquet_kinds
 from featurestore.tables.record import (
@@ -150,7 +151,7 @@ def scan(corpus: CorpusSpec, progress: Callable[[int, int], None] | None = None)
         raise CorpusError(f"no row of the corpus can be read (the first: {state.first_error}); check corpus.format")
     for name in corpus.keep:
         if name not in state.seen:
-            keys = json_keys(next(file for file in files if file.format == "jsonl" and file.rows))
+            keys = json_keys(next(file for file in files if file.format in {"json", "jsonl"} and file.rows))
             raise CorpusError(missing_column("the corpus", name, "corpus.keep", keys))
     if corpus.id is not None and state.ids.suspects():
         state.ids.confirm((doc_id, f"{file.name}:{row}") for file in files for row, doc_id in _ids(file, corpus.id))
@@ -234,7 +235,7 @@ def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]
     with refusals(file), ExitStack() as stack:
         digest = Digest(open_raw(file, stack), advance)
         counted = Counted(decompressed(digest, file, stack))
-        stream = cast("BinaryIO", counted)
+        file, stream = told_apart(file, cast("BinaryIO", counted))
         # An empty CSV file has no header; it is hashed and has no rows.
         for record in text_records(stream, file, wanted, header) if header or not is_csv else ():
             if rows % MARK_ROWS == 0:

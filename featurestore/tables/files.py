@@ -44,7 +44,7 @@ class SourceFile:
         root: What `featurestore.files.filesystem` is asked for to reach the file: a directory, URL or the file itself.
         path: The file's path within that file system.
         name: Its name relative to the directory that all files of the corpus share, with "/" as separator.
-        format: "parquet", "jsonl" or "csv".
+        format: "parquet", "jsonl", "csv", or "json" for a file that turned out to be one array (`arrays`).
         compression: "gzip", "zstd" or None.
         size: Bytes on disk; None where the file system does not say.
         mtime_ns: Time of the last change in nanoseconds since 1970; None where the file system does not say.
