@@ -21,9 +21,19 @@ TINY_FILE_BYTES, MANY_FILES = 2**20, 1_000
 """Opening a file costs an object store some 30 ms, in which it could have sent a megabyte; a thousand cost 30 s."""
 
 
+FUSED_FILES = 3  # files with doubtful quotes that are named: who mends these knows what to look for
+
+
 def warnings_of(plan: JobPlan, figures: Estimate) -> tuple[str, ...]:
     """The sentences that a plan deserves, the costliest matter first."""
-    found = [_disk(plan, figures), _truncated(plan), _tiny_files(plan), _compressed(plan), _idle_workers(plan, figures)]
+    found = [
+        _disk(plan, figures),
+        _truncated(plan),
+        _tiny_files(plan),
+        _compressed(plan),
+        *_fused(plan),
+        _idle_workers(plan, figures),
+    ]
     return tuple(sentence for sentence in found if sentence)
 
 
@@ -62,6 +72,10 @@ def _tiny_files(plan: JobPlan) -> str | None:
         f"the corpus is {counted(len(files), 'file')} of {mean / 1e3:,.1f} kB on average, and opening them costs more "
         "than reading them; join them into files of 100 MB or so"
     )
+
+
+def _fused(plan: JobPlan) -> list[str]:
+    return [file.fused.sentence(file.name, "corpus.csv") for file in plan.scan.files if file.fused.count][:FUSED_FILES]
 
 
 def _compressed(plan: JobPlan) -> str | None:
