@@ -16,13 +16,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, islice
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from featurestore.errors import CorpusError
 from featurestore.tables.files import SourceFile, look_up
 from featurestore.tables.parquet import UNSEEN_KINDS, number_kinds, open_parquet, parquet_groups, parquet_kinds
 from featurestore.tables.record import (
     MISSING,
+    Counted,
     Digest,
     Wanted,
     check_columns,
@@ -56,12 +57,14 @@ class CorpusFile(SourceFile):
         rows: Documents in it.
         header: Column names of a CSV file, else empty.
         marks: Byte offsets, in the decompressed text, of the rows 0, MARK_ROWS, 2 * MARK_ROWS, ...; empty for Parquet.
+        text_bytes: Length of what a compressed file decompresses to, else 0.
     """
 
     sha256: str
     rows: int
     header: tuple[str, ...] = ()
     marks: array[int] = field(default_factory=lambda: array("q"), repr=False, compare=False)
+    text_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -230,7 +233,8 @@ def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]
     has_text = has_id = False
     with refusals(file), ExitStack() as stack:
         digest = Digest(open_raw(file, stack), advance)
-        stream = decompressed(digest, file, stack)
+        counted = Counted(decompressed(digest, file, stack))
+        stream = cast("BinaryIO", counted)
         # An empty CSV file has no header; it is hashed and has no rows.
         for record in text_records(stream, file, wanted, header) if header or not is_csv else ():
             if rows % MARK_ROWS == 0:
@@ -258,7 +262,10 @@ def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]
     if readable and not (has_text and has_id):
         setting, column = ("corpus.text", wanted.text) if not has_text else ("corpus.id", wanted.id)
         raise CorpusError(missing_column(file.uri, str(column), setting, json_keys(file)))
-    return CorpusFile(**source_fields(file), sha256=sha256, rows=rows, header=header, marks=marks)
+    text_bytes = counted.count if file.compression else 0
+    return CorpusFile(
+        **source_fields(file), sha256=sha256, rows=rows, header=header, text_bytes=text_bytes, marks=marks
+    )
 
 
 @contextmanager

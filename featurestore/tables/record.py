@@ -13,10 +13,10 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from featurestore.errors import CorpusError
+from featurestore.nearest import did_you_mean
 from featurestore.tables.files import SourceFile
 
 BLOCK_BYTES = 4 << 20  # one request to an object store; larger blocks read no faster
@@ -105,6 +105,19 @@ class Digest:
         return self._sha256.hexdigest()
 
 
+class Counted:
+    """A read-only stream that counts the bytes that pass."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.count = 0
+        self._stream = stream
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self.count += len(data)
+        return data
+
+
 @contextmanager
 def refusals(file: SourceFile) -> Iterator[None]:
     """Turns what libraries raise on an unreadable file into one sentence that names it."""
@@ -158,14 +171,24 @@ class _Head:
         return block
 
 
-def open_text(file: SourceFile, offset: int, end: int | None, stack: ExitStack) -> BinaryIO:
-    """The decompressed bytes `[offset, end)`: a seek, or decompressing (not parsing) what lies before."""
-    raw = open_raw(file, stack)
-    if file.compression is None:
-        raw.seek(offset)
-        stream = raw
+def open_text(
+    file: SourceFile, offset: int, end: int | None, stack: ExitStack, text: BinaryIO | None = None
+) -> BinaryIO:
+    """The decompressed bytes `[offset, end)`: a seek, or decompressing (not parsing) what lies before.
+
+    Args:
+        file: The file.
+        offset: Where to begin.
+        end: Where to end; None for the end of the file.
+        stack: Closes what is opened.
+        text: The whole text of a compressed file, where it is at hand.
+    """
+    seekable = open_raw(file, stack) if file.compression is None else text
+    if seekable is not None:
+        seekable.seek(offset)
+        stream = seekable
     else:
-        stream = decompressed(raw, file, stack)
+        stream = decompressed(open_raw(file, stack), file, stack)
         skip = offset
         while skip > 0 and (block := stream.read(min(skip, BLOCK_BYTES))):
             skip -= len(block)
@@ -187,7 +210,6 @@ def check_columns(file: SourceFile, names: tuple[str, ...] | list[str], wanted: 
 
 def missing_column(where: str, column: str, setting: str, names: list[str]) -> str:
     """The sentence for a column that is not there."""
-    near = get_close_matches(column, names, n=1, cutoff=0.5)
-    hint = f"; did you mean '{near[0]}'?" if near else f"; set {setting} to one that it has"
+    hint = did_you_mean(column, names) or f"; set {setting} to one that it has"
     shown = ", ".join(f"'{name}'" for name in names[:12]) + (", ..." if len(names) > 12 else "")
     return f"{where} has no column '{column}' ({setting}){hint} (columns: {shown or 'none'})"
