@@ -25,6 +25,9 @@ BESIDE_WEIGHTS_BYTES = 1.5e9
 """What a worker on a GPU needs beside its weights: half a GB for CUDA itself, about one for a batch of a 9B model."""
 
 
+FUSED_FILES = 3  # files with doubtful quotes that are named: who mends these knows what to look for
+
+
 def warnings_of(plan: JobPlan, figures: Estimate) -> tuple[str, ...]:
     """The sentences that a plan deserves, the costliest matter first."""
     found = [
@@ -33,6 +36,7 @@ def warnings_of(plan: JobPlan, figures: Estimate) -> tuple[str, ...]:
         _truncated(plan),
         _tiny_files(plan),
         _compressed(plan),
+        *_fused(plan),
         _idle_workers(plan, figures),
     ]
     return tuple(sentence for sentence in found if sentence)
@@ -110,6 +114,10 @@ def _tiny_files(plan: JobPlan) -> str | None:
         f"the corpus is {counted(len(files), 'file')} of {size(mean)} on average, and opening them costs more "
         "than reading them; join them into files of 100 MB or so"
     )
+
+
+def _fused(plan: JobPlan) -> list[str]:
+    return [file.fused.sentence(file.name, "corpus.csv") for file in plan.scan.files if file.fused.count][:FUSED_FILES]
 
 
 def _compressed(plan: JobPlan) -> str | None:

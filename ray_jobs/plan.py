@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import JobSpecError
+from featurestore.tables.dialect import USUAL
 from ray_jobs.hub import COMMIT
 from ray_jobs.identity import (
     Compute,
@@ -113,7 +114,11 @@ def make_plan(job: JobSpec, note: Note | None = None, device: str | None = None)
     _policy(bundle, job)
     if begun is None or not compute.attn:  # a store that was begun has passed the check, which needs torch
         compute = settle_attention(compute, bundle)
-    files = [{"name": f.name, "size": f.size, "sha256": f.sha256, "rows": f.rows} for f in scanned.files]
+    files = [
+        {"name": f.name, "size": f.size, "sha256": f.sha256, "rows": f.rows}
+        | ({"csv": str(f.dialect)} if f.dialect not in (None, USUAL) else {})
+        for f in scanned.files
+    ]
     software = deciding_software()
     decisive = identity(job, bundle, compute, files, software)
     # Compared as JSON, as it is stored: there, tuples are lists.

@@ -19,6 +19,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from featurestore.errors import CorpusError
+from featurestore.tables.dialect import with_dialect
 from featurestore.tables.files import SourceFile, look_up
 from featurestore.tables.parquet import UNSEEN_KINDS, number_kinds, open_parquet, parquet_groups, parquet_kinds
 from featurestore.tables.record import (
@@ -32,7 +33,7 @@ from featurestore.tables.record import (
     open_raw,
     refusals,
 )
-from featurestore.tables.text import csv_header, json_keys, text_records
+from featurestore.tables.text import Fused, csv_header, json_keys, text_records
 from featurestore.tables.values import column_type, document_id, kind_of, stored_value
 from ray_jobs.corpus import MARK_ROWS, Slice, records_of, source_fields
 from ray_jobs.duplicates import UniqueIds
@@ -58,6 +59,7 @@ class CorpusFile(SourceFile):
         header: Column names of a CSV file, else empty.
         marks: Byte offsets, in the decompressed text, of the rows 0, MARK_ROWS, 2 * MARK_ROWS, ...; empty for Parquet.
         text_bytes: Length of what a compressed file decompresses to, else 0.
+        fused: Rows of a CSV file in which a quote may not be closed.
     """
 
     sha256: str
@@ -65,6 +67,7 @@ class CorpusFile(SourceFile):
     header: tuple[str, ...] = ()
     marks: array[int] = field(default_factory=lambda: array("q"), repr=False, compare=False)
     text_bytes: int = 0
+    fused: Fused = field(default_factory=Fused)
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,7 @@ class _Scanned:
 
     def __init__(self, corpus: CorpusSpec) -> None:
         self.wanted = Wanted(corpus.text, corpus.id, corpus.keep)
+        self.csv = corpus.csv
         self.kinds: dict[str, set[str]] = {name: set() for name in corpus.keep}
         self.unseen: dict[str, list[SourceFile]] = {name: [] for name in corpus.keep}  # whose numbers may have to be
         self.unkept = dict.fromkeys(corpus.keep, 0)
@@ -222,6 +226,8 @@ class _Sample:
 def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]) -> CorpusFile:
     """One pass over a JSONL or CSV file, hashing the bytes on the way."""
     wanted = state.wanted
+    file = with_dialect(file, state.csv, wanted.settings())
+    fused = Fused()
     header = csv_header(file) if file.format == "csv" else ()
     if header:
         check_columns(file, header, wanted)
@@ -236,7 +242,7 @@ def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]
         counted = Counted(decompressed(digest, file, stack))
         stream = cast("BinaryIO", counted)
         # An empty CSV file has no header; it is hashed and has no rows.
-        for record in text_records(stream, file, wanted, header) if header or not is_csv else ():
+        for record in text_records(stream, file, wanted, header, 0, fused) if header or not is_csv else ():
             if rows % MARK_ROWS == 0:
                 marks.append(record.offset)
             rows += 1
@@ -264,7 +270,13 @@ def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]
         raise CorpusError(missing_column(file.uri, str(column), setting, json_keys(file)))
     text_bytes = counted.count if file.compression else 0
     return CorpusFile(
-        **source_fields(file), sha256=sha256, rows=rows, header=header, text_bytes=text_bytes, marks=marks
+        **source_fields(file),
+        sha256=sha256,
+        rows=rows,
+        header=header,
+        text_bytes=text_bytes,
+        marks=marks,
+        fused=fused,
     )
 
 

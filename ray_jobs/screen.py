@@ -43,6 +43,8 @@ def print_plan(made: JobPlan, figures: Estimate) -> None:
         name, first = scanned.again[0]
         more = f" (and {len(scanned.again) - 1:,} more reached twice)" if len(scanned.again) > 1 else ""
         print(f"           {name} is {first} again, which is read once{more}")
+    for dialect, names in _dialects(made).items():
+        print(f"csv        {dialect} ({names[0]}{f' and {len(names) - 1:,} more' if len(names) > 1 else ''})")
     sampled = counted(made.sampled, "sampled document")
     print(f"tokens     about {figures.tokens:,} (mean {made.mean_tokens:,.1f} of {sampled})")
     print(f"model      {made.bundle.model.name}, layers 0 to {max(made.bundle.hook_layers)}, {compute.dtype}")
@@ -87,6 +89,7 @@ def plan_facts(made: JobPlan, figures: Estimate) -> dict[str, Any]:
         "sampled_documents": made.sampled,
         "truncated_share": made.truncated_share,
         "files": len(made.scan.files),
+        "csv": {dialect: len(names) for dialect, names in _dialects(made).items()},
         "reached_twice": [list(pair) for pair in made.scan.again],
         "bundle": bundle_facts(made.bundle),
         "compute": asdict(made.compute),
@@ -122,6 +125,15 @@ def print_result(result: ExtractResult) -> None:
     print(f"  documents  {result.documents:,}, {result.errors:,} with an error")
     print(f"  tokens     {result.tokens:,}")
     print(f"  bytes      {result.bytes:,} ({result.bytes / max(result.documents, 1):,.0f} a document)")
+
+
+def _dialects(made: JobPlan) -> dict[str, list[str]]:
+    """How CSV files are written -> which of them."""
+    found: dict[str, list[str]] = {}
+    for file in made.scan.files:
+        if file.dialect is not None:
+            found.setdefault(str(file.dialect), []).append(file.name)
+    return found
 
 
 def _standing(made: JobPlan) -> str:

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from featurestore.errors import JobSpecError
 from featurestore.spec_values import Flag, PathText
 from featurestore.specfile import load_mapping, parse_spec
+from featurestore.tables.dialect import CsvSpec
 from featurestore.tables.patterns import joined
 
 POOLS = ("max", "sum", "count", "last")  # besides top{N}
@@ -74,6 +75,7 @@ class CorpusSpec(_Spec):
         id: The column that holds its unique id; without one, ids are "{file name}:{row}".
         keep: Further columns to copy into the store.
         format: Taken from the file names where not given.
+        csv: How CSV files are written, where they do not say it themselves.
     """
 
     path: Annotated[tuple[PathName, ...], BeforeValidator(_listed), AfterValidator(_filled)]
@@ -81,6 +83,7 @@ class CorpusSpec(_Spec):
     id: Name | None = None
     keep: Names = ()
     format: Literal["parquet", "jsonl", "csv"] | None = None
+    csv: CsvSpec | None = None
 
     @field_validator("keep")
     @classmethod

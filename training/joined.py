@@ -34,7 +34,7 @@ def joined_column(source: TableColumn, doc_ids: pl.Series, key: str, notes: list
         StudyError: The table cannot be read, has an id twice, or none that is a document's.
     """
     try:
-        table = read_table(source.path, [source.column], id=source.id)
+        table = read_table(source.path, [source.column], id=source.id, csv=source.csv)
         ids = table_ids(table, source.id)
     except TableError as exc:
         raise StudyError(f"{key}: {exc}") from None

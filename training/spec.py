@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from featurestore.errors import StudyError
 from featurestore.spec_values import Flag, PathText, Value
 from featurestore.specfile import load_mapping, parse_spec
+from featurestore.tables.dialect import CsvSpec
 from featurestore.tables.patterns import joined
 
 BASELINES = ("tfidf", "char_ngrams", "hidden_mean", "hidden_last", "majority")
@@ -45,11 +46,13 @@ class TableColumn(_Model):
         path: A table in whatever a corpus can be: Parquet, JSONL, CSV or TSV, compressed, several by a pattern, a URL.
         id: Its column that holds the store's `doc_id`.
         column: Its column with the values.
+        csv: How it is written where it is CSV and does not say it itself.
     """
 
     path: PathText
     id: str = Field(min_length=1)
     column: str = Field(min_length=1)
+    csv: CsvSpec | None = None
 
 
 class SelectSpec(_Model):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,8 @@ from featurestore.tables.patterns import alternatives, is_pattern, unescaped
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
+
+    from featurestore.tables.dialect import Dialect
 
 FORMAT_OF_SUFFIX = {
     ".parquet": "parquet",
@@ -48,6 +50,7 @@ class SourceFile:
         compression: "gzip", "zstd" or None.
         size: Bytes on disk; None where the file system does not say.
         mtime_ns: Time of the last change in nanoseconds since 1970; None where the file system does not say.
+        dialect: How a CSV file is written; None until it was looked at.
     """
 
     root: str
@@ -57,6 +60,7 @@ class SourceFile:
     compression: str | None
     size: int | None
     mtime_ns: int | None
+    dialect: Dialect | None = field(default=None, kw_only=True)
 
     @property
     def uri(self) -> str:
@@ -67,7 +71,7 @@ class SourceFile:
 
     @property
     def is_tsv(self) -> bool:
-        """Whether tabs, not commas, separate the fields."""
+        """Whether its name says that tabs, not commas, separate the fields."""
         return ".tsv" in PurePosixPath(self.path.lower()).suffixes[-2:]
 
 

@@ -205,7 +205,10 @@ def check_columns(file: SourceFile, names: tuple[str, ...] | list[str], wanted: 
         if (times := list(names).count(column)) > 1:
             raise CorpusError(f"{file.uri} has {times} columns named '{column}' ({setting}); rename all but one")
         if times == 0:
-            raise CorpusError(missing_column(file.uri, column, setting, list(names)))
+            hint = ""
+            if file.dialect is not None and len(names) == 1:
+                hint = f"; it is read as {file.dialect}: set corpus.csv if that is not how it is written"
+            raise CorpusError(missing_column(file.uri, column, setting, list(names)) + hint)
 
 
 def missing_column(where: str, column: str, setting: str, names: list[str]) -> str:

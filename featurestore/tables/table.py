@@ -17,11 +17,12 @@ from featurestore.errors import CorpusError, TableError
 from featurestore.files import shown
 from featurestore.nearest import did_you_mean
 from featurestore.tables.compare import value_text
+from featurestore.tables.dialect import CsvSpec, with_dialect
 from featurestore.tables.files import COMPRESSION_OF_SUFFIX, FORMAT_OF_SUFFIX, SourceFile, find_files
 from featurestore.tables.parquet import open_parquet, parquet_records
 from featurestore.tables.patterns import is_pattern, unescaped
 from featurestore.tables.record import MISSING, Record, Wanted, decompressed, open_raw, refusals
-from featurestore.tables.text import csv_header, json_keys, text_records
+from featurestore.tables.text import Fused, csv_header, json_keys, text_records
 from featurestore.tables.values import document_id
 from featurestore.wording import counted
 
@@ -41,6 +42,7 @@ class Table:
         from_csv: Whether all values are fields of CSV files, and so text.
         unreadable: Rows that could not be read.
         first_unreadable: Which was the first of them and why; empty if there is none.
+        fused: A sentence for each CSV file in which a quote may not be closed.
     """
 
     name: str
@@ -48,16 +50,25 @@ class Table:
     from_csv: bool
     unreadable: int = 0
     first_unreadable: str = ""
+    fused: tuple[str, ...] = ()
 
     def notes(self) -> list[str]:
         """What a reader must know, in sentences."""
         if not self.unreadable:
-            return []
-        return [f"{self.name}: {counted(self.unreadable, 'row')} cannot be read ({self.first_unreadable})"]
+            return list(self.fused)
+        return [
+            f"{self.name}: {counted(self.unreadable, 'row')} cannot be read ({self.first_unreadable})",
+            *self.fused,
+        ]
 
 
 def read_table(
-    path: str, columns: Sequence[str] | None = None, *, id: str | None = None, format: str | None = None
+    path: str,
+    columns: Sequence[str] | None = None,
+    *,
+    id: str | None = None,
+    format: str | None = None,
+    csv: CsvSpec | None = None,
 ) -> Table:
     """Read columns of a table.
 
@@ -66,14 +77,15 @@ def read_table(
         columns: Which columns; all of them where None.
         id: The column that holds ids, one more to be read; floats of few bits in it have their shortest digits.
         format: "parquet", "jsonl" or "csv"; taken from each file's name where None.
+        csv: How CSV files are written, where they do not say it themselves.
 
     Raises:
         TableError: There is no such file, it is no table, not one row can be read, or a column is missing.
     """
     _check_there(path, format)
-    with _refused(path):
-        files = find_files([path], format)
     names = list(dict.fromkeys([*([id] if id is not None else []), *(columns if columns is not None else [])]))
+    with _refused(path):
+        files = [with_dialect(file, csv, names) for file in find_files([path], format)]
     if columns is None:
         with _refused(path):
             names = list(dict.fromkeys([*names, *(name for file in files for name in _column_names(file))]))
@@ -87,6 +99,7 @@ def read_table(
         all(file.format == "csv" for file in files),
         read.unreadable,
         read.first_unreadable,
+        read.fused,
     )
     if read.unreadable and not read.rows:
         raise TableError(f"{table.name}: not one row can be read ({read.first_unreadable}); check the file")
@@ -104,6 +117,7 @@ class _Rows:
         self.seen: set[str] = set()  # columns that some file or row has
         self.rows = self.unreadable = 0
         self.first_unreadable = ""
+        self.fused: tuple[str, ...] = ()
         self._must_have = must_have
 
     def add(self, file: SourceFile, id: str | None) -> None:
@@ -115,8 +129,9 @@ class _Rows:
         wanted = Wanted(None, id if id in there else None, tuple(name for name in there if name != id))
         lists = [self.columns[name] for name in wanted.keep]
         absent = [values for name, values in self.columns.items() if name not in there]
+        fused = Fused()
         with refusals(file), ExitStack() as stack:
-            for row, record in enumerate(_records(file, wanted, stack)):
+            for row, record in enumerate(_records(file, wanted, stack, fused)):
                 if record.error:
                     self.unreadable += 1
                     self.first_unreadable = self.first_unreadable or f"{file.name} row {row}, {record.error}"
@@ -132,17 +147,21 @@ class _Rows:
                         self.seen.add(wanted.id)
                 for values in absent:
                     values.append(None)
+        self.fused += (fused.sentence(file.name, "csv"),) if fused.count else ()
 
     def _is_in(self, file: SourceFile, name: str, names: Sequence[str]) -> bool:
         times = list(names).count(name)
         if times > 1:
             raise TableError(f"{file.uri} has {times} columns named '{name}'; rename all but one")
         if not times and self._must_have and names:
-            raise TableError(no_column(file.uri, name, names))
+            hint = ""
+            if file.dialect is not None and len(names) == 1:
+                hint = f"; it is read as {file.dialect}: set csv if that is not how it is written"
+            raise TableError(no_column(file.uri, name, names) + hint)
         return times == 1
 
 
-def _records(file: SourceFile, wanted: Wanted, stack: ExitStack) -> Iterator[Record]:
+def _records(file: SourceFile, wanted: Wanted, stack: ExitStack, fused: Fused) -> Iterator[Record]:
     """The rows of a whole file."""
     if file.format == "parquet":
         parquet = open_parquet(file, stack)
@@ -150,7 +169,7 @@ def _records(file: SourceFile, wanted: Wanted, stack: ExitStack) -> Iterator[Rec
     header = csv_header(file) if file.format == "csv" else ()
     if file.format == "csv" and not header:
         return iter(())
-    return text_records(decompressed(open_raw(file, stack), file, stack), file, wanted, header)
+    return text_records(decompressed(open_raw(file, stack), file, stack), file, wanted, header, 0, fused)
 
 
 def _column_names(file: SourceFile) -> list[str]:
@@ -166,7 +185,7 @@ def _column_names(file: SourceFile) -> list[str]:
 def _check_there(path: str, format: str | None) -> None:
     """Refuse what is no table by its name, and a local file that is not there."""
     is_url, literal = "://" in path, unescaped(path)
-    there = is_url or Path(literal).exists()
+    there = is_url or Path(literal).exists() or Path(literal).is_symlink()
     if is_pattern(path) and (is_url or not there):
         return
     name = PurePosixPath((path.partition("?")[0] if is_url else literal).lower())
