@@ -110,11 +110,6 @@ def row_positions(store: FeatureStore, doc_id: Iterable[Any]) -> np.ndarray:
     return found.row
 
 
-def compare_ids(ours: pl.Series, theirs: pl.Series) -> IdReport:
-    """What two columns of unique ids do not share."""
-    return id_report(ours, theirs, match_ids(ours, theirs))
-
-
 def id_report(ours: pl.Series, theirs: pl.Series, found: IdMatch) -> IdReport:
     """What `found`, a match of two columns of ids, leaves over."""
     met = np.zeros(len(ours), dtype=bool)
