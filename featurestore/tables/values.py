@@ -140,6 +140,8 @@ def _kept_text(raw: Any) -> tuple[str | None, str | None]:
         text = _text_of(raw)
     except _NoJson as exc:
         return None, f"holds a value that {exc}"
+    except TypeError as exc:  # an object of a table in memory
+        return None, f"is among {exc}"
     return (text, None) if text is None or _is_unicode(text) else (None, "holds a lone surrogate")
 
 

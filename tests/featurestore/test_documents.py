@@ -206,6 +206,12 @@ def test_classes_of_statistics_are_called_as_everywhere(numbered: FeatureStore) 
     joined, _ = numbered.join(table, "id")
     assert joined.statistics("l12_64", labels="yes").classes == ("false", "true")
     assert joined.statistics("l12_64", labels="grade").classes == ("1", "2")
+    for labels in (
+        [None, "a", 1] * 7,
+        pd.Series(["a", None, 1] * 7),
+        pa.array(["a", "1", None] * 7).dictionary_encode(),
+    ):
+        assert joined.statistics("l12_64", labels=labels).classes == ("1", "a")
 
 
 def test_positions_are_rows_of_documents_in_the_order_asked_for(store: FeatureStore) -> None:
