@@ -15,7 +15,7 @@ import numpy as np
 from featurestore.errors import StoreError, TableError
 from featurestore.files import shown
 from featurestore.tables.compare import IdMatch, cut, examples, match_ids
-from featurestore.tables.table import columns_of, id_texts, kept_series
+from featurestore.tables.keyed import id_texts, kept_series, keyed
 from featurestore.wording import first_line
 
 if TYPE_CHECKING:
@@ -31,10 +31,12 @@ class IdReport:
     Attributes:
         missing: object array of strings: ids of the store that the other side lacks, in the store's order.
         extra: object array of strings: ids of the other side that the store lacks, in the other's order.
+        notes: Rows of a file that could not be used, in sentences.
     """
 
     missing: np.ndarray
     extra: np.ndarray
+    notes: tuple[str, ...] = ()
 
     @property
     def same(self) -> bool:
@@ -47,7 +49,7 @@ class IdReport:
             for ids, what in ((self.missing, "missing"), (self.extra, "extra"))
             if len(ids)
         ]
-        return " and ".join(parts) or "the same ids"
+        return "; ".join([" and ".join(parts) or "the same ids", *self.notes])
 
 
 def stored_ids(store: FeatureStore) -> pl.Series:
@@ -126,14 +128,10 @@ def match_table(store: FeatureStore, table: Any, key: str) -> tuple[pl.DataFrame
 
     where = shown(store.uri)
     try:
-        columns = columns_of(table)
-        if key not in columns:
-            raise StoreError(f"join: the table has no column '{key}'; it has: {', '.join(columns)}")
-        theirs = id_texts(columns.pop(key))
+        given = keyed(table, key)
     except TableError as exc:
         raise StoreError(f"join: {exc}") from None
-    except TypeError as exc:
-        raise StoreError(f"join: column '{key}' holds {exc}, not ids; name another") from None
+    theirs, columns = given.ids, given.columns
     taken = store.documents().collect_schema().names()
     if clash := [name for name in columns if name in taken]:
         raise StoreError(f"join: {where} has a column '{clash[0]}' already; rename the table's")
@@ -147,8 +145,10 @@ def match_table(store: FeatureStore, table: Any, key: str) -> tuple[pl.DataFrame
     met = found.row >= 0
     if len(ids) and not met.any():
         looks = examples(ids, theirs, "the store")
-        raise StoreError(f"join: no value of '{key}' is a doc_id of {where} ({looks}); name the right column")
+        raise StoreError(
+            f"join: no value of '{key}' is a doc_id of {where} ({looks}); name the right column, or write ids alike"
+        )
     kept = [kept_series(name, column).filter(met) for name, column in columns.items()]
     there = theirs.is_not_null()
     report = id_report(ids, theirs.filter(there), replace(found, row=found.row[there.to_numpy()]))
-    return pl.DataFrame([ids.gather(found.row[met]).alias("doc_id"), *kept]), report
+    return pl.DataFrame([ids.gather(found.row[met]).alias("doc_id"), *kept]), replace(report, notes=given.notes)

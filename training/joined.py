@@ -51,7 +51,7 @@ def joined_column(source: TableColumn, doc_ids: pl.Series, key: str, notes: list
         looks = ids.first_unusable if not len(there) else examples(doc_ids, there, "the store")
         raise StudyError(
             f"{key}: {table.name}: no value of '{source.id}' is a doc_id of the store"
-            f"{f' ({looks})' if looks else ''}; name the right column"
+            f"{f' ({looks})' if looks else ''}; name the right column, or write ids alike"
         )
     said = [*table.notes(), *(f"{table.name}: {note}" for note in _match_notes(doc_ids, ids, found))]
     notes += [f"{key}: {note}" for note in said]
@@ -64,9 +64,7 @@ def joined_column(source: TableColumn, doc_ids: pl.Series, key: str, notes: list
 
 def _match_notes(doc_ids: pl.Series, ids: Ids, found: IdMatch) -> list[str]:
     """What is not as one expects of a table's ids."""
-    notes = []
-    if ids.unusable:
-        notes.append(f"{counted(ids.unusable, 'row')} without an id that can be used ({ids.first_unusable})")
+    notes = [ids.note] if ids.note else []
     if found.as_numbers:
         pairs = ((text, doc_ids[row]) for text, row in zip(ids.text, found.row.tolist(), strict=True) if row >= 0)
         theirs, ours = next(pair for pair in pairs if pair[0] != pair[1])

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from featurestore.errors import StudyError
 from featurestore.files import shown
 from featurestore.tables.compare import match_ids
-from featurestore.tables.table import id_texts
+from featurestore.tables.keyed import id_texts
 
 if TYPE_CHECKING:
     from featurestore.reader import FeatureStore

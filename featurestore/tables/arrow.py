@@ -7,13 +7,14 @@ can hold becomes `Unusable` with its reason, or stays bytes where it should have
 
 from __future__ import annotations
 
-import re
-import struct
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
+
+from featurestore.tables.record import Unusable
+from featurestore.tables.times import moments, spans
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,6 +51,7 @@ TREATMENTS: Mapping[str, Treatment] = {
     "moment": Treatment(id="ISO 8601", kept="string", label="ISO 8601", text=None),
     "span": Treatment(id="ISO 8601", kept="string", label="ISO 8601", text=None),
     "nested": Treatment(id=None, kept="string", label=None, text=None),
+    "union": Treatment(id="as each value is", kept="string", label="as each value is", text=None),
     "unknown": Treatment(id=None, kept="string", label=None, text=None),
 }
 """Family -> its treatment. Nested values are kept as JSON; dictionaries, run-end-encoded arrays and extension types are
@@ -67,25 +69,12 @@ FAMILY_OF_TYPE: Mapping[str, str] = {
     **dict.fromkeys(("DATE32", "DATE64", "TIME32", "TIME64", "TIMESTAMP"), "moment"),
     **dict.fromkeys(("DURATION", "INTERVAL_MONTH_DAY_NANO"), "span"),
     **dict.fromkeys(("LIST", "LARGE_LIST", "FIXED_SIZE_LIST", "LIST_VIEW", "LARGE_LIST_VIEW", "MAP"), "nested"),
-    **dict.fromkeys(("STRUCT", "SPARSE_UNION", "DENSE_UNION"), "nested"),
+    "STRUCT": "nested",
+    **dict.fromkeys(("SPARSE_UNION", "DENSE_UNION"), "union"),
     # pyarrow can neither make these two nor say what they hold; they come from other Arrow libraries only.
     **dict.fromkeys(("INTERVAL_MONTHS", "INTERVAL_DAY_TIME"), "unknown"),
 }
 """Name of an Arrow type id -> its family."""
-
-_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-_OFFSET = re.compile(r"([+-]\d\d)(\d\d)$")
-
-
-@dataclass(frozen=True)
-class Unusable:
-    """A value that nothing plain can stand for.
-
-    Attributes:
-        reason: Goes on from "the value of 'x' ...".
-    """
-
-    reason: str
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
@@ -208,74 +197,12 @@ def _uuids(column: pa.Array) -> list[Any]:
     return [None if value is None else str(uuid.UUID(bytes=value)) for value in column.storage.to_pylist()]
 
 
-def _moments(column: pa.Array) -> list[Any]:
-    """Dates and times as ISO 8601 without trailing zeros, so that a unit does not tell; UTC where a zone is unknown."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    kind = column.type
-    try:
-        text = column.cast(pa.string())
-    except pa.ArrowInvalid:
-        if not pa.types.is_timestamp(kind) or kind.tz is None:
-            raise
-        text = column.cast(pa.timestamp(kind.unit, "UTC")).cast(pa.string())
-    text = pc.replace_substring_regex(text, r"(\.[0-9]*[1-9])0+($|[^0-9])", r"\1\2")
-    text = pc.replace_substring_regex(text, r"\.0+($|[^0-9])", r"\1")
-    zoned = pa.types.is_timestamp(kind) and kind.tz is not None
-    return [_moment(value, zoned) for value in text.to_pylist()]
-
-
-def _moment(text: str | None, zoned: bool) -> str | Unusable | None:
-    if text is None:
-        return None
-    if text.startswith("<"):  # what Arrow writes for a year that its calendar does not have
-        return Unusable("is a date or time beyond the calendar")
-    return _OFFSET.sub(r"\1:\2", text) if zoned else text
-
-
-def _spans(column: pa.Array) -> list[Any]:
-    """Durations and intervals as ISO 8601."""
-    import pyarrow as pa
-
-    if pa.types.is_duration(column.type):
-        per_second = _PER_SECOND[column.type.unit]
-        return [
-            None if count is None else span_text(0, 0, count, per_second)
-            for count in column.cast(pa.int64()).to_pylist()
-        ]
-    return [
-        None if value is None else span_text(value.months, value.days, value.nanoseconds, 10**9)
-        for value in column.to_pylist()
-    ]
-
-
-def span_text(months: int, days: int, count: int, per_second: int) -> str:
-    """An interval of months, days and `count / per_second` seconds, e.g. "P1M2DT0.5S"; "PT0S" if there is nothing."""
-    date = (f"{months}M" if months else "") + (f"{days}D" if days else "")
-    if not count and date:
-        return f"P{date}"
-    whole, part = divmod(abs(count), per_second)
-    fraction = f".{part:0{len(str(per_second)) - 1}}".rstrip("0") if part else ""
-    return f"P{date}T{'-' if count < 0 else ''}{whole}{fraction}S"
-
-
-def parquet_interval(value: bytes | None) -> str | None:
-    """A value of Parquet's INTERVAL, which Arrow takes for twelve bytes: months, days and milliseconds."""
-    if value is None:
-        return None
-    months, days, milliseconds = struct.unpack("<3I", value)
-    return span_text(months, days, milliseconds, 1000)
-
-
 def _nested(column: pa.Array) -> list[Any]:
     import pyarrow as pa
 
     kind = column.type
     if pa.types.is_struct(kind):
         return _objects(column)
-    if pa.types.is_union(kind):
-        return _union(column)
     lists = [python_values(scalar.values) if scalar.is_valid else None for scalar in column]
     if not pa.types.is_map(kind):
         return lists
@@ -298,6 +225,8 @@ def _objects(column: pa.StructArray) -> list[Any]:
 def _union(column: pa.UnionArray) -> list[Any]:
     import pyarrow as pa
 
+    if column.offset:  # its codes do not know where a slice begins
+        column = column.take(pa.array(range(len(column))))
     kind = column.type
     child_of = {code: child for child, code in enumerate(kind.type_codes)}
     children = [python_values(column.field(child)) for child in range(kind.num_fields)]
@@ -317,8 +246,9 @@ _READERS: Mapping[str, Callable[[Any], list[Any]]] = {
     "bytes": _text,
     "fixed bytes": _text_or_hex,
     "uuid": _uuids,
-    "moment": _moments,
-    "span": _spans,
+    "moment": moments,
+    "span": spans,
     "nested": _nested,
+    "union": _union,
     "unknown": _unknown,
 }

@@ -20,8 +20,8 @@ from uuid import UUID
 
 import numpy as np
 
-from featurestore.tables.arrow import Unusable, python_values
-from featurestore.tables.record import MISSING
+from featurestore.tables.arrow import python_values
+from featurestore.tables.record import MISSING, Unusable
 
 if TYPE_CHECKING:
     import polars as pl
@@ -90,7 +90,7 @@ def _text_through_arrow(value: Any) -> str | None:
     if isinstance(value, Unusable):
         raise TypeError(f"one that {value.reason}")
     try:
-        (plain,) = python_values(pa.array([value]))
+        (plain,) = python_values(pa.array(np.array([value]) if isinstance(value, np.generic) else [value]))
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
         raise TypeError(what) from None
     if plain is not None and not isinstance(plain, str):

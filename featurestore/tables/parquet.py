@@ -15,12 +15,12 @@ from featurestore.tables.arrow import (
     TREATMENTS,
     decoded,
     family_of,
-    parquet_interval,
     plain_type,
     reader_of,
 )
 from featurestore.tables.files import SourceFile
 from featurestore.tables.record import Record, Wanted, open_raw
+from featurestore.tables.times import parquet_interval
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -140,7 +140,7 @@ class _Readers:
 
     def __init__(self, parquet: pq.ParquetFile) -> None:
         columns = (parquet.schema.column(i) for i in range(len(parquet.schema.names)))
-        self._intervals = {column.path for column in columns if column.logical_type.type == "INTERVAL"}
+        self._intervals = {column.path for column in columns if column.converted_type == "INTERVAL"}
 
     def values(self, rows: pa.RecordBatch, wanted: Wanted) -> dict[tuple[str, str], list[Any]]:
         """(Column, role) -> its values."""

@@ -33,6 +33,17 @@ MISSING = _Missing()
 
 
 @dataclass(frozen=True)
+class Unusable:
+    """A value that nothing plain can stand for.
+
+    Attributes:
+        reason: Goes on from "the value of 'x'".
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Wanted:
     """The columns or keys to read; without `text` or `id` the records have None there."""
 
@@ -48,7 +59,7 @@ class Wanted:
 
 
 class Record(NamedTuple):
-    """One row as the file has it. Bytes as a value mean: not UTF-8.
+    """One row as the file has it. Bytes as a value mean: not UTF-8; `Unusable` says itself why.
 
     Attributes:
         offset: Where the row starts, in bytes of the decompressed file (0 for Parquet).

@@ -18,9 +18,8 @@ from collections.abc import Set
 from decimal import Decimal
 from typing import Any
 
-from featurestore.tables.arrow import Unusable
 from featurestore.tables.compare import value_text
-from featurestore.tables.record import MISSING
+from featurestore.tables.record import MISSING, Unusable
 
 _EXACT_IN_FLOAT64 = 2**53
 _INT64 = 2**63

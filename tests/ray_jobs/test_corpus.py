@@ -130,6 +130,17 @@ def test_numbers_are_ids_as_their_text(tmp_path: Path) -> None:
     assert documents(spec(path, id="id")).doc_id == ["1", "2"]
 
 
+def test_whole_numbers_that_pandas_made_floats_beside_a_null_are_ids_as_whole_numbers(tmp_path: Path) -> None:
+    for i, ids in enumerate(([1.0, 2.0, None], [3, 4.0, "05"])):
+        if i == 0:
+            path = written(tmp_path / "a.parquet", pa.table({"text": ["a", "b", "c"], "id": ids}))
+        else:
+            path = written(tmp_path / "a.jsonl", jsonl(*({"text": "t", "id": id_} for id_ in ids)))
+        found = documents(spec(path, id="id"))
+        assert found.doc_id == (["1", "2", "a.parquet:2"], ["3", "4", "05"])[i]
+        assert found.error == ([None, None, "the id in 'id' is null"], [None] * 3)[i]
+
+
 def test_an_unusable_id_is_an_error_with_the_derived_id(tmp_path: Path) -> None:
     rows = ({"text": "t", "id": i} for i in (None, "", True, [1], "\ud800", math.nan))
     path = written(tmp_path / "a.jsonl", jsonl({"text": "t"}, *rows, {"text": "t", "id": "fine"}))
