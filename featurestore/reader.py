@@ -21,6 +21,7 @@ from featurestore.files import shown
 from featurestore.matrices import Matrix as Matrix
 from featurestore.matrices import read_batches, read_dense, read_matrix, read_rows
 from featurestore.metadata import metadata_frame
+from featurestore.nearest import did_you_mean
 from featurestore.parts import Parts
 from featurestore.plan import MANIFEST_JSON, StorePlan, canonical_json, read_plan
 from featurestore.schema import SaeColumns, StoreSchema
@@ -259,7 +260,8 @@ class FeatureStore:
         column = next((dense for dense in self.schema.dense if dense.name == name), None)
         if column is None:
             there = ", ".join(self.dense_names) or "none"
-            raise StoreError(f"no dense column '{name}' in {shown(self.uri)}; it holds: {there}")
+            hint = did_you_mean(name, self.dense_names)
+            raise StoreError(f"no dense column '{name}' in {shown(self.uri)}; it holds: {there}{hint}")
         return read_dense(self._parts, column, None if rows is None else row_mask(self, rows))
 
     def groups(

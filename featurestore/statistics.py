@@ -14,6 +14,7 @@ import numpy as np
 
 from featurestore.errors import StoreError
 from featurestore.files import shown
+from featurestore.nearest import did_you_mean
 from featurestore.tables.compare import value_text
 
 if TYPE_CHECKING:
@@ -177,7 +178,8 @@ def _classes(
     if isinstance(labels, str):
         names = store.documents().collect_schema().names()
         if labels not in names:
-            raise StoreError(f"labels: {shown(store.uri)} has no column '{labels}'; it has: {', '.join(names)}")
+            hint = did_you_mean(labels, names)
+            raise StoreError(f"labels: {shown(store.uri)} has no column '{labels}'; it has: {', '.join(names)}{hint}")
         values = store.documents().select(labels).collect()[labels]
     else:
         values = pl.Series("labels", labels)

@@ -81,17 +81,19 @@ class JobPlan:
         return extract_settings(self.job, self.compute)
 
 
-def make_plan(job: JobSpec, note: Note | None = None) -> JobPlan:
+def make_plan(job: JobSpec, note: Note | None = None, device: str | None = None) -> JobPlan:
     """Plan a job; nothing is written into its store.
 
     Args:
         job: What to run.
         note: Called with a line of text before a step that may take long.
+        device: `cpu` or `cuda`, to plan for other hardware than this machine's where the job leaves that open.
 
     Raises:
         UsageError: Corpus, model, SAEs or settings are at fault, or the store is another job's.
     """
     from featurestore.plan import MANIFEST_JSON, STORE_JSON, StorePlan, check_place, create_store, open_root, read_plan
+    from featurestore.probe import check_writable
     from featurestore.writer import committed_units
     from ray_jobs.engine.bundle import open_bundle
     from ray_jobs.prepare import pinned, prepare
@@ -102,7 +104,9 @@ def make_plan(job: JobSpec, note: Note | None = None) -> JobPlan:
     begun = read_plan(job.store) if there else None
     if begun is None:
         check_place(job.store)
-    compute = settle(job, begun.identity if begun else None)
+    if not manifest:
+        check_writable(job.store)
+    compute = settle(job, begun.identity if begun else None, device)
     job = job.model_copy(update={"model": job.model.model_copy(update={"dtype": compute.dtype})})
     scanned = scan(job.corpus)
     bundle = open_bundle(prepare(_at_recorded_commits(job, begun), progress=note))

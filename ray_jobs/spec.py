@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from featurestore.errors import JobSpecError
+from featurestore.spec_values import Flag, PathText
 from featurestore.specfile import load_mapping, parse_spec
 from featurestore.tables.dialect import CsvSpec
 from featurestore.tables.patterns import joined
@@ -54,6 +55,7 @@ def _utf8(value: str) -> str:
 
 
 Name = Annotated[str, Field(min_length=1), BeforeValidator(lambda v: _utf8(v) if isinstance(v, str) else v)]
+PathName = Annotated[PathText, BeforeValidator(lambda v: _utf8(v) if isinstance(v, str) else v)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(_listed)]
 FilledNames = Annotated[Names, AfterValidator(_filled)]
 Count = Annotated[int, Field(ge=1, strict=True)]
@@ -76,7 +78,7 @@ class CorpusSpec(_Spec):
         csv: How CSV files are written, where they do not say it themselves.
     """
 
-    path: FilledNames
+    path: Annotated[tuple[PathName, ...], BeforeValidator(_listed), AfterValidator(_filled)]
     text: Name = "text"
     id: Name | None = None
     keep: Names = ()
@@ -111,14 +113,14 @@ class ModelSpec(_Spec):
         attn: Attention implementation; chosen for the model where not given.
     """
 
-    name: Name
+    name: PathName
     revision: Name | None = None
     dtype: Literal["bfloat16", "float32"] | None = None
     max_tokens: Annotated[int, Field(ge=2, le=2**20, strict=True)] = 1024
     long_documents: Literal["truncate", "windows"] = "truncate"
     stride: Annotated[int, Field(ge=0, strict=True)] = 0
     tokens: Literal["content", "all"] = "content"
-    chat: Annotated[bool, Field(strict=True)] = False
+    chat: Flag = False
     attn: Literal["eager", "flex_attention", "sdpa"] | None = None
 
     @model_validator(mode="before")
@@ -153,11 +155,11 @@ class SaeSpec(_Spec):
 
     release: Name | None = None
     id: Name | None = None
-    path: Name | None = None
+    path: PathName | None = None
     revision: Name | None = None
     name: str = ""
     layer: Annotated[int, Field(ge=0, strict=True)] | None = None
-    allow_mismatch: Annotated[bool, Field(strict=True)] = False
+    allow_mismatch: Flag = False
 
     @model_validator(mode="before")
     @classmethod
@@ -196,7 +198,7 @@ class WorkersSpec(_Spec):
     gpus: Annotated[float, Field(ge=0, le=64, allow_inf_nan=False)] | None = None
     cpus: Annotated[int, Field(ge=1, le=1024, strict=True)] | None = None  # more threads than any machine has cores
     hardware: Name | None = None
-    rates: Name | None = None
+    rates: PathName | None = None
 
 
 class UnitsSpec(_Spec):
@@ -220,7 +222,7 @@ class JobSpec(_Spec):
     saes: Annotated[tuple[SaeSpec, ...], BeforeValidator(_list), AfterValidator(_filled)]
     pool: FilledNames = ("max", "sum", "count")
     hidden: Annotated[tuple[Literal["mean", "last"], ...], BeforeValidator(_listed)] = ()
-    store: Name
+    store: PathName
     workers: WorkersSpec = WorkersSpec()
     units: UnitsSpec = UnitsSpec()
     value_bits: Annotated[int, Field(ge=1, le=24, strict=True)] = 8

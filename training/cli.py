@@ -11,6 +11,8 @@ import math
 import sys
 from typing import Any
 
+from featurestore.wording import span
+
 
 def study_parser(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `sparsemill study`."""
@@ -40,7 +42,7 @@ def study(args: argparse.Namespace) -> int:
     print(format_study(result))
     if result.explanation is not None:
         print(f"\n{format_explanation(result.explanation)}")
-    print(f"\nResults in {spec.out} ({result.seconds:.1f} s)")
+    print(f"\nResults in {spec.out} ({span(result.seconds)})")
     return 0
 
 

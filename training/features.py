@@ -16,6 +16,7 @@ import numpy as np
 
 from featurestore.errors import StudyError
 from featurestore.files import shown
+from featurestore.nearest import did_you_mean
 from featurestore.tables.compare import match_ids
 from training.baselines import CountsToTfidf, count_terms
 from training.labels import StudyData
@@ -109,7 +110,8 @@ def plan_methods(
         for sae in feature.sae:
             if sae not in pools:
                 there = ", ".join(pools) or "none"
-                raise StudyError(f"features: {shown(at.uri)} has no SAE '{sae}'; it has: {there}")
+                hint = did_you_mean(sae, pools)
+                raise StudyError(f"features: {shown(at.uri)} has no SAE '{sae}'; it has: {there}{hint}")
             for pool in feature.pool:
                 stored = "sum" if pool == "mean" else pool
                 if stored not in pools[sae]:

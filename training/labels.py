@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from featurestore.errors import StudyError
 from featurestore.files import shown
+from featurestore.nearest import did_you_mean
 from featurestore.tables.compare import class_texts, in_order, match_ids, value_text
 from training.duplicates import near_duplicates
 from training.joined import joined_column
@@ -198,10 +198,9 @@ def _require_columns(store: FeatureStore, names: Sequence[str]) -> None:
     kept = [name for name, _ in store.schema.keep]
     for name in names:
         if name not in kept:
-            near = get_close_matches(name, kept, n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'? " if near else ""
+            hint = did_you_mean(name, kept) or ";"
             raise StudyError(
-                f"{shown(store.uri)} keeps no column '{name}'; {hint}it keeps: {', '.join(kept) or 'none'}; "
+                f"{shown(store.uri)} keeps no column '{name}'{hint} it keeps: {', '.join(kept) or 'none'}; "
                 "add it to 'keep' in the job or give it as {path: ..., id: ..., column: ...}"
             )
 

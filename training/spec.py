@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from featurestore.errors import StudyError
+from featurestore.spec_values import Flag, PathText, Value
 from featurestore.specfile import load_mapping, parse_spec
 from featurestore.tables.dialect import CsvSpec
 from featurestore.tables.patterns import joined
@@ -48,7 +49,7 @@ class TableColumn(_Model):
         csv: How it is written where it is CSV and does not say it itself.
     """
 
-    path: str = Field(min_length=1)
+    path: PathText
     id: str = Field(min_length=1)
     column: str = Field(min_length=1)
     csv: CsvSpec | None = None
@@ -92,8 +93,8 @@ class FeatureSpec(_Model):
     )
     select: Annotated[tuple[SelectSpec | None, ...], BeforeValidator(_as_list)] = Field(default=(None,), min_length=1)
     min_documents: int = Field(default=1, ge=1)
-    control: bool = False
-    store: str | None = Field(default=None, min_length=1)
+    control: Flag = False
+    store: PathText | None = None
 
     @field_validator("pool")
     @classmethod
@@ -135,7 +136,7 @@ class GivenSplit(_Model):
     """
 
     name: str = Field(min_length=1)
-    test: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(default=("test",), min_length=1)
+    test: Annotated[tuple[Value, ...], BeforeValidator(_as_list)] = Field(default=("test",), min_length=1)
 
 
 class SplitSpec(_Model):
@@ -176,7 +177,7 @@ class TransferSpec(_Model):
     """
 
     by: str = Field(min_length=1)
-    train: Annotated[tuple[str, ...], BeforeValidator(lambda v: v if v is None else _as_list(v))] | None = None
+    train: Annotated[tuple[Value, ...], BeforeValidator(_as_list), Field(min_length=1)] | None = None
 
 
 class RegimeSpec(_Model):
@@ -211,7 +212,7 @@ class StudySpec(_Model):
         out: Directory for the results.
     """
 
-    store: str = Field(min_length=1)
+    store: PathText
     label: str | TableColumn
     text: str | TableColumn | None = None
     features: tuple[FeatureSpec, ...] = ()
@@ -222,7 +223,7 @@ class StudySpec(_Model):
     transfer: TransferSpec | None = None
     screen: int | None = Field(default=None, ge=1)
     bootstrap: int = Field(default=1000, ge=100, le=100_000)
-    out: str = Field(default="study", min_length=1)
+    out: PathText = "study"
 
     @field_validator("baselines")
     @classmethod
@@ -294,7 +295,7 @@ def study_from_mapping(mapping: Mapping[str, Any], base_dir: str | Path, where: 
 
 
 def _from(base: Path, path: str) -> str:
-    return path if "://" in path else str(base / path)
+    return path if "://" in path else str(base / Path(path).expanduser())
 
 
 def _table_from(base: Path, column: Any) -> Any:

@@ -11,11 +11,11 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from featurestore.errors import CorpusError
+from featurestore.nearest import nearest
 from featurestore.tables.folders import Entry, entry_of, listing_of, walk
 from featurestore.tables.patterns import alternatives, is_pattern, unescaped
 
@@ -236,5 +236,5 @@ def _shown(path: str) -> str:
 def _nearest_file(root: str) -> str:
     if "://" in root or not Path(root).parent.is_dir():
         return ""
-    near = get_close_matches(Path(root).name, [entry.name for entry in Path(root).parent.iterdir()], n=1)
+    near = nearest(Path(root).name, [entry.name for entry in Path(root).parent.iterdir()])
     return f", but '{near[0]}' does" if near else ""

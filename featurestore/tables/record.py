@@ -13,10 +13,10 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from featurestore.errors import CorpusError
+from featurestore.nearest import did_you_mean
 from featurestore.tables.files import SourceFile
 
 BLOCK_BYTES = 4 << 20  # one request to an object store; larger blocks read no faster
@@ -213,7 +213,6 @@ def check_columns(file: SourceFile, names: tuple[str, ...] | list[str], wanted: 
 
 def missing_column(where: str, column: str, setting: str, names: list[str]) -> str:
     """The sentence for a column that is not there."""
-    near = get_close_matches(column, names, n=1, cutoff=0.5)
-    hint = f"; did you mean '{near[0]}'?" if near else f"; set {setting} to one that it has"
+    hint = did_you_mean(column, names) or f"; set {setting} to one that it has"
     shown = ", ".join(f"'{name}'" for name in names[:12]) + (", ..." if len(names) > 12 else "")
     return f"{where} has no column '{column}' ({setting}){hint} (columns: {shown or 'none'})"

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import CorpusError, TableError
 from featurestore.files import shown
+from featurestore.nearest import did_you_mean
 from featurestore.tables.compare import value_text
 from featurestore.tables.dialect import CsvSpec, with_dialect
 from featurestore.tables.files import COMPRESSION_OF_SUFFIX, FORMAT_OF_SUFFIX, SourceFile, find_files
@@ -209,8 +209,8 @@ def _refused(path: str) -> Iterator[None]:
 
 
 def no_column(where: str, name: str, names: Sequence[str]) -> str:
-    near = get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"; did you mean '{near[0]}'?" if near else ";"
+    """The sentence for a column that is not there."""
+    hint = did_you_mean(name, names) or ";"
     more = ", ..." if len(names) > _SHOWN_COLUMNS else ""
     return f"{where} has no column '{name}'{hint} it has: {', '.join(names[:_SHOWN_COLUMNS]) or 'none'}{more}"
 

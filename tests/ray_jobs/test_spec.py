@@ -170,7 +170,7 @@ def test_stride_is_an_eighth_of_a_window_and_nothing_when_truncating() -> None:
         ({"corpus.format": "json"}, "'corpus.format': input should be 'parquet', 'jsonl' or 'csv', not 'json'"),
         ({"model": "gpt2"}, "'model'"),
         ({"model.max_tokens": 1}, "'model.max_tokens': input should be greater than or equal to 2, not 1"),
-        ({"model.max_tokens": True}, "'model.max_tokens': input should be a valid integer, not True"),
+        ({"model.max_tokens": True}, "'model.max_tokens': input should be a valid integer, not true"),
         ({"model.max_tokens": "1024"}, "'model.max_tokens': input should be a valid integer, not '1024'"),
         ({"model.dtype": "float16"}, "'model.dtype': input should be 'bfloat16' or 'float32', not 'float16'"),
         ({"model.long_documents": "cut"}, "input should be 'truncate' or 'windows', not 'cut'"),
