@@ -116,6 +116,7 @@ def test_ids_that_cannot_be_used_are_counted_and_the_first_is_named(tmp_path: Pa
         ("*.xlsx", None, r"cannot be read as a table \('.*' matches no file"),
         ("a.parquet", b"PAR0", r"cannot be read as a table \(.*is no whole Parquet file"),
         ("a.csv.gz", b"id,y\n", r"cannot be read as a table \(.*is no whole gzip file"),
+        ("a.jsonl", '{"id": 1, "y": 2}\n'.encode("utf-16"), r"cannot be read as a table \(.*is UTF-16"),
         ("a.csv", b"id,label\n1,a\n", r"a\.csv has no column 'y'; it has: id, label"),
         ("a.csv", b"id,y_true\n1,a\n", r"a\.csv has no column 'y'; did you mean 'y_true'\? it has: id, y_true"),
         ("a.csv", b"id,y,y\n1,a,b\n", r"a\.csv has 2 columns named 'y'; rename all but one"),
