@@ -171,7 +171,7 @@ def scan(corpus: CorpusSpec, progress: Callable[[int, int], None] | None = None)
         state.ids.confirm((doc_id, f"{file.name}:{row}") for file in files for row, doc_id in _ids(file, corpus.id))
     sample = [*state.sample.texts, *_parquet_sample(files, corpus.text, state)]
     keep_types = {name: column_type(_seen_kinds(name, state)) for name in corpus.keep}
-    _look_at_kept(files, [name for name in corpus.keep if keep_types[name] == "string"], state)
+    _look_at_kept(files, [name for name in corpus.keep if keep_types[name] == "string" and name != corpus.text], state)
     return CorpusScan(
         files=files,
         rows=rows,
@@ -288,7 +288,8 @@ def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]
                     continue
                 state.seen.add(name)
                 found.add(kind := kind_of(value, is_csv))
-                if kind == "text" and not is_csv:  # a field of CSV is UTF-8, or its row cannot be read
+                # A field of CSV is UTF-8, or its row cannot be read, and so is a document's text.
+                if kind == "text" and not is_csv and name != wanted.text:
                     state.check_kept(name, value, file, rows - 1)
             state.sample.offer(record.text)
         sha256 = digest.hexdigest()

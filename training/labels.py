@@ -103,7 +103,6 @@ def load_documents(store: FeatureStore, spec: StudySpec, others: Sequence[Featur
         StudyError: A column or table is missing or unreadable, an id stands twice, no document or only one class is
             left, or TF-IDF is asked for and there is no text.
     """
-
     needs_text = bool({"tfidf", "char_ngrams"} & set(spec.baselines))
     text_source = spec.text if spec.text is not None else _kept_text(store)
     if needs_text and text_source is None:

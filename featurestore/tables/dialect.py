@@ -186,7 +186,9 @@ def with_dialect(file: SourceFile, given: CsvSpec | None, wanted: Collection[str
     if file.format != "csv" or file.dialect is not None:
         return file
     with refusals(file), ExitStack() as stack:
-        head = decompressed(open_raw(file, stack), file, stack).read(HEAD_BYTES)
+        stream, head = decompressed(open_raw(file, stack), file, stack), b""
+        while len(head) < HEAD_BYTES and (block := stream.read(HEAD_BYTES - len(head))):
+            head += block
     return replace(file, dialect=_dialect_of(head, file, given or CsvSpec(), wanted))
 
 
@@ -197,7 +199,8 @@ def _dialect_of(head: bytes, file: SourceFile, given: CsvSpec, wanted: Collectio
         lines.pop()  # only a part of it is here
     header = next((line for line in lines if line.strip()), "")
     quote = given.quote or '"'
-    delimiter = given.delimiter or _delimiter_of(header, quote, "\t" if file.is_tsv else ",", wanted)
+    usual = "\t" if file.is_tsv else ","
+    delimiter = given.delimiter or _delimiter_of(header, '"' if quote == NO_QUOTES else quote, usual, wanted)
     if given.quote is None and delimiter == "\t" and not _needs_quotes(lines, len(head) == HEAD_BYTES):
         quote = NO_QUOTES
     return Dialect(delimiter, "" if quote == NO_QUOTES else quote, encoding)
@@ -234,7 +237,8 @@ def _needs_quotes(lines: Sequence[str], is_part: bool) -> bool:
     if not filled:
         return False
     is_quoted_header = all(len(name) > 1 and name[0] == name[-1] == '"' for name in filled[0])
-    if not is_quoted_header and all(len(fields) == len(filled[0]) for fields in filled):
+    misfits = [i for i, fields in enumerate(filled) if len(fields) != len(filled[0])]
+    if not is_quoted_header and not misfits:
         return False
     csv.field_size_limit(max(csv.field_size_limit(), HEAD_BYTES))
     reader = Dialect("\t", '"', "utf-8").rows(lines)
@@ -245,6 +249,7 @@ def _needs_quotes(lines: Sequence[str], is_part: bool) -> bool:
                 return False
             n_read = reader.line_num
     except csv.Error as error:
-        # The last row may go on behind the part; one that has swallowed most of it proves nothing.
-        return is_part and "end of data" in str(error) and n_read > len(lines) // 2
+        # The last row may go on behind the part; one that has swallowed half of it, or what was to be proved, does not.
+        is_cut = is_part and "end of data" in str(error) and n_read > len(lines) // 2
+        return is_cut and (is_quoted_header or misfits[0] < n_read)
     return True

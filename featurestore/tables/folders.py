@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ class Entry:
         size: Bytes of a file; None where the file system does not say.
         mtime_ns: When a file last changed, in nanoseconds since 1970; None where the file system does not say.
         problem: Why it cannot be followed.
+        is_link: Whether it is a link.
     """
 
     path: str
@@ -40,6 +42,7 @@ class Entry:
     size: int | None = None
     mtime_ns: int | None = None
     problem: str | None = None
+    is_link: bool = False
 
 
 Listing = Callable[[Entry], Mapping[str, Entry]]
@@ -57,7 +60,7 @@ def entry_of(fs: FileSystem, path: str) -> Entry | None:
     from featurestore.files import is_local
 
     if is_local(fs):
-        found = _local(path, os.path.realpath(path))
+        found = _local(path, os.path.realpath(path), is_link=False)
         if found is not None and found.problem:
             raise CorpusError(found.problem)
         return found
@@ -77,7 +80,7 @@ def listing_of(fs: FileSystem, top: Entry, recursive: bool) -> Listing:
 def walk(
     top: Entry, listing: Listing, parts: Sequence[str], hidden: tuple[str, ...], again: list[tuple[str, str]]
 ) -> Iterator[Entry]:
-    """What a pattern means below a folder, in the order of the names.
+    """What a pattern means below a folder, in the order of the names; those over several links come last.
 
     Args:
         top: The folder.
@@ -113,9 +116,13 @@ def walk(
         for name in sorted(found, key=lambda name: f"{name}/" if found[name].is_folder else name):
             yield found[name], {i for part in wanted for i in _next(parts, part, name, found, hidden)}
 
-    walking = [enter(top, {0})]
-    while walking:
-        for entry, wanted in walking[-1]:
+    walking = [(enter(top, {0}), False)]
+    later: deque[tuple[Entry, set[int]]] = deque()
+    while walking or later:
+        if not walking:
+            walking.append((enter(*later.popleft()), True))
+        inside, over_link = walking[-1]
+        for entry, wanted in inside:
             if entry.problem and wanted:
                 raise CorpusError(entry.problem)
             if len(parts) in wanted:
@@ -124,7 +131,10 @@ def walk(
             if entry.is_folder and wanted:
                 if "**" in map(parts.__getitem__, wanted):
                     _check_inside(top, entry)
-                walking.append(enter(entry, wanted))
+                if entry.is_link and over_link:
+                    later.append((entry, wanted))
+                    continue
+                walking.append((enter(entry, wanted), over_link or entry.is_link))
                 break
         else:
             walking.pop()
@@ -158,14 +168,15 @@ def _local_folder(folder: Entry) -> dict[str, Entry]:
         found = {
             entry.name: _local(
                 os.path.join(folder.path, entry.name),  # noqa: PTH118  (a Path for each of a million files is slow)
-                None if entry.is_symlink() else os.path.join(str(folder.real), entry.name),  # noqa: PTH118
+                os.path.join(str(folder.real), entry.name),  # noqa: PTH118
+                entry.is_symlink(),
             )
             for entry in entries
         }
     return {name: entry for name, entry in found.items() if entry is not None}
 
 
-def _local(path: str, real: str | None) -> Entry | None:
+def _local(path: str, real: str, is_link: bool) -> Entry | None:
     """A local file or folder; None for what is gone and for pipes, sockets and devices."""
     try:
         status = os.stat(path)  # noqa: PTH116
@@ -175,7 +186,7 @@ def _local(path: str, real: str | None) -> Entry | None:
         problem = _broken_link(path, error.errno)
         return Entry(path, path, is_folder=True, problem=problem) if problem else None
     if stat.S_ISDIR(status.st_mode):
-        return Entry(path, real or os.path.realpath(path), is_folder=True)
+        return Entry(path, os.path.realpath(path) if is_link else real, is_folder=True, is_link=is_link)
     if not stat.S_ISREG(status.st_mode):
         return None
     # Size and time beside the number: some network file systems give two files the same one.

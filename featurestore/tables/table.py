@@ -211,6 +211,7 @@ def _refused(path: str) -> Iterator[None]:
 
 
 def no_column(where: str, name: str, names: Sequence[str]) -> str:
+    """The sentence for a column that is not there."""
     hint = did_you_mean(name, names) or ";"
     more = ", ..." if len(names) > _SHOWN_COLUMNS else ""
     return f"{where} has no column '{name}'{hint} it has: {', '.join(names[:_SHOWN_COLUMNS]) or 'none'}{more}"

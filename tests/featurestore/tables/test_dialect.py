@@ -47,6 +47,11 @@ def test_the_delimiter_is_the_usual_one_or_the_only_other_one_of_the_header(
     assert str(dialect_of(path, gzip.compress(data.encode()))) == said
 
 
+def test_a_delimiter_is_found_whatever_is_said_of_quotes(tmp_path: Path) -> None:
+    for quote in ("none", "'"):
+        assert dialect_of(tmp_path / "a.csv", "none;one;none\n1;2;3\n", CsvSpec(quote=quote)).delimiter == ";"
+
+
 def test_a_column_that_has_a_semicolon_in_its_name_is_one_column(tmp_path: Path) -> None:
     assert dialect_of(tmp_path / "a.csv", "yes; or no\n1\n", wanted=("yes; or no",)).delimiter == ","
 
@@ -75,6 +80,8 @@ def test_quotes_between_tabs_are_text_unless_rows_can_only_be_meant_with_them(
 def test_a_long_file_proves_its_quotes_in_its_first_part(tmp_path: Path) -> None:
     rows = "".join(f'{i}\t"two\nlines {"x" * 100}"\n' for i in range(20_000))
     assert dialect_of(tmp_path / "a.tsv", f"id\ttext\n{rows}").quote == '"'
+    late = "".join(f"{i}\t{'x' * 100}\n" for i in range(8_000)) + '1\t"open\n1\ta\tb\n' + "1\ta\n" * 200_000
+    assert dialect_of(tmp_path / "c.tsv", f"id\ttext\n{late}").quote == ""
     swallowing = '1\ta\tb\n2\t"open\n' + "".join(f"{i}\t{'x' * 100}\n" for i in range(20_000))
     assert dialect_of(tmp_path / "b.tsv", f"id\ttext\n{swallowing}").quote == ""
 

@@ -48,6 +48,19 @@ def test_links_in_two_folders_that_lead_to_each_others_parent_end(tmp_path: Path
     assert len(found(tmp_path / pattern)) == 40
 
 
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_folders_that_all_lead_to_each_other_are_walked_once_each_and_not_over_endless_chains(
+    tmp_path: Path, pattern: str
+) -> None:
+    for i in range(50):  # a path over more than forty links is none for the kernel
+        file(tmp_path / f"{i:02}/x.jsonl")
+        for j in range(50):
+            link(tmp_path / f"{i:02}" / f"to-{j:02}", f"../{j:02}")
+    names = found(tmp_path / pattern)
+    assert len(names) == 50
+    assert max(name.count("to-") for name in names) <= 2
+
+
 def test_a_link_to_its_own_folder_adds_nothing(tmp_path: Path) -> None:
     file(tmp_path / "a.jsonl")
     link(tmp_path / "self", ".")

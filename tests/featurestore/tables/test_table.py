@@ -45,7 +45,7 @@ def test_every_format_and_compression_of_a_corpus_reads_alike(tmp_path: Path, ki
         assert table_ids(table, "id").text.to_list() == ["001", "002", "003"]
     joined = keyed(path, "id")
     assert joined.ids.to_list() == ["001", "002", "003"]
-    assert kept_series("y", joined.columns["y"]).to_list() == ["01", "1", None]
+    assert kept_series("y", joined.columns["y"], []).to_list() == ["01", "1", None]
 
 
 def test_a_table_may_be_several_files_of_several_formats(tmp_path: Path) -> None:
@@ -116,9 +116,9 @@ def test_ids_that_cannot_be_used_are_counted_and_the_first_is_named(tmp_path: Pa
         ("*.xlsx", None, r"cannot be read as a table \('.*' matches no file"),
         ("a.parquet", b"PAR0", r"cannot be read as a table \(.*is no whole Parquet file"),
         ("a.csv.gz", b"id,y\n", r"cannot be read as a table \(.*is no whole gzip file"),
-        ("a.csv", "id,y\n1,a\n".encode("utf-16"), r"cannot be read as a table \(.*is UTF-16"),
+        ("a.jsonl", '{"id": 1, "y": 2}\n'.encode("utf-16"), r"cannot be read as a table \(.*is UTF-16"),
         ("a.csv", b"id,label\n1,a\n", r"a\.csv has no column 'y'; it has: id, label"),
-        ("a.csv", b"id,yy\n1,a\n", r"a\.csv has no column 'y'; did you mean 'yy'\? it has: id, yy"),
+        ("a.csv", b"id,y_true\n1,a\n", r"a\.csv has no column 'y'; did you mean 'y_true'\? it has: id, y_true"),
         ("a.csv", b"id,y,y\n1,a,b\n", r"a\.csv has 2 columns named 'y'; rename all but one"),
         ("a.jsonl", b'{"id": 1}\n', r"a\.jsonl has no column 'y'; it has: id"),
         ("a.jsonl", b"no json\n", r"not one row can be read \(a\.jsonl row 0, the line is not JSON"),
