@@ -7,6 +7,7 @@ nor most letters are never suggested.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from difflib import SequenceMatcher
@@ -41,6 +42,15 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     if not found:
         return ""
     return f"; did you mean {' or '.join([', '.join(found[:-1]), found[-1]] if found[1:] else found)}?"
+
+
+def did_you_mean_file(path: str | os.PathLike[str]) -> str:
+    """The same for a local file or directory that is not there, among what lies beside it."""
+    folder, name = os.path.split(os.path.abspath(path))  # noqa: PTH100  (a Path would follow nothing either, at more cost)
+    try:
+        return did_you_mean(name, os.listdir(folder))  # noqa: PTH208
+    except OSError:
+        return ""
 
 
 _LOOSE, _SHARED, _SLIPPED, _SAME = range(4)

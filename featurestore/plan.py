@@ -19,6 +19,7 @@ from pyarrow import fs as pafs
 
 from featurestore.errors import MismatchError, StoreError
 from featurestore.files import atomic_write, filesystem, is_local, list_files, parse_json, read_bytes, shown
+from featurestore.nearest import did_you_mean_file
 from featurestore.schema import StoreSchema
 
 FORMAT = "sparsemill.store"
@@ -171,8 +172,9 @@ def read_plan(uri: str, check: bool = True) -> StorePlan:
     try:
         data = read_bytes(fs, f"{root}/{STORE_JSON}")
     except (FileNotFoundError, NotADirectoryError):
+        near = did_you_mean_file(root) if is_local(fs) and not Path(root).exists() else ""
         raise StoreError(
-            f"{shown(uri)} is not a feature store: no {STORE_JSON} there; give the directory that 'extract' wrote"
+            f"{shown(uri)} is not a feature store: no {STORE_JSON} there; give the directory that 'extract' wrote{near}"
         ) from None
     except OSError as exc:
         raise StoreError(f"{shown(uri)} cannot be read ({exc}); check the path and your access to it") from exc

@@ -24,10 +24,13 @@ _SAID = {  # what pydantic would say in Python's words
     "too_short": "is empty; name at least one",
 }
 _KINDS = {  # of files: the keys that tell each, and what to do with one in another's place
+    "a file that a command wrote": (
+        {"format", "format_version", "fingerprint", "methods", "versions"},
+        "give the YAML file",
+    ),
     "a job": ({"corpus", "model", "saes"}, "give it to `sparsemill plan`, `extract` or `submit`"),
     "a study": ({"label", "features", "baselines", "probes", "split", "transfer"}, "give it to `sparsemill study`"),
     "a rates file": ({"hardware", "currency"}, "give it to `sparsemill plan --rates`"),
-    "a file that a command wrote": ({"format", "fingerprint", "schema", "summary", "versions"}, "give the YAML file"),
 }
 _PERCENT, _NUMBER = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?)\s*%\s*"), re.compile(r"[-+]?[0-9]+(\.[0-9]+)?")
 

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from featurestore.errors import UsageError
+from featurestore.nearest import did_you_mean_file
 from featurestore.spec_sentences import another_kind, kind_of, sentence_of
 from featurestore.spec_yaml import SpecLoader, StrictLoader, yaml_problem
 from featurestore.urls import secret_in
@@ -53,7 +54,7 @@ def load_mapping(path: str | Path, error: type[UsageError], loader: type[StrictL
         with Path(path).open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise error(f"{path}: there is no such file; check the path") from None
+        raise error(f"{path}: there is no such file{did_you_mean_file(path) or '; check the path'}") from None
     except OSError as exc:
         raise error(f"{path}: cannot be read ({exc.strerror or exc}); give the path of a YAML file") from None
     if len(data) > MAX_BYTES:

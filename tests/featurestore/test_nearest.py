@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from featurestore.errors import JobSpecError, StoreError
 from featurestore.nearest import did_you_mean, nearest
+from featurestore.plan import read_plan
+from featurestore.specfile import load_mapping
 
 
 @pytest.mark.parametrize(
@@ -43,3 +48,12 @@ def test_a_hint_names_every_name_that_is_as_likely() -> None:
     assert did_you_mean("labl", ["text", "label"]) == "; did you mean 'label'?"
     assert did_you_mean("text", ["text_a", "text_b", "text_c"]) == "; did you mean 'text_a', 'text_b' or 'text_c'?"
     assert did_you_mean("x", ["label"]) == ""
+
+
+def test_files_and_stores_that_are_not_there_are_told_from_what_lies_beside_them(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").touch()
+    (tmp_path / "reviews").mkdir()
+    with pytest.raises(JobSpecError, match=r"there is no such file; did you mean 'job\.yaml'\?"):
+        load_mapping(tmp_path / "jbo.yaml", JobSpecError)
+    with pytest.raises(StoreError, match=r"give the directory that 'extract' wrote; did you mean 'reviews'\?"):
+        read_plan(str(tmp_path / "revews"))
