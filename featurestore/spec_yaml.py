@@ -32,6 +32,12 @@ class Refused(yaml.YAMLError):
     """A construct that YAML allows and a spec file does not; the message has no file name yet."""
 
 
+class WrittenWord(str):
+    """A word that YAML takes for a truth value."""
+
+    truth: bool
+
+
 class WrittenInt(int):
     """A whole number that remembers how it was written."""
 
@@ -44,8 +50,11 @@ class WrittenFloat(float):
     written: str
 
 
-class StrictLoader(yaml.SafeLoader):
-    """SafeLoader without aliases, merges and duplicate keys."""
+class SpecLoader(yaml.SafeLoader):
+    """SafeLoader without aliases, merges and duplicate keys, that makes numbers of what plainly is one.
+
+    Words and dates are left as they are written.
+    """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()
@@ -70,16 +79,14 @@ class StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-class SpecLoader(StrictLoader):
-    """StrictLoader that makes numbers of what plainly is one, and leaves words and dates as they are written."""
-
-
 def _word(loader: SpecLoader, node: yaml.ScalarNode) -> str:
-    return str(loader.construct_scalar(node))
+    word = WrittenWord(loader.construct_scalar(node))
+    word.truth = bool(loader.construct_yaml_bool(node))
+    return word
 
 
 def _int(loader: SpecLoader, node: yaml.ScalarNode) -> Any:
-    text = _word(loader, node)
+    text = str(loader.construct_scalar(node))
     if _DECIMAL.fullmatch(text) is None:  # octal, hexadecimal, a time of day: no number that a spec has
         return text
     number = WrittenInt(text.replace("_", ""))
@@ -88,7 +95,7 @@ def _int(loader: SpecLoader, node: yaml.ScalarNode) -> Any:
 
 
 def _float(loader: SpecLoader, node: yaml.ScalarNode) -> Any:
-    text = _word(loader, node)
+    text = str(loader.construct_scalar(node))
     if ":" in text:
         return text
     number = WrittenFloat(loader.construct_yaml_float(node))
@@ -98,13 +105,22 @@ def _float(loader: SpecLoader, node: yaml.ScalarNode) -> Any:
 
 def _date(loader: SpecLoader, node: yaml.ScalarNode) -> str:
     loader.construct_yaml_timestamp(node)  # raises ValueError where there is no such day
-    return _word(loader, node)
+    return str(loader.construct_scalar(node))
 
 
 SpecLoader.add_constructor("tag:yaml.org,2002:bool", _word)
 SpecLoader.add_constructor("tag:yaml.org,2002:int", _int)
 SpecLoader.add_constructor("tag:yaml.org,2002:float", _float)
 SpecLoader.add_constructor("tag:yaml.org,2002:timestamp", _date)
+
+
+def plain(value: Any) -> Any:
+    """What was read, for those who want truth values and not words."""
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [plain(inner) for inner in value]
+    return value.truth if isinstance(value, WrittenWord) else value
 
 
 def yaml_problem(exc: Exception) -> str:

@@ -17,7 +17,8 @@ from pydantic import BaseModel, ValidationError
 from featurestore.errors import UsageError
 from featurestore.nearest import did_you_mean_file
 from featurestore.spec_sentences import another_kind, kind_of, sentence_of
-from featurestore.spec_yaml import SpecLoader, StrictLoader, yaml_problem
+from featurestore.spec_yaml import SpecLoader as _SpecLoader
+from featurestore.spec_yaml import yaml_problem
 from featurestore.urls import secret_in
 
 SpecT = TypeVar("SpecT", bound=BaseModel)
@@ -42,14 +43,8 @@ def load_spec(path: str | Path, model: type[SpecT], error: type[UsageError]) -> 
     return parse_spec(load_mapping(path, error), model, error, where=str(path))
 
 
-def load_mapping(path: str | Path, error: type[UsageError], loader: type[StrictLoader] = SpecLoader) -> dict[str, Any]:
-    """Read a YAML file as a mapping, without validating it against a model; same refusals as `load_spec`.
-
-    Args:
-        path: The file.
-        error: The class to raise.
-        loader: `SpecLoader` for what a spec model will check; `StrictLoader` for what goes to others as YAML has it.
-    """
+def load_mapping(path: str | Path, error: type[UsageError]) -> dict[str, Any]:
+    """Read a YAML file as a mapping, without validating it against a model; same refusals as `load_spec`."""
     try:
         with Path(path).open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -60,7 +55,7 @@ def load_mapping(path: str | Path, error: type[UsageError], loader: type[StrictL
     if len(data) > MAX_BYTES:
         raise error(f"{path}: is larger than {MAX_BYTES:,} bytes, so it is no spec file; check the path")
     try:
-        mapping = yaml.load(data.decode("utf-8-sig"), Loader=loader)
+        mapping = yaml.load(data.decode("utf-8-sig"), Loader=_SpecLoader)
     except UnicodeDecodeError:
         raise error(f"{path}: is not UTF-8 text; save it as UTF-8") from None
     except (yaml.YAMLError, ValueError, RecursionError) as exc:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from featurestore.errors import JobSpecError
-from featurestore.spec_yaml import StrictLoader
+from featurestore.spec_yaml import plain
 from featurestore.specfile import load_mapping
 from featurestore.tables.patterns import unescaped
 from featurestore.urls import secret_in
@@ -40,7 +40,7 @@ def load_runtime_env(path: str | Path) -> dict[str, Any]:
         JobSpecError: Not a mapping, one with a working directory, or one with secrets: everybody who can see the
             dashboard can read it.
     """
-    runtime_env = load_mapping(path, JobSpecError, StrictLoader)
+    runtime_env = plain(load_mapping(path, JobSpecError))
     if "working_dir" in runtime_env:
         raise JobSpecError(f"{path}: working_dir is what submit sends itself, code and job; remove it")
     variables = runtime_env.get("env_vars", {})

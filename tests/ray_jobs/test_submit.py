@@ -264,3 +264,11 @@ def test_submit_without_an_address_says_what_is_missing(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 2
     assert "--address is missing" in done.stderr
+
+
+def test_truth_values_of_a_runtime_environment_reach_ray_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "env.yaml"
+    path.write_text("pip: {packages: [a], pip_check: no}\nconfig: {eager_install: true, setup_timeout_seconds: 90}\n")
+    runtime_env = load_runtime_env(path)
+    assert runtime_env["pip"]["pip_check"] is False
+    assert runtime_env["config"] == {"eager_install": True, "setup_timeout_seconds": 90}
