@@ -1,15 +1,13 @@
 """The YAML of spec files: the safe part of it, with what people write taken as they meant it.
 
 YAML reads `no` as false, `010` as eight and 2020-01-01 as a date; here a word is a word and a number remembers how it
-was written, so that names and values of columns can be compared with what stands in a file. What only causes trouble
-is refused: anchors and aliases (alias bombs), duplicate keys (the first would be lost silently), keys that are no text.
-A mistake becomes a few words with its line.
+was written, so that names and values of columns can be compared with what stands in a file. A mistake becomes a few
+words with its line.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
 from typing import Any
 
 import yaml
@@ -50,42 +48,17 @@ class WrittenFloat(float):
     written: str
 
 
-class SpecLoader(yaml.SafeLoader):
-    """SafeLoader without aliases, merges and duplicate keys, that makes numbers of what plainly is one.
-
-    Words and dates are left as they are written.
-    """
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise Refused(
-                f"line {event.start_mark.line + 1}: anchors and aliases are refused; write the value out, or put "
-                "quotes around one that begins with & or *"
-            )
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen = set()
-        for key_node, value_node in node.value:
-            line = key_node.start_mark.line + 1
-            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != "tag:yaml.org,2002:str":
-                cut = str(key_node.value).isdecimal() and value_node.value == ""  # {max_tokens: 1,000} has the key 000
-                comma = ", or remove the comma before it from a number" if cut else ""
-                raise Refused(f"line {line}: a key must be plain text; put quotes around it{comma}")
-            if key_node.value in seen:
-                raise Refused(f"line {line}: key '{key_node.value}' is given twice; remove one")
-            seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
+class WrittenSafeLoader(yaml.SafeLoader):
+    """SafeLoader that makes numbers of what plainly is one, and leaves words and dates as they are written."""
 
 
-def _word(loader: SpecLoader, node: yaml.ScalarNode) -> str:
+def _word(loader: WrittenSafeLoader, node: yaml.ScalarNode) -> str:
     word = WrittenWord(loader.construct_scalar(node))
     word.truth = bool(loader.construct_yaml_bool(node))
     return word
 
 
-def _int(loader: SpecLoader, node: yaml.ScalarNode) -> Any:
+def _int(loader: WrittenSafeLoader, node: yaml.ScalarNode) -> Any:
     text = str(loader.construct_scalar(node))
     if _DECIMAL.fullmatch(text) is None:  # octal, hexadecimal, a time of day: no number that a spec has
         return text
@@ -94,7 +67,7 @@ def _int(loader: SpecLoader, node: yaml.ScalarNode) -> Any:
     return number
 
 
-def _float(loader: SpecLoader, node: yaml.ScalarNode) -> Any:
+def _float(loader: WrittenSafeLoader, node: yaml.ScalarNode) -> Any:
     text = str(loader.construct_scalar(node))
     if ":" in text:
         return text
@@ -103,15 +76,15 @@ def _float(loader: SpecLoader, node: yaml.ScalarNode) -> Any:
     return number
 
 
-def _date(loader: SpecLoader, node: yaml.ScalarNode) -> str:
+def _date(loader: WrittenSafeLoader, node: yaml.ScalarNode) -> str:
     loader.construct_yaml_timestamp(node)  # raises ValueError where there is no such day
     return str(loader.construct_scalar(node))
 
 
-SpecLoader.add_constructor("tag:yaml.org,2002:bool", _word)
-SpecLoader.add_constructor("tag:yaml.org,2002:int", _int)
-SpecLoader.add_constructor("tag:yaml.org,2002:float", _float)
-SpecLoader.add_constructor("tag:yaml.org,2002:timestamp", _date)
+WrittenSafeLoader.add_constructor("tag:yaml.org,2002:bool", _word)
+WrittenSafeLoader.add_constructor("tag:yaml.org,2002:int", _int)
+WrittenSafeLoader.add_constructor("tag:yaml.org,2002:float", _float)
+WrittenSafeLoader.add_constructor("tag:yaml.org,2002:timestamp", _date)
 
 
 def plain(value: Any) -> Any:

@@ -1,13 +1,14 @@
 """Reading JOB.yaml and STUDY.yaml: safe YAML in, a frozen pydantic model out, one sentence when it is wrong.
 
-A spec file is small and flat, so what only causes trouble is refused: what `spec_yaml` refuses of YAML, documents that
-are no mapping, files over 1 MB, and URLs with a secret in them (specs are copied, recorded and shown). What the keys
-mean is the models' business, what is said about them that of `spec_sentences`.
+A spec file is small and flat, so what only causes trouble is refused: anchors and aliases (alias bombs), duplicate
+keys (the first would be lost silently), documents that are no mapping, files over 1 MB, and URLs with a secret in them
+(specs are copied, recorded and shown). What the keys mean is the models' business, what is said about them that of
+`spec_sentences`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,13 +18,38 @@ from pydantic import BaseModel, ValidationError
 from featurestore.errors import UsageError
 from featurestore.nearest import did_you_mean_file
 from featurestore.spec_sentences import another_kind, kind_of, sentence_of
-from featurestore.spec_yaml import SpecLoader as _SpecLoader
-from featurestore.spec_yaml import yaml_problem
+from featurestore.spec_yaml import Refused, WrittenSafeLoader, yaml_problem
 from featurestore.urls import secret_in
 
 SpecT = TypeVar("SpecT", bound=BaseModel)
 
 MAX_BYTES = 1_000_000  # a spec is a page of text; anything larger is the wrong file (a corpus, weights)
+
+
+class _SpecLoader(WrittenSafeLoader):
+    """WrittenSafeLoader without aliases, merges and duplicate keys."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise Refused(
+                f"line {event.start_mark.line + 1}: anchors and aliases are refused; write the value out, or put "
+                "quotes around one that begins with & or *"
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != "tag:yaml.org,2002:str":
+                cut = str(key_node.value).isdecimal() and value_node.value == ""  # {max_tokens: 1,000} has the key 000
+                comma = ", or remove the comma before it from a number" if cut else ""
+                raise Refused(f"line {line}: a key must be plain text; put quotes around it{comma}")
+            if key_node.value in seen:
+                raise Refused(f"line {line}: key '{key_node.value}' is given twice; remove one")
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
 
 
 def load_spec(path: str | Path, model: type[SpecT], error: type[UsageError]) -> SpecT:
