@@ -24,6 +24,7 @@ from ray_jobs.identity import (
     settle,
     settle_attention,
 )
+from ray_jobs.versions import left_as_it_is, other_version, unfinished
 
 if TYPE_CHECKING:
     from featurestore.plan import StorePlan
@@ -101,6 +102,9 @@ def make_plan(job: JobSpec, note: Note | None = None) -> JobPlan:
     begun = read_plan(job.store) if there else None
     if begun is None:
         check_place(job.store)
+    version = other_version(begun) if begun is not None else None
+    if begun is not None and version and not (manifest and len(committed_units(job.store)) == len(begun.units)):
+        raise unfinished(job.store, version)
     compute = settle(job, begun.identity if begun else None)
     job = job.model_copy(update={"model": job.model.model_copy(update={"dtype": compute.dtype})})
     scanned = scan(job.corpus)
@@ -114,7 +118,7 @@ def make_plan(job: JobSpec, note: Note | None = None) -> JobPlan:
     decisive = identity(job, bundle, compute, files, software)
     # Compared as JSON, as it is stored: there, tuples are lists.
     same = begun is not None and begun.identity == json.loads(json.dumps(decisive))
-    kept = _kept_sample(begun) if same else None
+    kept = _kept_sample(begun) if same or version else None
     mean_tokens, sampled, truncated = kept or sample_tokens(bundle, job, scanned)
     units = _units(job, scanned, begun if same else None, mean_tokens, compute.device)
     store = StorePlan(
@@ -130,7 +134,10 @@ def make_plan(job: JobSpec, note: Note | None = None) -> JobPlan:
             **provenance(),
         },
     )
-    if begun is not None:
+    if begun is not None and version is not None:
+        left_as_it_is(job.store, begun, store, version, job.units.documents is not None, note)
+        store, units = begun, _finished_units(begun)
+    elif begun is not None:
         create_store(job.store, store)  # writes nothing where a store is, and refuses another job's
     return JobPlan(
         job=job,
@@ -208,6 +215,13 @@ def _units(
     return tuple(
         Unit(index, start, stop, slices(scanned, start, stop)) for index, (start, stop) in enumerate(begun.units)
     )
+
+
+def _finished_units(begun: StorePlan) -> tuple[Unit, ...]:
+    """The units of a store that is whole: nothing of the corpus is read for them."""
+    from ray_jobs.units import Unit
+
+    return tuple(Unit(index, start, stop, ()) for index, (start, stop) in enumerate(begun.units))
 
 
 def _kept_sample(begun: StorePlan | None) -> tuple[float, int, float] | None:

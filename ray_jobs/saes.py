@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import BundleError
 from ray_jobs.checkpoint import brief
+from ray_jobs.encoder_hash import encoder_sha256
 from ray_jobs.engine.bundle import SaeInfo
 from ray_jobs.engine.families import check_family, fold
 from ray_jobs.hub import pinned_downloads
@@ -77,6 +78,7 @@ def load_sae(spec: SaeSpec, model_name: str, config: Any) -> LoadedSae:
     layer, mismatch, unverified = _compare(spec, cfg, model_name, config)
     if cfg.normalize_activations == "expected_average_only_in":
         unverified += ("input scale",)  # sae-lens did not find the factor, and encodes without it
+    tensors = _tensors(sae, where)
     info = SaeInfo(
         name=spec.name,
         layer=layer,
@@ -90,8 +92,9 @@ def load_sae(spec: SaeSpec, model_name: str, config: Any) -> LoadedSae:
         unverified=unverified,
         normalize_activations=cfg.normalize_activations,
         k=int(cfg.k) if architecture == "topk" else None,
+        sha256=encoder_sha256(tensors, bool(cfg.apply_b_dec_to_input)),
     )
-    weights = fold(architecture, _tensors(sae, where))
+    weights = fold(architecture, tensors)
     _check_encoder(where, sae, info, weights)
     return LoadedSae(info, weights, bool(cfg.metadata.get("prepend_bos", False)))
 
