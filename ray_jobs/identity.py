@@ -132,6 +132,7 @@ def identity(
             "stride": model.stride,
             "tokens": model.tokens,
             "chat": model.chat,
+            "context_tokens": len((bundle.tokenizer.chat_prefix or ()) if model.chat else bundle.tokenizer.bos),
             "attn": compute.attn,
         },
         "saes": {

@@ -122,7 +122,7 @@ def make_plan(job: JobSpec, note: Note | None = None) -> JobPlan:
     mean_tokens, sampled, truncated = kept or sample_tokens(bundle, job, scanned)
     units = _units(job, scanned, begun if same else None, mean_tokens, compute.device)
     store = StorePlan(
-        schema=store_schema(job, bundle, scanned),
+        schema=store_schema(job, bundle, scanned.keep_types),
         identity=decisive,
         spec=_recorded_spec(as_written),
         units=[(unit.start, unit.stop) for unit in units],
@@ -130,7 +130,7 @@ def make_plan(job: JobSpec, note: Note | None = None) -> JobPlan:
         extra={
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "sample": {"mean_tokens": mean_tokens, "documents": sampled, "truncated_share": truncated},
-            "hub": {"model": job.model.revision, "saes": {sae.name: sae.revision for sae in job.saes if sae.revision}},
+            "hub": _commits(job),
             **provenance(),
         },
     )
@@ -155,12 +155,38 @@ def make_plan(job: JobSpec, note: Note | None = None) -> JobPlan:
     )
 
 
-def store_schema(job: JobSpec, bundle: Bundle, scanned: CorpusScan) -> Any:
-    """The columns that the job's store will have."""
+def expected_store(job: JobSpec) -> StorePlan:
+    """What the store of a job says, or would say, of model, SAEs and columns; the corpus is not looked at.
+
+    Returns:
+        The plan of the store where one was begun, else one without documents and kept columns.
+
+    Raises:
+        UsageError: Model, SAEs or settings are at fault.
+    """
+    from featurestore.plan import STORE_JSON, StorePlan, open_root, read_plan
+    from ray_jobs.engine.bundle import open_bundle
+    from ray_jobs.prepare import pinned, prepare
+
+    fs, root = open_root(job.store)
+    if fs.get_file_info(f"{root}/{STORE_JSON}").is_file:
+        return read_plan(job.store)
+    compute = settle(job, None)
+    job = job.model_copy(update={"model": job.model.model_copy(update={"dtype": compute.dtype})})
+    bundle = open_bundle(prepare(job))
+    as_written, job = job, pinned(job, bundle)
+    _policy(bundle, job)
+    decisive = identity(job, bundle, settle_attention(compute, bundle), (), deciding_software())
+    extra = {"hub": _commits(job)}
+    return StorePlan(store_schema(job, bundle, {}), decisive, _recorded_spec(as_written), [], 0, extra)
+
+
+def store_schema(job: JobSpec, bundle: Bundle, keep_types: Mapping[str, str]) -> Any:
+    """The columns that the job's store will have, with kept columns of these types."""
     from featurestore.schema import DenseColumn, SaeColumns, StoreSchema
 
     return StoreSchema(
-        keep=tuple(scanned.keep_types.items()),
+        keep=tuple(keep_types.items()),
         saes=tuple(SaeColumns(sae.name, sae.d_sae, job.pool) for sae in bundle.saes),
         dense=tuple(
             DenseColumn(f"resid_post_{layer}__hidden_{kind}", bundle.d_model)
@@ -215,6 +241,11 @@ def _units(
     return tuple(
         Unit(index, start, stop, slices(scanned, start, stop)) for index, (start, stop) in enumerate(begun.units)
     )
+
+
+def _commits(job: JobSpec) -> dict[str, Any]:
+    """Commits of the hub, of a job that is pinned to them."""
+    return {"model": job.model.revision, "saes": {sae.name: sae.revision for sae in job.saes if sae.revision}}
 
 
 def _finished_units(begun: StorePlan) -> tuple[Unit, ...]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import yaml
 
@@ -138,3 +139,57 @@ def test_a_finished_store_verifies_and_shows(ground: Path, call: Callable[..., t
     code, out, _ = call("show", ground / "finished", "--doc", "d007")
     assert (code, "tiny:" in out) == (0, True)
     assert len(FeatureStore.open(str(ground / "finished"))) == 60
+
+
+@pytest.mark.parametrize("model", ["study/models/sae", "study/models/baseline", "study-tree/models/sae"])
+def test_models_predict_what_they_did(ground: Path, call: Callable[..., tuple[int, str, str]], model: str) -> None:
+    """A linear model and a tree of SAE features, and one of hidden states."""
+    code, _, err = call(
+        "predict", ground / f"{model}.json", "--store", ground / "finished", "--out", ground / "a.parquet"
+    )
+    assert (code, "warning" in err) == (0, False)
+    now = pl.read_parquet(ground / "a.parquet")
+    folder, _, name = model.split("/")
+    before = pl.read_parquet(ground / folder / f"predicted-{name}.parquet")
+    assert now["prediction"].equals(before["prediction"])
+    for column in ("p_blame", "p_praise"):
+        assert now[column].to_numpy() == pytest.approx(before[column].to_numpy(), abs=1e-12)
+    assert now["in_training"].null_count() == 60  # such a model does not know
+
+
+def test_models_explain_themselves(ground: Path, call: Callable[..., tuple[int, str, str]]) -> None:
+    for model in ("study", "study-tree"):
+        code, out, _ = call("explain", ground / model / "models/sae.json")
+        assert (code, "Features that decide most in tiny:" in out) == (0, True)
+    assert call("explain", ground / "study/models/baseline.json")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"pool": ["max"]}, "has no pooling 'sum' of SAE 'tiny', which the model reads; it has: max"),
+        ({"saes": [{"path": "sae", "name": "other"}]}, "has no SAE 'tiny', which the model reads; it has: other"),
+        ({"model": {"name": "tiny-gemma2", "dtype": "float32", "chat": True}}, "was made with model.chat True"),
+        ({"saes": [{"path": "sae", "name": "tiny", "layer": 1, "allow_mismatch": True}]}, "hook resid_post of layer 1"),
+    ],
+)
+def test_new_text_is_not_extracted_for_a_model_that_cannot_read_it(
+    ground: Path, call: Callable[..., tuple[int, str, str]], changes: dict[str, Any], sentence: str
+) -> None:
+    job = change_job(ground / "finished.yaml", store="new", **changes)
+    code, out, err = call("predict", ground / "study/models/sae.json", "--job", job)
+    assert (code, out) == (2, "")
+    assert f"new: {sentence}" in err.splitlines()[-1] or f"({sentence} instead of" in err.splitlines()[-1]
+    assert not (ground / "new").exists()
+
+
+def test_what_is_wrong_with_model_or_table_is_said_before_new_text_is_looked_at(
+    ground: Path, call: Callable[..., tuple[int, str, str]]
+) -> None:
+    job, model = ground / "no-such-job.yaml", ground / "study/models/sae.json"
+    (ground / "mine.csv").write_text("mine")
+    for out, sentence in (("mine.csv", "is there already"), ("a.xlsx", "one of .csv, .jsonl, .parquet")):
+        code, _, err = call("predict", model, "--job", job, "--out", ground / out)
+        assert (code, sentence in err) == (2, True)
+    code, _, err = call("predict", ground / "none.json", "--job", job)
+    assert (code, "there is no such file" in err) == (2, True)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from featurestore.reader import FeatureStore
+from featurestore.sources import bundle_sources
 from training.cells import Cell, CellCache, Executor, plan_sources, read_source, run_here
 from training.estimators import C_GRID
 from training.explain import explain, fit_method
@@ -153,6 +154,7 @@ def _export(
         about = {
             "classes": list(data.classes),
             "value": fitted.value,
+            "bundle": bundle_sources(store.plan),
             "trained_on": {
                 "identity": store.plan.identity,
                 "d_sae": {sae.name: sae.d_sae for sae in store.schema.saes},
@@ -167,5 +169,5 @@ def _export(
         if family == "sae":
             explanation = explain(method, data, splits[0], fitted.value, pooled, matrix, final)
             about["explanation"] = explanation
-        models[family] = pack(method, matrix, final, about)
+        models[family] = pack(method, matrix, final, about, data.doc_id[splits[0].train])
     return explanation, models
