@@ -193,3 +193,34 @@ def test_what_is_wrong_with_model_or_table_is_said_before_new_text_is_looked_at(
         assert (code, sentence in err) == (2, True)
     code, _, err = call("predict", ground / "none.json", "--job", job)
     assert (code, "there is no such file" in err) == (2, True)
+
+
+def test_a_finished_study_goes_on_in_its_place_and_another_one_is_refused_there(
+    ground: Path, call: Callable[..., tuple[int, str, str]]
+) -> None:
+    before = {path.name: path.read_bytes() for path in (ground / "study/cells").iterdir()}
+    scores = pl.read_parquet(ground / "study/results.parquet")
+    code, _, err = call("study", change_job(ground / "study.yaml", features=[{"sae": "tiny", "pool": ["max"]}]))
+    assert code == 0, err
+    assert {
+        path.name: path.read_bytes() for path in (ground / "study/cells").iterdir()
+    } == before  # none is computed anew
+    after = pl.read_parquet(ground / "study/results.parquet")
+    assert after["macro_f1"].to_list() == scores.filter(pl.col("method") != "tiny:sum")["macro_f1"].to_list()
+    code, _, err = call("study", change_job(ground / "study.yaml", label="lang"))
+    assert (code, "study holds another study: label label -> lang; choose another name" in err) == (2, True)
+
+
+def test_another_study_is_known_by_the_summary_of_a_study_that_left_no_mark(
+    ground: Path, call: Callable[..., tuple[int, str, str]]
+) -> None:
+    code, _, err = call("study", change_job(ground / "study.yaml", split={"seeds": 3, "folds": 3}))
+    assert (code, "study holds another study: split.seeds 2 -> 3; choose another name" in err) == (2, True)
+
+
+def test_a_finished_store_is_studied(ground: Path, call: Callable[..., tuple[int, str, str]]) -> None:
+    code, out, _ = call("study", change_job(ground / "study.yaml", out="new"))
+    assert (code, "Features that decide most in tiny:" in out) == (0, True)
+    code, out, err = call("predict", ground / "new/models/sae.json", "--store", ground / "finished")
+    assert (code, len(out.splitlines())) == (0, 61)
+    assert "48 of 60 documents have the id of a training document" in err

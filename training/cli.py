@@ -26,6 +26,7 @@ def study_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", metavar="STUDY.yaml", help="which labels, features and baselines; where results go")
     parser.add_argument("--jobs", type=_positive, default=None, help="threads (default: by size of the study)")
     parser.add_argument("--address", default=None, help="Ray cluster whose nodes share the work, e.g. auto")
+    overwrite_argument(parser, "the results of another study in the same place")
 
 
 def study(args: argparse.Namespace) -> int:
@@ -40,7 +41,7 @@ def study(args: argparse.Namespace) -> int:
     progress = _progress if sys.stderr.isatty() else None
     # Where the work runs is the front door's to say: this package knows no Ray.
     executor = getattr(args, "executor", None) or run_here
-    result = run_study(spec, progress=progress, n_jobs=args.jobs, executor=executor)
+    result = run_study(spec, progress=progress, n_jobs=args.jobs, executor=executor, overwrite=args.overwrite)
     if args.json:
         print(json.dumps({"summary": summary_json(result), "explanation": result.explanation, "paths": result.paths}))
         return 0

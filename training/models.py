@@ -295,8 +295,8 @@ def _problem(header: Any, tensors: Mapping[str, np.ndarray]) -> str | None:
         return "key 'link' or 'trained_on' is wrong"
     if header["kind"] != "dense" and not isinstance(trained.get("d_sae"), dict):
         return "key 'trained_on.d_sae' is missing"
-    kinds = (type(None), str) if header["kind"] == "dense" else (str, type(None))
-    if not all(isinstance(header.get(key), kind) for key, kind in zip(("pool", "dense"), kinds, strict=True)):
+    read, other = ("dense", "pool") if header["kind"] == "dense" else ("pool", "dense")
+    if not isinstance(header.get(read), str) or header.get(other) is not None:
         return "key 'pool' or 'dense' is wrong"
     names = TENSORS["tree" if header["link"] == "tree" else "linear"]
     missing = [name for name in names if name not in tensors]

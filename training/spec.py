@@ -204,7 +204,7 @@ class StudySpec(_Model):
         transfer: Training on one value of a column and testing on each.
         screen: For stores beyond memory: keep so many features, chosen while they stream by (`training.screening`).
         bootstrap: Resamples behind each interval.
-        out: Directory for the results.
+        out: Directory for the results; of a study that is read from a file, by default one of its name, `default_out`.
     """
 
     store: str = Field(min_length=1)
@@ -265,7 +265,14 @@ def load_study(path: str | Path) -> StudySpec:
     Raises:
         StudyError: One sentence naming the file, the key and what is wrong.
     """
-    return study_from_mapping(load_mapping(path, StudyError), base_dir=Path(path).parent, where=str(path))
+    mapping = {"out": default_out(path), **load_mapping(path, StudyError)}
+    return study_from_mapping(mapping, base_dir=Path(path).parent, where=str(path))
+
+
+def default_out(path: str | Path) -> str:
+    """Where results go by default: `toxicity-study` for `toxicity.yaml`, `study` for `study.yaml`."""
+    path = Path(path)
+    return path.stem if path.suffix and path.stem.endswith("study") else f"{path.stem}-study"
 
 
 def study_from_mapping(mapping: Mapping[str, Any], base_dir: str | Path, where: str = "study") -> StudySpec:

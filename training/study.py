@@ -20,12 +20,13 @@ from training.explain import explain, fit_method
 from training.features import SPARSE, Method, plan_methods
 from training.labels import StudyData, load_documents
 from training.models import Model, pack, save_model
+from training.place import claim_out
 from training.regimes import make_conditions
 from training.results import StudyResult
 from training.spec import StudySpec
 from training.split import Split, make_splits, split_sha256, straddling
 from training.summary import fold_rows, method_rows, overlaps, select, summarise, summarise_regimes
-from training.writing import prepare_out, write_study
+from training.writing import write_study
 
 # Fits x documents that take about 5 s; below that, threads cost more than they save.
 PARALLEL_WORK = 200_000
@@ -36,6 +37,7 @@ def run_study(
     progress: Callable[[int, int, str], None] | None = None,
     n_jobs: int | None = None,
     executor: Executor = run_here,
+    overwrite: bool = False,
 ) -> StudyResult:
     """Run a study and write its files to `spec.out`; cells that are there already are not computed again.
 
@@ -44,9 +46,10 @@ def run_study(
         progress: Called with (methods done, methods in all, name of the method) after each method.
         n_jobs: Threads; by default 1 for a small study, else one for each core. It never changes a result.
         executor: Where the pieces run; by default in this process. It never changes a result.
+        overwrite: Whether the results of another study in `spec.out` may be replaced.
 
     Raises:
-        StudyError: The store cannot answer the study; one sentence says why.
+        StudyError: `spec.out` holds another study, or the store cannot answer the study; one sentence says why.
         StoreError: The store is none, or is incomplete.
     """
     from joblib import cpu_count
@@ -58,7 +61,7 @@ def run_study(
     data = load_documents(store, spec, tuple(others.values()))
     splits = make_splits(data, spec.split)
     conditions = make_conditions(data, splits, spec)
-    prepare_out(spec.out)
+    claim_out(spec, store.fingerprint, data, (*splits, *conditions), overwrite)
     fits = len(methods) * (len(splits) + len(conditions)) * spec.split.folds
     if n_jobs is None:
         n_jobs = 1 if fits * len(data.y) < PARALLEL_WORK else cpu_count()

@@ -1,7 +1,7 @@
 """The files of a study: results, predictions, split and explanation, each written whole or not at all.
 
-Nothing in them tells time, process count or the order of the store's rows, so a rerun writes the same bytes. An older
-study in the same directory is replaced, never appended to.
+Nothing in them tells time, process count or the order of the store's rows, so a rerun writes the same bytes. What the
+same study wrote before is replaced, never appended to; `training.place` keeps others' results from being so.
 """
 
 from __future__ import annotations
@@ -18,34 +18,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore.errors import StudyError
 from featurestore.files import atomic_write, filesystem
 from training.metrics import BOOTSTRAP_SEED, LEVEL, Interval
+from training.place import SPLIT, unwritable
 from training.results import MethodRow, MethodSummary, StudyResult
-from training.split import split_table
 
 FORMAT_VERSION = 1
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "pyarrow", "polars", "joblib")  # those that can move a number
 _TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
 
 
-def prepare_out(out: str) -> None:
-    """Make the directory for the results before hours are spent on them.
-
-    Raises:
-        StudyError: It is a feature store, or cannot be made.
-    """
-    fs, root = filesystem(out)
-    if fs.get_file_info(f"{root}/store.json").type.name == "File":
-        raise StudyError(f"out: {out} is a feature store; choose another directory for the results")
-    try:
-        fs.create_dir(root, recursive=True)
-    except OSError as exc:
-        raise _unwritable(out, exc) from None
-
-
 def write_study(result: StudyResult) -> dict[str, str]:
-    """Write every file of a study into `result.spec.out`.
+    """Write every file of a study into `result.spec.out`, but for its split, which is there.
 
     Returns:
         Name of each file (without ending) -> its path. results.json comes last: where it is, the others are whole.
@@ -56,7 +40,6 @@ def write_study(result: StudyResult) -> dict[str, str]:
     out = result.spec.out
     fs, root = filesystem(out)
     files: dict[str, Any] = {
-        "split.parquet": _parquet(split_table(result.data, (*result.splits, *result.conditions))),
         "predictions.parquet": _parquet(_predictions(result)),
         "folds.parquet": _parquet(_folds(result)),
         "regimes.parquet": _parquet(_rows(result.regime_rows)),
@@ -68,8 +51,9 @@ def write_study(result: StudyResult) -> dict[str, str]:
         for name, content in files.items():
             atomic_write(fs, f"{root}/{name}", content)
     except OSError as exc:
-        raise _unwritable(out, exc) from None
-    return {name.split(".")[0] if name != "results.json" else "summary": f"{out}/{name}" for name in files}
+        raise unwritable(out, exc) from None
+    named = {name.split(".")[0] if name != "results.json" else "summary": f"{out}/{name}" for name in files}
+    return {"split": f"{out}/{SPLIT}", **named}
 
 
 def summary_json(result: StudyResult) -> dict[str, Any]:
@@ -152,10 +136,6 @@ def _near_duplicates(result: StudyResult) -> dict[str, Any] | None:
         "would_have_straddled_on_average": result.straddling,
         "straddling": 0,
     }
-
-
-def _unwritable(out: str, exc: OSError) -> StudyError:
-    return StudyError(f"out: {out} cannot be written ({exc.strerror or exc}); choose another directory")
 
 
 def _summary(method: MethodSummary) -> dict[str, Any]:

@@ -223,4 +223,5 @@ def test_a_broken_cell_stops_the_study_also_when_processes_run(tmp_path: Path, s
     for n_jobs in (1, 2):
         with pytest.raises(StudyError, match="no feature fires"):
             run_study(make_spec(store, tmp_path / "out", features=features), n_jobs=n_jobs)
-    assert {p.name for p in (tmp_path / "out").iterdir()} <= {"cells"}  # what is done is kept, and no result is written
+    # What is done is kept, with the split that it is of, and no result is written.
+    assert {p.name for p in (tmp_path / "out").iterdir()} <= {"cells", "split.parquet"}
