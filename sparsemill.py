@@ -191,9 +191,12 @@ def _discard_output() -> None:
 
 def demo_parser(parser: argparse.ArgumentParser) -> None:
     """Arguments of `sparsemill demo`."""
+    from featurestore.outputs import overwrite_argument
+
     parser.add_argument(
         "--out", default="sparsemill-demo", metavar="DIR", help="folder for corpus, job, store and results"
     )
+    overwrite_argument(parser, "files in it that are there already and say something else")
     parser.epilog = "example:\n  sparsemill demo --out demo-out\n\nRun it again: what is done is not done again."
 
 
@@ -203,13 +206,13 @@ def demo(args: argparse.Namespace) -> int:
 
     from ray_jobs.demo import write_demo
 
-    files = write_demo(Path(args.out))
+    files = write_demo(Path(args.out), args.overwrite)
     steps = [
         ["prepare", str(files.job)],
         ["plan", str(files.job)],
         ["extract", str(files.job)],
         ["verify", str(files.store)],
-        ["study", str(files.study)],
+        ["study", str(files.study), *(["--overwrite"] if args.overwrite else [])],
     ]
     outputs: dict[str, object] = {}
     for step in steps:

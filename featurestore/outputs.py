@@ -26,12 +26,13 @@ def overwrite_argument(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--overwrite", action="store_true", help=f"replace {what}")
 
 
-def check_free(*places: str, overwrite: bool = False) -> None:
-    """Refuse to write files over what is there, or where none can be made.
+def check_free(*places: str, overwrite: bool = False, mark: str | None = None) -> None:
+    """Refuse to write over what is there, or where nothing can be made.
 
     Args:
         places: Paths or URLs of the files.
-        overwrite: Whether files there may be replaced; directories never are.
+        overwrite: Whether files there may be replaced.
+        mark: Where directories are written: the file that one has which may be replaced; others never are.
 
     Raises:
         UsageError: Naming the place and how to insist.
@@ -41,8 +42,12 @@ def check_free(*places: str, overwrite: bool = False) -> None:
     for place in places:
         fs, path = filesystem(place)
         kind = fs.get_file_info(path).type.name
-        if kind == "Directory":
+        if kind == "Directory" and mark is None:
             raise UsageError(f"{shown(place)} is a directory; give the name of a file")
+        if kind == "Directory" and overwrite and fs.get_file_info(f"{path}/{mark}").type.name != "File":
+            raise UsageError(
+                f"{shown(place)} is a directory without {mark}, so it is not replaced; choose another name"
+            )
         if kind != "NotFound" and not overwrite:
             raise UsageError(f"{shown(place)} is there already; {INSIST}")
         if is_local(fs) and any(parent.is_file() for parent in Path(path).parents):
