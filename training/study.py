@@ -22,7 +22,7 @@ from training.labels import StudyData, load_documents
 from training.models import Model, pack, save_model
 from training.place import claim_out
 from training.regimes import make_conditions
-from training.results import StudyResult
+from training.results import StudyResult, representative
 from training.spec import StudySpec
 from training.split import Split, make_splits, split_sha256, straddling
 from training.summary import fold_rows, method_rows, overlaps, select, summarise, summarise_regimes
@@ -74,10 +74,13 @@ def run_study(
 
     winners = select(methods, main)
     rows = method_rows(main, data, splits, winners)
-    summary, selected, difference, comparisons, predictions = summarise(main, rows, data, splits, winners, spec)
+    summary, selected, headline, comparisons, predictions = summarise(main, rows, data, splits, winners, spec)
     regime_rows, regimes = summarise_regimes(methods, main, harder, data, splits, conditions, spec)
+    named = {name: family.cells for name, family in selected.items()}
+    named |= {} if headline is None else {"sae": headline.sae, "baseline": headline.baseline}
+    exported = {family: [m.name for m in methods].index(representative(names)) for family, names in named.items()}
     explanation, models = _export(
-        spec, {spec.store: store, **others}, methods, main, data, splits, conditions, winners, n_jobs
+        spec, {spec.store: store, **others}, methods, main, data, splits, conditions, exported, n_jobs
     )
     result = StudyResult(
         spec=spec,
@@ -92,7 +95,7 @@ def run_study(
         fold_rows=fold_rows(main, splits) + fold_rows(harder, conditions),
         summary=summary,
         selected=selected,
-        difference=difference,
+        headline=headline,
         comparisons=comparisons,
         regimes=regimes,
         overlaps=overlaps(harder, conditions),
@@ -139,13 +142,16 @@ def _export(
     data: StudyData,
     splits: Sequence[Split],
     conditions: Sequence[Split],
-    winners: dict[str, tuple[int, ...]],
+    exported: dict[str, int],
     n_jobs: int,
 ) -> tuple[dict[str, object] | None, dict[str, Model]]:
-    """Explanation of the SAE method that the first split selected, and the models of both families that have files."""
+    """Explanation of the SAE method that the headline names, and the models of its two methods that have files.
+
+    Both are of the first split's training documents.
+    """
     explanation, models = None, {}
-    for family, chosen in winners.items():
-        method, fitted = methods[chosen[0]], cells[chosen[0]].fitted[0]
+    for family, m in exported.items():
+        method, fitted = methods[m], cells[m].fitted[0]
         if method.kind not in (*SPARSE, "dense"):
             continue
         store = stores[method.store or spec.store]

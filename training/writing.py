@@ -19,9 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.files import atomic_write, filesystem
+from training.inference import Comparison
 from training.metrics import BOOTSTRAP_SEED, LEVEL, Interval
 from training.place import SPLIT, unwritable
-from training.results import MethodRow, MethodSummary, StudyResult
+from training.results import MethodRow, MethodSummary, StudyResult, representative
 
 FORMAT_VERSION = 1
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "pyarrow", "polars", "joblib")  # those that can move a number
@@ -86,16 +87,15 @@ def summary_json(result: StudyResult) -> dict[str, Any]:
             "level": LEVEL,
             "method": "percentile bootstrap",
             "resampled": resampled(result),
+            "cover": "which documents were held out to test; not on which ones methods were trained",
             "resamples": result.spec.bootstrap,
             "seed": BOOTSTRAP_SEED,
         },
         "methods": [_summary(method) for method in result.summary],
         "selected": {name: _summary(family) for name, family in result.selected.items()},
-        "difference_macro_f1": None if result.difference is None else _interval(result.difference),
-        "comparisons": [
-            {**dataclasses.asdict(c), "difference": _interval(c.difference), "shown": c.shown}
-            for c in result.comparisons
-        ],
+        "headline": _headline(result),
+        "difference_macro_f1": None if result.headline is None else _interval(result.headline.comparison.difference),
+        "comparisons": [_comparison(c) for c in result.comparisons],
         "regimes": [
             {**dataclasses.asdict(r), "macro_f1": _interval(r.macro_f1), "auroc": _interval(r.auroc)}
             for r in result.regimes
@@ -123,6 +123,19 @@ def resampled(result: StudyResult) -> str:
     if data.duplicate is not None and int(data.duplicate.max()) + 1 < len(data.y):
         groups.append("near-duplicate texts")
     return " joined with ".join(groups)
+
+
+def _headline(result: StudyResult) -> dict[str, Any] | None:
+    if result.headline is None:
+        return None
+    sides = {"sae": result.headline.sae, "baseline": result.headline.baseline}
+    methods = {side: {"method": representative(cells), "cells": list(cells)} for side, cells in sides.items()}
+    return {**methods, "comparison": _comparison(result.headline.comparison)}
+
+
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    difference = _interval(comparison.difference)
+    return {**dataclasses.asdict(comparison), "difference": difference, "shown": comparison.shown}
 
 
 def _near_duplicates(result: StudyResult) -> dict[str, Any] | None:

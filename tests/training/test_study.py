@@ -180,8 +180,9 @@ def test_permuted_labels_give_chance_within_the_interval(tmp_path: Path) -> None
     for method in found.summary:
         if method.kind != "majority":
             assert method.auroc.low <= 0.5 <= method.auroc.high, method
-    assert found.difference is not None
-    assert found.difference.low <= 0 <= found.difference.high
+    assert found.headline is not None
+    difference = found.headline.comparison.difference
+    assert difference.low <= 0 <= difference.high
 
 
 def test_more_than_two_classes_work_throughout(tmp_path: Path) -> None:
