@@ -18,7 +18,7 @@ from typing import BinaryIO
 from featurestore.errors import UsageError
 from featurestore.urls import shown
 
-INSIST = "choose another name, or replace it with --overwrite"
+INSIST = "or replace it with --overwrite"
 
 
 def overwrite_argument(parser: argparse.ArgumentParser, what: str) -> None:
@@ -49,7 +49,7 @@ def check_free(*places: str, overwrite: bool = False, mark: str | None = None) -
                 f"{shown(place)} is a directory without {mark}, so it is not replaced; choose another name"
             )
         if kind != "NotFound" and not overwrite:
-            raise UsageError(f"{shown(place)} is there already; {INSIST}")
+            raise UsageError(f"{shown(place)} is there already; choose another name, {INSIST}")
         if is_local(fs) and any(parent.is_file() for parent in Path(path).parents):
             raise UsageError(f"{shown(place)} lies below a file; choose another place")
 

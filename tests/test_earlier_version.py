@@ -208,14 +208,14 @@ def test_a_finished_study_goes_on_in_its_place_and_another_one_is_refused_there(
     after = pl.read_parquet(ground / "study/results.parquet")
     assert after["macro_f1"].to_list() == scores.filter(pl.col("method") != "tiny:sum")["macro_f1"].to_list()
     code, _, err = call("study", change_job(ground / "study.yaml", label="lang"))
-    assert (code, "study holds another study: label label -> lang; choose another name" in err) == (2, True)
+    assert (code, "study holds another study: label label -> lang; give the study another" in err) == (2, True)
 
 
 def test_another_study_is_known_by_the_summary_of_a_study_that_left_no_mark(
     ground: Path, call: Callable[..., tuple[int, str, str]]
 ) -> None:
     code, _, err = call("study", change_job(ground / "study.yaml", split={"seeds": 3, "folds": 3}))
-    assert (code, "study holds another study: split.seeds 2 -> 3; choose another name" in err) == (2, True)
+    assert (code, "study holds another study: split.seeds 2 -> 3; give the study another" in err) == (2, True)
 
 
 def test_a_finished_store_is_studied(ground: Path, call: Callable[..., tuple[int, str, str]]) -> None:
@@ -223,4 +223,4 @@ def test_a_finished_store_is_studied(ground: Path, call: Callable[..., tuple[int
     assert (code, "Features that decide most in tiny:" in out) == (0, True)
     code, out, err = call("predict", ground / "new/models/sae.json", "--store", ground / "finished")
     assert (code, len(out.splitlines())) == (0, 61)
-    assert "48 of 60 documents have the id of a training document" in err
+    assert "the ids of 48 of 60 documents are those of training documents" in err

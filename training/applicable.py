@@ -101,7 +101,7 @@ def _refuse_missing_columns(header: Mapping[str, Any], plan: StorePlan, where: s
             there = ", ".join(dense) or "none"
             raise StudyError(
                 f"{where}: has no column '{header['dense']}', which the model reads; its dense columns: {there}; "
-                "extract again with it under 'hidden'"
+                "its job needs it under 'hidden'"
             )
         return
     known = {sae.name: sae for sae in plan.schema.saes}
@@ -116,7 +116,7 @@ def _refuse_missing_columns(header: Mapping[str, Any], plan: StorePlan, where: s
             there = ", ".join(known[name].pools)
             raise StudyError(
                 f"{where}: has no pooling '{stored}' of SAE '{name}', which the model reads; it has: {there}; "
-                f"extract again with '{stored}' under 'pool'"
+                f"its job needs '{stored}' under 'pool'"
             )
         if known[name].d_sae != header["trained_on"]["d_sae"].get(name):
             raise _other_encoder(where, name, "d_sae", header["trained_on"]["d_sae"].get(name), known[name].d_sae)

@@ -89,8 +89,8 @@ def predict(args: argparse.Namespace) -> int:
     if trained:
         _warn(
             [
-                f"{trained:,} of {len(store):,} documents have the id of a training document (in_training); "
-                "how well they are classified says nothing about new ones"
+                f"the ids of {trained:,} of {len(store):,} documents are those of training documents (in_training); "
+                "how well these are classified says nothing about new ones"
             ]
         )
     if args.json:

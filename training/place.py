@@ -53,7 +53,7 @@ def claim_out(spec: StudySpec, fingerprint: str, data: StudyData, splits: Sequen
     about, table = _about(spec, fingerprint), split_table(data, splits)
     problem = _problem(spec.out, there, about, table)
     if problem is not None and not overwrite:
-        raise StudyError(f"out: {shown(spec.out)} {problem}; {INSIST}")
+        raise StudyError(f"out: {shown(spec.out)} {problem}; give the study another 'out', {INSIST}")
     sink = pa.BufferOutputStream()
     pq.write_table(table.replace_schema_metadata({_MARK: json.dumps(about).encode()}), sink, compression="zstd")
     try:

@@ -225,9 +225,9 @@ def _legend(result: StudyResult) -> str:
     unit = "groups" if result.data.unit is not None else "documents"
     looks = f"{test_looks(result):,} times, once for each method, split and regime"
     what = (
-        f"Test sets were looked at {looks}. Intervals resample test {unit} {result.spec.bootstrap:,} times: they cover "
-        "which of them were tested, not on which others a method was trained. C (or depth, or k) is chosen on inner "
-        "folds of the training set"
+        f"Test sets were looked at {looks}. Intervals resample the tested {unit} {result.spec.bootstrap:,} times: they "
+        "cover chance in what was tested, not in what was trained on. C (or depth, or k) is chosen on inner folds of "
+        "the training set"
     )
     if "sae" not in result.selected:
         return f"{what}."

@@ -87,7 +87,7 @@ def summary_json(result: StudyResult) -> dict[str, Any]:
             "level": LEVEL,
             "method": "percentile bootstrap",
             "resampled": resampled(result),
-            "cover": "which documents were held out to test; not on which ones methods were trained",
+            "cover": "chance in what was tested, not in what was trained on",
             "resamples": result.spec.bootstrap,
             "seed": BOOTSTRAP_SEED,
         },

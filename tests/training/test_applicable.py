@@ -114,7 +114,9 @@ def test_weights_are_compared_only_where_the_same_ones_give_the_same_file(change
 
 
 def test_columns_that_the_model_reads_are_asked_for() -> None:
-    with pytest.raises(StudyError, match=r"has no pooling 'sum' of SAE 'l2', .* it has: max, count; extract again"):
+    with pytest.raises(
+        StudyError, match=r"has no pooling 'sum' of SAE 'l2', .* it has: max, count; its job needs 'sum' under"
+    ):
         check(IDENTITY, plan_of(IDENTITY, ("max", "count")), pool="mean")
     with pytest.raises(
         StudyError, match=r"has no column 'resid_post_9__hidden_last', .* columns: resid_post_2__hidden_mean"

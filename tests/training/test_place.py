@@ -76,7 +76,7 @@ def test_another_study_in_its_place_is_refused_with_the_difference_before_anythi
 ) -> None:
     before = contents(ground / "out")
     with pytest.raises(
-        StudyError, match=f"out holds another study: {difference}.*; choose another name, or .*--overwrite"
+        StudyError, match=f"out holds another study: {difference}.*; give the study another 'out', or .*--overwrite"
     ):
         study(ground, executor=nothing, **changes)
     assert contents(ground / "out") == before
@@ -84,7 +84,7 @@ def test_another_study_in_its_place_is_refused_with_the_difference_before_anythi
 
 def test_another_store_is_another_study_and_the_same_one_elsewhere_is_not(ground: Path) -> None:
     build_store(ground / "posts", make_documents(80, seed=1))
-    with pytest.raises(StudyError, match=r"another study: store \S+/store \(\w{8}\) -> \S+/posts \(\w{8}\); choose"):
+    with pytest.raises(StudyError, match=r"another study: store \S+/store \(\w{8}\) -> \S+/posts \(\w{8}\); give"):
         study(ground, executor=nothing, store="posts")
     (ground / "store").rename(ground / "moved")
     study(ground, store="moved")

@@ -75,7 +75,10 @@ def test_documents_of_the_training_set_are_marked(
     table = pl.read_parquet(out)
     trained = set(result.data.doc_id[result.splits[0].train])
     assert set(table.filter("in_training")["doc_id"]) == trained
-    assert f"warning: {len(trained)} of 150 documents have the id of a training document" in capsys.readouterr().err
+    assert (
+        f"warning: the ids of {len(trained)} of 150 documents are those of training documents"
+        in capsys.readouterr().err
+    )
     known = load_model(result.paths["model_sae"]).tensors["trained_ids"]
     assert (known.dtype, len(known)) == (id_hashes([]).dtype, len(trained))
     assert (known[1:] > known[:-1]).all()

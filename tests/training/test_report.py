@@ -66,7 +66,7 @@ def test_the_headline_is_one_of_the_lines_below_it(result: StudyResult) -> None:
 
 def test_what_intervals_cover_and_what_not_is_said_once(result: StudyResult) -> None:
     said = " ".join(format_study(result).split())
-    assert said.count("they cover which of them were tested, not on which others a method was trained") == 1
+    assert said.count("they cover chance in what was tested, not in what was trained on") == 1
 
 
 def test_one_comparison_is_no_plural_and_a_p_at_the_edge_says_on_which_side(result: StudyResult) -> None:
