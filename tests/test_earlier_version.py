@@ -224,3 +224,19 @@ def test_a_finished_store_is_studied(ground: Path, call: Callable[..., tuple[int
     code, out, err = call("predict", ground / "new/models/sae.json", "--store", ground / "finished")
     assert (code, len(out.splitlines())) == (0, 61)
     assert "the ids of 48 of 60 documents are those of training documents" in err
+
+
+@pytest.mark.slow
+def test_new_text_goes_the_whole_way_to_a_table(ground: Path, call: Callable[..., tuple[int, str, str]]) -> None:
+    """The corpus of the model itself, computed anew by this version: the same SAE, by the bundle that both name."""
+    job = change_job(
+        ground / "finished.yaml", store="new", corpus={"path": "corpus.jsonl", "id": "id", "keep": ["lang"]}
+    )
+    out = ground / "tables" / "answers.jsonl"
+    code, said, err = call("predict", ground / "study/models/sae.json", "--job", job, "--out", out)
+    assert (code, said) == (0, ""), err
+    assert "warning" not in err
+    now, before = pl.read_ndjson(out), pl.read_parquet(ground / "study/predicted-sae.parquet")
+    assert now.columns == ["doc_id", "lang", "prediction", "p_blame", "p_praise", "in_training"]
+    assert now["prediction"].to_list() == before["prediction"].to_list()
+    assert now["p_blame"].to_numpy() == pytest.approx(before["p_blame"].to_numpy(), abs=0.02)  # other bits, same text

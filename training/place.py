@@ -47,7 +47,10 @@ def claim_out(spec: StudySpec, fingerprint: str, data: StudyData, splits: Sequen
             of ours; or it cannot be made.
     """
     fs, root = filesystem(spec.out)
-    there = list_files(fs, root)
+    try:
+        there = list_files(fs, root)
+    except OSError as exc:
+        raise unwritable(spec.out, exc) from None
     if "store.json" in there:
         raise StudyError(f"out: {shown(spec.out)} is a feature store; choose another directory for the results")
     about, table = _about(spec, fingerprint), split_table(data, splits)

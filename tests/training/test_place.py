@@ -187,3 +187,10 @@ def test_where_results_go_is_named_after_the_studys_file(tmp_path: Path) -> None
         assert load_study(tmp_path / name).out == str(tmp_path / out)
     (tmp_path / "a.yaml").write_text(f"{text}out: there\n")
     assert load_study(tmp_path / "a.yaml").out == str(tmp_path / "there")
+
+
+def test_a_place_that_is_no_directory_is_one_sentence(ground: Path) -> None:
+    (ground / "file").write_text("mine")
+    for out in ("file", "file/below"):
+        with pytest.raises(StudyError, match=rf"out: \S+/{out} cannot be written \(.*\); choose another directory"):
+            run_study(make_spec(str(ground / "store"), ground / out, **SMALL), executor=nothing)
