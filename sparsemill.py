@@ -14,9 +14,14 @@ import importlib
 import io
 import json
 import os
+import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
+
+from featurestore.nearest import did_you_mean
 
 __version__ = "0.1.0"
 
@@ -71,18 +76,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     front = _front_parser()
     front.as_json = "--json" in argv
     if not argv or argv[0] not in COMMANDS:
-        front.parse_args(argv or ["--help"])  # prints help, the version or a usage error, and exits
-        return 2
+        front.parse_known_args(argv or ["--help"])  # prints help or the version and exits, or goes on
+        front.error(_no_command(argv))
     name, rest = argv[0], argv[1:]
-    module_name, line = COMMANDS[name]
-    module = importlib.import_module(module_name)
+    module = importlib.import_module(COMMANDS[name][0])
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character is no reason to fail
             stream.reconfigure(errors="backslashreplace")
-    parser = _Parser(prog=f"sparsemill {name}", description=line, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser(name)
     parser.as_json = "--json" in rest
-    getattr(module, f"{name}_parser")(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     args = parser.parse_args(rest)
     from featurestore.errors import SparsemillError
 
@@ -98,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error), error.exit_code, args.json)
     except ModuleNotFoundError as error:
         extra = "extract" if error.name in STAGE_ONE else "export" if error.name in EXPORT else "demo"
-        needed = f"{name} needs the package {error.name!r}; install it with: pip install 'sparsemill[{extra}]'"
+        needed = f"{name} needs the package {error.name!r}; install it with: {_installation(extra)}"
         return _fail(needed, 1, args.json)
     except KeyboardInterrupt:
         return _fail("stopped; the same command goes on from here", 130, args.json)
@@ -115,6 +117,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             _discard_output()
         where = f" ({error.filename})" if error.filename else ""
         return _fail(f"{error.strerror or error}{where}; check space, path and access", 1, args.json)
+
+
+def command_parser(name: str) -> _Parser:
+    """The parser of a command's arguments."""
+    module_name, line = COMMANDS[name]
+    parser = _Parser(prog=f"sparsemill {name}", description=line, formatter_class=argparse.RawDescriptionHelpFormatter)
+    getattr(importlib.import_module(module_name), f"{name}_parser")(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    return parser
 
 
 def _on_ray(address: str) -> Callable[[Sequence[Any]], Iterator[Any]]:
@@ -179,8 +190,28 @@ class _Parser(argparse.ArgumentParser):
     as_json = False
 
     def error(self, message: str) -> NoReturn:
+        if option := re.match(r"unrecognized arguments: (--[\w-]+)", message):
+            message += did_you_mean(option[1], self._option_string_actions)
         self.print_usage(sys.stderr)
         sys.exit(_fail(message, 2, self.as_json))
+
+
+def _no_command(argv: Sequence[str]) -> str:
+    """What is wrong with arguments that do not begin with a command."""
+    word = next((word for word in argv if not word.startswith("-")), None)
+    if word is None:
+        return f"unrecognized arguments: {' '.join(argv)}"
+    if word in COMMANDS:
+        return f"the command comes first: sparsemill {word} {' '.join(arg for arg in argv if arg != word)}"
+    return f"there is no command '{word}'{did_you_mean(word, COMMANDS)} (commands: {', '.join(COMMANDS)})"
+
+
+def _installation(extra: str) -> str:
+    """The command that installs an extra: of the clone that this is run from, or of the package."""
+    here = Path(__file__).resolve().parent
+    if (here / "pyproject.toml").is_file():
+        return f"pip install --editable {shlex.quote(f'{here}[{extra}]')}"
+    return f"pip install 'sparsemill[{extra}]'"
 
 
 def _discard_output() -> None:
@@ -202,8 +233,6 @@ def demo_parser(parser: argparse.ArgumentParser) -> None:
 
 def demo(args: argparse.Namespace) -> int:
     """Lay out the demo's files, then run the commands that a user would run, one after the other."""
-    from pathlib import Path
-
     from ray_jobs.demo import write_demo
 
     files = write_demo(Path(args.out), args.overwrite)
@@ -243,7 +272,7 @@ def _front_parser() -> _Parser:
         usage="sparsemill COMMAND ...",
     )
     parser.add_argument("--version", action="version", version=f"sparsemill {__version__}")
-    parser.add_argument("command", choices=list(COMMANDS), metavar="COMMAND", help=argparse.SUPPRESS)
+    parser.add_argument("command", nargs="*", metavar="COMMAND", help=argparse.SUPPRESS)
     return parser
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from featurestore.documents import IdReport, compare_ids, stored_ids
 from featurestore.errors import StoreError
 from featurestore.files import shown
+from featurestore.nearest import did_you_mean
 from featurestore.reader import FeatureStore, Matrix
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ class AlignedStores:
 
     def _store(self, name: str) -> FeatureStore:
         if name not in self.stores:
-            raise StoreError(f"no store is called '{name}' here; there are: {', '.join(self.stores)}")
+            hint = did_you_mean(name, self.stores)
+            raise StoreError(f"no store is called '{name}' here; there are: {', '.join(self.stores)}{hint}")
         return self.stores[name]
 
 

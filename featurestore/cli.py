@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import UsageError
 from featurestore.urls import shown
-from featurestore.wording import counted, duration
+from featurestore.wording import counted, duration, size, span
 
 if TYPE_CHECKING:
     from featurestore.reader import FeatureStore
@@ -93,7 +93,7 @@ def _print_units(now: Standing) -> None:
         print(f"  worker     {now.worker_tokens / now.worker_seconds:,.0f} tokens/s each, over all units noted")
     for note in now.slowest if len(now.slowest) > 1 else ():
         work = f"{counted(note.rows, 'document')}, {counted(note.tokens, 'token')}"
-        print(f"  slowest    unit {note.unit}: {note.seconds:,.1f} s for {work} on {_one_line(note.host)}")
+        print(f"  slowest    unit {note.unit}: {span(note.seconds)} for {work} on {_one_line(note.host)}")
     if now.running and now.run is not None:
         longest = sorted(now.run.under_way, key=lambda under: -under.seconds)[:_SHOWN_UNDER_WAY]
         for under in longest:
@@ -212,9 +212,9 @@ def _print_feature(feature: FeatureView) -> int:
     return 0
 
 
-def _tell_of_indexing(store: str, size: int) -> None:
-    if size >= _LONG_READ:
-        print(f"{store}: reading its {size / 1e9:,.1f} GB once, to index this pooling", file=sys.stderr, flush=True)
+def _tell_of_indexing(store: str, n_bytes: int) -> None:
+    if n_bytes >= _LONG_READ:
+        print(f"{store}: reading its {size(n_bytes)} once, to index this pooling", file=sys.stderr, flush=True)
 
 
 def _metadata_line(metadata: dict[str, Any]) -> str:

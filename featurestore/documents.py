@@ -7,13 +7,15 @@ goes through polars (`metadata`); features never pass through here.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurestore.errors import StoreError
+from featurestore.errors import StoreError, TableError
 from featurestore.files import shown
+from featurestore.tables.compare import IdMatch, cut, examples, match_ids
+from featurestore.tables.keyed import id_texts, kept_series, keyed
 from featurestore.wording import first_line
 
 if TYPE_CHECKING:
@@ -29,10 +31,12 @@ class IdReport:
     Attributes:
         missing: object array of strings: ids of the store that the other side lacks, in the store's order.
         extra: object array of strings: ids of the other side that the store lacks, in the other's order.
+        notes: Rows of a file that could not be used, in sentences.
     """
 
     missing: np.ndarray
     extra: np.ndarray
+    notes: tuple[str, ...] = ()
 
     @property
     def same(self) -> bool:
@@ -45,7 +49,7 @@ class IdReport:
             for ids, what in ((self.missing, "missing"), (self.extra, "extra"))
             if len(ids)
         ]
-        return " and ".join(parts) or "the same ids"
+        return "; ".join([" and ".join(parts) or "the same ids", *self.notes])
 
 
 def stored_ids(store: FeatureStore) -> pl.Series:
@@ -84,56 +88,67 @@ def row_mask(store: FeatureStore, rows: pl.Expr | np.ndarray) -> np.ndarray:
     return mask
 
 
-def row_positions(store: FeatureStore, doc_id: Iterable[str]) -> np.ndarray:
+def row_positions(store: FeatureStore, doc_id: Iterable[Any]) -> np.ndarray:
     """int64 [K]: the row of each id, in the order asked for.
 
     Raises:
-        StoreError: An id is not there.
+        StoreError: An id is not there, or is nothing that an id can be.
     """
-    import polars as pl
-
-    wanted = list(doc_id)
-    ids = stored_ids(store)
-    at = np.flatnonzero(ids.is_in(pl.Series(wanted, dtype=pl.String).unique().implode()).to_numpy())
-    row = dict(zip(ids.gather(at).to_list(), at.tolist(), strict=True))
-    if absent := [text for text in dict.fromkeys(wanted) if text not in row]:
+    try:
+        wanted = id_texts(doc_id)
+    except TypeError as exc:
+        raise StoreError(f"ids are text or numbers, not {exc}") from None
+    found = match_ids(stored_ids(store), wanted)
+    if found.clash:
+        raise StoreError(f"{found.clash} in {shown(store.uri)}; ask for ids as `documents()` has them")
+    if absent := wanted.filter(found.row < 0).unique(maintain_order=True).to_list():
+        first = "(null)" if absent[0] is None else f"'{cut(absent[0])}'"
         more = f" (nor {len(absent) - 1:,} more of these ids)" if len(absent) > 1 else ""
         raise StoreError(
-            f"no document '{absent[0]}'{more} in {shown(store.uri)}; `documents()` and `show` list the ids there are"
+            f"no document {first}{more} in {shown(store.uri)}; `documents()` and `show` list the ids there are"
         )
-    return np.array([row[text] for text in wanted], dtype=np.int64)
+    return found.row
 
 
 def compare_ids(ours: pl.Series, theirs: pl.Series) -> IdReport:
     """What two columns of unique ids do not share."""
-    return IdReport(
-        missing=ours.filter(~ours.is_in(theirs.implode())).to_numpy(),
-        extra=theirs.filter(~theirs.is_in(ours.implode())).to_numpy(),
-    )
+    return id_report(ours, theirs, match_ids(ours, theirs))
 
 
-def match_table(store: FeatureStore, table: pl.DataFrame | pl.LazyFrame, key: str) -> tuple[pl.DataFrame, IdReport]:
+def id_report(ours: pl.Series, theirs: pl.Series, found: IdMatch) -> IdReport:
+    """What `found`, a match of two columns of ids, leaves over."""
+    met = np.zeros(len(ours), dtype=bool)
+    met[found.row[found.row >= 0]] = True
+    return IdReport(missing=ours.filter(~met).to_numpy(), extra=theirs.filter(found.row < 0).to_numpy())
+
+
+def match_table(store: FeatureStore, table: Any, key: str) -> tuple[pl.DataFrame, IdReport]:
     """The rows of a table that belong to documents, with their ids as `doc_id`; see `FeatureStore.join`."""
     import polars as pl
 
     where = shown(store.uri)
     try:
-        frame = table.lazy().collect()
-    except (OSError, pl.exceptions.PolarsError) as exc:
-        raise StoreError(f"join: the table cannot be read ({first_line(exc)}); check it") from None
-    if key not in frame.columns:
-        raise StoreError(f"join: the table has no column '{key}'; it has: {', '.join(frame.columns)}")
-    if frame[key].dtype.is_nested():
-        raise StoreError(f"join: column '{key}' holds lists, not ids; name another")
+        given = keyed(table, key)
+    except TableError as exc:
+        raise StoreError(f"join: {exc}") from None
+    theirs, columns = given.ids, given.columns
     taken = store.documents().collect_schema().names()
-    if clash := [name for name in frame.columns if name != key and name in taken]:
+    if clash := [name for name in columns if name in taken]:
         raise StoreError(f"join: {where} has a column '{clash[0]}' already; rename the table's")
-    frame = frame.with_columns(pl.col(key).cast(pl.String)).rename({key: "doc_id"}).drop_nulls("doc_id")
-    if (doubled := frame["doc_id"].is_duplicated()).any():
-        twice = frame["doc_id"].filter(doubled).sort()[0]
+    if (doubled := theirs.is_duplicated() & theirs.is_not_null()).any():
+        twice = theirs.filter(doubled).sort()[0]
         raise StoreError(f"join: id '{twice}' stands in the table more than once; keep one row for each document")
     ids = stored_ids(store)
-    matched = frame.filter(frame["doc_id"].is_in(ids.implode()))
-    if len(ids) and not len(matched):
-        raise StoreError(f"join: no value of '{key}' is a doc_id of {where}; name the right column")
-    return matched, compare_ids(ids, frame["doc_id"])
+    found = match_ids(ids, theirs)
+    if found.clash:
+        raise StoreError(f"join: {found.clash}; write each id of the table and of {where} in one way")
+    met = found.row >= 0
+    if len(ids) and not met.any():
+        looks = examples(ids, theirs, "the store")
+        raise StoreError(
+            f"join: no value of '{key}' is a doc_id of {where} ({looks}); name the right column, or write ids alike"
+        )
+    kept = [kept_series(name, column).filter(met) for name, column in columns.items()]
+    there = theirs.is_not_null()
+    report = id_report(ids, theirs.filter(there), replace(found, row=found.row[there.to_numpy()]))
+    return pl.DataFrame([ids.gather(found.row[met]).alias("doc_id"), *kept]), replace(report, notes=given.notes)

@@ -39,6 +39,10 @@ class CorpusError(UsageError):
     """The corpus cannot be read as the job describes it."""
 
 
+class TableError(UsageError):
+    """A table that is to be joined (labels, texts) cannot be read, or its columns are not what they are taken for."""
+
+
 class BundleError(UsageError):
     """A model or SAE cannot be prepared or opened, or the two do not belong together."""
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from featurestore.errors import StoreError, UsageError
 from featurestore.files import shown
+from featurestore.nearest import did_you_mean
 from featurestore.outputs import check_free, whole_file
 from featurestore.reader import FeatureStore
 
@@ -183,7 +184,10 @@ def _targets(store: FeatureStore, label: str | None) -> Iterator[str]:
         return repeat("0")
     kinds = dict(store.schema.keep)
     if label not in kinds:
-        raise StoreError(f"no kept column '{label}' in {shown(store.uri)}; it holds: {', '.join(kinds) or 'none'}")
+        hint = did_you_mean(label, kinds)
+        raise StoreError(
+            f"no kept column '{label}' in {shown(store.uri)}; it holds: {', '.join(kinds) or 'none'}{hint}"
+        )
     column = store.documents().select(label).collect()[label]
     if column.null_count():
         raise StoreError(f"'{label}' is missing for {column.null_count()} documents; svmlight needs a target for each")

@@ -48,8 +48,9 @@ def compact(args: argparse.Namespace) -> int:
 def export_parser(parser: argparse.ArgumentParser) -> None:
     """Arguments of `export`."""
     parser.epilog = (
-        "npz: scipy.sparse.load_npz. svmlight: features count from 1. anndata: a zarr directory, which needs\n"
-        "pip install 'sparsemill[export]'. The first two put the documents' metadata beside the file.\n\n"
+        "npz: scipy.sparse.load_npz. svmlight: features count from 1. anndata: a zarr directory, which needs the\n"
+        "packages of the extra `export`: pip install --editable '.[export]' in the clone.\n"
+        "The first two put the documents' metadata beside the file.\n\n"
         "examples:\n"
         "  sparsemill export store/ features.npz --pool sum\n"
         "  sparsemill export store/ train.svm --format svmlight --label label --binarize 0\n"

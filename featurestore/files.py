@@ -13,6 +13,7 @@ import re
 import secrets
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow as pa
 from pyarrow import fs as pafs
@@ -54,7 +55,7 @@ def filesystem(uri: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
         if is_object_store(text):
             return object_store(text)
         if text.startswith("file://"):
-            native, path = pafs.FileSystem.from_uri(text)
+            native, path = pafs.FileSystem.from_uri(quote(text, safe=":/%?=&"))  # what nobody writes as %5B
             return native, path.rstrip("/")
         import fsspec
 

@@ -21,6 +21,7 @@ from featurestore.files import shown
 from featurestore.matrices import Matrix as Matrix
 from featurestore.matrices import read_batches, read_dense, read_matrix, read_rows
 from featurestore.metadata import metadata_frame
+from featurestore.nearest import did_you_mean
 from featurestore.parts import Parts
 from featurestore.plan import MANIFEST_JSON, StorePlan, canonical_json, read_plan
 from featurestore.schema import SaeColumns, StoreSchema
@@ -128,21 +129,24 @@ class FeatureStore:
             frame if self._joined is None else frame.join(self._joined.lazy(), "doc_id", "left", maintain_order="left")
         )
 
-    def join(self, table: pl.DataFrame | pl.LazyFrame, id: str = "doc_id") -> tuple[FeatureStore, IdReport]:
+    def join(self, table: Any, id: str = "doc_id") -> tuple[FeatureStore, IdReport]:
         """The same store with the columns of another table beside its documents', e.g. labels; nothing is written.
 
         They can be used wherever columns of `documents()` can: to select rows, and as classes of `statistics`.
 
         Args:
-            table: At most one row for each document, in any order.
-            id: The column of `table` that holds the documents' ids.
+            table: At most one row for each document, in any order: of polars, pandas or pyarrow, or the path or URL of
+                a file or files, in any format that a corpus can have.
+            id: The column of `table` that holds the documents' ids: texts, whole numbers of any type, UUIDs. They
+                compare as `featurestore.tables.compare` says ("001" is not 1, but 1.0 is).
 
         Returns:
             The store, and which documents have no row in the table (their values are null) and which ids of the table
             are no documents of the store (they are left out).
 
         Raises:
-            StoreError: No such column, an id that stands twice, a column that the store has already, or no common id.
+            StoreError: A table that cannot be read, no such column, an id that stands twice, a column that the store
+                has already, or no common id.
         """
         matched, report = match_table(self, table, id)
         joined = copy(self)
@@ -155,7 +159,7 @@ class FeatureStore:
         """bool [len(store)] of a row selection as `matrix` takes it; StoreError if it cannot be applied."""
         return row_mask(self, rows)
 
-    def positions(self, doc_id: Iterable[str]) -> np.ndarray:
+    def positions(self, doc_id: Iterable[Any]) -> np.ndarray:
         """int64 [K], the row of each id in `documents()`; StoreError naming the first id that is not there."""
         return row_positions(self, doc_id)
 
@@ -210,7 +214,7 @@ class FeatureStore:
 
     def take(
         self,
-        doc_id: Iterable[str],
+        doc_id: Iterable[Any],
         sae: str | None = None,
         pool: str = "max",
         binarize: float | None = None,
@@ -224,7 +228,7 @@ class FeatureStore:
         order asked for is not that of the store) and one batch.
 
         Args:
-            doc_id: K ids.
+            doc_id: K ids, in a list, an array or a column of a table; numbers stand for their text, as in `join`.
             sae, pool, binarize, features, dtype: As for `matrix`.
 
         Raises:
@@ -262,7 +266,8 @@ class FeatureStore:
         column = next((dense for dense in self.schema.dense if dense.name == name), None)
         if column is None:
             there = ", ".join(self.dense_names) or "none"
-            raise StoreError(f"no dense column '{name}' in {shown(self.uri)}; it holds: {there}")
+            hint = did_you_mean(name, self.dense_names)
+            raise StoreError(f"no dense column '{name}' in {shown(self.uri)}; it holds: {there}{hint}")
         return read_dense(self._parts, column, None if rows is None else row_mask(self, rows))
 
     def groups(

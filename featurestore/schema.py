@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from featurestore.errors import StoreError
+from featurestore.nearest import did_you_mean
 
 KEEP_TYPES: Mapping[str, pa.DataType] = {
     "string": pa.string(),
@@ -141,7 +142,8 @@ class StoreSchema:
             if sae.name == name:
                 return sae
         there = ", ".join(sae.name for sae in self.saes) or "none"
-        raise StoreError(f"no SAE '{name}' in this store; it holds: {there}")
+        hint = did_you_mean(name, [sae.name for sae in self.saes])
+        raise StoreError(f"no SAE '{name}' in this store; it holds: {there}{hint}")
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `store.json`; `from_json` is its inverse."""

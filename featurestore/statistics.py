@@ -14,6 +14,8 @@ import numpy as np
 
 from featurestore.errors import StoreError
 from featurestore.files import shown
+from featurestore.nearest import did_you_mean
+from featurestore.tables.compare import value_text
 
 if TYPE_CHECKING:
     import polars as pl
@@ -176,7 +178,8 @@ def _classes(
     if isinstance(labels, str):
         names = store.documents().collect_schema().names()
         if labels not in names:
-            raise StoreError(f"labels: {shown(store.uri)} has no column '{labels}'; it has: {', '.join(names)}")
+            hint = did_you_mean(labels, names)
+            raise StoreError(f"labels: {shown(store.uri)} has no column '{labels}'; it has: {', '.join(names)}{hint}")
         values = store.documents().select(labels).collect()[labels]
     else:
         values = pl.Series("labels", labels)
@@ -189,7 +192,7 @@ def _classes(
         raise StoreError(f"labels: {len(distinct):,} different values are no classes; at most {_MOST_CLASSES:,} are")
     code = pl.DataFrame({"value": distinct, "code": np.arange(len(distinct))})
     codes = pl.DataFrame({"value": values}).join(code, on="value", how="left", maintain_order="left")["code"]
-    return tuple(str(value) for value in distinct.to_list()), codes.fill_null(-1).to_numpy()
+    return tuple(str(value_text(value)) for value in distinct.to_list()), codes.fill_null(-1).to_numpy()
 
 
 def _by(total: np.ndarray, count: int | np.ndarray) -> np.ndarray:

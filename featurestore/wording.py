@@ -13,6 +13,46 @@ def counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
+def size(n_bytes: float) -> str:
+    """Bytes in the unit that suits them: "0 bytes", "812 bytes", "1.2 kB", "3.4 TB"."""
+    if n_bytes < 1000:
+        return counted(round(n_bytes), "byte")
+    for unit in ("kB", "MB", "GB"):
+        n_bytes /= 1000
+        if n_bytes < 999.95:
+            return f"{n_bytes:,.1f} {unit}"
+    return f"{n_bytes / 1000:,.1f} TB"
+
+
+def span(seconds: float) -> str:
+    """A length of time to plan with: "under a second", "42 s", "3.5 min", "1,240 hours"."""
+    for unit, length, most in (("s", 1, 120), ("min", 60, 120), ("hours", 3600, float("inf"))):
+        number = seconds / length
+        if number < 1:
+            return "under a second"
+        if number < most:
+            return f"{number:,.0f} {unit}" if number >= 10 else f"{number:.2g} {unit}"
+    raise ValueError(f"{seconds} is no length of time")
+
+
+def money(amount: float, currency: str | None = None) -> str:
+    """An amount of money: "0.00 USD", "under 0.01 USD", "1,234.50"."""
+    text = "under 0.01" if 0 < amount < 0.01 else f"{amount:,.2f}"
+    return f"{text} {currency}" if currency else text
+
+
+def share(part: int, whole: int) -> str:
+    """A share in percent that says none or all only where it is: "0%", "under 0.1%", "12.5%", "over 99.9%", "100%"."""
+    if part in (0, whole):
+        return "100%" if part else "0%"
+    return "under 0.1%" if part / whole < 0.001 else "over 99.9%" if part / whole > 0.999 else f"{part / whole:.1%}"
+
+
+def about(figure: str) -> str:
+    """A figure that is an estimate; "under ..." says so itself."""
+    return figure if figure.startswith("under") else f"about {figure}"
+
+
 def error_kind(sentence: str) -> str:
     """What errors that differ only in names and numbers have in common.
 

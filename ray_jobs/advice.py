@@ -6,11 +6,13 @@ looked up is the free space of a local store's disk.
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featurestore.wording import counted
+from featurestore.wording import counted, size
+from ray_jobs.spill import shortage
 
 if TYPE_CHECKING:
     from ray_jobs.plan import JobPlan
@@ -19,10 +21,24 @@ if TYPE_CHECKING:
 TINY_FILE_BYTES, MANY_FILES = 2**20, 1_000
 """Opening a file costs an object store some 30 ms, in which it could have sent a megabyte; a thousand cost 30 s."""
 
+BESIDE_WEIGHTS_BYTES = 1.5e9
+"""What a worker on a GPU needs beside its weights: half a GB for CUDA itself, about one for a batch of a 9B model."""
+
+
+FUSED_FILES = 3  # files with doubtful quotes that are named: who mends these knows what to look for
+
 
 def warnings_of(plan: JobPlan, figures: Estimate) -> tuple[str, ...]:
     """The sentences that a plan deserves, the costliest matter first."""
-    found = [_disk(plan, figures), _truncated(plan), _tiny_files(plan), _idle_workers(plan, figures)]
+    found = [
+        _disk(plan, figures),
+        _memory(plan, figures),
+        _truncated(plan),
+        _tiny_files(plan),
+        _compressed(plan),
+        *_fused(plan),
+        _idle_workers(plan, figures),
+    ]
     return tuple(sentence for sentence in found if sentence)
 
 
@@ -38,9 +54,46 @@ def _disk(plan: JobPlan, figures: Estimate) -> str | None:
     if needed <= free:
         return None
     return (
-        f"the store still needs about {needed / 1e9:,.1f} GB and {there} has {free / 1e9:,.1f} GB free; "
+        f"the store still needs about {size(needed)} and {there} has {size(free)} free; "
         "give store: another disk, or keep less with pool, hidden or value_bits"
     )
+
+
+def _memory(plan: JobPlan, figures: Estimate) -> str | None:
+    on_gpu = plan.compute.device != "cpu"
+    if figures.hardware:
+        memory, where = (figures.memory_gb or 0.0) * 1e9, f"one {figures.hardware}"
+    else:
+        memory, where = (_gpu_memory(), "this machine's GPU") if on_gpu else (_host_memory(), "this machine")
+    bundle = sum((plan.bundle.path / name).stat().st_size for name in plan.bundle.files)
+    needed = bundle + (BESIDE_WEIGHTS_BYTES if on_gpu else 0.0)  # workers on one host map the same weights
+    part = min(plan.job.workers.gpus or 1.0, 1.0) if on_gpu else 1.0
+    if not memory or needed <= memory * part:
+        return None
+    shared = f", of which a worker gets {part:g} (workers.gpus)" if part < 1 else ""
+    return (
+        f"the bundle is {size(bundle)} and {where} has {size(memory)} of memory{shared}, so it does not fit; run it on "
+        "hardware with more, or take fewer layers or narrower SAEs"
+    )
+
+
+def _gpu_memory() -> float:
+    import torch
+
+    return float(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else 0.0
+
+
+def _host_memory() -> float:
+    """What this process may use: its container's limit, where that is less than the machine has; 0 if unknown."""
+    try:
+        memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (ValueError, OSError, AttributeError):
+        return 0.0
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+    except OSError:
+        return memory
+    return min(memory, float(limit)) if limit.isdecimal() else memory
 
 
 def _truncated(plan: JobPlan) -> str | None:
@@ -58,9 +111,24 @@ def _tiny_files(plan: JobPlan) -> str | None:
     if len(files) < MANY_FILES or mean >= TINY_FILE_BYTES:
         return None
     return (
-        f"the corpus is {counted(len(files), 'file')} of {mean / 1e3:,.1f} kB on average, and opening them costs more "
+        f"the corpus is {counted(len(files), 'file')} of {size(mean)} on average, and opening them costs more "
         "than reading them; join them into files of 100 MB or so"
     )
+
+
+def _fused(plan: JobPlan) -> list[str]:
+    return [file.fused.sentence(file.name, "corpus.csv") for file in plan.scan.files if file.fused.count][:FUSED_FILES]
+
+
+def _compressed(plan: JobPlan) -> str | None:
+    far = {part.sha256: part for unit in plan.missing for part in unit.slices if part.is_far}
+    for part in sorted(far.values(), key=lambda part: -part.text_bytes):
+        if (reason := shortage(part.text_bytes)) is not None:
+            return (
+                f"{part.file.uri} cannot be kept decompressed here ({reason}), so each unit decompresses it from its "
+                "start; set SPARSEMILL_CACHE to a larger disk, or decompress the corpus"
+            )
+    return None
 
 
 def _idle_workers(plan: JobPlan, figures: Estimate) -> str | None:

@@ -79,14 +79,16 @@ def plan(args: argparse.Namespace) -> int:
 
     job = load_job(args.job)
     hardware, rates_file = args.hardware or job.workers.hardware, args.rates or job.workers.rates
+    device = None
     if hardware is not None:  # before minutes are spent on scanning
-        load_rates(rates_file).kind(hardware, rates_file or "the shipped rates file")
+        kind = load_rates(rates_file).kind(hardware, rates_file or "the shipped rates file")
+        device = "cuda" if kind.device == "gpu" else "cpu"
     elif args.rates is not None:
         raise UsageError("--rates says what each kind of hardware does; choose one of them with --hardware KIND")
     if args.calibrate and (args.rate is not None or hardware is not None):
         other = "a rate that is given" if args.rate is not None else f"the hardware '{hardware}'"
         raise UsageError(f"--calibrate measures this machine, which does not go with {other}; leave one of them out")
-    made = make_plan(job, _say)
+    made = make_plan(job, _say, device)
     measured = None
     if args.calibrate:
         check_device(made.compute)

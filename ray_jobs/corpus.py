@@ -24,6 +24,7 @@ from featurestore.tables.values import document_id, document_text, stored_value
 if TYPE_CHECKING:
     from ray_jobs.scan import CorpusScan
     from ray_jobs.spec import CorpusSpec
+    from ray_jobs.spill import Spill
 
 MARK_ROWS = 512  # a byte offset is noted this often: 8 bytes a mark, and at most 511 rows parsed in vain by a slice
 
@@ -37,6 +38,8 @@ class Slice:
         mark_row: A row at or before `first_row`.
         mark_offset: The byte at which `mark_row` starts, in the decompressed text (0 for Parquet).
         end_offset: The byte that no row of the slice reaches beyond; None for the end of the file.
+        sha256: Of a compressed file.
+        text_bytes: Length of its text.
     """
 
     file: SourceFile
@@ -46,6 +49,13 @@ class Slice:
     mark_row: int = 0
     mark_offset: int = 0
     end_offset: int | None = None
+    sha256: str = ""
+    text_bytes: int = 0
+
+    @property
+    def is_far(self) -> bool:
+        """Whether it lies so far inside of a compressed file that decompressing what is before costs more than it."""
+        return self.file.compression is not None and self.mark_row > self.n_rows
 
 
 @dataclass(frozen=True)
@@ -84,18 +94,23 @@ def slices(scanned: CorpusScan, start: int, stop: int) -> tuple[Slice, ...]:
                     mark_row=mark * MARK_ROWS if file.marks else 0,
                     mark_offset=file.marks[mark] if file.marks else 0,
                     end_offset=file.marks[after] if after < len(file.marks) else None,
+                    sha256=file.sha256 if file.compression else "",
+                    text_bytes=file.text_bytes if file.compression else 0,
                 )
             )
     return tuple(found)
 
 
-def read_rows(parts: Sequence[Slice], corpus: CorpusSpec, keep_types: Mapping[str, str]) -> DocumentRows:
+def read_rows(
+    parts: Sequence[Slice], corpus: CorpusSpec, keep_types: Mapping[str, str], spill: Spill | None = None
+) -> DocumentRows:
     """The documents of some slices, one per row, in order.
 
     Args:
         parts: From `slices`.
         corpus: The spec that was scanned.
         keep_types: From the scan.
+        spill: Keeps compressed files decompressed; without it they are read from their start.
 
     Raises:
         CorpusError: A file is gone, unreadable, or has changed since it was scanned.
@@ -105,17 +120,16 @@ def read_rows(parts: Sequence[Slice], corpus: CorpusSpec, keep_types: Mapping[st
     columns = [(name, keep_types[name], out.keep[name]) for name in corpus.keep]
     for part in parts:
         row = part.first_row
-        for record in records_of(part, wanted):
+        for record in records_of(part, wanted, spill):
             doc_id, error = document_id(record.id, corpus.id)
             text, text_error = document_text(record.text, corpus.text)
             error = record.error or error or text_error
             for (name, kept_type, values), raw in zip(columns, record.keep, strict=True):
                 try:
-                    value, value_error = stored_value(raw, kept_type, name)
+                    value, _ = stored_value(raw, kept_type, name)  # what cannot be kept is null; the scan says so
                 except (ValueError, OverflowError, TypeError):
                     raise CorpusError(_changed(part.file, f"column '{name}' is no longer {kept_type}")) from None
                 values.append(value)
-                error = error or value_error
             out.doc_id.append(doc_id if doc_id is not None else f"{part.file.name}:{row}")
             out.text.append(None if error else text)
             out.error.append(error)
@@ -125,7 +139,7 @@ def read_rows(parts: Sequence[Slice], corpus: CorpusSpec, keep_types: Mapping[st
     return out
 
 
-def records_of(part: Slice, wanted: Wanted) -> Iterator[Record]:
+def records_of(part: Slice, wanted: Wanted, spill: Spill | None = None) -> Iterator[Record]:
     """The records of a slice, in order.
 
     Raises:
@@ -141,7 +155,8 @@ def records_of(part: Slice, wanted: Wanted) -> Iterator[Record]:
         if file.format == "parquet":
             yield from parquet_records(open_parquet(file, stack), wanted, part.first_row, part.n_rows)
         else:
-            stream = open_text(file, part.mark_offset, part.end_offset, stack)
+            text = spill.open(file, part.sha256, part.text_bytes, stack) if spill and part.is_far else None
+            stream = open_text(file, part.mark_offset, part.end_offset, stack, text)
             records = text_records(stream, file, wanted, part.header, part.mark_offset)
             before = part.first_row - part.mark_row
             yield from islice(records, before, before + part.n_rows)

@@ -27,6 +27,7 @@ from ray_jobs.plan import JobPlan, check_device, make_plan
 from ray_jobs.pricing import remember_rate
 from ray_jobs.ray_crew import RayCrew, gpus_each
 from ray_jobs.run_record import Recorder, recorded
+from ray_jobs.spill import drop, run_name
 from ray_jobs.tally import Tally
 
 if TYPE_CHECKING:
@@ -135,10 +136,15 @@ def _run(
     most = min(most, len(missing))
     with ray_cluster(address, most * plan.compute.threads, gpus_each(plan)) as ray:
         crew = RayCrew(ray, plan)
+        said: set[str] = set()
 
         def committed(report: Report, place: str) -> None:
             lease.check()
             journal.add(report, place)
+            for note in set(report.notes) - said:
+                said.add(note)
+                if progress:
+                    progress.note(note)
 
         run = Dispatcher(
             crew,
@@ -163,6 +169,7 @@ def _run(
         finally:
             recorder.take(run.state())
             crew.close(finished)
+            drop(run_name(plan.store.fingerprint))
             journal.close()
             if progress:
                 progress.close()

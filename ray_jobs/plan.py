@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import JobSpecError
+from featurestore.tables.dialect import USUAL
 from ray_jobs.hub import COMMIT
 from ray_jobs.identity import (
     Compute,
@@ -81,17 +82,19 @@ class JobPlan:
         return extract_settings(self.job, self.compute)
 
 
-def make_plan(job: JobSpec, note: Note | None = None) -> JobPlan:
+def make_plan(job: JobSpec, note: Note | None = None, device: str | None = None) -> JobPlan:
     """Plan a job; nothing is written into its store.
 
     Args:
         job: What to run.
         note: Called with a line of text before a step that may take long.
+        device: `cpu` or `cuda`, to plan for other hardware than this machine's where the job leaves that open.
 
     Raises:
         UsageError: Corpus, model, SAEs or settings are at fault, or the store is another job's.
     """
     from featurestore.plan import MANIFEST_JSON, STORE_JSON, StorePlan, check_place, create_store, open_root, read_plan
+    from featurestore.probe import check_writable
     from featurestore.writer import committed_units
     from ray_jobs.engine.bundle import open_bundle
     from ray_jobs.prepare import pinned, prepare
@@ -105,7 +108,9 @@ def make_plan(job: JobSpec, note: Note | None = None) -> JobPlan:
     version = other_version(begun) if begun is not None else None
     if begun is not None and version and not (manifest and len(committed_units(job.store)) == len(begun.units)):
         raise unfinished(job.store, version)
-    compute = settle(job, begun.identity if begun else None)
+    if not manifest:
+        check_writable(job.store)
+    compute = settle(job, begun.identity if begun else None, device)
     job = job.model_copy(update={"model": job.model.model_copy(update={"dtype": compute.dtype})})
     scanned = scan(job.corpus)
     bundle = open_bundle(prepare(_at_recorded_commits(job, begun), progress=note))
@@ -113,7 +118,11 @@ def make_plan(job: JobSpec, note: Note | None = None) -> JobPlan:
     _policy(bundle, job)
     if begun is None or not compute.attn:  # a store that was begun has passed the check, which needs torch
         compute = settle_attention(compute, bundle)
-    files = [{"name": f.name, "size": f.size, "sha256": f.sha256, "rows": f.rows} for f in scanned.files]
+    files = [
+        {"name": f.name, "size": f.size, "sha256": f.sha256, "rows": f.rows}
+        | ({"csv": str(f.dialect)} if f.dialect not in (None, USUAL) else {})
+        for f in scanned.files
+    ]
     software = deciding_software()
     decisive = identity(job, bundle, compute, files, software)
     # Compared as JSON, as it is stored: there, tuples are lists.

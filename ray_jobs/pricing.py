@@ -52,6 +52,7 @@ class Estimate:
         cost: For the missing units, if rate and price are known.
         currency: Of the price, if it comes from the rates file.
         hardware: The kind of hardware that was priced, if one was named.
+        memory_gb: Memory of that hardware's device, if the rates file knows it.
     """
 
     documents: int
@@ -70,6 +71,7 @@ class Estimate:
     cost: float | None
     currency: str | None
     hardware: str | None
+    memory_gb: float | None
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Price:
     per_hour: float | None
     currency: str | None
     hardware: str | None
+    memory_gb: float | None
 
 
 def estimate(
@@ -132,6 +135,7 @@ def estimate(
         cost=hours * worker.per_hour if hours is not None and worker.per_hour is not None else None,
         currency=worker.currency,
         hardware=worker.hardware,
+        memory_gb=worker.memory_gb,
     )
 
 
@@ -141,17 +145,23 @@ def _price(
     """What is known of one worker: what was said, else the kind of hardware, else what was measured here."""
     name = hardware or plan.job.workers.hardware
     source = "as given" if rate is not None else None
-    currency = None
+    currency = memory_gb = None
     if name is not None:
         path = rates_file or plan.job.workers.rates
         rates = load_rates(path)
         kind = rates.kind(name, path or "the shipped rates file")
         if kind.device != ("cpu" if plan.compute.device == "cpu" else "gpu"):
-            fits = "workers.gpus: 1" if kind.device == "gpu" else "workers.gpus: 0"
+            fits, other = ("workers.gpus: 1", "on CPUs") if kind.device == "gpu" else ("workers.gpus: 0", "on GPUs")
+            begun = plan.job.workers.gpus is None  # a job that leaves it open is planned for what is priced
             raise JobSpecError(
-                f"hardware '{name}' is a {kind.device.upper()}, but the job runs without: set {fits} in it"
+                f"hardware '{name}' is a {kind.device.upper()}, but "
+                + (
+                    f"the store was begun {other}: give another store"
+                    if begun
+                    else f"the job runs {other}: set {fits} in it"
+                )
             )
-        devices = _devices_each(plan)
+        devices, memory_gb = _devices_each(plan), kind.memory_gb
         if rate is None:
             share = min(devices, 1.0) if plan.compute.device != "cpu" else devices  # a worker runs on one GPU at most
             rate, source = kind.rate(gflop) * share, f"{name} in the rates file"
@@ -159,7 +169,7 @@ def _price(
             price, currency = kind.per_hour * devices, rates.currency
     elif rate is None and (known := _rates().get(rate_key(plan))) is not None:
         rate, source = known["tokens_per_second"], f"measured here on {known['date']}"
-    return Price(rate, source, price, currency, name)
+    return Price(rate, source, price, currency, name, memory_gb)
 
 
 def _devices_each(plan: JobPlan) -> float:

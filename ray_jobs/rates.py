@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import struct
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from featurestore.errors import BundleError, JobSpecError
+from featurestore.nearest import did_you_mean
 from featurestore.specfile import load_spec
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Hardware(BaseModel):
         gflop_per_second: What it sustains in a run.
         tokens_per_second: A measured rate, instead.
         per_hour: Money for an hour of it.
+        memory_gb: What it has, in billions of bytes; a CPU core has its host's, which this file does not know.
         source: Where the figures come from.
     """
 
@@ -46,6 +47,7 @@ class Hardware(BaseModel):
     gflop_per_second: Positive | None = None
     tokens_per_second: Positive | None = None
     per_hour: NotNegative
+    memory_gb: Positive | None = None
     source: str = ""
 
     @model_validator(mode="after")
@@ -78,8 +80,7 @@ class Rates(BaseModel):
         """
         if name in self.hardware:
             return self.hardware[name]
-        near = get_close_matches(name, self.hardware, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
+        hint = did_you_mean(name, self.hardware)
         raise JobSpecError(f"{where}: no hardware '{name}'{hint} (it has: {', '.join(self.hardware)})")
 
 

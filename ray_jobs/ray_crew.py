@@ -46,6 +46,7 @@ class RayCrew:
         self._store = shown(plan.job.store)
         self._heard = self.now()
         self._units = {unit.index: unit for unit in plan.missing}
+        self._spills = any(part.is_far for unit in plan.missing for part in unit.slices)
         self._actors: dict[int, Any] = {}
         self._owed: dict[Any, tuple[Request, int, int]] = {}  # ref -> request, worker, unit
         self._task = WorkerTask.of(plan)
@@ -120,9 +121,17 @@ class RayCrew:
             finished: Nothing is left to do: those that have nothing in hand may leave by themselves, which exports what
                 they have counted since Ray last did so.
         """
-        if finished and self._actors:
-            leaving = [actor.__ray_terminate__.remote() for actor in self._actors.values()]
-            self._ray.wait(leaving, num_returns=len(leaving), timeout=LEAVE_SECONDS)
+        opening = {worker for what, worker, _ in self._owed.values() if what == "open"}  # these answer nothing yet
+        with contextlib.suppress(self._ray.exceptions.RayError):
+            leaving = [
+                actor.leave.options(concurrency_group="live").remote()
+                for worker, actor in self._actors.items()
+                if self._spills and worker not in opening
+            ]
+            if finished:
+                leaving += [actor.__ray_terminate__.remote() for actor in self._actors.values()]
+            if leaving:
+                self._ray.wait(leaving, num_returns=len(leaving), timeout=LEAVE_SECONDS)
         for actor in self._actors.values():
             with contextlib.suppress(self._ray.exceptions.RayError):  # Ray may be what has failed
                 self._ray.kill(actor)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import BundleError
+from featurestore.nearest import did_you_mean
 from ray_jobs.checkpoint import brief
 from ray_jobs.encoder_hash import encoder_sha256
 from ray_jobs.engine.bundle import SaeInfo
@@ -210,11 +211,22 @@ def _from_release(spec: SaeSpec) -> tuple[Any, str]:
     except Exception as error:  # noqa: BLE001 (libraries raise anything)
         what = f"SAE {spec.name!r}: release {spec.release!r}, id {spec.id!r}"
         if isinstance(error, ValueError) and "not found in" in str(error):
-            raise BundleError(f"{what} is not known to sae-lens; check both ({brief(error)})") from None
+            raise BundleError(f"{what} is not known to sae-lens{_nearest(spec)}; check both") from None
         raise BundleError(
             f"{what} could not be fetched: the Hugging Face hub could not be reached or refused ({brief(error)}); "
             f"check network and access (HF_TOKEN), or give the path of a local SAE"
         ) from None
+
+
+def _nearest(spec: SaeSpec) -> str:
+    """The release, or the id within it, that was probably meant."""
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    releases = get_pretrained_saes_directory()
+    release = releases.get(str(spec.release))
+    return (
+        did_you_mean(str(spec.release), releases) if release is None else did_you_mean(str(spec.id), release.saes_map)
+    )
 
 
 def _compare(spec: SaeSpec, cfg: Any, model_name: str, config: Any) -> tuple[int, tuple[str, ...], tuple[str, ...]]:

@@ -16,13 +16,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, islice
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from featurestore.errors import CorpusError
-from featurestore.tables.files import SourceFile, find_files
-from featurestore.tables.parquet import open_parquet, parquet_groups, parquet_kinds
+from featurestore.tables.dialect import with_dialect
+from featurestore.tables.files import SourceFile, look_up
+from featurestore.tables.parquet import UNSEEN_KINDS, number_kinds, open_parquet, parquet_groups, parquet_kinds
 from featurestore.tables.record import (
     MISSING,
+    Counted,
     Digest,
     Wanted,
     check_columns,
@@ -31,8 +33,8 @@ from featurestore.tables.record import (
     open_raw,
     refusals,
 )
-from featurestore.tables.text import csv_header, json_keys, text_records
-from featurestore.tables.values import column_type, document_id, kind_of
+from featurestore.tables.text import Fused, csv_header, json_keys, text_records
+from featurestore.tables.values import column_type, document_id, kind_of, stored_value
 from ray_jobs.corpus import MARK_ROWS, Slice, records_of, source_fields
 from ray_jobs.duplicates import UniqueIds
 
@@ -43,6 +45,7 @@ SAMPLE_TEXTS = 512  # enough for the mean length of a corpus to within some perc
 _SAMPLE_CHARACTERS = 100_000  # of each sampled text: beyond any window of a model that is fed whole
 _SAMPLE_ROW_GROUPS = 8  # Parquet row groups to take texts from, spread over all files
 _SAMPLE_GROUP_ROWS = 1 << 17  # rows decoded of each at most
+_KEPT_GROUP_ROWS = 512  # rows of each whose kept values are looked at: images among them are not small
 HASHED_AT_ONCE = 8  # Parquet files: as many as keep an object store busy; hashing itself runs beside reading
 
 
@@ -55,12 +58,33 @@ class CorpusFile(SourceFile):
         rows: Documents in it.
         header: Column names of a CSV file, else empty.
         marks: Byte offsets, in the decompressed text, of the rows 0, MARK_ROWS, 2 * MARK_ROWS, ...; empty for Parquet.
+        text_bytes: Length of what a compressed file decompresses to, else 0.
+        fused: Rows of a CSV file in which a quote may not be closed.
     """
 
     sha256: str
     rows: int
     header: tuple[str, ...] = ()
     marks: array[int] = field(default_factory=lambda: array("q"), repr=False, compare=False)
+    text_bytes: int = 0
+    fused: Fused = field(default_factory=Fused)
+
+
+@dataclass(frozen=True)
+class UnkeptValues:
+    """Values of a kept column that no type can hold: null in the store, while their documents are extracted.
+
+    Attributes:
+        column: The column.
+        count: How many of the values that were looked at.
+        looked_at: Rows that were looked at: all of JSONL and CSV files, up to some thousand of the Parquet files.
+        example: The first of them: file, row and what is wrong with the value.
+    """
+
+    column: str
+    count: int
+    looked_at: int
+    example: str
 
 
 @dataclass(frozen=True)
@@ -73,6 +97,8 @@ class CorpusScan:
         keep_types: Kept column -> "string", "int64", "float64" or "bool", in the order of the job.
         sample: Some hundreds of texts, evenly spaced over the corpus, each cut at 100,000 characters.
         mean_text_bytes: Mean UTF-8 length of the sampled texts before cutting.
+        again: (name, the name that counts) of files and folders that links or other paths reach a second time.
+        unkept: Kept columns with values that cannot be kept, in the order of the job.
     """
 
     files: tuple[CorpusFile, ...]
@@ -80,6 +106,8 @@ class CorpusScan:
     keep_types: Mapping[str, str]
     sample: tuple[str, ...] = field(repr=False)
     mean_text_bytes: float
+    again: tuple[tuple[str, str], ...] = ()
+    unkept: tuple[UnkeptValues, ...] = ()
 
     @cached_property
     def first_rows(self) -> tuple[int, ...]:
@@ -97,7 +125,8 @@ def scan(corpus: CorpusSpec, progress: Callable[[int, int], None] | None = None)
     Raises:
         CorpusError: No file or no row, a file that cannot be read, a column that is not there, an id used twice.
     """
-    found = find_files(corpus.path, corpus.format)
+    looked_up = look_up(corpus.path, corpus.format)
+    found = looked_up.files
     total = sum(file.size or 0 for file in found)
     done = 0
     lock = Lock()
@@ -129,12 +158,20 @@ def scan(corpus: CorpusSpec, progress: Callable[[int, int], None] | None = None)
     if corpus.id is not None and state.ids.suspects():
         state.ids.confirm((doc_id, f"{file.name}:{row}") for file in files for row, doc_id in _ids(file, corpus.id))
     sample = [*state.sample.texts, *_parquet_sample(files, corpus.text)]
+    keep_types = {name: column_type(_seen_kinds(name, state)) for name in corpus.keep}
+    _look_at_kept(files, [name for name in corpus.keep if keep_types[name] == "string"], state)
     return CorpusScan(
         files=files,
         rows=rows,
-        keep_types={name: column_type(state.kinds[name]) for name in corpus.keep},
+        keep_types=keep_types,
         sample=tuple(text[:_SAMPLE_CHARACTERS] for text in sample),
         mean_text_bytes=sum(len(text.encode("utf-8", "replace")) for text in sample) / max(len(sample), 1),
+        again=looked_up.again,
+        unkept=tuple(
+            UnkeptValues(name, state.unkept[name], state.looked_at, state.unkept_example[name])
+            for name in corpus.keep
+            if state.unkept[name]
+        ),
     )
 
 
@@ -143,12 +180,24 @@ class _Scanned:
 
     def __init__(self, corpus: CorpusSpec) -> None:
         self.wanted = Wanted(corpus.text, corpus.id, corpus.keep)
+        self.csv = corpus.csv
         self.kinds: dict[str, set[str]] = {name: set() for name in corpus.keep}
+        self.unseen: dict[str, list[SourceFile]] = {name: [] for name in corpus.keep}  # whose numbers may have to be
+        self.unkept = dict.fromkeys(corpus.keep, 0)
+        self.unkept_example: dict[str, str] = {}
+        self.looked_at = 0
         self.seen: set[str] = set()  # names of wanted columns that some row or schema has
         self.ids = UniqueIds()
         self.sample = _Sample(SAMPLE_TEXTS)
         self.any_readable = False
         self.first_error = ""
+
+    def check_kept(self, name: str, value: Any, file: SourceFile, row: int) -> None:
+        """Count a value that goes into a column of text, if it cannot be kept."""
+        _, problem = stored_value(value, "string", name)
+        if problem:
+            self.unkept[name] += 1
+            self.unkept_example.setdefault(name, f"{file.name} row {row}, {problem}")
 
 
 class _Sample:
@@ -177,6 +226,8 @@ class _Sample:
 def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]) -> CorpusFile:
     """One pass over a JSONL or CSV file, hashing the bytes on the way."""
     wanted = state.wanted
+    file = with_dialect(file, state.csv, wanted.settings())
+    fused = Fused()
     header = csv_header(file) if file.format == "csv" else ()
     if header:
         check_columns(file, header, wanted)
@@ -188,9 +239,10 @@ def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]
     has_text = has_id = False
     with refusals(file), ExitStack() as stack:
         digest = Digest(open_raw(file, stack), advance)
-        stream = decompressed(digest, file, stack)
+        counted = Counted(decompressed(digest, file, stack))
+        stream = cast("BinaryIO", counted)
         # An empty CSV file has no header; it is hashed and has no rows.
-        for record in text_records(stream, file, wanted, header) if header or not is_csv else ():
+        for record in text_records(stream, file, wanted, header, 0, fused) if header or not is_csv else ():
             if rows % MARK_ROWS == 0:
                 marks.append(record.offset)
             rows += 1
@@ -206,14 +258,26 @@ def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]
             for found, (name, value) in zip(kinds, zip(wanted.keep, record.keep, strict=True), strict=True):
                 if value is not MISSING:
                     state.seen.add(name)
-                    found.add(kind_of(value, is_csv))
+                    found.add(kind := kind_of(value, is_csv))
+                    if kind == "text" and not is_csv:  # a field of CSV is UTF-8, or its row cannot be read
+                        state.check_kept(name, value, file, rows - 1)
             state.sample.offer(record.text)
         sha256 = digest.hexdigest()
+    state.looked_at += rows
     state.any_readable = state.any_readable or readable > 0
     if readable and not (has_text and has_id):
         setting, column = ("corpus.text", wanted.text) if not has_text else ("corpus.id", wanted.id)
         raise CorpusError(missing_column(file.uri, str(column), setting, json_keys(file)))
-    return CorpusFile(**source_fields(file), sha256=sha256, rows=rows, header=header, marks=marks)
+    text_bytes = counted.count if file.compression else 0
+    return CorpusFile(
+        **source_fields(file),
+        sha256=sha256,
+        rows=rows,
+        header=header,
+        text_bytes=text_bytes,
+        marks=marks,
+        fused=fused,
+    )
 
 
 @contextmanager
@@ -239,6 +303,8 @@ def _scan_parquet(file: SourceFile, state: _Scanned, sha256: str) -> CorpusFile:
         check_columns(file, parquet.schema_arrow.names, wanted)
         for name, kind in parquet_kinds(file, parquet.schema_arrow, wanted).items():
             state.kinds[name].add(kind)
+            if kind in UNSEEN_KINDS:
+                state.unseen[name].append(file)
         rows = parquet.metadata.num_rows
     state.seen.update(wanted.keep)
     state.any_readable = state.any_readable or rows > 0
@@ -247,6 +313,32 @@ def _scan_parquet(file: SourceFile, state: _Scanned, sha256: str) -> CorpusFile:
         for _, doc_id in _ids(scanned, wanted.id):
             state.ids.add(doc_id)
     return scanned
+
+
+def _seen_kinds(name: str, state: _Scanned) -> set[str]:
+    """The kinds of a kept column's values; those of Parquet numbers are looked at where the type depends on them."""
+    unseen, kinds = state.kinds[name] & UNSEEN_KINDS, state.kinds[name] - UNSEEN_KINDS
+    floats = bool({"floats", "whole", "float", "nan"} & state.kinds[name])
+    decided = bool(kinds & {"text", "bool"})  # a column of text, whatever the numbers are
+    if decided or not ("unsigned" in unseen or ("integers" in unseen and floats) or ("long" in kinds and unseen)):
+        return kinds | {{"integers": "int", "floats": "float", "unsigned": "text"}[kind] for kind in unseen}
+    for file in state.unseen[name]:
+        with refusals(file), ExitStack() as stack:
+            kinds |= number_kinds(open_parquet(file, stack), name)
+    # A column of floats stays one of floats where none of them is there to be looked at.
+    return kinds or {"float" if "floats" in unseen else "int"}
+
+
+def _look_at_kept(files: Sequence[CorpusFile], names: Sequence[str], state: _Scanned) -> None:
+    """Kept values of a few row groups of Parquet files, which are not read otherwise."""
+    if not names:
+        return
+    for file, first, rows in _some_groups(files):
+        rows = min(rows, _KEPT_GROUP_ROWS)
+        state.looked_at += rows
+        for row, record in enumerate(records_of(Slice(file, first, rows), Wanted(None, None, tuple(names))), first):
+            for name, value in zip(names, record.keep, strict=True):
+                state.check_kept(name, value, file, row)
 
 
 def _ids(file: CorpusFile, column: str) -> Iterator[tuple[int, str]]:
@@ -259,17 +351,22 @@ def _ids(file: CorpusFile, column: str) -> Iterator[tuple[int, str]]:
 
 def _parquet_sample(files: Sequence[CorpusFile], text: str) -> list[str]:
     """Texts from a few row groups, evenly spaced over the Parquet files and within each group."""
+    texts: list[str] = []
+    groups = _some_groups(files)
+    for file, first, rows in groups:
+        rows = min(rows, _SAMPLE_GROUP_ROWS)
+        records = records_of(Slice(file, first, rows), Wanted(text, None))
+        step = -(-rows * len(groups) // SAMPLE_TEXTS)
+        texts += [record.text for record in islice(records, 0, None, step) if isinstance(record.text, str)]
+    return texts
+
+
+def _some_groups(files: Sequence[CorpusFile]) -> list[tuple[CorpusFile, int, int]]:
+    """(File, first row, rows) of a few row groups, evenly spaced over the Parquet files."""
     groups: list[tuple[CorpusFile, int, int]] = []
     for file in files:
         if file.format == "parquet":
             with refusals(file), ExitStack() as stack:
                 groups += [(file, first, rows) for first, rows in parquet_groups(open_parquet(file, stack))]
     count = min(len(groups), _SAMPLE_ROW_GROUPS)
-    texts: list[str] = []
-    for i in range(count):
-        file, first, rows = groups[(2 * i + 1) * len(groups) // (2 * count)]
-        rows = min(rows, _SAMPLE_GROUP_ROWS)
-        records = records_of(Slice(file, first, rows), Wanted(text, None))
-        step = -(-rows * count // SAMPLE_TEXTS)
-        texts += [record.text for record in islice(records, 0, None, step) if isinstance(record.text, str)]
-    return texts
+    return [groups[(2 * i + 1) * len(groups) // (2 * count)] for i in range(count)]

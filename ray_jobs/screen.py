@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from featurestore.wording import counted
+from featurestore.wording import about, counted, money, size, span
 
 if TYPE_CHECKING:
     from ray_jobs.calibrate import Calibration
@@ -39,7 +39,13 @@ def print_plan(made: JobPlan, figures: Estimate) -> None:
     n_bytes = sum(file.size or 0 for file in scanned.files)
     print(f"store      {shown(made.job.store)} ({_standing(made)})")
     files = counted(len(scanned.files), "file")
-    print(f"corpus     {counted(figures.documents, 'document')} in {files}, {_bytes(n_bytes)}")
+    print(f"corpus     {counted(figures.documents, 'document')} in {files}, {size(n_bytes)}")
+    if scanned.again:
+        name, first = scanned.again[0]
+        more = f" (and {len(scanned.again) - 1:,} more reached twice)" if len(scanned.again) > 1 else ""
+        print(f"           {name} is {first} again, which is read once{more}")
+    for dialect, names in _dialects(made).items():
+        print(f"csv        {dialect} ({names[0]}{f' and {len(names) - 1:,} more' if len(names) > 1 else ''})")
     sampled = counted(made.sampled, "sampled document")
     print(f"tokens     about {figures.tokens:,} (mean {made.mean_tokens:,.1f} of {sampled})")
     print(f"model      {made.bundle.model.name}, layers 0 to {max(made.bundle.hook_layers)}, {compute.dtype}")
@@ -47,29 +53,27 @@ def print_plan(made: JobPlan, figures: Estimate) -> None:
     print(f"saes       {saes}; {', '.join(made.job.pool)}")
     print(f"units      {figures.units:,} ({figures.missing_units:,} to do)")
     basis = "from the parts that are there" if figures.bytes_measured else "typical of such SAEs, a rough figure"
-    print(f"bytes out  about {_bytes(figures.bytes_out)} ({basis})")
+    print(f"bytes out  {about(size(figures.bytes_out))} ({basis})")
     print(f"workers    {compute.device}, {counted(compute.threads, 'thread')} each")
     if figures.worker_hours is None:
         print("hours      unknown: no rate measured here yet for this model; --calibrate measures it, --rate gives it,")
         print("           and --hardware takes it from the rates file")
     else:
         rate = f"{figures.tokens_per_second:,.0f} tokens/s a worker, {figures.rate_source}"
-        print(f"hours      about {_rounded(figures.worker_hours)} worker-hours ({rate})")
+        print(f"hours      {about(span(figures.worker_hours * 3600))} of one worker ({rate})")
     if figures.wall_hours is not None:
-        print(
-            f"           about {_rounded(figures.wall_hours)} hours with {counted(made.job.workers.max or 1, 'worker')}"
-        )
+        many = counted(made.job.workers.max or 1, "worker")
+        print(f"           {about(span(figures.wall_hours * 3600))} with {many}")
     if figures.cost is not None:
-        currency = f" {figures.currency}" if figures.currency else ""
-        each = _money(figures.price_per_hour or 0)
-        print(f"cost       about {_money(figures.cost)}{currency} ({each} a worker and hour)")
+        each = money(figures.price_per_hour or 0)
+        print(f"cost       {about(money(figures.cost, figures.currency))} ({each} a worker and hour)")
 
 
 def print_calibration(measured: Calibration, figures: Estimate) -> None:
     """The figure for a rates file that `plan --calibrate` has measured."""
     reached = measured.tokens_per_second * figures.gflop_per_token
     work = f"{counted(measured.workers, 'worker')} at once, {counted(measured.documents, 'document')}"
-    print(f"calibrated {work} in {_seconds(measured.seconds)}: {reached:,.0f} GFLOP/s a worker, for a rates file")
+    print(f"calibrated {work} in {span(measured.seconds)}: {reached:,.0f} GFLOP/s a worker, for a rates file")
 
 
 def plan_facts(made: JobPlan, figures: Estimate) -> dict[str, Any]:
@@ -86,6 +90,8 @@ def plan_facts(made: JobPlan, figures: Estimate) -> dict[str, Any]:
         "sampled_documents": made.sampled,
         "truncated_share": made.truncated_share,
         "files": len(made.scan.files),
+        "csv": {dialect: len(names) for dialect, names in _dialects(made).items()},
+        "reached_twice": [list(pair) for pair in made.scan.again],
         "bundle": bundle_facts(made.bundle),
         "compute": asdict(made.compute),
     }
@@ -119,7 +125,7 @@ def print_result(result: ExtractResult) -> None:
     if result.units_run:
         rate = f"{result.tokens_run / result.seconds:,.0f} tokens/s, start-up included"
         work = f"{counted(result.documents_run, 'document')}, {counted(result.tokens_run, 'token')}"
-        took = f"{_seconds(result.seconds)} ({rate}, {counted(result.workers, 'worker')})"
+        took = f"{span(result.seconds)} ({rate}, {counted(result.workers, 'worker')})"
         print(f"{shown(result.store)}: {work} in {took}")
     else:
         print(f"{shown(result.store)}: nothing to do, the whole store is there ({counted(result.units, 'part')})")
@@ -128,29 +134,18 @@ def print_result(result: ExtractResult) -> None:
     print(f"  bytes      {result.bytes:,} ({result.bytes / max(result.documents, 1):,.0f} a document)")
 
 
+def _dialects(made: JobPlan) -> dict[str, list[str]]:
+    """How CSV files are written -> which of them."""
+    found: dict[str, list[str]] = {}
+    for file in made.scan.files:
+        if file.dialect is not None:
+            found.setdefault(str(file.dialect), []).append(file.name)
+    return found
+
+
 def _standing(made: JobPlan) -> str:
     if made.finished and not made.missing:
         return "complete"
     if made.committed:
         return f"{len(made.units) - len(made.missing):,} of {len(made.units):,} units there"
     return "to be made"
-
-
-def _bytes(number: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:,.1f} {unit}"
-        number /= 1000
-    return f"{number:,.1f} TB"
-
-
-def _rounded(hours: float) -> str:
-    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
-
-
-def _money(amount: float) -> str:
-    return f"{amount:,.2f}" if amount >= 1 or not amount else f"{amount:.2g}"
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:,.1f} s" if seconds < 120 else f"{seconds / 60:,.1f} min"

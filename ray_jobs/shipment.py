@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from featurestore.errors import JobSpecError
+from featurestore.spec_yaml import StrictLoader
 from featurestore.specfile import load_mapping
+from featurestore.tables.patterns import unescaped
 from featurestore.urls import secret_in
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def load_runtime_env(path: str | Path) -> dict[str, Any]:
         JobSpecError: Not a mapping, one with a working directory, or one with secrets: everybody who can see the
             dashboard can read it.
     """
-    runtime_env = load_mapping(path, JobSpecError)
+    runtime_env = load_mapping(path, JobSpecError, StrictLoader)
     if "working_dir" in runtime_env:
         raise JobSpecError(f"{path}: working_dir is what submit sends itself, code and job; remove it")
     variables = runtime_env.get("env_vars", {})
@@ -83,5 +85,6 @@ def is_here(address: str) -> bool:
 def local_paths(job: JobSpec) -> list[str]:
     """What a job names on disks that every node would have to see."""
     sae_paths = [sae.path for sae in job.saes if sae.path is not None]
-    named = [*job.corpus.path, *([job.model.name] if job.model.name.startswith("/") else []), *sae_paths, job.store]
+    corpus = map(unescaped, job.corpus.path)
+    named = [*corpus, *([job.model.name] if job.model.name.startswith("/") else []), *sae_paths, job.store]
     return [path for path in named if "://" not in path]

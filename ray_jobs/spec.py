@@ -16,7 +16,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from featurestore.errors import JobSpecError
+from featurestore.spec_values import Flag, PathText
 from featurestore.specfile import load_mapping, parse_spec
+from featurestore.tables.dialect import CsvSpec
+from featurestore.tables.patterns import joined
 
 POOLS = ("max", "sum", "count", "last")  # besides top{N}
 RESERVED_COLUMNS = ("doc_id", "n_tokens", "truncated", "error")
@@ -52,6 +55,7 @@ def _utf8(value: str) -> str:
 
 
 Name = Annotated[str, Field(min_length=1), BeforeValidator(lambda v: _utf8(v) if isinstance(v, str) else v)]
+PathName = Annotated[PathText, BeforeValidator(lambda v: _utf8(v) if isinstance(v, str) else v)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(_listed)]
 FilledNames = Annotated[Names, AfterValidator(_filled)]
 Count = Annotated[int, Field(ge=1, strict=True)]
@@ -65,18 +69,21 @@ class CorpusSpec(_Spec):
     """Where the documents are and which columns (JSON keys) to take.
 
     Attributes:
-        path: Files, globs or directories, local or as URLs (`s3://`, `gs://`, `hf://`, ...).
+        path: Files, globs or directories, local or as URLs (`s3://`, `gs://`, `hf://`, ...); of a job that was loaded,
+            with the job's directory in front and every `[`, `*`, `?`, `{` of that in brackets.
         text: The column that holds the document.
         id: The column that holds its unique id; without one, ids are "{file name}:{row}".
         keep: Further columns to copy into the store.
         format: Taken from the file names where not given.
+        csv: How CSV files are written, where they do not say it themselves.
     """
 
-    path: FilledNames
+    path: Annotated[tuple[PathName, ...], BeforeValidator(_listed), AfterValidator(_filled)]
     text: Name = "text"
     id: Name | None = None
     keep: Names = ()
     format: Literal["parquet", "jsonl", "csv"] | None = None
+    csv: CsvSpec | None = None
 
     @field_validator("keep")
     @classmethod
@@ -106,14 +113,14 @@ class ModelSpec(_Spec):
         attn: Attention implementation; chosen for the model where not given.
     """
 
-    name: Name
+    name: PathName
     revision: Name | None = None
     dtype: Literal["bfloat16", "float32"] | None = None
     max_tokens: Annotated[int, Field(ge=2, le=2**20, strict=True)] = 1024
     long_documents: Literal["truncate", "windows"] = "truncate"
     stride: Annotated[int, Field(ge=0, strict=True)] = 0
     tokens: Literal["content", "all"] = "content"
-    chat: Annotated[bool, Field(strict=True)] = False
+    chat: Flag = False
     attn: Literal["eager", "flex_attention", "sdpa"] | None = None
 
     @model_validator(mode="before")
@@ -148,11 +155,11 @@ class SaeSpec(_Spec):
 
     release: Name | None = None
     id: Name | None = None
-    path: Name | None = None
+    path: PathName | None = None
     revision: Name | None = None
     name: str = ""
     layer: Annotated[int, Field(ge=0, strict=True)] | None = None
-    allow_mismatch: Annotated[bool, Field(strict=True)] = False
+    allow_mismatch: Flag = False
 
     @model_validator(mode="before")
     @classmethod
@@ -191,7 +198,7 @@ class WorkersSpec(_Spec):
     gpus: Annotated[float, Field(ge=0, le=64, allow_inf_nan=False)] | None = None
     cpus: Annotated[int, Field(ge=1, le=1024, strict=True)] | None = None  # more threads than any machine has cores
     hardware: Name | None = None
-    rates: Name | None = None
+    rates: PathName | None = None
 
 
 class UnitsSpec(_Spec):
@@ -215,7 +222,7 @@ class JobSpec(_Spec):
     saes: Annotated[tuple[SaeSpec, ...], BeforeValidator(_list), AfterValidator(_filled)]
     pool: FilledNames = ("max", "sum", "count")
     hidden: Annotated[tuple[Literal["mean", "last"], ...], BeforeValidator(_listed)] = ()
-    store: Name
+    store: PathName
     workers: WorkersSpec = WorkersSpec()
     units: UnitsSpec = UnitsSpec()
     value_bits: Annotated[int, Field(ge=1, le=24, strict=True)] = 8
@@ -275,7 +282,7 @@ def job_from_mapping(mapping: Mapping[str, Any], base_dir: str | Path, where: st
     model_name = _resolved(job.model.name, base) if _is_local_model(job.model.name, base) else job.model.name
     return job.model_copy(
         update={
-            "corpus": job.corpus.model_copy(update={"path": tuple(_resolved(path, base) for path in job.corpus.path)}),
+            "corpus": job.corpus.model_copy(update={"path": tuple(joined(path, base) for path in job.corpus.path)}),
             "model": job.model.model_copy(update={"name": model_name}),
             "saes": saes,
             "workers": job.workers.model_copy(

@@ -19,6 +19,7 @@ from featurestore.faults import fault_point
 from featurestore.urls import shown
 from ray_jobs.failures import Abandoned, transient_faults_shown
 from ray_jobs.metrics import UnitDetail, UnitMeter
+from ray_jobs.spill import Spill, run_name
 
 if TYPE_CHECKING:
     from featurestore.rows import PartRows
@@ -68,11 +69,15 @@ class WorkerTask:
 
 @dataclass(frozen=True)
 class Report:
-    """A committed unit: its record, the seconds from the first byte read to the part in its place, and their detail."""
+    """A committed unit: its record, the seconds from the first byte read to the part in its place, and their detail.
+
+    `notes` are sentences for the user about this machine, once each.
+    """
 
     record: PartRecord
     seconds: float
     detail: UnitDetail = field(default_factory=UnitDetail)
+    notes: tuple[str, ...] = ()
 
 
 class Worker:
@@ -87,6 +92,7 @@ class Worker:
         self._live = (-1, 0, 0)
         self._abandoned: set[int] = set()
         self._meter = UnitMeter(shown(task.job.store))
+        self._spill = Spill(run_name(task.fingerprint))
 
     def open(self) -> dict[str, Any]:
         """Open store, bundle and engine: all that can be wrong with this machine shows here and not in a unit.
@@ -140,7 +146,8 @@ class Worker:
             with self._meter.phase("write"):
                 record = write_part(self._task.job.store, self._plan, unit.index, rows)
             fault_point("worker.after_commit")
-        return Report(record, time.perf_counter() - begun, self._meter.end(record, rows.doc_id, rows.error))
+        notes, self._spill.refused = tuple(self._spill.refused), []
+        return Report(record, time.perf_counter() - begun, self._meter.end(record, rows.doc_id, rows.error), notes)
 
     def probe(self, unit: Unit, start: int, stop: int, blamed: Mapping[int, str]) -> None:
         """Compute documents `[start, stop)` of a unit, counted from its first, and write nothing; errors as for `run`.
@@ -165,6 +172,10 @@ class Worker:
         """Stop a unit, under way or still to come, at its next batch."""
         self._abandoned.add(unit)
 
+    def leave(self) -> None:
+        """The run ends: remove from this machine what was kept for it; answered while `run` computes."""
+        self._spill.close()
+
     def _rows(self, unit: Unit, start: int, stop: int, blamed: Mapping[int, str]) -> PartRows:
         import torch
 
@@ -173,7 +184,8 @@ class Worker:
         self._go_on(unit.index, 0, 0)
         torch.set_num_threads(self._task.settings["threads"])  # a setting of the calling thread, and Ray has several
         with self._meter.phase("read"):
-            documents = _some(read_rows(unit.slices, self._task.job.corpus, self._task.keep_types), start, stop)
+            rows = read_rows(unit.slices, self._task.job.corpus, self._task.keep_types, self._spill)
+            documents = _some(rows, start, stop)
         for row, reason in blamed.items():
             if start <= row < stop and documents.error[row - start] is None:
                 documents.error[row - start], documents.text[row - start] = reason, None

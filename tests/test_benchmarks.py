@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import corpus, gpu, gpu_attention, gpu_job, gpu_setup, gpu_ways, limit, machine, report
+from benchmarks import compressed, corpus, gpu, gpu_attention, gpu_job, gpu_setup, gpu_ways, limit, machine, report
 from benchmarks.peers import Sae, Setup, Task, make_peer
 from ray_jobs.engine.device_pooling import pool_on_device
 from ray_jobs.engine.encoder import Inputs, SaeEncoder
@@ -189,6 +189,16 @@ def test_the_fused_kernel_equals_the_engines_chunks(tmp_path: Path, monkeypatch:
     np.testing.assert_array_equal(found.values["count"], expected.values["count"])
     for pool in ("max", "sum"):
         np.testing.assert_allclose(found.values[pool], expected.values[pool], rtol=1e-5, atol=1e-5)
+
+
+def test_reading_a_compressed_file_by_units_is_put_beside_one_pass(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SPARSEMILL_CACHE", "set again by the benchmark")  # and put back after it
+    assert compressed.main(["--rows", "4000", "--units", "4", "--repeats", "1", "--json"]) == 0
+    files = json.loads(capsys.readouterr().out)["files"]
+    assert files["gzip"]["text_bytes"] == files["zstd"]["text_bytes"] > 4000 * 280
+    assert all(found["ratios"][0] > 0 for found in files.values())
 
 
 def test_a_jobs_rate_counts_units_by_the_time_that_they_have_in_common() -> None:

@@ -1,11 +1,19 @@
-"""What the pages say exists, exists: the tests that they name and the files that they link to."""
+"""What the pages say exists, exists: tests, files, commands with their options; and the README's own job runs."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+
+import sparsemill
+from ray_jobs.spec import job_from_mapping
+from tests.ray_jobs.jobs import write_corpus, write_job, write_models
+from training.spec import study_from_mapping
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -30,3 +38,77 @@ def test_make_targets_that_the_pages_name_exist() -> None:
     for page in PAGES:
         for words in re.findall(r"`make ([\w -]+)`", page.read_text(encoding="utf-8")):
             assert set(words.split()) <= targets, f"{page.name} names `make {words}`"
+
+
+def commands_of(page: Path, program: str) -> list[str]:
+    """Every call of a program in a page's code, without comments, with the first of each choice and all options."""
+    text = page.read_text(encoding="utf-8")
+    code = re.findall(r"`([^`\n]+)`", text) + [
+        line for block in re.findall(r"```\w*\n(.*?)```", text, re.S) for line in block.splitlines()
+    ]
+    found = [line.strip().removeprefix("$ ").partition(" #")[0] for line in code]
+    return [re.sub(r"\|[^\s\]]+|[][]", "", line) for line in found if line.startswith(f"{program} ")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_of_a_page_is_one_that_the_program_understands(page: Path) -> None:
+    for line in commands_of(page, "sparsemill"):
+        name, *arguments = shlex.split(line)[1:]
+        if name == "COMMAND":
+            continue
+        assert name in sparsemill.COMMANDS, line
+        if arguments:  # a bare name is a mention, not a call
+            try:
+                sparsemill.command_parser(name).parse_args(arguments)
+            except SystemExit:
+                pytest.fail(f"{page.name}: {line}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_benchmark_of_a_page_is_there_and_has_the_options(page: Path) -> None:
+    for line in commands_of(page, "python"):
+        module, *arguments = shlex.split(line)[2:] if " -m " in line else [""]
+        if module.partition(".")[0] in {"benchmarks", "tests"}:
+            source = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+            assert source.is_file(), line
+            for option in (argument for argument in arguments if argument.startswith("--")):
+                assert f'"{option}"' in source.read_text(encoding="utf-8"), f"{page.name}: {line}"
+
+
+def readme_job(models: Path) -> dict[str, Any]:
+    """The job of the README; its corpus, model and SAE are tiny ones that are there."""
+    block = re.search(r"```yaml\n# job\.yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    assert block is not None
+    job = yaml.safe_load(block[1])
+    assert job_from_mapping(job, ROOT, where="README.md")
+    job["corpus"]["path"] = str(models / "c.jsonl")
+    job["corpus"]["keep"] = ["text", "label"]
+    job["model"]["name"] = str(models / "tiny-gemma2")
+    job["saes"] = [{"path": str(models / "sae"), "name": job["saes"][0]["name"]}]
+    return dict(job)
+
+
+def test_the_readmes_job_is_planned_and_priced_by_the_readmes_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SPARSEMILL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    write_corpus(tmp_path / "c.jsonl", 20)
+    write_job(tmp_path / "job.yaml", readme_job(write_models(tmp_path)))
+    plans = [line for line in commands_of(ROOT / "README.md", "sparsemill") if line.split()[1] in {"prepare", "plan"}]
+    assert any("--hardware l4" in line for line in plans)
+    for line in plans:
+        assert sparsemill.main(shlex.split(line)[1:]) == 0, line
+        if "--hardware" in line:
+            said = capsys.readouterr().out
+            assert "cuda" in said and "l4 in the rates file" in said and "USD" in said
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_jobs_and_studies_of_a_page_have_only_keys_that_there_are(page: Path) -> None:
+    for block in re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
+        mapping = yaml.safe_load(block)
+        if "corpus" in mapping:
+            assert job_from_mapping(mapping, ROOT, where=page.name)
+        elif "label" in mapping:
+            assert study_from_mapping(mapping, ROOT, where=page.name)

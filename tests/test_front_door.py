@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,42 @@ def test_predict_wants_one_source_and_a_model_that_is_there(tmp_path: Path, caps
     capsys.readouterr()
     assert sparsemill.main(["predict", "m.json", "--job", str(tmp_path / "no.yaml")]) == 2
     assert capsys.readouterr().err.count("sparsemill: ") == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (
+            ["exract", "job.yaml"],
+            "there is no command 'exract'; did you mean 'extract'? (commands: demo, prepare, plan,",
+        ),
+        (["verfy"], "did you mean 'verify'?"),
+        (["studdy", "--address", "x"], "did you mean 'study'?"),
+        (["frobnicate"], "there is no command 'frobnicate' (commands: demo"),
+        (["--hlp"], "unrecognized arguments: --hlp; did you mean '--help'?"),
+        (["--json", "status", "store"], "the command comes first: sparsemill status --json store"),
+        (["plan", "job.yaml", "--hardwere", "l4"], "--hardwere l4; did you mean '--hardware'?"),
+        (["export", "s", "o", "--binarise", "0"], "did you mean '--binarize'?"),
+    ],
+)
+def test_a_misspelt_command_or_option_is_answered_with_the_one_that_was_meant(
+    argv: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        sparsemill.main(argv)
+    assert stop.value.code == 2
+    assert says in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_missing_package_is_named_with_an_installation_that_works_from_this_clone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = build_store(tmp_path / "s", make_documents(20))
+    monkeypatch.setitem(sys.modules, "anndata", None)  # as good as not installed
+    export = ["export", store, str(tmp_path / "f.zarr"), "--format", "anndata"]
+    assert sparsemill.main(export) == 1
+    clone = Path(sparsemill.__file__).parent
+    assert f"install it with: pip install --editable '{clone}[export]'" in capsys.readouterr().err
+    monkeypatch.setattr(sparsemill, "__file__", str(tmp_path / "site-packages" / "sparsemill.py"))
+    assert sparsemill.main(export) == 1
+    assert "install it with: pip install 'sparsemill[export]'" in capsys.readouterr().err

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from featurestore.reader import FeatureStore
     from training.models import Model, Predicted
 
+from featurestore.wording import span
+
 
 def study_parser(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `sparsemill study`."""
@@ -48,7 +50,7 @@ def study(args: argparse.Namespace) -> int:
     print(format_study(result))
     if result.explanation is not None:
         print(f"\n{format_explanation(result.explanation)}")
-    print(f"\nResults in {spec.out} ({result.seconds:.1f} s)")
+    print(f"\nResults in {spec.out} ({span(result.seconds)})")
     return 0
 
 

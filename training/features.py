@@ -16,6 +16,8 @@ import numpy as np
 
 from featurestore.errors import StudyError
 from featurestore.files import shown
+from featurestore.nearest import did_you_mean
+from featurestore.tables.compare import match_ids
 from training.baselines import CountsToTfidf, count_terms
 from training.labels import StudyData
 from training.spec import FeatureSpec, StudySpec
@@ -108,7 +110,8 @@ def plan_methods(
         for sae in feature.sae:
             if sae not in pools:
                 there = ", ".join(pools) or "none"
-                raise StudyError(f"features: {shown(at.uri)} has no SAE '{sae}'; it has: {there}")
+                hint = did_you_mean(sae, pools)
+                raise StudyError(f"features: {shown(at.uri)} has no SAE '{sae}'; it has: {there}{hint}")
             for pool in feature.pool:
                 stored = "sum" if pool == "mean" else pool
                 if stored not in pools[sae]:
@@ -201,7 +204,7 @@ def load_pooled(store: FeatureStore, method: Method, data: StudyData) -> MethodM
         rows: Any = data.position if method.store is None else positions(matrix.doc_id, data.doc_id)
         if len(matrix.doc_id) == len(rows) and (rows == np.arange(len(rows))).all():
             rows = slice(None)
-        if list(matrix.doc_id[rows]) != list(data.doc_id):
+        if method.store is None and list(matrix.doc_id[rows]) != list(data.doc_id):
             raise StudyError(
                 f"{shown(store.uri)}: features and documents are in different orders; run verify on the store"
             )
@@ -264,11 +267,14 @@ def positions(there: Iterable[str], wanted: Sequence[str] | np.ndarray) -> np.nd
     Raises:
         StudyError: One of them is not there.
     """
-    place = {doc_id: i for i, doc_id in enumerate(there)}
-    missing = next((doc_id for doc_id in wanted if doc_id not in place), None)
-    if missing is not None:
+    import polars as pl
+
+    ours, theirs = (pl.Series(list(ids), dtype=pl.String) for ids in (there, wanted))
+    row = match_ids(ours, theirs).row
+    if (row < 0).any():
+        missing = theirs[int((row < 0).argmax())]
         raise StudyError(f"features: document '{missing}' is missing from a store of the study; align the stores by id")
-    return np.array([place[doc_id] for doc_id in wanted], dtype=np.int64)
+    return row
 
 
 def scaler(kind: str) -> Any:

@@ -8,16 +8,18 @@ for every method alike, counted, and said. Features are read elsewhere, by the p
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from featurestore.errors import StudyError
 from featurestore.files import shown
+from featurestore.nearest import did_you_mean
+from featurestore.tables.compare import class_texts, in_order, match_ids, value_text
 from training.duplicates import near_duplicates
+from training.joined import joined_column
 from training.spec import StudySpec, TableColumn
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ class StudyData:
         position: int64 [N], row of each document in the store.
         doc_id: str object [N].
         y: int64 [N], index into `classes`.
-        classes: Class names, numeric ones in numeric order, others in alphabetical order.
+        classes: Class names, in numeric order where all are whole numbers, else in alphabetical order.
         group: int64 [N], or None when the study has no group column.
         text: One text for each document, or None when there is none to read.
         rows: Documents in the store.
@@ -53,6 +55,7 @@ class StudyData:
         truncated: How many of the N documents were cut at `max_tokens`.
         duplicate: int64 [N], cluster of near-duplicate texts; None when the texts are unknown or not looked at.
         columns: Name -> str object [N], for the columns that a given split or transfer goes by.
+        notes: What a reader must know of the tables outside the store, in sentences.
     """
 
     position: np.ndarray
@@ -66,6 +69,7 @@ class StudyData:
     truncated: int
     duplicate: np.ndarray | None = None
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def unit(self) -> np.ndarray | None:
@@ -99,7 +103,6 @@ def load_documents(store: FeatureStore, spec: StudySpec, others: Sequence[Featur
         StudyError: A column or table is missing or unreadable, an id stands twice, no document or only one class is
             left, or TF-IDF is asked for and there is no text.
     """
-    import polars as pl
 
     needs_text = bool({"tfidf", "char_ngrams"} & set(spec.baselines))
     text_source = spec.text if spec.text is not None else _kept_text(store)
@@ -121,12 +124,13 @@ def load_documents(store: FeatureStore, spec: StudySpec, others: Sequence[Featur
         twice = frame["doc_id"].filter(frame["doc_id"].is_duplicated()).sort()[0]
         raise StudyError(f"{shown(store.uri)}: document '{twice}' stands in it more than once; run verify on the store")
 
-    labels = _values(spec.label, frame, "label")
-    groups = _values(spec.split.group, frame, "split.group") if spec.split.group is not None else None
-    texts = _values(text_source, frame, "text") if text_source is not None else None
+    notes: list[str] = []
+    labels = _labels(spec.label, frame, notes)
+    groups = frame[spec.split.group] if spec.split.group is not None else None
+    texts = _texts(text_source, frame, notes) if text_source is not None else None
     missing = {
         "error": frame["error"].is_not_null().to_numpy(),
-        "no_label": _is_missing(labels),
+        "no_label": labels.is_null().to_numpy(),
         "no_group": _is_missing(groups) if groups is not None else np.zeros(len(ids), bool),
         "no_tokens": (frame["n_tokens"] == 0).to_numpy(),
         "no_text": texts.is_null().to_numpy() if needs_text and texts is not None else np.zeros(len(ids), bool),
@@ -143,12 +147,12 @@ def load_documents(store: FeatureStore, spec: StudySpec, others: Sequence[Featur
         raise StudyError(f"{shown(store.uri)}: no document can take part: {describe_left_out(left_out, len(ids))}")
 
     position = np.array(sorted(np.flatnonzero(use), key=lambda i: (_hash(ids[i]), ids[i])), dtype=np.int64)
-    classes, y = _codes(labels.gather(position), spec)
+    classes, y = _codes(labels.gather(position))
     if len(classes) < 2:
         raise StudyError(
             f"label: all {len(y)} labelled documents are '{classes[0]}'; a study needs at least two classes"
         )
-    text = None if texts is None else tuple(texts.gather(position).cast(pl.String).fill_null("").to_list())
+    text = None if texts is None else tuple(texts.gather(position).fill_null("").to_list())
     return StudyData(
         position=position,
         doc_id=np.array([ids[i] for i in position], dtype=object),
@@ -160,7 +164,8 @@ def load_documents(store: FeatureStore, spec: StudySpec, others: Sequence[Featur
         left_out=left_out,
         truncated=int(frame["truncated"].gather(position).sum() or 0),
         duplicate=near_duplicates(text) if text is not None and spec.split.duplicates == "together" else None,
-        columns={name: np.array([str(v) for v in frame[name].gather(position).to_list()], dtype=object) for name in by},
+        columns={name: np.array(_value_texts(frame[name].gather(position)), dtype=object) for name in by},
+        notes=tuple(notes),
     )
 
 
@@ -178,7 +183,7 @@ def _absent(ids: pl.Series, others: Sequence[FeatureStore]) -> np.ndarray:
     for other in others:
         good = pl.col("error").is_null() & (pl.col("n_tokens") > 0)
         there = other.documents().filter(good).select("doc_id").collect()["doc_id"]
-        absent |= ~ids.is_in(there.implode()).to_numpy()
+        absent |= match_ids(there, ids).row < 0
     return absent
 
 
@@ -193,103 +198,62 @@ def _require_columns(store: FeatureStore, names: Sequence[str]) -> None:
     kept = [name for name, _ in store.schema.keep]
     for name in names:
         if name not in kept:
-            near = get_close_matches(name, kept, n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'? " if near else ""
+            hint = did_you_mean(name, kept) or ";"
             raise StudyError(
-                f"{shown(store.uri)} keeps no column '{name}'; {hint}it keeps: {', '.join(kept) or 'none'}; "
+                f"{shown(store.uri)} keeps no column '{name}'{hint} it keeps: {', '.join(kept) or 'none'}; "
                 "add it to 'keep' in the job or give it as {path: ..., id: ..., column: ...}"
             )
 
 
-def _values(source: str | TableColumn, frame: pl.DataFrame, key: str) -> pl.Series:
-    """The values of a column for each row of `frame`, null where there is none."""
+def _labels(source: str | TableColumn, frame: pl.DataFrame, notes: list[str]) -> pl.Series:
+    """The class of each row of `frame`, null where it has none."""
     import polars as pl
 
     if isinstance(source, str):
-        return frame[source]
-    table = _read_table(source, key)
-    if table[source.id].dtype.is_nested():
-        raise StudyError(f"{key}: {source.path}: column '{source.id}' holds lists, not ids; name another")
-    ids, doc_ids = table[source.id].cast(pl.String), frame["doc_id"]
-    table = table.select(ids.alias("doc_id"), pl.col(source.column).alias("value")).filter(ids.is_not_null())
-    if table["doc_id"].n_unique() < len(table):
-        twice = table["doc_id"].filter(table["doc_id"].is_duplicated()).sort()[0]
-        raise StudyError(
-            f"{key}: {source.path}: id '{twice}' stands there more than once; keep one row for each document"
-        )
-    joined = pl.DataFrame({"doc_id": doc_ids}).join(table, on="doc_id", how="left", maintain_order="left")["value"]
-    if not table["doc_id"].is_in(doc_ids.implode()).any():
-        raise StudyError(
-            f"{key}: {source.path}: no value of '{source.id}' is a doc_id of the store; name the right column"
-        )
-    return joined
+        name, values, from_csv, where = source, frame[source].to_list(), False, "label"
+    else:
+        table, values = joined_column(source, frame["doc_id"], "label", notes)
+        name, from_csv, where = source.column, table.from_csv, f"label: {table.name}"
+    try:
+        return pl.Series(class_texts(values, from_csv), dtype=pl.String)
+    except ValueError as exc:
+        raise StudyError(f"{where}: column '{name}' holds {exc}") from None
 
 
-def _read_table(source: TableColumn, key: str) -> pl.DataFrame:
+def _texts(source: str | TableColumn, frame: pl.DataFrame, notes: list[str]) -> pl.Series:
+    """The text of each row of `frame`, null where it has none."""
     import polars as pl
 
-    readers: dict[str, Any] = {
-        ".parquet": pl.read_parquet,
-        ".csv": pl.read_csv,
-        ".jsonl": pl.read_ndjson,
-        ".ndjson": pl.read_ndjson,
-    }
-    reader = next((r for ending, r in readers.items() if source.path.lower().endswith(ending)), None)
-    if reader is None:
-        raise StudyError(f"{key}: {source.path}: not a known kind of table; give a file ending in {', '.join(readers)}")
+    values = frame[source] if isinstance(source, str) else joined_column(source, frame["doc_id"], "text", notes)[1]
     try:
-        table: pl.DataFrame = reader(source.path)
-    except FileNotFoundError:
-        raise StudyError(f"{key}: {source.path}: there is no such file; check the path") from None
-    except (OSError, pl.exceptions.PolarsError) as exc:
-        reason = str(exc).strip().splitlines()[0]
-        raise StudyError(f"{key}: {source.path}: cannot be read as a table ({reason}); check the file") from None
-    for name in (source.id, source.column):
-        if name not in table.columns:
-            raise StudyError(f"{key}: {source.path} has no column '{name}'; it has: {', '.join(table.columns)}")
-    return table
+        return pl.Series(_value_texts(values), dtype=pl.String)
+    except TypeError as exc:
+        name = source if isinstance(source, str) else f"{source.path}: column '{source.column}'"
+        raise StudyError(f"text: {name} holds {exc}, not text; name another column") from None
 
 
 def _is_missing(values: pl.Series) -> np.ndarray:
-    """Null, NaN or empty text: no class and no group."""
-    import polars as pl
-
-    missing = values.is_null()
-    if values.dtype.is_float():
-        missing |= values.is_nan().fill_null(True)
-    elif values.dtype == pl.String:
-        missing |= (values == "").fill_null(True)
-    return missing.to_numpy()
+    """Null, NaN or empty text: no group and no part."""
+    return np.array([not text for text in _value_texts(values)], dtype=bool)
 
 
-def _codes(values: pl.Series, spec: StudySpec) -> tuple[tuple[str, ...], np.ndarray]:
-    """Class names and the class index of each value."""
-    import polars as pl
+def _value_texts(values: Iterable[Any]) -> list[str | None]:
+    return [value_text(value) for value in values]
 
-    name = spec.label if isinstance(spec.label, str) else spec.label.column
-    if values.dtype.is_float():
-        whole = values.cast(pl.Int64, strict=False)
-        if not (whole.cast(pl.Float64) == values.cast(pl.Float64)).fill_null(False).all():
-            example = next(v for v in values.to_list() if v != int(v))
-            raise StudyError(
-                f"label: column '{name}' holds measurements such as {example}, not classes; bin them first"
-            )
-        values = whole
-    elif not (values.dtype.is_integer() or values.dtype in (pl.String, pl.Boolean)):
-        raise StudyError(
-            f"label: column '{name}' holds {values.dtype}, not classes; give text, whole numbers or booleans"
-        )
-    distinct = values.unique().sort().to_list()
-    index = {value: code for code, value in enumerate(distinct)}
-    y = np.array([index[value] for value in values.to_list()], dtype=np.int64)
-    return tuple(str(value).lower() if isinstance(value, bool) else str(value) for value in distinct), y
+
+def _codes(labels: pl.Series) -> tuple[tuple[str, ...], np.ndarray]:
+    """Class names and the class index of each label."""
+    classes = in_order(labels.to_list())
+    index = {name: code for code, name in enumerate(classes)}
+    return tuple(classes), np.array([index[name] for name in labels.to_list()], dtype=np.int64)
 
 
 def _group_codes(values: pl.Series) -> np.ndarray:
     """Groups numbered by the hash of their name, so that neither row order nor alphabet decides anything."""
-    distinct = sorted({str(value) for value in values.to_list()}, key=lambda name: (_hash(name), name))
+    names = [str(text) for text in _value_texts(values)]
+    distinct = sorted(set(names), key=lambda name: (_hash(name), name))
     index = {name: code for code, name in enumerate(distinct)}
-    return np.array([index[str(value)] for value in values.to_list()], dtype=np.int64)
+    return np.array([index[name] for name in names], dtype=np.int64)
 
 
 def _hash(name: str) -> bytes:

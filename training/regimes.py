@@ -14,6 +14,7 @@ import numpy as np
 
 from featurestore.errors import StudyError
 from training.labels import StudyData
+from training.named import named_values, no_such_value
 from training.spec import StudySpec
 from training.split import UNUSED, Split, check_classes
 
@@ -44,11 +45,13 @@ def transfer_levels(data: StudyData, spec: StudySpec) -> list[str]:
     """
     assert spec.transfer is not None
     there = sorted(set(data.columns[spec.transfer.by]))
-    wanted = list(spec.transfer.train) if spec.transfer.train is not None else there
-    for level in wanted:
-        if level not in there:
-            raise StudyError(f"transfer: column '{spec.transfer.by}' holds no '{level}'; it holds: {', '.join(there)}")
-    return wanted
+    if spec.transfer.train is None:
+        return there
+    wanted, by = spec.transfer.train, spec.transfer.by
+    found = named_values(there, wanted, "transfer.train", by)
+    if not found:
+        raise StudyError(f"transfer.train: {no_such_value(by, wanted[0], there)}")
+    return found
 
 
 def _of_size(data: StudyData, split: Split, n: int) -> Split:

@@ -40,6 +40,7 @@ def format_study(result: StudyResult) -> str:
         *_wrapped(_duplicates(result)),
         *_wrapped(_screened(result)),
         *_wrapped(describe_left_out(data.left_out, data.rows)),
+        *(line for note in data.notes for line in _wrapped(f"note: {note}")),
         "",
         *_table(_table_rows(result)),
         "",

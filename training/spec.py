@@ -15,7 +15,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from featurestore.errors import StudyError
+from featurestore.spec_values import Flag, PathText, Value
 from featurestore.specfile import load_mapping, parse_spec
+from featurestore.tables.dialect import CsvSpec
+from featurestore.tables.patterns import joined
 
 BASELINES = ("tfidf", "char_ngrams", "hidden_mean", "hidden_last", "majority")
 PROBES = ("logistic_l2", "logistic_l1", "tree", "k_sparse", "linear_svm", "softmax")
@@ -40,14 +43,16 @@ class TableColumn(_Model):
     """A column of a table outside the store, joined by document id.
 
     Attributes:
-        path: A Parquet, CSV or JSON-lines file.
+        path: A table in whatever a corpus can be: Parquet, JSONL, CSV or TSV, compressed, several by a pattern, a URL.
         id: Its column that holds the store's `doc_id`.
         column: Its column with the values.
+        csv: How it is written where it is CSV and does not say it itself.
     """
 
-    path: str = Field(min_length=1)
+    path: PathText
     id: str = Field(min_length=1)
     column: str = Field(min_length=1)
+    csv: CsvSpec | None = None
 
 
 class SelectSpec(_Model):
@@ -88,8 +93,8 @@ class FeatureSpec(_Model):
     )
     select: Annotated[tuple[SelectSpec | None, ...], BeforeValidator(_as_list)] = Field(default=(None,), min_length=1)
     min_documents: int = Field(default=1, ge=1)
-    control: bool = False
-    store: str | None = Field(default=None, min_length=1)
+    control: Flag = False
+    store: PathText | None = None
 
     @field_validator("pool")
     @classmethod
@@ -131,7 +136,7 @@ class GivenSplit(_Model):
     """
 
     name: str = Field(min_length=1)
-    test: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(default=("test",), min_length=1)
+    test: Annotated[tuple[Value, ...], BeforeValidator(_as_list)] = Field(default=("test",), min_length=1)
 
 
 class SplitSpec(_Model):
@@ -172,7 +177,7 @@ class TransferSpec(_Model):
     """
 
     by: str = Field(min_length=1)
-    train: Annotated[tuple[str, ...], BeforeValidator(lambda v: v if v is None else _as_list(v))] | None = None
+    train: Annotated[tuple[Value, ...], BeforeValidator(_as_list), Field(min_length=1)] | None = None
 
 
 class RegimeSpec(_Model):
@@ -207,7 +212,7 @@ class StudySpec(_Model):
         out: Directory for the results; of a study that is read from a file, by default one of its name, `default_out`.
     """
 
-    store: str = Field(min_length=1)
+    store: PathText
     label: str | TableColumn
     text: str | TableColumn | None = None
     features: tuple[FeatureSpec, ...] = ()
@@ -218,7 +223,7 @@ class StudySpec(_Model):
     transfer: TransferSpec | None = None
     screen: int | None = Field(default=None, ge=1)
     bootstrap: int = Field(default=1000, ge=100, le=100_000)
-    out: str = Field(default="study", min_length=1)
+    out: PathText = "study"
 
     @field_validator("baselines")
     @classmethod
@@ -297,11 +302,13 @@ def study_from_mapping(mapping: Mapping[str, Any], base_dir: str | Path, where: 
 
 
 def _from(base: Path, path: str) -> str:
-    return path if "://" in path else str(base / path)
+    return path if "://" in path else str(base / Path(path).expanduser())
 
 
 def _table_from(base: Path, column: Any) -> Any:
-    return column.model_copy(update={"path": _from(base, column.path)}) if isinstance(column, TableColumn) else column
+    if not isinstance(column, TableColumn):
+        return column
+    return column.model_copy(update={"path": joined(column.path, base)})  # a pattern only where the user wrote one
 
 
 def _unique(values: tuple[Any, ...], what: str) -> tuple[Any, ...]:

@@ -19,6 +19,7 @@ import numpy as np
 
 from featurestore.errors import StudyError
 from training.labels import StudyData
+from training.named import named_values
 from training.spec import SplitSpec
 
 if TYPE_CHECKING:
@@ -169,11 +170,12 @@ def _outer(data: StudyData, spec: SplitSpec, seed: int) -> list[tuple[np.ndarray
     n, none = len(data.y), np.empty(0, dtype=np.int64)
     rows = np.arange(n)
     if spec.column is not None:
-        held_out = np.isin(data.columns[spec.column.name].astype(str), spec.column.test)
+        values = data.columns[spec.column.name].astype(str)
+        held_out = np.isin(values, named_values(values, spec.column.test, "split.column.test", spec.column.name))
         if held_out.all() or not held_out.any():
-            values = ", ".join(sorted(set(data.columns[spec.column.name]))[:5])
+            some = ", ".join(sorted(set(values))[:5])
             raise StudyError(
-                f"split.column: column '{spec.column.name}' holds {values}, so {'all' if held_out.all() else 'none'} "
+                f"split.column: column '{spec.column.name}' holds {some}, so {'all' if held_out.all() else 'none'} "
                 f"of the documents are held out by {', '.join(spec.column.test)}; name other values under 'test'"
             )
         unit = data.unit

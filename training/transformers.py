@@ -16,6 +16,9 @@ from sklearn.feature_selection import SelectorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from featurestore.errors import StudyError
+from featurestore.files import shown
+from featurestore.tables.compare import match_ids
+from featurestore.tables.keyed import id_texts
 
 if TYPE_CHECKING:
     from featurestore.reader import FeatureStore
@@ -64,15 +67,19 @@ class SaeFeatures(TransformerMixin, BaseEstimator):
         Raises:
             StudyError: A document is not in the store.
         """
+        import polars as pl
         from scipy.sparse import hstack
 
         check_is_fitted(self, "widths_")
         found = [self.store.matrix(name, pool=self.pool, binarize=self.binarize) for name in self.saes]
-        position = {doc_id: i for i, doc_id in enumerate(found[0].doc_id)}
-        missing = next((doc_id for doc_id in X if doc_id not in position), None)
-        if missing is not None:
-            raise StudyError(f"{self.store.uri} has no document '{missing}'; give ids of its documents")
-        rows = np.array([position[doc_id] for doc_id in X], dtype=np.int64)
+        try:
+            wanted = id_texts(X)
+        except TypeError as exc:
+            raise StudyError(f"ids are text or numbers, not {exc}") from None
+        rows = match_ids(pl.Series(found[0].doc_id, dtype=pl.String), wanted).row
+        if (rows < 0).any():
+            missing = wanted[int((rows < 0).argmax())]
+            raise StudyError(f"{shown(self.store.uri)} has no document '{missing}'; give ids of its documents")
         blocks = [matrix.X[rows] for matrix in found]
         return blocks[0] if len(blocks) == 1 else hstack(blocks, format="csr")
 

@@ -68,6 +68,7 @@ def summary_json(result: StudyResult) -> dict[str, Any]:
         "documents": {
             "used": len(data.y),
             "left_out": dict(data.left_out),
+            "notes": list(data.notes),
             "truncated": data.truncated,
             "classes": {name: int(count) for name, count in zip(data.classes, counts, strict=True)},
             "groups": None if data.group is None else int(data.group.max()) + 1,

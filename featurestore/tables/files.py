@@ -7,19 +7,22 @@ the ids derived from them. What is inside the files is left to the formats' own 
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from difflib import get_close_matches
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from featurestore.errors import CorpusError
+from featurestore.nearest import nearest
+from featurestore.tables.folders import Entry, entry_of, listing_of, walk
+from featurestore.tables.patterns import alternatives, is_pattern, unescaped
 
 if TYPE_CHECKING:
-    from pyarrow.fs import FileInfo, FileSystem
+    from pyarrow.fs import FileSystem
+
+    from featurestore.tables.dialect import Dialect
 
 FORMAT_OF_SUFFIX = {
     ".parquet": "parquet",
@@ -32,7 +35,6 @@ FORMAT_OF_SUFFIX = {
 }
 COMPRESSION_OF_SUFFIX = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 
-_GLOB_CHARACTERS = re.compile(r"[*?\[]")
 _QUERY = re.compile(r"(?P<uri>\w[\w+.-]*://[^?]*)\?(?P<query>[\w.-]+=.*)")
 
 
@@ -48,6 +50,7 @@ class SourceFile:
         compression: "gzip", "zstd" or None.
         size: Bytes on disk; None where the file system does not say.
         mtime_ns: Time of the last change in nanoseconds since 1970; None where the file system does not say.
+        dialect: How a CSV file is written; None until it was looked at.
     """
 
     root: str
@@ -57,6 +60,7 @@ class SourceFile:
     compression: str | None
     size: int | None
     mtime_ns: int | None
+    dialect: Dialect | None = field(default=None, kw_only=True)
 
     @property
     def uri(self) -> str:
@@ -67,137 +71,150 @@ class SourceFile:
 
     @property
     def is_tsv(self) -> bool:
-        """Whether tabs, not commas, separate the fields."""
+        """Whether its name says that tabs, not commas, separate the fields."""
         return ".tsv" in PurePosixPath(self.path.lower()).suffixes[-2:]
 
 
+@dataclass(frozen=True)
+class Found:
+    """The files that some paths mean.
+
+    Attributes:
+        files: In reading order, each once.
+        again: (name, the name that counts) of each file and folder that was reached a second time, by a link or by
+            another path.
+    """
+
+    files: tuple[SourceFile, ...]
+    again: tuple[tuple[str, str], ...] = ()
+
+
 def find_files(paths: Sequence[str], file_format: str | None) -> list[SourceFile]:
-    """All files that the paths of a job mean.
+    """All files that the paths of a job mean; see `look_up`."""
+    return list(look_up(paths, file_format).files)
+
+
+def look_up(paths: Sequence[str], file_format: str | None) -> Found:
+    """All files that the paths of a job mean, and what was reached more than once.
 
     Args:
-        paths: Files, globs (`*`, `?`, `[...]` and `**`) and directories; those are taken whole, except what is hidden
-            (names that begin with "." or "_"), has no known suffix, or belongs to a feature store.
+        paths: Files, globs (`*`, `?`, `[...]`, `**`, `{a,b}`) and directories; those are taken whole, except what is
+            hidden (names that begin with "." or "_"), has no known suffix, or belongs to a feature store. A file or
+            directory with such characters in its name comes before what they would mean as a glob.
         file_format: The format of all files; taken from each name where None.
 
     Raises:
-        CorpusError: A path matches nothing or cannot be listed, or a file's format cannot be told from its name.
+        CorpusError: A path matches nothing or cannot be listed, a link leads nowhere, or a file's format cannot be
+            told from its name.
     """
-    from featurestore.files import shown
-
-    files: dict[str, SourceFile] = {}  # a file that two paths match is read once
+    files: dict[object, SourceFile] = {}
+    again: list[tuple[str, str]] = []
     for path in paths:
         try:
-            found = list(_expand(path, file_format))
+            found = _expand(path, file_format, again)
         except (OSError, ValueError, ImportError) as exc:
             reason = (str(exc).splitlines() or [type(exc).__name__])[0]
             raise CorpusError(
-                f"corpus.path '{shown(path)}' cannot be listed ({reason}); check path and access"
+                f"corpus.path '{_shown(path)}' cannot be listed ({reason}); check path and access"
             ) from None
         if not found:
-            raise CorpusError(f"corpus.path '{shown(path)}' matches no file; check the path or the pattern")
-        for file in found:
-            files.setdefault(file.uri, file)
-    shared = _shared_depth(list(files))
-    return [replace(file, name="/".join(uri.split("/")[shared:])) for uri, file in files.items()]
-
-
-def _expand(path: str, file_format: str | None) -> Iterator[SourceFile]:
-    is_glob = _GLOB_CHARACTERS.search(_QUERY.sub(r"\g<uri>", path)) and not _is_local_file(path)
-    return _glob(path, file_format) if is_glob else _file_or_directory(path, file_format)
-
-
-def _file_or_directory(path: str, file_format: str | None) -> Iterator[SourceFile]:
-    from pyarrow.fs import FileType
-
-    root = _absolute(path)
-    fs, inner = _filesystem(root)
-    info = fs.get_file_info(inner)
-    if info.type == FileType.File:
-        yield _source(root, info, file_format)
-    elif info.type == FileType.Directory:
-        found = [info for name, info in _listing(fs, inner, recursive=True) if not _is_hidden(name)]
-        known = [info for info in found if file_format in {None, _format_of(info.path)[0]} and _format_of(info.path)[0]]
-        if not known:
-            wanted = file_format or "Parquet, JSONL or CSV"
-            raise CorpusError(
-                f"corpus.path '{info.path}' is a directory without {wanted} files; name the files by a glob"
-            )
-        yield from (_source(root, info, file_format) for info in known)
-    else:
-        raise CorpusError(f"corpus.path '{inner}' does not exist{_nearest_file(root)}; check the path")
-
-
-def _glob(path: str, file_format: str | None) -> Iterator[SourceFile]:
-    query = _QUERY.fullmatch(path)
-    parts = _absolute(query["uri"] if query else path).split("/")
-    first = next(i for i, part in enumerate(parts) if _GLOB_CHARACTERS.search(part))
-    base = "/".join(parts[:first]) or "/"
-    pattern = parts[first:]
-    root = f"{base}?{query['query']}" if query else base
-    fs, inner = _filesystem(root)
-    for name, info in _listing(fs, inner, recursive=len(pattern) > 1 or "**" in pattern):
-        if _matches(name.split("/"), pattern):
-            yield _source(root, info, file_format)
-
-
-def _listing(fs: FileSystem, directory: str, recursive: bool) -> list[tuple[str, FileInfo]]:
-    """Files below a directory with their relative names, in the order of those; none of a feature store's."""
-    from pyarrow.fs import FileSelector, FileType
-
-    prefix = directory.strip("/")
-    infos = fs.get_file_info(FileSelector(directory, recursive=recursive, allow_not_found=True))
-    files = [
-        (info.path.strip("/").removeprefix(prefix).lstrip("/"), info) for info in infos if info.type == FileType.File
-    ]
-    # The store of a job may lie below its own corpus: a rerun must not read its parts as documents.
-    stores = tuple(name.removesuffix("store.json") for name, _ in files if name.endswith("/store.json"))
-    return sorted(
-        ((name, info) for name, info in files if not (stores and name.startswith(stores))), key=lambda found: found[0]
+            raise CorpusError(f"corpus.path '{_shown(path)}' matches no file; check the path or the pattern")
+        for real, file in sorted(found, key=lambda pair: pair[1].path):
+            first = files.setdefault(real, file)
+            if first is not file:
+                again.append((file.uri, first.uri))
+    shared = _shared_directory([file.uri for file in files.values()])
+    return Found(
+        tuple(replace(file, name=file.uri.removeprefix(shared)) for file in files.values()),
+        tuple(dict.fromkeys((name.removeprefix(shared), first.removeprefix(shared)) for name, first in again)),
     )
 
 
-def _matches(parts: list[str], pattern: list[str]) -> bool:
-    """Whether a relative name matches a glob, part by part; `**` stands for any number of directories."""
+def _expand(path: str, file_format: str | None, again: list[tuple[str, str]]) -> list[tuple[object, SourceFile]]:
+    """(what it really is, file) of all files that a path means."""
+    found = _one(path, file_format, again)
+    if found is not None:
+        return found
+    choices = alternatives(path)
+    return [] if choices == [path] else [file for choice in choices for file in _one(choice, file_format, again) or []]
+
+
+def _one(path: str, file_format: str | None, again: list[tuple[str, str]]) -> list[tuple[object, SourceFile]] | None:
+    """The same for a path whose braces are part of names; None where it matches nothing."""
+    query = _QUERY.fullmatch(path)
+    parts = _absolute(query["uri"] if query else path).split("/")
+    n_names = first = next((i for i, part in enumerate(parts) if is_pattern(part)), len(parts))
+    base = "/".join(map(unescaped, parts[:n_names])) or "/"
+    root = f"{base}?{query['query']}" if query else base
+    fs, inner = _filesystem(root)
+    # A name that is there is that name, whatever it could mean as a pattern.
+    while (top := entry_of(fs, inner)) is not None and n_names < len(parts):
+        literal = f"{inner.rstrip('/')}/{parts[n_names]}"
+        if entry_of(fs, literal) is None:
+            break
+        inner, n_names = literal, n_names + 1
+    pattern = [part for part in parts[n_names:] if part]
+    if top is None and not pattern:
+        raise CorpusError(f"corpus.path '{inner}' does not exist{_nearest_file(root)}; check the path")
+    if top is None:
+        return None
     if not pattern:
-        return not parts
-    if pattern[0] == "**":
-        rest = pattern[1:] or ["*"]
-        return _matches(parts, rest) or (
-            len(parts) > 1 and not parts[0].startswith(".") and _matches(parts[1:], pattern)
-        )
-    if not parts or (parts[0].startswith(".") and not pattern[0].startswith(".")):
-        return False
-    return fnmatch.fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
+        return _whole(root, fs, top, file_format, again)
+    found = []
+    listing = listing_of(fs, top, recursive=len(pattern) > 1 or pattern == ["**"])
+    for entry in walk(top, listing, pattern, (".",), again):
+        if not entry.is_folder:
+            found.append((entry.real, _source(root, entry, file_format)))
+        elif not is_pattern(pattern[-1]) or _format_of(entry.path)[0]:  # as Spark names what it writes
+            found += _whole(root, fs, entry, file_format, again)
+    is_name = any("{" in part for part in parts[first:n_names])
+    return found if found or is_name else None
 
 
-def _source(root: str, info: FileInfo, file_format: str | None) -> SourceFile:
-    told, compression = _format_of(info.path)
+def _whole(
+    root: str, fs: FileSystem, top: Entry, file_format: str | None, again: list[tuple[str, str]]
+) -> list[tuple[object, SourceFile]]:
+    """A file, or all files of a directory."""
+    if not top.is_folder:
+        return [(top.real, _source(root, top, file_format))]
+    hidden = (".", "_")
+    below = walk(top, listing_of(fs, top, recursive=True), ("**",), hidden, again)
+    known = [entry for entry in below if file_format in {None, told := _format_of(entry.path)[0]} and told is not None]
+    if not known:
+        wanted = file_format or "Parquet, JSONL or CSV"
+        raise CorpusError(f"corpus.path '{top.path}' is a directory without {wanted} files; name the files by a glob")
+    return [(entry.real, _source(root, entry, file_format)) for entry in known]
+
+
+def _source(root: str, entry: Entry, file_format: str | None) -> SourceFile:
+    path = entry.path
+    told, compression = _format_of(path)
     chosen = file_format or told
     if chosen is None:
-        raise CorpusError(f"{info.path}: its name does not tell the format; give corpus.format or a narrower path")
+        raise CorpusError(f"{path}: its name does not tell the format; give corpus.format or a narrower path")
     if chosen == "parquet" and compression:
-        raise CorpusError(f"{info.path}: a Parquet file cannot be read through {compression}; decompress it first")
+        raise CorpusError(f"{path}: a Parquet file cannot be read through {compression}; decompress it first")
     try:
-        info.path.encode()
+        path.encode()
     except UnicodeEncodeError:
-        raise CorpusError(f"{info.path!a}: its name is not UTF-8; rename it") from None
-    return SourceFile(root, info.path, info.path, chosen, compression, info.size, info.mtime_ns)
+        raise CorpusError(f"{path!a}: its name is not UTF-8; rename it") from None
+    return SourceFile(root, path, path, chosen, compression, entry.size, entry.mtime_ns)
 
 
 def _format_of(path: str) -> tuple[str | None, str | None]:
     """(format, compression) as the name tells them."""
-    name = PurePosixPath(path.lower())
-    compression = COMPRESSION_OF_SUFFIX.get(name.suffix)
-    return FORMAT_OF_SUFFIX.get(name.with_suffix("").suffix if compression else name.suffix), compression
+    stem, suffix = os.path.splitext(path.lower())  # noqa: PTH122  (a Path for each of a million files is slow)
+    compression = COMPRESSION_OF_SUFFIX.get(suffix)
+    return FORMAT_OF_SUFFIX.get(os.path.splitext(stem)[1] if compression else suffix), compression  # noqa: PTH122
 
 
-def _shared_depth(uris: list[str]) -> int:
-    """How many leading path parts are directories that all files share."""
+def _shared_directory(uris: list[str]) -> str:
+    """The longest directory that all files share, with its slash."""
     directories = [uri.split("/")[:-1] for uri in uris]
     depth = 0
     while all(len(parts) > depth and parts[depth] == directories[0][depth] for parts in directories):
         depth += 1
-    return depth
+    return "".join(f"{part}/" for part in directories[0][:depth])
 
 
 def _filesystem(root: str) -> tuple[FileSystem, str]:
@@ -210,16 +227,14 @@ def _absolute(path: str) -> str:
     return path if "://" in path else os.path.abspath(path)  # noqa: PTH100  (links stay as the user named them)
 
 
-def _is_local_file(path: str) -> bool:
-    return "://" not in path and Path(path).is_file()
+def _shown(path: str) -> str:
+    from featurestore.files import shown
 
-
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith((".", "_")) for part in name.split("/"))
+    return shown(unescaped(path))
 
 
 def _nearest_file(root: str) -> str:
     if "://" in root or not Path(root).parent.is_dir():
         return ""
-    near = get_close_matches(Path(root).name, [entry.name for entry in Path(root).parent.iterdir()], n=1)
+    near = nearest(Path(root).name, [entry.name for entry in Path(root).parent.iterdir()])
     return f", but '{near[0]}' does" if near else ""

@@ -1,31 +1,45 @@
 """Parquet: a range of rows becomes records, decoding only the row groups and columns that hold them.
 
-Arrow's many types are brought down to what JSON has: text in any of its encodings, whole numbers, floats, truth
-values, and nested values; dates and decimals become text.
+What Arrow's many types mean as ids, texts and kept values is `arrow`'s to say; here stands what Parquet adds: two
+logical types that Arrow takes for bytes, and timestamps of 96 bits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import CorpusError
+from featurestore.tables.arrow import (
+    TREATMENTS,
+    decoded,
+    family_of,
+    plain_type,
+    reader_of,
+)
 from featurestore.tables.files import SourceFile
 from featurestore.tables.record import Record, Wanted, open_raw
+from featurestore.tables.times import parquet_interval
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
 _BATCH_ROWS = 1024  # a batch of long documents stays within some tens of MB
+_EXACT_IN_FLOAT64 = 2**53
+_INT64 = 2**63
+UNSEEN_KINDS = frozenset({"integers", "unsigned", "floats"})
+"""Kinds of columns of which only values can say what `values.kind_of` says; `number_kinds` looks at them."""
 
 
 def open_parquet(file: SourceFile, stack: ExitStack) -> pq.ParquetFile:
     """A Parquet file with its footer read."""
     import pyarrow.parquet as pq
 
-    return stack.enter_context(pq.ParquetFile(open_raw(file, stack)))
+    # Microseconds, because nanoseconds wrap around outside 1677 to 2262, and Spark writes 9999-12-31 for "never".
+    parquet = pq.ParquetFile(open_raw(file, stack), coerce_int96_timestamp_unit="us")
+    return stack.enter_context(parquet)
 
 
 def parquet_groups(parquet: pq.ParquetFile) -> list[tuple[int, int]]:
@@ -35,42 +49,61 @@ def parquet_groups(parquet: pq.ParquetFile) -> list[tuple[int, int]]:
 
 
 def parquet_kinds(file: SourceFile, schema: pa.Schema, wanted: Wanted) -> dict[str, str]:
-    """Kept column -> its kind as `values.kind_of` has them, by the schema.
+    """Kept column -> its kind as `values.kind_of` has them, or one of UNSEEN_KINDS, by the schema.
 
     Raises:
-        CorpusError: The text column is no text, or the id column neither text nor numbers.
+        CorpusError: The text column is no text, or the id column nothing that an id can be.
     """
-    import pyarrow as pa
-
     if wanted.text is not None:
         kind = schema.field(wanted.text).type
-        if not (_is_textual(kind) or pa.types.is_null(kind)):
+        if TREATMENTS[family_of(kind)].text is None:
             raise CorpusError(f"{file.uri}: column '{wanted.text}' (corpus.text) holds {kind}, not text; name another")
     if wanted.id is not None:
-        kind = _value_type(schema.field(wanted.id).type)
-        if not (_is_textual(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)):
+        kind = schema.field(wanted.id).type
+        if TREATMENTS[family_of(kind)].id is None:
             raise CorpusError(
                 f"{file.uri}: column '{wanted.id}' (corpus.id) holds {kind}; ids are text or numbers, so name another"
             )
-    return {name: _kind(_value_type(schema.field(name).type)) for name in wanted.keep}
+    return {name: _kind(schema.field(name).type) for name in wanted.keep}
 
 
 def _kind(kind: pa.DataType) -> str:
     import pyarrow as pa
 
-    if pa.types.is_null(kind):
-        return ""
-    if pa.types.is_boolean(kind):
-        return "bool"
-    if pa.types.is_integer(kind):
-        return "text" if pa.types.is_uint64(kind) else "int"  # beyond int64 only text loses nothing
-    return "float" if pa.types.is_floating(kind) else "text"
+    family = family_of(kind)
+    if family == "integer":
+        plain = plain_type(kind)
+        return "unsigned" if pa.types.is_uint64(plain) else "integers" if plain.bit_width == 64 else "int"
+    return {"null": "", "truth": "bool", "float": "floats"}.get(family, "text")
 
 
-def _value_type(kind: pa.DataType) -> pa.DataType:
-    import pyarrow as pa
+def number_kinds(parquet: pq.ParquetFile, column: str) -> set[str]:
+    """The kinds, as `values.kind_of` has them, of the values of a column of numbers; one batch in memory."""
+    kinds: set[str] = set()
+    for batch in parquet.iter_batches(columns=[column]):
+        values = decoded(batch.column(column)).drop_null()
+        if len(values):
+            kinds |= _float_kinds(values) if family_of(values.type) == "float" else _integer_kinds(values)
+    return kinds
 
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+def _integer_kinds(values: pa.Array) -> set[str]:
+    import pyarrow.compute as pc
+
+    ends = pc.min_max(values).as_py()
+    if ends["max"] >= _INT64:
+        return {"text"}
+    return {"int" if max(ends["max"], -ends["min"]) <= _EXACT_IN_FLOAT64 else "long"}
+
+
+def _float_kinds(values: pa.Array) -> set[str]:
+    import numpy as np
+
+    numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
+    is_nan = np.isnan(numbers)
+    is_whole = (np.trunc(numbers) == numbers) & (numbers >= -_INT64) & (numbers < _INT64)
+    found = {"nan": is_nan, "whole": is_whole, "float": ~is_nan & ~is_whole}
+    return {kind for kind, mask in found.items() if mask.any()}
 
 
 def parquet_records(parquet: pq.ParquetFile, wanted: Wanted, first_row: int, n_rows: int) -> Iterator[Record]:
@@ -85,69 +118,44 @@ def parquet_records(parquet: pq.ParquetFile, wanted: Wanted, first_row: int, n_r
             before = start if before is None else before
         start += rows
     columns = [name for name in dict.fromkeys((wanted.text, wanted.id, *wanted.keep)) if name is not None]
+    readers = _Readers(parquet)
     skip = first_row - (before or 0)
     for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=groups, columns=columns):
         rows = batch.slice(min(skip, batch.num_rows), n_rows)
         skip -= min(skip, batch.num_rows)
         n_rows -= rows.num_rows
-        values = {name: _python_values(rows.column(name)) for name in columns}
         nulls = [None] * rows.num_rows
-        texts = nulls if wanted.text is None else values[wanted.text]
-        ids = nulls if wanted.id is None else values[wanted.id]
-        keeps = zip(*(values[name] for name in wanted.keep), strict=True) if wanted.keep else [()] * rows.num_rows
+        values = readers.values(rows, wanted)
+        texts = nulls if wanted.text is None else values[wanted.text, "text"]
+        ids = nulls if wanted.id is None else values[wanted.id, "id"]
+        keeps = zip(*(values[name, "kept"] for name in wanted.keep), strict=True) if wanted.keep else [()] * len(nulls)
         for text, id_, keep in zip(texts, ids, keeps, strict=True):
             yield Record(text, id_, keep, 0)
         if n_rows == 0:
             return
 
 
-def _python_values(column: pa.Array) -> list[Any]:
-    """Arrow values as JSON would have them; text that is not UTF-8 stays bytes, dates and decimals become text."""
-    import pyarrow as pa
+class _Readers:
+    """How to read each column in each role; a column that has two roles is read once where they agree on how."""
 
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column, kind = column.dictionary_decode(), kind.value_type
-    if _is_textual(kind):
-        try:
-            return cast("list[Any]", column.cast(pa.large_string()).to_pylist())
-        except (UnicodeDecodeError, pa.ArrowInvalid):
-            return [_text_or_bytes(value) for value in column.cast(pa.large_binary()).to_pylist()]
-    if pa.types.is_temporal(kind) or pa.types.is_decimal(kind):
-        column = column.cast(pa.string())
-    try:
-        return cast("list[Any]", column.to_pylist())
-    except (UnicodeDecodeError, ValueError, OverflowError):  # somewhere inside a nested value
-        return [_scalar_or_bytes(value) for value in column]
+    def __init__(self, parquet: pq.ParquetFile) -> None:
+        columns = (parquet.schema.column(i) for i in range(len(parquet.schema.names)))
+        self._intervals = {column.path for column in columns if column.converted_type == "INTERVAL"}
 
-
-def _is_textual(kind: pa.DataType) -> bool:
-    """Whether an Arrow type holds text or bytes that may be text; a dictionary of such counts."""
-    import pyarrow as pa
-
-    is_type = pa.types
-    if is_type.is_dictionary(kind):
-        return _is_textual(kind.value_type)
-    return bool(
-        is_type.is_string(kind)
-        or is_type.is_large_string(kind)
-        or is_type.is_string_view(kind)
-        or is_type.is_binary(kind)
-        or is_type.is_large_binary(kind)
-        or is_type.is_binary_view(kind)
-        or is_type.is_fixed_size_binary(kind)
-    )
+    def values(self, rows: pa.RecordBatch, wanted: Wanted) -> dict[tuple[str, str], list[Any]]:
+        """(Column, role) -> its values."""
+        roles = [(wanted.text, "text"), (wanted.id, "id"), *((name, "kept") for name in wanted.keep)]
+        read: dict[tuple[str, Any], list[Any]] = {}
+        found = {}
+        for name, role in roles:
+            if name is None:
+                continue
+            reader = _intervals if name in self._intervals else reader_of(rows.column(name).type, role)
+            if (name, reader) not in read:
+                read[name, reader] = reader(rows.column(name))
+            found[name, role] = read[name, reader]
+        return found
 
 
-def _text_or_bytes(value: bytes | None) -> str | bytes | None:
-    try:
-        return None if value is None else value.decode("utf-8")
-    except UnicodeDecodeError:
-        return value
-
-
-def _scalar_or_bytes(value: pa.Scalar) -> Any:
-    try:
-        return value.as_py()
-    except (UnicodeDecodeError, ValueError, OverflowError):
-        return b""
+def _intervals(column: pa.Array) -> list[Any]:
+    return [parquet_interval(value) for value in column.to_pylist()]

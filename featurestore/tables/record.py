@@ -13,10 +13,10 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from featurestore.errors import CorpusError
+from featurestore.nearest import did_you_mean
 from featurestore.tables.files import SourceFile
 
 BLOCK_BYTES = 4 << 20  # one request to an object store; larger blocks read no faster
@@ -30,6 +30,17 @@ class _Missing:
 
 
 MISSING = _Missing()
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A value that nothing plain can stand for.
+
+    Attributes:
+        reason: Goes on from "the value of 'x'".
+    """
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -48,7 +59,7 @@ class Wanted:
 
 
 class Record(NamedTuple):
-    """One row as the file has it. Bytes as a value mean: not UTF-8.
+    """One row as the file has it. Bytes as a value mean: not UTF-8; `Unusable` says itself why.
 
     Attributes:
         offset: Where the row starts, in bytes of the decompressed file (0 for Parquet).
@@ -92,6 +103,19 @@ class Digest:
         while self.read(BLOCK_BYTES):
             pass
         return self._sha256.hexdigest()
+
+
+class Counted:
+    """A read-only stream that counts the bytes that pass."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.count = 0
+        self._stream = stream
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self.count += len(data)
+        return data
 
 
 @contextmanager
@@ -147,14 +171,24 @@ class _Head:
         return block
 
 
-def open_text(file: SourceFile, offset: int, end: int | None, stack: ExitStack) -> BinaryIO:
-    """The decompressed bytes `[offset, end)`: a seek, or decompressing (not parsing) what lies before."""
-    raw = open_raw(file, stack)
-    if file.compression is None:
-        raw.seek(offset)
-        stream = raw
+def open_text(
+    file: SourceFile, offset: int, end: int | None, stack: ExitStack, text: BinaryIO | None = None
+) -> BinaryIO:
+    """The decompressed bytes `[offset, end)`: a seek, or decompressing (not parsing) what lies before.
+
+    Args:
+        file: The file.
+        offset: Where to begin.
+        end: Where to end; None for the end of the file.
+        stack: Closes what is opened.
+        text: The whole text of a compressed file, where it is at hand.
+    """
+    seekable = open_raw(file, stack) if file.compression is None else text
+    if seekable is not None:
+        seekable.seek(offset)
+        stream = seekable
     else:
-        stream = decompressed(raw, file, stack)
+        stream = decompressed(open_raw(file, stack), file, stack)
         skip = offset
         while skip > 0 and (block := stream.read(min(skip, BLOCK_BYTES))):
             skip -= len(block)
@@ -171,12 +205,14 @@ def check_columns(file: SourceFile, names: tuple[str, ...] | list[str], wanted: 
         if (times := list(names).count(column)) > 1:
             raise CorpusError(f"{file.uri} has {times} columns named '{column}' ({setting}); rename all but one")
         if times == 0:
-            raise CorpusError(missing_column(file.uri, column, setting, list(names)))
+            hint = ""
+            if file.dialect is not None and len(names) == 1:
+                hint = f"; it is read as {file.dialect}: set corpus.csv if that is not how it is written"
+            raise CorpusError(missing_column(file.uri, column, setting, list(names)) + hint)
 
 
 def missing_column(where: str, column: str, setting: str, names: list[str]) -> str:
     """The sentence for a column that is not there."""
-    near = get_close_matches(column, names, n=1, cutoff=0.5)
-    hint = f"; did you mean '{near[0]}'?" if near else f"; set {setting} to one that it has"
+    hint = did_you_mean(column, names) or f"; set {setting} to one that it has"
     shown = ", ".join(f"'{name}'" for name in names[:12]) + (", ..." if len(names) > 12 else "")
     return f"{where} has no column '{column}' ({setting}){hint} (columns: {shown or 'none'})"

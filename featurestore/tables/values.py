@@ -1,7 +1,13 @@
 """What the values of a record mean: ids, texts, and the types that kept columns are stored in.
 
-A column gets the narrowest of four types that loses nothing of any of its values; CSV fields, all text, count as
-numbers only where printing the number gives the field back ("007" and "1.10" stay text).
+A column gets the narrowest of four types that loses nothing of any of its values, whichever files and formats they
+come from. Whole numbers are int64; with other numbers beside them float64; but where one of them is beyond 2**53, which
+a float64 cannot hold, floats that are whole (1.0) become int64 too, and with any other number the column is text. So is
+a column of several kinds. NaN stays what it is in a float64 column, elsewhere it is null. CSV fields, all text, count
+as numbers only where printing the number gives the field back ("007" and "1.10" stay text). Numbers in a column of
+text have the text by which they compare (`compare.value_text`).
+
+A kept value that no type can hold (bytes that are not UTF-8, say) is null; its document is none the worse for it.
 """
 
 from __future__ import annotations
@@ -9,9 +15,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Set
+from decimal import Decimal
 from typing import Any
 
-from featurestore.tables.record import MISSING
+from featurestore.tables.compare import value_text
+from featurestore.tables.record import MISSING, Unusable
 
 _EXACT_IN_FLOAT64 = 2**53
 _INT64 = 2**63
@@ -19,6 +27,7 @@ _JSON_KINDS = {
     bool: "a truth value",
     int: "a number",
     float: "a number",
+    Decimal: "a number",
     str: "a text",
     list: "a list",
     dict: "an object",
@@ -38,10 +47,12 @@ def document_id(raw: Any, column: str | None) -> tuple[str | None, str | None]:
         if not raw:
             return None, f"the id in '{column}' is empty"
         return (raw, None) if _is_unicode(raw) else (None, f"the id in '{column}' holds a lone surrogate")
-    if isinstance(raw, int | float) and not isinstance(raw, bool) and math.isfinite(raw):
-        return str(raw), None
+    if isinstance(raw, int | float | Decimal) and not isinstance(raw, bool) and math.isfinite(raw):
+        return value_text(raw), None
     if raw is MISSING:
         return None, f"the row has no id '{column}'"
+    if isinstance(raw, Unusable):
+        return None, f"the id in '{column}' {raw.reason}"
     return None, f"the id in '{column}' is {'no number' if isinstance(raw, float) else kind_of_json(raw)}"
 
 
@@ -55,8 +66,12 @@ def document_text(raw: Any, column: str) -> tuple[str | None, str | None]:
 
 
 def kind_of(value: Any, is_csv: bool) -> str:
-    """The kind of a kept value: "bool", "int", "long" (not exact as a float), "float", "text", or "" for none."""
-    if value is None or value is MISSING or isinstance(value, bytes):
+    """The kind of a kept value, "" for none.
+
+    Whole numbers are "int" (exact as a float64), "long" (only as an int64) or "text" (as neither); floats are "whole"
+    (exact as an int64), "float" or "nan"; the others "bool" and "text".
+    """
+    if value is None or value is MISSING or isinstance(value, bytes | Unusable):
         return ""
     if is_csv:
         value = _csv_value(value)
@@ -66,7 +81,11 @@ def kind_of(value: Any, is_csv: bool) -> str:
         if abs(value) <= _EXACT_IN_FLOAT64:
             return "int"
         return "long" if -_INT64 <= value < _INT64 else "text"
-    return "float" if isinstance(value, float) else "text"
+    if isinstance(value, float):
+        if math.isnan(value):
+            return "nan"
+        return "whole" if value.is_integer() and -_INT64 <= value < _INT64 else "float"
+    return "text"
 
 
 def _csv_value(field: str) -> Any:
@@ -86,30 +105,75 @@ def _csv_value(field: str) -> Any:
 
 def column_type(kinds: Set[str]) -> str:
     """The stored type of a column whose values have these kinds: "string", "int64", "float64" or "bool"."""
-    found = kinds - {""}
+    found = kinds - {"", "nan"}
     if found == {"bool"}:
         return "bool"
-    if found and found <= {"int", "long"}:
+    if found == {"int"} and "nan" not in kinds:
         return "int64"
-    return "float64" if found and found <= {"int", "float"} else "string"
+    if "long" in found:
+        return "int64" if found <= {"int", "long", "whole"} else "string"
+    return "float64" if kinds - {""} and found <= {"int", "whole", "float"} else "string"
 
 
 def stored_value(raw: Any, kept_type: str, column: str) -> tuple[Any, str | None]:
-    """(value as `kept_type`, error); nested values and mixed columns become JSON text.
+    """(value as `kept_type`, why it is null though there was one); nested values become JSON text.
 
     Raises:
         ValueError, TypeError, OverflowError: The value is not of that type, so it is not the one that was scanned.
     """
     if raw is None or raw is MISSING:
         return None, None
-    if isinstance(raw, bytes):
-        return None, f"the value of '{column}' is not UTF-8"
+    if isinstance(raw, bytes | Unusable):
+        return None, f"the value of '{column}' {raw.reason if isinstance(raw, Unusable) else 'is not UTF-8'}"
     if kept_type == "string":
-        text = raw if isinstance(raw, str) else json.dumps(raw, ensure_ascii=False, default=str)
-        return (text, None) if _is_unicode(text) else (None, f"the value of '{column}' holds a lone surrogate")
+        text, problem = _kept_text(raw)
+        return (None, f"the value of '{column}' {problem}") if problem else (text, None)
     if kept_type == "bool":
-        return raw if isinstance(raw, bool) else raw in {"true", "True"}, None
-    return (int(raw) if kept_type == "int64" else float(raw)), None
+        return None if _is_nan(raw) else raw if isinstance(raw, bool) else raw in {"true", "True"}, None
+    return (float(raw) if kept_type == "float64" else _as_int(raw)), None
+
+
+def _kept_text(raw: Any) -> tuple[str | None, str | None]:
+    try:
+        text = raw if isinstance(raw, str) else _text_of(raw)
+    except _NoJson as exc:
+        return None, f"holds a value that {exc}"
+    return (text, None) if text is None or _is_unicode(text) else (None, "holds a lone surrogate")
+
+
+def _text_of(raw: Any) -> str | None:
+    if isinstance(raw, Decimal):
+        return format(raw, "f")  # with the zeros that it was written with
+    return json.dumps(raw, ensure_ascii=False, default=_in_json) if isinstance(raw, list | dict) else value_text(raw)
+
+
+class _NoJson(Exception):  # noqa: N818  (carries a reason to the only place that catches it)
+    pass
+
+
+def _in_json(value: Any) -> str:
+    """What `json` asks for: the leaves of nested values that it does not know."""
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    raise _NoJson(value.reason if isinstance(value, Unusable) else "is not UTF-8")
+
+
+def _as_int(raw: Any) -> int | None:
+    """An int64 of a number or a CSV field; floats among them are whole or NaN, so says the scan."""
+    if _is_nan(raw):
+        return None
+    if isinstance(raw, str):
+        value = _csv_value(raw)
+        if isinstance(value, str):
+            raise ValueError(f"{value} is no number")
+        raw = value
+    if raw != int(raw):
+        raise ValueError(f"{raw} is not whole")
+    return int(raw)
+
+
+def _is_nan(raw: Any) -> bool:
+    return isinstance(raw, float) and math.isnan(raw)
 
 
 def _is_unicode(text: str) -> bool:

@@ -137,7 +137,7 @@ def test_who_waits_for_an_index_is_told(
     run_json(capsys, "show", store, "--feature", "l12_64:7")
     monkeypatch.setenv("SPARSEMILL_CACHE", f"{store}-other-cache")
     assert run("show", store, "--feature", "l12_64:7") == 0
-    assert "GB once, to index this pooling" in capsys.readouterr().err
+    assert "kB once, to index this pooling" in capsys.readouterr().err
     assert run("show", store, "--feature", "l12_64:7") == 0
     assert capsys.readouterr().err == ""
 

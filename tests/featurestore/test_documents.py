@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from featurestore.errors import StoreError
 from featurestore.reader import FeatureStore
-from tests.featurestore.stores import write_store
+from featurestore.writer import create_store, finish_store, write_part
+from tests.featurestore.stores import SCHEMA, plan_of, random_rows, write_store
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +78,125 @@ def test_all_ids_in_common_are_the_same_ids(store: FeatureStore) -> None:
 def test_a_table_that_cannot_be_joined_is_refused(store: FeatureStore, table: pl.DataFrame, said: str) -> None:
     with pytest.raises(StoreError, match=said):
         store.join(table, "id")
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """A store whose documents are called 0, 1, ..., and one that is called 9007199254740993."""
+    root: Path = tmp_path_factory.mktemp("numbered")
+    ids = [*(str(number) for number in range(20)), str(2**53 + 1)]
+    plan = plan_of((21,))
+    create_store(str(root), plan)
+    finish_store(str(root), [write_part(str(root), plan, 0, replace(random_rows(SCHEMA, 21), doc_id=ids))])
+    return FeatureStore.open(str(root))
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        [3, 2**53 + 1],
+        np.array([3, 2**53 + 1]),
+        pl.Series([3, 2**53 + 1], dtype=pl.UInt64),
+        pd.Series([3, 2**53 + 1], dtype="Int64"),
+        pa.array(["3", str(2**53 + 1)]),
+        ["3.0", Decimal(2**53 + 1)],
+    ],
+    ids=lambda ids: f"{type(ids).__module__}.{type(ids).__name__}",
+)
+def test_documents_are_taken_by_numbers_of_any_type(numbered: FeatureStore, ids: Any) -> None:
+    assert numbered.positions(ids).tolist() == [3, 20]
+    assert numbered.take(ids, "l12_64").doc_id.tolist() == ["3", str(2**53 + 1)]
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [
+        ([356], "no document '356' in .*`documents\\(\\)` and `show` list the ids there are"),
+        (["003"], "no document '003' in "),
+        ([3, None], r"no document \(null\) in "),
+        ([[3]], "ids are text or numbers, not lists"),
+        ("u0-1", r"ids are text or numbers, not str \(give a list, or one column of a table\)"),
+        (3, r"ids are text or numbers, not int \(give a list"),
+        (pl.DataFrame({"id": [3]}), r"not DataFrame \(give a list, or one column of a table\)"),
+        (["3.0", "3.00"], "ids '3.0' and '3.00' would both be 3 in "),
+    ],
+)
+def test_ids_that_cannot_be_taken_are_one_sentence(numbered: FeatureStore, ids: Any, said: str) -> None:
+    with pytest.raises(StoreError, match=said):
+        numbered.take(ids, "l12_64")
+
+
+TOPICS = {"id": [3, 5, 2**53 + 1], "topic": ["c", "e", "z"]}
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        pl.DataFrame(TOPICS),
+        pl.DataFrame(TOPICS).with_columns(pl.col("id").cast(pl.Decimal(38, 0))),
+        pl.DataFrame(TOPICS).with_columns(pl.col("id").cast(pl.String).cast(pl.Categorical)),
+        pd.DataFrame(TOPICS),
+        pd.DataFrame(TOPICS).convert_dtypes(),
+        pd.DataFrame(TOPICS).set_index("id"),
+        pd.DataFrame(TOPICS).astype({"id": object, "topic": "category"}),
+        pa.table(TOPICS),
+        pa.table(TOPICS).to_batches()[0],
+    ],
+    ids=lambda table: f"{type(table).__module__}.{type(table).__name__}",
+)
+def test_a_table_of_any_library_joins_by_numbers_of_any_type(numbered: FeatureStore, table: Any) -> None:
+    joined, report = numbered.join(table, "id")
+    topics = dict(joined.documents().select("doc_id", "topic").collect().iter_rows())
+    assert {key: value for key, value in topics.items() if value} == {"3": "c", "5": "e", str(2**53 + 1): "z"}
+    assert len(report.missing) == 18 and not len(report.extra)
+
+
+def test_a_float_beside_a_missing_id_and_its_text_join_as_the_number(numbered: FeatureStore) -> None:
+    floats = pd.DataFrame({"id": [3.0, np.nan, 99.0], "topic": ["c", "?", "x"]})
+    for table in (floats, floats.assign(id=floats["id"].astype(str))):  # "3.0", "nan", "99.0"
+        joined, report = numbered.join(table, "id")
+        assert joined.documents().filter(pl.col("topic") == "c").collect()["doc_id"].to_list() == ["3"]
+        assert report.extra.tolist()[-1] in ("99", "99.0") and "3" not in report.missing.tolist()
+
+
+def test_a_table_file_joins_with_its_ids_as_they_stand_there(store: FeatureStore, tmp_path: Path) -> None:
+    path = tmp_path / "topics.csv"
+    path.write_text("id,topic,rank,code\nu2-8,c,1,001\nbroken\nu0-1,a,2,\n,x,3,\n")
+    joined, report = store.join(path, "id")
+    documents = joined.documents().filter(pl.col("topic").is_not_null()).collect()
+    assert documents.select("doc_id", "topic", "rank", "code").rows() == [
+        ("u0-1", "a", 2, None),
+        ("u2-8", "c", 1, "001"),
+    ]
+    assert "topics.csv: 1 row cannot be read (topics.csv row 1, the row has 1 fields" in str(report)
+    assert "topics.csv: 1 row without an id that can be used (row 2, the id in 'id' is null)" in str(report)
+
+
+def test_columns_whose_names_look_like_patterns_are_columns(store: FeatureStore) -> None:
+    table = pl.DataFrame({"id": ["u0-1"], "*": [1], "^i.*$": [2]})
+    documents = store.join(table, "id")[0].documents().collect()
+    assert documents.columns[-2:] == ["*", "^i.*$"] and documents["*"][1] == 1
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"id": ["0003"], "x": [1]}, r"\(ids look like '0' in the store and '0003' in the table\)"),
+        ({"id": ["3.0", "3.00"], "x": [1, 2]}, r"join: ids '3.0' and '3.00' would both be 3; write each id"),
+        ({"id": [3, 3], "x": [1, 2]}, "id '3' stands in the table more than once"),
+        ({"id": [None, None], "x": [1, 2]}, "there are no ids in the table"),
+    ],
+)
+def test_ids_that_cannot_be_joined_are_shown(numbered: FeatureStore, table: dict[str, Any], said: str) -> None:
+    with pytest.raises(StoreError, match=said):
+        numbered.join(pl.DataFrame(table), "id")
+
+
+def test_classes_of_statistics_are_called_as_everywhere(numbered: FeatureStore) -> None:
+    table = pl.DataFrame({"id": [1, 2, 3], "yes": [True, False, None], "grade": [1.0, 2.0, 2.0]})
+    joined, _ = numbered.join(table, "id")
+    assert joined.statistics("l12_64", labels="yes").classes == ("false", "true")
+    assert joined.statistics("l12_64", labels="grade").classes == ("1", "2")
 
 
 def test_positions_are_rows_of_documents_in_the_order_asked_for(store: FeatureStore) -> None:

@@ -169,3 +169,14 @@ def test_figures_must_be_positive(call: Callable[..., Said], argv: list[str]) ->
     with pytest.raises(SystemExit) as refusal:
         call("plan", *argv)
     assert refusal.value.code == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a directory that nobody can write to, root included")
+@pytest.mark.parametrize("command", ["plan", "extract"])
+def test_a_store_that_cannot_be_written_is_refused_before_the_bundle_is_built(
+    call: Callable[..., Said], command: str
+) -> None:
+    said = call(command, store="/proc/store")
+    assert (said.code, said.out) == (2, "")
+    assert said.err.splitlines() == [said.err.strip()]
+    assert "/proc/store cannot be written" in said.err

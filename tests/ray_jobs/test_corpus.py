@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import math
 import tempfile
 from itertools import pairwise
@@ -128,6 +130,17 @@ def test_numbers_are_ids_as_their_text(tmp_path: Path) -> None:
     assert documents(spec(path, id="id")).doc_id == ["1", "2"]
 
 
+def test_whole_numbers_that_pandas_made_floats_beside_a_null_are_ids_as_whole_numbers(tmp_path: Path) -> None:
+    for i, ids in enumerate(([1.0, 2.0, None], [3, 4.0, "05"])):
+        if i == 0:
+            path = written(tmp_path / "a.parquet", pa.table({"text": ["a", "b", "c"], "id": ids}))
+        else:
+            path = written(tmp_path / "a.jsonl", jsonl(*({"text": "t", "id": id_} for id_ in ids)))
+        found = documents(spec(path, id="id"))
+        assert found.doc_id == (["1", "2", "a.parquet:2"], ["3", "4", "05"])[i]
+        assert found.error == ([None, None, "the id in 'id' is null"], [None] * 3)[i]
+
+
 def test_an_unusable_id_is_an_error_with_the_derived_id(tmp_path: Path) -> None:
     rows = ({"text": "t", "id": i} for i in (None, "", True, [1], "\ud800", math.nan))
     path = written(tmp_path / "a.jsonl", jsonl({"text": "t"}, *rows, {"text": "t", "id": "fine"}))
@@ -250,6 +263,127 @@ def test_tabs_separate_the_fields_of_a_tsv(tmp_path: Path) -> None:
     assert documents(spec(written(tmp_path / "a.tsv.gz", gzip.compress(b"text\tx\na, b\t1\n")))).text == ["a, b"]
 
 
+@settings(deadline=None, max_examples=80)
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.text(st.sampled_from("aé\n\r\t,;|\"'漢🙂 \u0a0a\u0a00\ufeff\u2028"), max_size=12),
+            st.sampled_from(["a", "b", "ü", "\u0a0a"]),
+        ),
+        min_size=1,
+        max_size=30,
+    ),
+    delimiter=st.sampled_from(",;|\t^"),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "gb18030"]),
+    quote=st.sampled_from(['"', "'"]),
+    line_break=st.sampled_from(["\n", "\r\n"]),
+    compression=st.sampled_from(["", ".gz"]),
+    block=st.integers(1, 64),
+    cuts=st.lists(st.integers(0, 30), max_size=6),
+)
+def test_any_partition_of_any_dialect_gives_every_row_in_order(
+    rows: list[tuple[str, str]],
+    delimiter: str,
+    encoding: str,
+    quote: str,
+    line_break: str,
+    compression: str,
+    block: int,
+    cuts: list[int],
+) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.writer(
+        text, delimiter=delimiter, quotechar=quote, lineterminator=line_break, quoting=csv.QUOTE_NONNUMERIC
+    )
+    writer.writerows([["text", "label"], *rows])
+    data = text.getvalue().encode(encoding)
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.setattr(text_format, "BLOCK_BYTES", block)
+        patch.setattr("ray_jobs.corpus.MARK_ROWS", 3)
+        patch.setattr("ray_jobs.scan.MARK_ROWS", 3)
+        path = written(Path(folder, f"a.csv{compression}"), gzip.compress(data) if compression else data)
+        corpus = spec(path, keep="label", csv={"delimiter": delimiter, "quote": quote, "encoding": encoding})
+        scanned = scan(corpus)
+        bounds = sorted({0, len(rows), *(cut for cut in cuts if cut < len(rows))})
+        parts = [
+            read_rows(slices(scanned, start, stop), corpus, scanned.keep_types) for start, stop in pairwise(bounds)
+        ]
+    assert scanned.rows == len(rows)
+    assert [text for part in parts for text in part.text] == [row[0] for row in rows]
+    assert [label for part in parts for label in part.keep["label"]] == [row[1] for row in rows]
+    assert not any(error for part in parts for error in part.error)
+
+
+def test_quotes_in_a_tsv_are_text_and_every_line_is_a_row(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.tsv", 'id\ttext\n1\t"Hello there\n2\tgood bye\n3\tso long"\n4\tend\n')
+    assert documents(spec(path, id="id")).text == ['"Hello there', "good bye", 'so long"', "end"]
+
+
+def test_a_semicolon_file_is_recognised_and_its_dialect_known(tmp_path: Path) -> None:
+    corpus = spec(written(tmp_path / "a.csv", 'id;text\n1;"a; b"\n2;c, d\n'), id="id")
+    assert documents(corpus).text == ["a; b", "c, d"]
+    assert str(scan(corpus).files[0].dialect) == 'semicolon, quotes ", utf-8'
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1252", "café “naïve” €"),
+        ("latin-1", "café \x85"),
+        ("utf-16", "café 🙂"),
+        ("shift_jis", "表ソ|能"),
+        ("koi8_r", "привет"),
+    ],
+)
+def test_rows_in_other_encodings_are_text(tmp_path: Path, encoding: str, text: str) -> None:
+    path = written(tmp_path / "a.csv", f"id,text\n1,{text}\n2,plain\n".encode(encoding))
+    assert documents(spec(path, csv={"encoding": encoding})).text == [text, "plain"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "row", "error"),
+    [
+        ("cp1252", b"\x81,1", "the row is not cp1252"),
+        ("ascii", b"\xe9,1", "the row is not ascii"),
+        ("shift_jis", b"\x83,1", "the row is not shift_jis"),
+        ("utf-16-le", "x,1".encode("utf-16-le") + b"\x00\xd8", "the row is not utf-16-le"),
+    ],
+)
+def test_a_row_that_is_not_in_the_encoding_is_an_error_and_leaves_its_neighbours_alone(
+    tmp_path: Path, encoding: str, row: bytes, error: str
+) -> None:
+    before, after = ("text,x\nbefore,1\n".encode(encoding), "\nafter,2\n".encode(encoding))
+    found = documents(spec(written(tmp_path / "a.csv", before + row + after), csv={"encoding": encoding}))
+    assert found.text == ["before", None, "after"]
+    assert found.error == [None, error, None]
+
+
+def test_utf16_that_is_cut_off_loses_its_last_row_to_an_error_and_no_other(tmp_path: Path) -> None:
+    data = "text,x\na,1\nb,2\nc,3".encode("utf-16")[:-1]
+    found = documents(spec(written(tmp_path / "a.csv", data)))
+    assert found.text == ["a", "b", None]
+    assert found.error[-1] == "the row is not utf-16-le"
+
+
+@pytest.mark.parametrize(
+    ("data", "fused"),
+    [
+        ('id,text\nd1,"open\nd2,b\nd3,closed"\nd4,e\n', (1, 0, 3)),
+        ('id,text,label\n1,a,x\n2,"open,y\n3,b,x\n4,c,z\n5,closed",x\n', (1, 1, 4)),
+        ('text,label\na,pos\n"open,neg\nb,pos\nclosed",neg\n', (1, 1, 3)),
+        ('id,text\nd1,"one\ntwo, three\nfour"\n', (0, -1, 0)),
+        ('id,text\nd1,"Dear John, \nI came, I saw, I left, \nbye, you"\n', (0, -1, 0)),
+        ('id,text\nd1,"Dear John\nI came, I saw"\n', (0, -1, 0)),
+        ('text\n"one\ntwo\nthree"\n', (0, -1, 0)),
+    ],
+)
+def test_rows_that_a_quote_swallowed_are_noted_and_texts_of_several_lines_are_not(
+    tmp_path: Path, data: str, fused: tuple[int, int, int]
+) -> None:
+    (file,) = scan(spec(written(tmp_path / "a.csv", data))).files
+    assert (file.fused.count, file.fused.row, file.fused.lines) == fused
+
+
 def test_text_columns_of_parquet_may_be_dictionaries_large_views_or_bytes(tmp_path: Path) -> None:
     values = ["a", None, "ü", ""]
     kinds = [pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.dictionary(pa.int8(), pa.string())]
@@ -308,10 +442,10 @@ def test_parquet_columns_of_any_type_can_be_kept(tmp_path: Path) -> None:
     }
 
 
-def test_a_kept_value_that_cannot_be_stored_is_the_rows_error_and_null(tmp_path: Path) -> None:
+def test_a_kept_value_that_cannot_be_stored_is_null_and_its_document_none_the_worse(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jsonl", jsonl({"text": "t", "x": "\udfff"}, {"text": "t", "x": ["\udfff"]}))
     found = documents(spec(path, keep="x"))
-    assert found.error == ["the value of 'x' holds a lone surrogate"] * 2
+    assert (found.text, found.error) == (["t", "t"], [None, None])
     assert found.keep == {"x": [None, None]}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import shutil
@@ -86,6 +87,30 @@ def test_the_store_holds_what_the_engine_gives_unit_by_unit(models: Path, corpus
         assert (block.indptr == rows.indptr).all()
         assert (block.indices == rows.indices).all()
         assert (block.data == rows.values["count"]).all()
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_a_compressed_corpus_gives_the_same_rows_and_leaves_nothing_decompressed(
+    models: Path, corpus: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: bool
+) -> None:
+    monkeypatch.setattr("ray_jobs.corpus.MARK_ROWS", 10)
+    monkeypatch.setattr("ray_jobs.scan.MARK_ROWS", 10)
+    packed = tmp_path / "c.jsonl.gz"
+    packed.write_bytes(gzip.compress(corpus.read_bytes()))
+    spilled = models / "cache" / "spilled"
+    if not room:
+        shutil.rmtree(spilled, ignore_errors=True)
+        spilled.write_text("in the way")
+    stream = io.StringIO()
+    extract(make_job(models, packed, tmp_path / "store"), progress=Progress(stream))
+    assert stream.getvalue().count("c.jsonl.gz is not kept decompressed on") == (not room)
+    if room:
+        assert spilled.is_dir()
+        assert not [path for path in spilled.rglob("*") if path.is_file()]
+    else:
+        spilled.unlink()
+    ours, others = (FeatureStore.open(str(store)).matrix("tiny") for store in (tmp_path / "store", whole))
+    assert (ours.X != others.X).nnz == 0
 
 
 def test_a_run_leaves_its_record_and_a_line_for_each_unit(first_run: ExtractResult, whole: Path) -> None:

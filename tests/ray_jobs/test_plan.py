@@ -14,6 +14,8 @@ from featurestore.errors import BundleError, CorpusError, JobSpecError, Mismatch
 from featurestore.plan import create_store, read_plan
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
 from ray_jobs.plan import check_device, make_plan
+from ray_jobs.pricing import estimate
+from ray_jobs.screen import plan_facts, print_plan
 from tests.ray_jobs.jobs import make_job, write_corpus, write_models
 from tests.tiny import tiny_texts
 
@@ -44,6 +46,19 @@ def test_a_plan_covers_every_document_once(models: Path, corpus: Path, tmp_path:
 def test_a_plan_writes_nothing(models: Path, corpus: Path, tmp_path: Path) -> None:
     make_plan(make_job(models, corpus, tmp_path / "store"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_says_what_links_reach_again(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c" / "sub").mkdir(parents=True)
+    write_corpus(tmp_path / "c" / "sub" / "a.jsonl", 3)
+    (tmp_path / "c" / "tub").symlink_to("sub")
+    (tmp_path / "c" / "b.jsonl").symlink_to("sub/a.jsonl")
+    made = make_plan(make_job(models, tmp_path / "c", tmp_path / "store"))
+    assert made.scan.rows == 3
+    figures = estimate(made)
+    assert plan_facts(made, figures)["reached_twice"] == [["tub", "sub"], ["sub/a.jsonl", "b.jsonl"]]
+    print_plan(made, figures)
+    assert "tub is sub again, which is read once (and 1 more reached twice)" in capsys.readouterr().out
 
 
 def test_sampled_tokens_are_those_that_the_engine_pools(models: Path, corpus: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from featurestore.errors import JobSpecError
+from featurestore.plan import create_store
 from ray_jobs.plan import JobPlan, make_plan
 from ray_jobs.pricing import estimate, rate_key, remember_rate
 from tests.ray_jobs.jobs import make_job, write_corpus, write_models
@@ -106,3 +107,32 @@ def test_wall_time_counts_only_workers_that_have_a_unit(plan: JobPlan) -> None:
     figures = estimate(replace(plan, job=plan.job.model_copy(update={"workers": workers})), rate=10.0)
     assert figures.worker_hours is not None
     assert figures.wall_hours == pytest.approx(figures.worker_hours / 4)
+
+
+def test_a_job_that_leaves_the_device_open_is_planned_for_the_hardware_that_is_priced(
+    plan: JobPlan, tmp_path: Path
+) -> None:
+    job = plan.job.model_copy(
+        update={
+            "workers": plan.job.workers.model_copy(update={"gpus": None}),
+            "model": plan.job.model.model_copy(update={"dtype": None}),
+            "store": str(tmp_path / "store"),
+        }
+    )
+    planned = make_plan(job, device="cuda")
+    assert (planned.compute.device, planned.compute.dtype) == ("cuda", "bfloat16")
+    figures = estimate(planned, hardware="l4")
+    assert (figures.hardware, figures.price_per_hour) == ("l4", 0.8)
+    assert make_plan(job, device="cpu").compute.device == "cpu"
+
+
+def test_hardware_of_another_kind_than_a_store_was_begun_on_is_refused(plan: JobPlan, tmp_path: Path) -> None:
+    job = plan.job.model_copy(
+        update={
+            "workers": plan.job.workers.model_copy(update={"gpus": None}),
+            "store": str(tmp_path / "store"),
+        }
+    )
+    create_store(job.store, make_plan(job, device="cpu").store)
+    with pytest.raises(JobSpecError, match=r"'l4' is a GPU, but the store was begun on CPUs: give another store"):
+        estimate(make_plan(job, device="cuda"), hardware="l4")

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
+import tempfile
+from math import inf
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from featurestore.errors import CorpusError
-from ray_jobs.scan import scan
+from ray_jobs.scan import UnkeptValues, scan
 from tests.ray_jobs.corpora import documents, encoded, jsonl, spec, written, zstd
 
 
@@ -65,6 +71,13 @@ def test_ids_that_merely_share_a_hash_are_not_accused(tmp_path: Path, monkeypatc
         ([2**63, 1], "string", [str(2**63), "1"]),
         ([2**53 + 1, 0.5], "string", [str(2**53 + 1), "0.5"]),
         ([{"b": [1, "ü"]}, None], "string", ['{"b": [1, "ü"]}', None]),
+        ([2**53 + 1, 1.0], "int64", [2**53 + 1, 1]),
+        ([2**53, 1.0], "float64", [2.0**53, 1.0]),
+        ([2**53 + 1, 1.0, 0.5], "string", [str(2**53 + 1), "1", "0.5"]),
+        ([2**53 + 1, 1e300], "string", [str(2**53 + 1), str(int(1e300))]),
+        ([2**53 + 1, math.nan], "int64", [2**53 + 1, None]),
+        ([True, math.nan], "bool", [True, None]),
+        (["a", math.nan, 2.0], "string", ["a", None, "2"]),
     ],
 )
 def test_a_kept_column_gets_the_narrowest_type_that_loses_nothing(
@@ -97,6 +110,105 @@ def test_csv_fields_become_numbers_only_where_nothing_is_lost(
     corpus = spec(written(tmp_path / "a.csv", "text,x\n" + "".join(f"t,{x}\n" for x in fields)), keep=("x",))
     assert scan(corpus).keep_types == {"x": kept_type}
     assert documents(corpus).keep == {"x": kept}
+
+
+whole_numbers = st.integers(-5, 5) | st.integers(2**53 - 1, 2**53 + 2) | st.sampled_from([-(2**63), 2**63 - 1, 2**63])
+shards = st.lists(
+    st.tuples(
+        st.sampled_from(["jsonl", "csv", "int64", "uint64", "double", "float"]),
+        st.lists(st.none() | whole_numbers | st.sampled_from([0.5, -1.0, 1e18, 1e300, 7.0]), min_size=1, max_size=3),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(shards)
+def test_no_digit_of_a_number_is_lost_whatever_it_stands_beside(shards: list[tuple[str, list[Any]]]) -> None:
+    given: list[Any] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for i, (kind, values) in enumerate(shards):
+            if kind in ("int64", "uint64"):
+                least, most = (0, 2**64) if kind == "uint64" else (-(2**63), 2**63)
+                values = [value if isinstance(value, int) and least <= value < most else None for value in values]
+            elif kind in ("double", "float"):
+                narrow = np.float32 if kind == "float" else np.float64
+                with np.errstate(over="ignore"):
+                    values = [None if value is None else float(narrow(value)) for value in values]
+            given += values
+            if kind == "jsonl":
+                written(Path(folder, f"{i}.jsonl"), jsonl(*({"text": "t", "x": value} for value in values)))
+            elif kind == "csv":
+                rows = "".join(f"t,{'' if value is None else value}\n" for value in values)
+                written(Path(folder, f"{i}.csv"), f"text,x\n{rows}")
+            else:
+                column = pa.array(values, getattr(pa, {"double": "float64", "float": "float32"}.get(kind, kind))())
+                written(Path(folder, f"{i}.parquet"), pa.table({"text": ["t"] * len(values), "x": column}))
+        corpus = spec(f"{folder}/*", keep="x")
+        kept_type = scan(corpus).keep_types["x"]
+        kept = documents(corpus).keep["x"]
+    assert [value is None for value in kept] == [value is None for value in given]
+    numbers = [(value, stored) for value, stored in zip(given, kept, strict=True) if value is not None]
+    for value, stored in numbers:  # Python compares a whole number with a float exactly
+        assert (stored if kept_type != "string" else type(value)(stored)) == value
+    is_long = any(isinstance(value, int) and abs(value) > 2**53 for value, _ in numbers)
+    fits_int64 = all(value == inf or (value == int(value) and -(2**63) <= value < 2**63) for value, _ in numbers)
+    assert kept_type == "string" or not is_long or (kept_type == "int64" and fits_int64)
+    assert kept_type != "string" or not numbers or (is_long and not (fits_int64 and inf not in given))
+
+
+def test_int64_beside_float64_in_parquet_looks_at_the_values(tmp_path: Path) -> None:
+    written(tmp_path / "a.parquet", pa.table({"text": ["a", "b"], "user": [2**53 + 1, 7]}))
+    written(tmp_path / "b.parquet", pa.table({"text": ["c", "d"], "user": [1.0, None]}))
+    corpus = spec(str(tmp_path), keep="user")
+    assert scan(corpus).keep_types == {"user": "int64"}
+    assert documents(corpus).keep == {"user": [2**53 + 1, 7, 1, None]}
+    written(tmp_path / "c.jsonl", jsonl({"text": "e", "user": 0.5}))
+    assert documents(corpus).keep == {"user": [str(2**53 + 1), "7", "1", None, "0.5"]}
+
+
+def test_small_int64_beside_float64_stays_float64_and_uint64_within_int64_is_int64(tmp_path: Path) -> None:
+    written(tmp_path / "a.parquet", pa.table({"text": ["a"], "x": [2**53], "y": pa.array([3], pa.uint64())}))
+    written(tmp_path / "b.parquet", pa.table({"text": ["c"], "x": [1.0], "y": pa.array([2**63 - 1], pa.uint64())}))
+    assert scan(spec(str(tmp_path), keep=("x", "y"))).keep_types == {"x": "float64", "y": "int64"}
+
+
+def test_numbers_of_parquet_are_read_in_the_pass_only_where_the_type_depends_on_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    monkeypatch.setattr("ray_jobs.scan.number_kinds", lambda parquet, name: looked.append(name) or {"int"})
+    numbers = {"a": [1], "b": [1.5], "c": [1], "d": [1]}
+    written(tmp_path / "a.parquet", pa.table({"text": ["t"], **numbers}))
+    written(tmp_path / "b.parquet", pa.table({"text": ["t"], **numbers, "d": [2.0], "c": ["x"]}))
+    assert scan(spec(str(tmp_path), keep=("a", "b", "c"))).keep_types == {"a": "int64", "b": "float64", "c": "string"}
+    assert looked == []
+    scan(spec(str(tmp_path), keep=("a", "d")))
+    assert looked == ["d", "d"]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_values_that_cannot_be_kept_are_counted_and_the_first_is_named(tmp_path: Path, kind: str) -> None:
+    if kind == "jsonl":
+        rows = [{"text": "t", "img": value, "fine": "a"} for value in ("a", "\udfff", None, ["\ud800"])]
+        path, said = written(tmp_path / "a.jsonl", jsonl(*rows)), "the value of 'img' holds a lone surrogate"
+    else:
+        images = pa.array([b"a", b"\xff\xd8", None, b"\x89PNG"], pa.binary())
+        table = pa.table({"text": ["t"] * 4, "img": images, "fine": ["a"] * 4})
+        path, said = written(tmp_path / "a.parquet", table), "the value of 'img' is not UTF-8"
+    scanned = scan(spec(path, keep=("fine", "img")))
+    assert scanned.unkept == (UnkeptValues("img", 2, 4, f"a.{kind} row 1, {said}"),)
+    found = documents(spec(path, keep=("fine", "img")))
+    assert found.text == ["t"] * 4 and found.keep["img"] == ["a", None, None, None]
+
+
+def test_of_many_parquet_rows_some_are_looked_at(tmp_path: Path) -> None:
+    n = 20_000
+    table = pa.table({"text": ["t"] * n, "img": pa.array([b"\xff"] * n, pa.binary())})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=1000)
+    (unkept,) = scan(spec(str(tmp_path), keep="img")).unkept
+    assert (unkept.count, unkept.looked_at) == (4096, 4096)
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
@@ -188,10 +300,9 @@ def test_a_corpus_of_which_no_row_can_be_read_is_refused_with_the_first_reason(t
         scan(spec(path))
 
 
-def test_utf16_is_refused_by_name(tmp_path: Path) -> None:
-    for name in ("a.jsonl", "a.csv"):
-        with pytest.raises(CorpusError, match="is UTF-16 text; save it as UTF-8"):
-            scan(spec(written(tmp_path / name, "text,x\na,b\n".encode("utf-16"))))
+def test_json_lines_in_utf16_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="is UTF-16 text; save it as UTF-8"):
+        scan(spec(written(tmp_path / "a.jsonl", '{"text": "a"}\n'.encode("utf-16"))))
 
 
 def test_the_scan_knows_each_files_bytes_by_their_sha256(tmp_path: Path) -> None:

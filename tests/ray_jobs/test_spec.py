@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from featurestore.errors import JobSpecError
+from ray_jobs.scan import scan
 from ray_jobs.spec import JobSpec, job_from_mapping, load_job
 
 JOB: dict[str, Any] = {
@@ -88,6 +90,25 @@ def test_a_job_file_is_read_with_paths_relative_to_its_own_directory(tmp_path: P
     assert spec.store == f"{tmp_path}/jobs/store"
 
 
+def test_a_jobs_own_directory_is_never_a_pattern(tmp_path: Path) -> None:
+    for folder, text in (("run[12]", "mine"), ("run1", "theirs"), ("run{1,2}", "mine"), ("run?*", "mine")):
+        (tmp_path / folder / "data").mkdir(parents=True)
+        (tmp_path / folder / "data" / "x.jsonl").write_text(json.dumps({"text": text}))
+        mapping = {
+            "corpus": {"path": "data/*.jsonl"},
+            "model": {"name": "m"},
+            "saes": [{"path": "sae"}],
+            "store": "out/store",
+        }
+        (tmp_path / folder / "job.yaml").write_text(yaml.safe_dump(mapping))
+    for folder in ("run[12]", "run{1,2}", "run?*"):
+        spec = load_job(tmp_path / folder / "job.yaml")
+        assert scan(spec.corpus).sample == ("mine",)
+        # As the job is recorded, and as it goes to a cluster:
+        assert job_from_mapping(spec.model_dump(mode="json"), "/elsewhere[0]") == spec
+        assert spec.store == f"{tmp_path}/{folder}/out/store"
+
+
 @pytest.mark.parametrize(
     ("name", "resolved"),
     [
@@ -149,7 +170,7 @@ def test_stride_is_an_eighth_of_a_window_and_nothing_when_truncating() -> None:
         ({"corpus.format": "json"}, "'corpus.format': input should be 'parquet', 'jsonl' or 'csv', not 'json'"),
         ({"model": "gpt2"}, "'model'"),
         ({"model.max_tokens": 1}, "'model.max_tokens': input should be greater than or equal to 2, not 1"),
-        ({"model.max_tokens": True}, "'model.max_tokens': input should be a valid integer, not True"),
+        ({"model.max_tokens": True}, "'model.max_tokens': input should be a valid integer, not true"),
         ({"model.max_tokens": "1024"}, "'model.max_tokens': input should be a valid integer, not '1024'"),
         ({"model.dtype": "float16"}, "'model.dtype': input should be 'bfloat16' or 'float32', not 'float16'"),
         ({"model.long_documents": "cut"}, "input should be 'truncate' or 'windows', not 'cut'"),

@@ -37,6 +37,7 @@ class Documents:
     error: list[str | None]
     label_type: str = "string"
     extra: dict[str, list[Any]] = field(default_factory=dict)
+    extra_types: dict[str, str] = field(default_factory=dict)  # where they are no strings
 
 
 def make_documents(
@@ -90,6 +91,7 @@ def build_store(
     order = list(range(n)) if order is None else list(order)
     keep = {"label": documents.label, "group": documents.group, **documents.extra}
     types = {"label": documents.label_type, "group": "string", **dict.fromkeys(documents.extra, "string")}
+    types |= documents.extra_types
     if keep_text:
         keep["text"], types["text"] = documents.text, "string"
     schema = StoreSchema(

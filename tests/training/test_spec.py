@@ -69,11 +69,12 @@ def test_a_wrong_spec_is_answered_in_one_sentence(change: dict[str, Any], senten
 @pytest.mark.parametrize(
     ("label", "sentence"),
     [
-        (None, "study: 'label': input should be a valid string, not None"),
+        (None, "study: 'label' has no value; write one behind the colon"),
         ({"path": "x.csv", "id": "i"}, "study: key 'label.column' is missing; add it"),
         (
             {"path": "x.csv", "id": "i", "colum": "c"},
-            "study: unknown key 'label.colum'; did you mean 'column'? (valid: path, id, column) (1 more like this)",
+            "study: unknown key 'label.colum'; did you mean 'column'? (valid: path, id, column, csv) "
+            "(1 more like this)",
         ),
     ],
 )

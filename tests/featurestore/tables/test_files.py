@@ -83,6 +83,92 @@ def test_a_name_with_glob_characters_that_exists_is_that_file(tree: Path) -> Non
     assert names(tree / "a[1]*.jsonl") == ["a[1]*.jsonl"]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("{a,b}.jsonl", ["a.jsonl", "b.jsonl"]),
+        ("{b,a}.jsonl", ["a.jsonl", "b.jsonl"]),
+        ("{a.jsonl,x/*.parquet}", ["a.jsonl", "x/d.parquet"]),
+        ("*.{jsonl,nothing}", ["a.jsonl", "b.jsonl"]),
+        ("{x/{d,e}*,b.jsonl,b*}", ["b.jsonl", "x/d.parquet"]),
+    ],
+)
+def test_braces_are_alternatives(tree: Path, pattern: str, found: list[str]) -> None:
+    assert names(tree / pattern) == found
+
+
+def test_a_directory_with_braces_in_its_name_does_not_stand_for_others(tree: Path) -> None:
+    for folder in ("y{1,2}", "y1", "y2"):
+        (tree / folder).mkdir()
+        (tree / folder / ("a.csv" if "{" in folder else "a.jsonl")).write_bytes(b"")
+    with pytest.raises(CorpusError, match="matches no file"):
+        names(tree / "y{1,2}/*.jsonl")
+
+
+def test_an_alternative_that_names_a_file_which_is_not_there_is_refused(tree: Path) -> None:
+    with pytest.raises(CorpusError, match=r"corpus/c\.jsonl' does not exist, but"):
+        names(tree / "{a,c}.jsonl")
+
+
+@pytest.mark.parametrize("name", ["run[12]", "run{1,2}", "run?", "run*", "r**n"])
+@pytest.mark.parametrize("pattern", ["{}", "{}/*.jsonl", "{}/mine.jsonl", "{}/**/*.jsonl", "*/{}/mine.jsonl"])
+def test_a_directory_whose_name_could_be_a_pattern_is_that_directory(tmp_path: Path, name: str, pattern: str) -> None:
+    for folder in ("run1", "run2", "run"):
+        for above in ("", "deep/"):
+            path = tmp_path / f"{above}{folder}" / "others.jsonl"
+            path.parent.mkdir(parents=True)
+            path.write_bytes(b"")
+    for above in ("", "deep/"):
+        (tmp_path / f"{above}{name}").mkdir()
+        (tmp_path / f"{above}{name}" / "mine.jsonl").write_bytes(b"")
+    assert names(tmp_path / pattern.replace("{}", name)) == ["mine.jsonl"]
+
+
+def test_a_pattern_with_a_literal_file_beside_what_it_could_mean_is_the_file(tree: Path) -> None:
+    for name in ("labels [v2].jsonl", "labels v.jsonl", "labels 2.jsonl", "{a,b}.jsonl"):
+        (tree / "x" / name).write_bytes(b"")
+    assert names(tree / "x/labels [v2].jsonl") == ["labels [v2].jsonl"]
+    assert names(tree / "*/labels [v2].jsonl") == ["labels [v2].jsonl"]
+    assert names(tree / "x/{a,b}.jsonl") == names(tree / "*/{a,b}.jsonl") == ["{a,b}.jsonl"]
+
+
+def test_a_file_named_like_a_pattern_hides_nothing_of_a_directory_taken_whole(tree: Path) -> None:
+    (tree / "*").write_bytes(b"")
+    assert names(tree) == ["a.jsonl", "b.jsonl", "c.csv.gz", "x/d.parquet", "x/deep/e.ndjson.zst"]
+
+
+def test_a_directory_named_as_a_table_that_a_glob_matches_is_taken_whole(tree: Path) -> None:
+    for name in ("2024.parquet/part-0.parquet", "2024.parquet/_SUCCESS", "2025.parquet/part-0.parquet"):
+        (tree / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / "out" / name).write_bytes(b"")
+    assert names(tree / "out/*.parquet") == ["2024.parquet/part-0.parquet", "2025.parquet/part-0.parquet"]
+
+
+@pytest.mark.parametrize("scheme", ["s3", "memory", "file"])
+def test_names_come_before_patterns_in_urls_too(request: pytest.FixtureRequest, tmp_path: Path, scheme: str) -> None:
+    import fsspec
+
+    written = ["run[12]/data/a.jsonl", "run1/data/b.jsonl", "run{1,2}/c.jsonl", "run2/data/d.jsonl"]
+    if scheme == "s3":
+        place = request.getfixturevalue("s3_place")
+        root = place.uri
+        for name in written:
+            place.write(name, b"{}")
+    elif scheme == "memory":
+        root = "memory://patterns-of-test"
+        for name in written:
+            fsspec.filesystem("memory").pipe(f"/patterns-of-test/{name}", b"{}")
+    else:
+        root = f"file://{tmp_path}"
+        for name in written:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(b"{}")
+    assert names(f"{root}/run[12]/data/*.jsonl") == names(f"{root}/run[12]") == ["a.jsonl"]
+    assert names(f"{root}/run[12]/data/a.jsonl") == names(f"{root}/run[[]12]/*/*.jsonl") == ["a.jsonl"]
+    assert names(f"{root}/run{{1,2}}/c.jsonl") == ["c.jsonl"]
+    assert names(f"{root}/run{{1,2,9}}/data/*.jsonl") == ["run1/data/b.jsonl", "run2/data/d.jsonl"]
+
+
 def test_names_are_relative_to_the_directory_that_all_files_share(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "corpus-2").mkdir()
     (tmp_path / "corpus-2" / "a.jsonl").write_bytes(b"")

@@ -1,0 +1,46 @@
+"""Values of a column that a study names (`test: [0]`, `train: [2020]`), found among those that the column holds.
+
+They compare as ids and classes do (`featurestore.tables.compare`); only `True` and `TRUE` are also the truth value that
+the store has as `true`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from featurestore.errors import StudyError
+from featurestore.nearest import did_you_mean
+from featurestore.tables.compare import match_ids
+
+_SHOWN = 5  # of the values that a column holds
+
+
+def named_values(there: Iterable[str], wanted: Sequence[str], key: str, column: str) -> list[str]:
+    """The values of a column that were meant, in the order in which they were named; empty where none is there.
+
+    Args:
+        there: What the column holds, as `compare.value_text` has it.
+        wanted: What the study names.
+        key: The key that names them, for the message.
+        column: The column's name, likewise.
+
+    Raises:
+        StudyError: The column holds some of them and not another, or two that one of them could mean.
+    """
+    import polars as pl
+
+    held = sorted(set(there))
+    asked = [value if value in held or value.lower() not in {"true", "false"} else value.lower() for value in wanted]
+    found = match_ids(pl.Series(held, dtype=pl.String), pl.Series(asked, dtype=pl.String))
+    if found.clash:
+        raise StudyError(f"{key}: {found.clash} in column '{column}'; write each value as it stands there")
+    missing = [value for value, row in zip(wanted, found.row, strict=True) if row < 0]
+    if missing and len(missing) < len(wanted):
+        raise StudyError(f"{key}: {no_such_value(column, missing[0], held)}{did_you_mean(missing[0], held)}")
+    return list(dict.fromkeys(held[row] for row in found.row if row >= 0))
+
+
+def no_such_value(column: str, value: str, held: Sequence[str]) -> str:
+    """The sentence about a value that a column does not hold."""
+    more = f" and {len(held) - _SHOWN:,} more" if len(held) > _SHOWN else ""
+    return f"column '{column}' holds no '{value}'; it holds: {', '.join(held[:_SHOWN])}{more}"
