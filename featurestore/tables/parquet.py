@@ -18,6 +18,7 @@ from featurestore.tables.arrow import (
     plain_type,
     reader_of,
 )
+from featurestore.tables.class_labels import class_names, named
 from featurestore.tables.files import SourceFile
 from featurestore.tables.record import Record, Wanted, open_raw
 from featurestore.tables.times import parquet_interval
@@ -64,7 +65,8 @@ def parquet_kinds(file: SourceFile, schema: pa.Schema, wanted: Wanted) -> dict[s
             raise CorpusError(
                 f"{file.uri}: column '{wanted.id}' (corpus.id) holds {kind}; ids are text or numbers, so name another"
             )
-    return {name: _kind(schema.field(name).type) for name in wanted.keep}
+    named_classes = class_names(schema)
+    return {name: "text" if name in named_classes else _kind(schema.field(name).type) for name in wanted.keep}
 
 
 def _kind(kind: pa.DataType) -> str:
@@ -140,6 +142,7 @@ class _Readers:
 
     def __init__(self, parquet: pq.ParquetFile) -> None:
         columns = (parquet.schema.column(i) for i in range(len(parquet.schema.names)))
+        self._classes = class_names(parquet.schema_arrow)
         self._intervals = {column.path for column in columns if column.converted_type == "INTERVAL"}
 
     def values(self, rows: pa.RecordBatch, wanted: Wanted) -> dict[tuple[str, str], list[Any]]:
@@ -154,6 +157,8 @@ class _Readers:
             if (name, reader) not in read:
                 read[name, reader] = reader(rows.column(name))
             found[name, role] = read[name, reader]
+            if role == "kept" and name in self._classes:
+                found[name, role] = named(read[name, reader], self._classes[name])
         return found
 
 
