@@ -24,8 +24,13 @@ _BATCH_ROWS = 1024  # a batch of long documents stays within some tens of MB
 def open_parquet(file: SourceFile, stack: ExitStack) -> pq.ParquetFile:
     """A Parquet file with its footer read."""
     import pyarrow.parquet as pq
+    from pyarrow import fs as pafs
 
-    return stack.enter_context(pq.ParquetFile(open_raw(file, stack)))
+    from featurestore.files import filesystem
+
+    # Arrow reads ahead in threads of its own; a file that Python reads (fsspec's) must not be theirs when Python ends.
+    read_ahead = not isinstance(filesystem(file.root)[0], pafs.PyFileSystem)
+    return stack.enter_context(pq.ParquetFile(open_raw(file, stack), pre_buffer=read_ahead))
 
 
 def parquet_groups(parquet: pq.ParquetFile) -> list[tuple[int, int]]:
@@ -86,7 +91,8 @@ def parquet_records(parquet: pq.ParquetFile, wanted: Wanted, first_row: int, n_r
         start += rows
     columns = [name for name in dict.fromkeys((wanted.text, wanted.id, *wanted.keep)) if name is not None]
     skip = first_row - (before or 0)
-    for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=groups, columns=columns):
+    # In this thread, for the same reason; and what takes time is what follows, making Python's values of them.
+    for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=groups, columns=columns, use_threads=False):
         rows = batch.slice(min(skip, batch.num_rows), n_rows)
         skip -= min(skip, batch.num_rows)
         n_rows -= rows.num_rows
