@@ -22,6 +22,7 @@ from featurestore.errors import StudyError
 from featurestore.files import atomic_write, filesystem
 from training.metrics import BOOTSTRAP_SEED, LEVEL, Interval
 from training.results import MethodRow, MethodSummary, StudyResult
+from training.sizes import share_warnings
 from training.split import split_table
 
 FORMAT_VERSION = 1
@@ -93,6 +94,7 @@ def summary_json(result: StudyResult) -> dict[str, Any]:
             "sha256": result.split_sha256,
             "test_documents": [len(split.test) for split in result.splits],
             "test_documents_in_any_seed": len(np.unique(np.concatenate([split.test for split in result.splits]))),
+            "warnings": share_warnings(data, result.spec.split, result.splits),
         },
         "selection": {"by": "mean macro F1 over inner folds of the training documents", "c_grid": list(result.c_grid)},
         "test_set": {
