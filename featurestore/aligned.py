@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurestore.documents import IdReport, compare_ids, stored_ids
+from featurestore.documents import IdReport, id_report, stored_ids
 from featurestore.errors import StoreError
 from featurestore.files import shown
 from featurestore.nearest import did_you_mean
 from featurestore.reader import FeatureStore, Matrix
+from featurestore.tables.compare import match_ids
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -110,7 +111,7 @@ class Concatenated:
 
 
 def align(stores: Mapping[str, FeatureStore], common: bool = False) -> AlignedStores:
-    """Match stores by `doc_id`.
+    """Match stores by `doc_id`, as ids compare everywhere (`featurestore.tables.compare`).
 
     Args:
         stores: Name -> store; at least one. Stores opened with `partial=True` take part with what they have.
@@ -119,13 +120,15 @@ def align(stores: Mapping[str, FeatureStore], common: bool = False) -> AlignedSt
     Raises:
         StoreError: Ids differ and `common` is false (the message counts and names them), or no document is common.
     """
-    import polars as pl
-
     if not stores:
         raise StoreError("align: give at least one store")
     ids = {name: stored_ids(store) for name, store in stores.items()}
     first, *others = stores
-    reports = {name: compare_ids(ids[first], ids[name]) for name in stores}
+    found = {name: match_ids(ids[first], ids[name]) for name in stores}
+    if clash := next((name for name in stores if found[name].clash), None):
+        where = f"{shown(stores[first].uri)} and {shown(stores[clash].uri)}"
+        raise StoreError(f"{where} cannot be aligned: {found[clash].clash}; write each id in one way")
+    reports = {name: id_report(ids[first], ids[name], found[name]) for name in stores}
     different = [name for name in others if not reports[name].same]
     if different and not common:
         what = "; ".join(f"{shown(stores[name].uri)} has {reports[name]}" for name in different)
@@ -133,14 +136,16 @@ def align(stores: Mapping[str, FeatureStore], common: bool = False) -> AlignedSt
             f"ids differ from those of {shown(stores[first].uri)}: {what}; align with common=True to go on with the "
             "documents that all have"
         )
-    shared = ids[first]
-    for name in different:
-        shared = shared.filter(shared.is_in(ids[name].implode()))
-    if not len(shared) and any(len(column) for column in ids.values()):
+    position = {name: _places(match.row, len(ids[first])) for name, match in found.items()}
+    shared = np.logical_and.reduce([row >= 0 for row in position.values()])
+    if not shared.any() and any(len(column) for column in ids.values()):
         raise StoreError(f"{' and '.join(shown(store.uri) for store in stores.values())} have no document in common")
-    wanted = pl.DataFrame({"doc_id": shared})
-    position = {}
-    for name, column in ids.items():
-        numbered = pl.DataFrame({"doc_id": column, "row": np.arange(len(column))})
-        position[name] = wanted.join(numbered, on="doc_id", how="left", maintain_order="left")["row"].to_numpy()
-    return AlignedStores(dict(stores), shared.to_numpy(), position, reports)
+    doc_id = ids[first].filter(shared).to_numpy()
+    return AlignedStores(dict(stores), doc_id, {name: row[shared] for name, row in position.items()}, reports)
+
+
+def _places(row: np.ndarray, n: int) -> np.ndarray:
+    """int64 [n]: where each of n ids stands in a column of which `row` says which of the n each is; -1 for nowhere."""
+    place = np.full(n, -1, dtype=np.int64)
+    place[row[row >= 0]] = np.flatnonzero(row >= 0)
+    return place

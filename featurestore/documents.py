@@ -31,7 +31,7 @@ class IdReport:
     Attributes:
         missing: object array of strings: ids of the store that the other side lacks, in the store's order.
         extra: object array of strings: ids of the other side that the store lacks, in the other's order.
-        notes: Rows of a file that could not be used, in sentences.
+        notes: Rows and values of a table that could not be used, in sentences.
     """
 
     missing: np.ndarray
@@ -110,11 +110,6 @@ def row_positions(store: FeatureStore, doc_id: Iterable[Any]) -> np.ndarray:
     return found.row
 
 
-def compare_ids(ours: pl.Series, theirs: pl.Series) -> IdReport:
-    """What two columns of unique ids do not share."""
-    return id_report(ours, theirs, match_ids(ours, theirs))
-
-
 def id_report(ours: pl.Series, theirs: pl.Series, found: IdMatch) -> IdReport:
     """What `found`, a match of two columns of ids, leaves over."""
     met = np.zeros(len(ours), dtype=bool)
@@ -148,7 +143,8 @@ def match_table(store: FeatureStore, table: Any, key: str) -> tuple[pl.DataFrame
         raise StoreError(
             f"join: no value of '{key}' is a doc_id of {where} ({looks}); name the right column, or write ids alike"
         )
-    kept = [kept_series(name, column).filter(met) for name, column in columns.items()]
+    notes = list(given.notes)
+    kept = [kept_series(name, column, notes).filter(met) for name, column in columns.items()]
     there = theirs.is_not_null()
     report = id_report(ids, theirs.filter(there), replace(found, row=found.row[there.to_numpy()]))
-    return pl.DataFrame([ids.gather(found.row[met]).alias("doc_id"), *kept]), replace(report, notes=given.notes)
+    return pl.DataFrame([ids.gather(found.row[met]).alias("doc_id"), *kept]), replace(report, notes=tuple(notes))

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from difflib import SequenceMatcher
 
 _SLIP = 0.8  # one letter wrong, missing, added or swapped in a word of five
-_LIKE = 0.7  # `txet` and `text`; below lie `threat` and `text` (0.6)
+_LIKE = 0.65  # `txet` and `text` (0.75), `y` and `yy`; below lie `threat` and `text` (0.6)
 _MOST = 3  # suggestions; more are a list, which a sentence gives anyway
 _BEGINNING, _END = 3, 4  # letters that tell a longer word: `lang` and `language`, `text` and `fulltext`
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+|\d+")

@@ -7,15 +7,16 @@ not fire counts as 0. What is chosen, and by which rule, is the caller's busines
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from featurestore.errors import StoreError
 from featurestore.files import shown
 from featurestore.nearest import did_you_mean
-from featurestore.tables.compare import value_text
+from featurestore.tables.keyed import id_texts, kept_series
 
 if TYPE_CHECKING:
     import polars as pl
@@ -182,7 +183,7 @@ def _classes(
             raise StoreError(f"labels: {shown(store.uri)} has no column '{labels}'; it has: {', '.join(names)}{hint}")
         values = store.documents().select(labels).collect()[labels]
     else:
-        values = pl.Series("labels", labels)
+        values = _given(labels)
     if len(values) != len(store) or values.dtype.is_nested():
         raise StoreError(f"labels must be {len(store):,} classes, one for each document of {shown(store.uri)}")
     values = values if mask is None else values.filter(pl.Series(mask))
@@ -192,7 +193,22 @@ def _classes(
         raise StoreError(f"labels: {len(distinct):,} different values are no classes; at most {_MOST_CLASSES:,} are")
     code = pl.DataFrame({"value": distinct, "code": np.arange(len(distinct))})
     codes = pl.DataFrame({"value": values}).join(code, on="value", how="left", maintain_order="left")["code"]
-    return tuple(str(value_text(value)) for value in distinct.to_list()), codes.fill_null(-1).to_numpy()
+    return tuple(id_texts(distinct).to_list()), codes.fill_null(-1).to_numpy()
+
+
+def _given(labels: Any) -> pl.Series:
+    """Classes in an array, a list or a series of whichever library."""
+    import polars as pl
+
+    if isinstance(labels, np.ndarray) and labels.dtype.kind in "biufU":
+        return pl.Series("labels", labels)
+    if not isinstance(labels, Iterable):
+        raise StoreError(f"labels must be a column's name or a list of classes, not {type(labels).__name__}")
+    unkept: list[str] = []
+    values = kept_series("labels", labels, unkept)
+    if unkept:
+        raise StoreError(f"labels: {unkept[0]}; give text, whole numbers or truth values")
+    return values
 
 
 def _by(total: np.ndarray, count: int | np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featurestore.wording import counted, size
+from ray_jobs.corpus_advice import corpus_notes, corpus_warnings
 from ray_jobs.spill import shortage
 
 if TYPE_CHECKING:
@@ -25,21 +26,23 @@ BESIDE_WEIGHTS_BYTES = 1.5e9
 """What a worker on a GPU needs beside its weights: half a GB for CUDA itself, about one for a batch of a 9B model."""
 
 
-FUSED_FILES = 3  # files with doubtful quotes that are named: who mends these knows what to look for
-
-
 def warnings_of(plan: JobPlan, figures: Estimate) -> tuple[str, ...]:
     """The sentences that a plan deserves, the costliest matter first."""
     found = [
+        *corpus_warnings(plan.scan),
         _disk(plan, figures),
         _memory(plan, figures),
         _truncated(plan),
         _tiny_files(plan),
         _compressed(plan),
-        *_fused(plan),
         _idle_workers(plan, figures),
     ]
     return tuple(sentence for sentence in found if sentence)
+
+
+def notes_of(plan: JobPlan) -> tuple[str, ...]:
+    """What is good to know of a plan, and needs nothing to be done."""
+    return corpus_notes(plan.scan, plan.job.corpus.keep)
 
 
 def _disk(plan: JobPlan, figures: Estimate) -> str | None:
@@ -114,10 +117,6 @@ def _tiny_files(plan: JobPlan) -> str | None:
         f"the corpus is {counted(len(files), 'file')} of {size(mean)} on average, and opening them costs more "
         "than reading them; join them into files of 100 MB or so"
     )
-
-
-def _fused(plan: JobPlan) -> list[str]:
-    return [file.fused.sentence(file.name, "corpus.csv") for file in plan.scan.files if file.fused.count][:FUSED_FILES]
 
 
 def _compressed(plan: JobPlan) -> str | None:

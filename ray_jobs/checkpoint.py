@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import BundleError
+from featurestore.pointers import POINTER_BYTES, pointer_among, pointer_problem
 from ray_jobs.engine.bundle import TOKENIZER_NAME, WEIGHTS_NAME, TokenizerInfo
 from ray_jobs.hub import commit_of
 
@@ -47,12 +48,16 @@ def find_checkpoint(spec: ModelSpec) -> Checkpoint:
     if spec.name.endswith(".gguf"):
         if not path.is_file():
             raise BundleError(f"model.name: there is no file {path}; give the path of a GGUF file")
+        if path.stat().st_size <= POINTER_BYTES and (problem := pointer_problem(path.read_bytes())) is not None:
+            raise BundleError(f"model.name: {path} {problem}")
         return Checkpoint(name=path.stem, source=str(path), directory=path.parent, gguf=path.name)
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise BundleError(
                 f"model.name: {path} is not a Hugging Face model directory: it has no config.json; check the path"
             )
+        if (problem := pointer_among(path)) is not None:
+            raise BundleError(f"model.name: {problem}")
         in_hub_cache = re.fullmatch(r"models--(.+)--(.+)", path.absolute().parent.parent.name)
         name = f"{in_hub_cache[1]}/{in_hub_cache[2]}" if in_hub_cache else path.absolute().name
         return Checkpoint(name=name, source=str(path), directory=path)

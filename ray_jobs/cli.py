@@ -20,7 +20,15 @@ from typing import Any
 
 from featurestore.errors import UsageError
 from featurestore.wording import counted
-from ray_jobs.screen import bundle_facts, plan_facts, print_bundle, print_calibration, print_plan, print_result
+from ray_jobs.screen import (
+    bundle_facts,
+    plan_facts,
+    print_bundle,
+    print_calibration,
+    print_plan,
+    print_result,
+    print_sentences,
+)
 
 
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +78,7 @@ def plan_parser(parser: argparse.ArgumentParser) -> None:
 def plan(args: argparse.Namespace) -> int:
     """Say what a job will take; nothing is written into its store."""
     _silence_libraries()
-    from ray_jobs.advice import warnings_of
+    from ray_jobs.advice import notes_of, warnings_of
     from ray_jobs.calibrate import calibrate
     from ray_jobs.plan import check_device, make_plan
     from ray_jobs.pricing import estimate
@@ -94,17 +102,16 @@ def plan(args: argparse.Namespace) -> int:
         check_device(made.compute)
         measured = calibrate(made, _say)
     figures = estimate(made, args.rate, args.price, hardware, rates_file)
-    warned = warnings_of(made, figures)
+    warned, noted = warnings_of(made, figures), notes_of(made)
     if args.json:
         facts = plan_facts(made, figures)
-        return _print_json(
-            {**facts, "calibration": None if measured is None else asdict(measured), "warnings": list(warned)}
-        )
+        calibration = None if measured is None else asdict(measured)
+        return _print_json({**facts, "calibration": calibration, "notes": list(noted), "warnings": list(warned)})
     print_plan(made, figures)
     if measured is not None:
         print_calibration(measured, figures)
-    for sentence in warned:
-        print(f"warning    {sentence}")
+    print_sentences("note", noted)
+    print_sentences("warning", warned)
     return 0
 
 

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 from featurestore.errors import CorpusError
 from featurestore.tables.files import SourceFile
 from featurestore.tables.parquet import open_parquet, parquet_records
+from featurestore.tables.partitions import with_partitions, without_partitions
 from featurestore.tables.record import Record, Wanted, open_text, refusals
 from featurestore.tables.text import text_records
-from featurestore.tables.values import document_id, document_text, stored_value
+from featurestore.tables.values import stored_value
+from ray_jobs.unreadable import judged
 
 if TYPE_CHECKING:
     from ray_jobs.scan import CorpusScan
@@ -121,9 +123,7 @@ def read_rows(
     for part in parts:
         row = part.first_row
         for record in records_of(part, wanted, spill):
-            doc_id, error = document_id(record.id, corpus.id)
-            text, text_error = document_text(record.text, corpus.text)
-            error = record.error or error or text_error
+            doc_id, text, error, _ = judged(record, corpus.text, corpus.id)
             for (name, kept_type, values), raw in zip(columns, record.keep, strict=True):
                 try:
                     value, _ = stored_value(raw, kept_type, name)  # what cannot be kept is null; the scan says so
@@ -131,7 +131,7 @@ def read_rows(
                     raise CorpusError(_changed(part.file, f"column '{name}' is no longer {kept_type}")) from None
                 values.append(value)
             out.doc_id.append(doc_id if doc_id is not None else f"{part.file.name}:{row}")
-            out.text.append(None if error else text)
+            out.text.append(text)
             out.error.append(error)
             row += 1
         if row != part.first_row + part.n_rows:
@@ -153,13 +153,17 @@ def records_of(part: Slice, wanted: Wanted, spill: Spill | None = None) -> Itera
         if None not in (size, file.size) and size != file.size:
             raise CorpusError(_changed(file, f"{size} bytes instead of {file.size}"))
         if file.format == "parquet":
-            yield from parquet_records(open_parquet(file, stack), wanted, part.first_row, part.n_rows)
+            parquet = open_parquet(file, stack)
+            read, told = without_partitions(file, parquet.schema_arrow.names, wanted)
+            records = parquet_records(parquet, read, part.first_row, part.n_rows)
+            yield from with_partitions(records, read, wanted, told)
         else:
             text = spill.open(file, part.sha256, part.text_bytes, stack) if spill and part.is_far else None
             stream = open_text(file, part.mark_offset, part.end_offset, stack, text)
-            records = text_records(stream, file, wanted, part.header, part.mark_offset)
+            read, told = without_partitions(file, part.header if file.format == "csv" else None, wanted)
+            records = text_records(stream, file, read, part.header, part.mark_offset)
             before = part.first_row - part.mark_row
-            yield from islice(records, before, before + part.n_rows)
+            yield from with_partitions(islice(records, before, before + part.n_rows), read, wanted, told)
 
 
 def source_fields(file: SourceFile) -> dict[str, Any]:

@@ -121,6 +121,7 @@ def make_plan(job: JobSpec, note: Note | None = None, device: str | None = None)
     files = [
         {"name": f.name, "size": f.size, "sha256": f.sha256, "rows": f.rows}
         | ({"csv": str(f.dialect)} if f.dialect not in (None, USUAL) else {})
+        | ({"path": dict(f.told)} if f.told else {})
         for f in scanned.files
     ]
     software = deciding_software()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import BundleError
 from featurestore.nearest import did_you_mean
+from featurestore.pointers import pointer_among
 from ray_jobs.checkpoint import brief
 from ray_jobs.encoder_hash import encoder_sha256
 from ray_jobs.engine.bundle import SaeInfo
@@ -188,6 +189,8 @@ def _from_disk(spec: SaeSpec) -> Any:
     for name in SAE_FILES:
         if not (path / name).is_file():
             raise BundleError(f"SAE {spec.name!r}: {path} is no SAE directory of sae-lens: it has no {name}")
+    if (problem := pointer_among(path)) is not None:
+        raise BundleError(f"SAE {spec.name!r}: {problem}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

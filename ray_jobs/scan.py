@@ -12,16 +12,19 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, islice
 from threading import Lock
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from featurestore.errors import CorpusError
+from featurestore.tables.arrays import told_apart
+from featurestore.tables.class_labels import class_names
 from featurestore.tables.dialect import with_dialect
 from featurestore.tables.files import SourceFile, look_up
 from featurestore.tables.parquet import UNSEEN_KINDS, number_kinds, open_parquet, parquet_groups, parquet_kinds
+from featurestore.tables.partitions import without_partitions
 from featurestore.tables.record import (
     MISSING,
     Counted,
@@ -34,9 +37,10 @@ from featurestore.tables.record import (
     refusals,
 )
 from featurestore.tables.text import Fused, csv_header, json_keys, text_records
-from featurestore.tables.values import column_type, document_id, kind_of, stored_value
+from featurestore.tables.values import column_type, document_id, document_text, kind_of, stored_value
 from ray_jobs.corpus import MARK_ROWS, Slice, records_of, source_fields
 from ray_jobs.duplicates import UniqueIds
+from ray_jobs.unreadable import Tally, UnreadableRows, judged, no_row_can_be_read, tally_null_texts
 
 if TYPE_CHECKING:
     from ray_jobs.spec import CorpusSpec
@@ -59,6 +63,8 @@ class CorpusFile(SourceFile):
         header: Column names of a CSV file, else empty.
         marks: Byte offsets, in the decompressed text, of the rows 0, MARK_ROWS, 2 * MARK_ROWS, ...; empty for Parquet.
         text_bytes: Length of what a compressed file decompresses to, else 0.
+        unreadable: Rows that cannot be read, as far as the pass over the file tells.
+        told: (kept column, value) where the file's path tells it and not the file.
         fused: Rows of a CSV file in which a quote may not be closed.
     """
 
@@ -67,6 +73,8 @@ class CorpusFile(SourceFile):
     header: tuple[str, ...] = ()
     marks: array[int] = field(default_factory=lambda: array("q"), repr=False, compare=False)
     text_bytes: int = 0
+    unreadable: int = 0
+    told: tuple[tuple[str, str | None], ...] = ()
     fused: Fused = field(default_factory=Fused)
 
 
@@ -99,6 +107,8 @@ class CorpusScan:
         mean_text_bytes: Mean UTF-8 length of the sampled texts before cutting.
         again: (name, the name that counts) of files and folders that links or other paths reach a second time.
         unkept: Kept columns with values that cannot be kept, in the order of the job.
+        unreadable: Which rows cannot be read, by file and kind.
+        classes: (kept column, names of its classes) where Parquet files have names for its numbers, each once.
     """
 
     files: tuple[CorpusFile, ...]
@@ -108,6 +118,8 @@ class CorpusScan:
     mean_text_bytes: float
     again: tuple[tuple[str, str], ...] = ()
     unkept: tuple[UnkeptValues, ...] = ()
+    unreadable: tuple[UnreadableRows, ...] = ()
+    classes: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @cached_property
     def first_rows(self) -> tuple[int, ...]:
@@ -149,17 +161,17 @@ def scan(corpus: CorpusSpec, progress: Callable[[int, int], None] | None = None)
     rows = sum(file.rows for file in files)
     if rows == 0:
         raise CorpusError(f"corpus.path matches only files without a single document; check {files[0].uri}")
-    if not state.any_readable:
-        raise CorpusError(f"no row of the corpus can be read (the first: {state.first_error}); check corpus.format")
+    if state.broken == rows:
+        raise CorpusError(no_row_can_be_read(state.unreadable, rows))
     for name in corpus.keep:
         if name not in state.seen:
-            keys = json_keys(next(file for file in files if file.format == "jsonl" and file.rows))
+            keys = json_keys(next(file for file in files if file.format in {"json", "jsonl"} and file.rows))
             raise CorpusError(missing_column("the corpus", name, "corpus.keep", keys))
     if corpus.id is not None and state.ids.suspects():
         state.ids.confirm((doc_id, f"{file.name}:{row}") for file in files for row, doc_id in _ids(file, corpus.id))
-    sample = [*state.sample.texts, *_parquet_sample(files, corpus.text)]
+    sample = [*state.sample.texts, *_parquet_sample(files, corpus.text, state)]
     keep_types = {name: column_type(_seen_kinds(name, state)) for name in corpus.keep}
-    _look_at_kept(files, [name for name in corpus.keep if keep_types[name] == "string"], state)
+    _look_at_kept(files, [name for name in corpus.keep if keep_types[name] == "string" and name != corpus.text], state)
     return CorpusScan(
         files=files,
         rows=rows,
@@ -172,6 +184,8 @@ def scan(corpus: CorpusSpec, progress: Callable[[int, int], None] | None = None)
             for name in corpus.keep
             if state.unkept[name]
         ),
+        unreadable=tuple(state.unreadable),
+        classes=tuple(state.classes),
     )
 
 
@@ -189,8 +203,17 @@ class _Scanned:
         self.seen: set[str] = set()  # names of wanted columns that some row or schema has
         self.ids = UniqueIds()
         self.sample = _Sample(SAMPLE_TEXTS)
-        self.any_readable = False
-        self.first_error = ""
+        self.classes: dict[tuple[str, tuple[str, ...]], None] = {}
+        self.broken = 0  # rows that are no rows of their format
+        self.unreadable: list[UnreadableRows] = []
+        self.counted_nulls: set[str] = set()  # names of Parquet files whose statistics tell which texts are null
+
+    def tell(self, told: Mapping[str, str | None]) -> tuple[tuple[str, str | None], ...]:
+        """Take note of kept values that a file's path tells; like fields of CSV they are text that may be numbers."""
+        for name, value in told.items():
+            self.seen.add(name)
+            self.kinds[name].add(kind_of(value, is_csv=True))
+        return tuple(told.items())
 
     def check_kept(self, name: str, value: Any, file: SourceFile, row: int) -> None:
         """Count a value that goes into a column of text, if it cannot be kept."""
@@ -228,43 +251,51 @@ def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]
     wanted = state.wanted
     file = with_dialect(file, state.csv, wanted.settings())
     fused = Fused()
-    header = csv_header(file) if file.format == "csv" else ()
-    if header:
-        check_columns(file, header, wanted)
-        state.seen.update(wanted.keep)
     is_csv = file.format == "csv"
-    kinds = list(state.kinds.values())
+    header = csv_header(file) if is_csv else ()
+    read, told = without_partitions(file, header if is_csv else None, wanted)
+    absent = set(told) if is_csv else set()
+    if header:
+        check_columns(file, header, read)
+        state.seen.update(read.keep)
+    kinds = [(name, state.kinds[name]) for name in read.keep]
     marks = array("q")
     rows = readable = 0
+    tally = Tally()
     has_text = has_id = False
     with refusals(file), ExitStack() as stack:
         digest = Digest(open_raw(file, stack), advance)
         counted = Counted(decompressed(digest, file, stack))
-        stream = cast("BinaryIO", counted)
+        file, stream = told_apart(file, cast("BinaryIO", counted))
         # An empty CSV file has no header; it is hashed and has no rows.
-        for record in text_records(stream, file, wanted, header, 0, fused) if header or not is_csv else ():
+        for record in text_records(stream, file, read, header, 0, fused) if header or not is_csv else ():
             if rows % MARK_ROWS == 0:
                 marks.append(record.offset)
             rows += 1
+            doc_id, _, error, setting = judged(record, str(wanted.text), wanted.id)
+            if error:
+                tally.add(rows - 1, error, setting)
             if wanted.id is not None:
-                doc_id, _ = document_id(record.id, wanted.id)
                 state.ids.add(doc_id if doc_id is not None else f"{file.name}:{rows - 1}")
             if record.error:
-                state.first_error = state.first_error or f"{file.uri} row {rows - 1}, {record.error}"
                 continue
             readable += 1
             has_text = has_text or record.text is not MISSING
             has_id = has_id or record.id is not MISSING
-            for found, (name, value) in zip(kinds, zip(wanted.keep, record.keep, strict=True), strict=True):
-                if value is not MISSING:
-                    state.seen.add(name)
-                    found.add(kind := kind_of(value, is_csv))
-                    if kind == "text" and not is_csv:  # a field of CSV is UTF-8, or its row cannot be read
-                        state.check_kept(name, value, file, rows - 1)
+            for (name, found), value in zip(kinds, record.keep, strict=True):
+                if value is MISSING:
+                    absent.add(name)
+                    continue
+                state.seen.add(name)
+                found.add(kind := kind_of(value, is_csv))
+                # A field of CSV is UTF-8, or its row cannot be read, and so is a document's text.
+                if kind == "text" and not is_csv and name != wanted.text:
+                    state.check_kept(name, value, file, rows - 1)
             state.sample.offer(record.text)
         sha256 = digest.hexdigest()
     state.looked_at += rows
-    state.any_readable = state.any_readable or readable > 0
+    state.unreadable += tally.rows(file.name, rows)
+    state.broken += rows - readable
     if readable and not (has_text and has_id):
         setting, column = ("corpus.text", wanted.text) if not has_text else ("corpus.id", wanted.id)
         raise CorpusError(missing_column(file.uri, str(column), setting, json_keys(file)))
@@ -276,6 +307,8 @@ def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]
         header=header,
         text_bytes=text_bytes,
         marks=marks,
+        unreadable=sum(tally.by_setting.values()),
+        told=state.tell({name: value for name, value in told.items() if name in absent}),
         fused=fused,
     )
 
@@ -298,21 +331,29 @@ def _hashes(files: Sequence[SourceFile], advance: Callable[[int], None]) -> Iter
 def _scan_parquet(file: SourceFile, state: _Scanned, sha256: str) -> CorpusFile:
     """The footer and the id column of a Parquet file."""
     wanted = state.wanted
+    tally = Tally()
     with refusals(file), ExitStack() as stack:
         parquet = open_parquet(file, stack)
-        check_columns(file, parquet.schema_arrow.names, wanted)
-        for name, kind in parquet_kinds(file, parquet.schema_arrow, wanted).items():
+        read, told = without_partitions(file, parquet.schema_arrow.names, wanted)
+        check_columns(file, parquet.schema_arrow.names, read)
+        state.classes |= {
+            (name, names): None for name, names in class_names(parquet.schema_arrow).items() if name in read.keep
+        }
+        for name, kind in parquet_kinds(file, parquet.schema_arrow, read).items():
             state.kinds[name].add(kind)
             if kind in UNSEEN_KINDS:
                 state.unseen[name].append(file)
         rows = parquet.metadata.num_rows
-    state.seen.update(wanted.keep)
-    state.any_readable = state.any_readable or rows > 0
-    scanned = CorpusFile(**source_fields(file), sha256=sha256, rows=rows)
+        if tally_null_texts(parquet, str(wanted.text), tally):
+            state.counted_nulls.add(file.name)
+    state.seen.update(read.keep)
+    scanned = CorpusFile(**source_fields(file), sha256=sha256, rows=rows, told=state.tell(told))
     if wanted.id is not None:
-        for _, doc_id in _ids(scanned, wanted.id):
+        for _, doc_id in _ids(scanned, wanted.id, tally):
             state.ids.add(doc_id)
-    return scanned
+    state.unreadable += tally.rows(file.name, rows)
+    # A row without a text may be one without an id: how many have neither is not known.
+    return replace(scanned, unreadable=max(tally.by_setting.values(), default=0))
 
 
 def _seen_kinds(name: str, state: _Scanned) -> set[str]:
@@ -341,23 +382,35 @@ def _look_at_kept(files: Sequence[CorpusFile], names: Sequence[str], state: _Sca
                 state.check_kept(name, value, file, row)
 
 
-def _ids(file: CorpusFile, column: str) -> Iterator[tuple[int, str]]:
-    """(row, id) of every row of a file."""
+def _ids(file: CorpusFile, column: str, tally: Tally | None = None) -> Iterator[tuple[int, str]]:
+    """(row, id) of every row of a file; what is wrong with ids is counted."""
     whole = Slice(file, 0, file.rows, file.header, 0, file.marks[0] if file.marks else 0)
     for row, record in enumerate(records_of(whole, Wanted(None, column))):
-        doc_id, _ = document_id(record.id, column)
+        doc_id, error = document_id(record.id, column)
+        if error and tally is not None:
+            tally.add(row, error, "corpus.id")
         yield row, doc_id if doc_id is not None else f"{file.name}:{row}"
 
 
-def _parquet_sample(files: Sequence[CorpusFile], text: str) -> list[str]:
-    """Texts from a few row groups, evenly spaced over the Parquet files and within each group."""
+def _parquet_sample(files: Sequence[CorpusFile], text: str, state: _Scanned) -> list[str]:
+    """Texts from a few row groups, evenly spaced over the Parquet files and within each group.
+
+    What is no text there is counted, but for nulls that the file's statistics have told.
+    """
     texts: list[str] = []
     groups = _some_groups(files)
     for file, first, rows in groups:
         rows = min(rows, _SAMPLE_GROUP_ROWS)
         records = records_of(Slice(file, first, rows), Wanted(text, None))
         step = -(-rows * len(groups) // SAMPLE_TEXTS)
-        texts += [record.text for record in islice(records, 0, None, step) if isinstance(record.text, str)]
+        tally, looked_at = Tally(), 0
+        for looked_at, record in enumerate(islice(records, 0, None, step), 1):
+            if isinstance(record.text, str):
+                texts.append(record.text)
+            elif record.text is not None or file.name not in state.counted_nulls:
+                _, error = document_text(record.text, text)
+                tally.add(first + (looked_at - 1) * step, str(error), "corpus.text")
+        state.unreadable += tally.rows(file.name, looked_at, sampled=True)
     return texts
 
 

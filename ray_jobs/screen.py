@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +17,8 @@ if TYPE_CHECKING:
     from ray_jobs.engine.bundle import Bundle
     from ray_jobs.plan import JobPlan
     from ray_jobs.pricing import Estimate
+
+_INDENT = 11  # of what stands behind a label
 
 
 def print_bundle(bundle: Bundle) -> None:
@@ -69,6 +75,16 @@ def print_plan(made: JobPlan, figures: Estimate) -> None:
         print(f"cost       {about(money(figures.cost, figures.currency))} ({each} a worker and hour)")
 
 
+def print_sentences(label: str, sentences: Iterable[str]) -> None:
+    """Sentences under a label, broken to the width of a terminal."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    for sentence in sentences:
+        lines = textwrap.wrap(sentence, max(width - _INDENT, 30), break_long_words=False, break_on_hyphens=False)
+        print(f"{label:<{_INDENT}}{lines[0]}")
+        for line in lines[1:]:
+            print(f"{'':<{_INDENT}}{line}")
+
+
 def print_calibration(measured: Calibration, figures: Estimate) -> None:
     """The figure for a rates file that `plan --calibrate` has measured."""
     reached = measured.tokens_per_second * figures.gflop_per_token
@@ -89,6 +105,12 @@ def plan_facts(made: JobPlan, figures: Estimate) -> dict[str, Any]:
         "mean_tokens": made.mean_tokens,
         "sampled_documents": made.sampled,
         "truncated_share": made.truncated_share,
+        "unreadable": {
+            "rows": sum(file.unreadable for file in made.scan.files),
+            "share": sum(file.unreadable for file in made.scan.files) / made.scan.rows,
+            "by_file": [asdict(one) for one in made.scan.unreadable],
+        },
+        "unkept": [asdict(one) for one in made.scan.unkept],
         "files": len(made.scan.files),
         "csv": {dialect: len(names) for dialect, names in _dialects(made).items()},
         "reached_twice": [list(pair) for pair in made.scan.again],

@@ -18,6 +18,7 @@ from training.inference import ALPHA, Comparison
 from training.labels import describe_left_out
 from training.metrics import LEVEL, Interval
 from training.results import RegimeSummary, StudyResult, representative
+from training.sizes import share_warnings
 from training.writing import test_looks
 
 WIDTH = 110
@@ -37,6 +38,7 @@ def format_study(result: StudyResult) -> str:
     lines = [
         f"{len(data.y):,} documents ({counts}{more})",
         f"{test} held out in each of {seeds}{outer}, {split.folds} inner folds{groups}",
+        *[line for said in share_warnings(data, split, result.splits) for line in _wrapped(f"warning: {said}")],
         *_wrapped(_duplicates(result)),
         *_wrapped(_screened(result)),
         *_wrapped(describe_left_out(data.left_out, data.rows)),

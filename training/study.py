@@ -21,7 +21,7 @@ from training.features import SPARSE, Method, plan_methods
 from training.labels import StudyData, load_documents
 from training.models import Model, pack, save_model
 from training.place import claim_out
-from training.regimes import make_conditions
+from training.regimes import make_conditions, with_strata
 from training.results import StudyResult, representative
 from training.spec import StudySpec
 from training.split import Split, make_splits, split_sha256, straddling
@@ -58,7 +58,7 @@ def run_study(
     store = FeatureStore.open(spec.store)
     others = {uri: FeatureStore.open(uri) for uri in dict.fromkeys(f.store for f in spec.features) if uri is not None}
     methods = plan_methods(store, spec, others)
-    data = load_documents(store, spec, tuple(others.values()))
+    data = with_strata(load_documents(store, spec, tuple(others.values())), spec)
     splits = make_splits(data, spec.split)
     conditions = make_conditions(data, splits, spec)
     claim_out(spec, store.fingerprint, data, (*splits, *conditions), overwrite)

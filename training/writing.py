@@ -23,6 +23,7 @@ from training.inference import Comparison
 from training.metrics import BOOTSTRAP_SEED, LEVEL, Interval
 from training.place import SPLIT, unwritable
 from training.results import MethodRow, MethodSummary, StudyResult, representative
+from training.sizes import share_warnings
 
 FORMAT_VERSION = 1
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "pyarrow", "polars", "joblib")  # those that can move a number
@@ -78,6 +79,7 @@ def summary_json(result: StudyResult) -> dict[str, Any]:
             "sha256": result.split_sha256,
             "test_documents": [len(split.test) for split in result.splits],
             "test_documents_in_any_seed": len(np.unique(np.concatenate([split.test for split in result.splits]))),
+            "warnings": share_warnings(data, result.spec.split, result.splits),
         },
         "selection": {"by": "mean macro F1 over inner folds of the training documents", "c_grid": list(result.c_grid)},
         "test_set": {

@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from featurestore.errors import CorpusError
 from featurestore.nearest import nearest
-from featurestore.tables.folders import Entry, entry_of, listing_of, walk
+from featurestore.tables.folders import Entry, Listing, entry_of, listing_of, walk
 from featurestore.tables.patterns import alternatives, is_pattern, unescaped
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ FORMAT_OF_SUFFIX = {
 }
 COMPRESSION_OF_SUFFIX = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 
+_PARTITION = re.compile(r"([^=]+)=(.*)")
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+# What Spark, Hive and Delta Lake write beside the data; a pattern means it only by name.
+_NO_DATA = re.compile(r"_SUCCESS|_(?:committed|started)_\d+|_(?:common_)?metadata|_delta_log|_spark_metadata")
 _QUERY = re.compile(r"(?P<uri>\w[\w+.-]*://[^?]*)\?(?P<query>[\w.-]+=.*)")
 
 
@@ -46,7 +51,7 @@ class SourceFile:
         root: What `featurestore.files.filesystem` is asked for to reach the file: a directory, URL or the file itself.
         path: The file's path within that file system.
         name: Its name relative to the directory that all files of the corpus share, with "/" as separator.
-        format: "parquet", "jsonl" or "csv".
+        format: "parquet", "jsonl", "csv", or "json" for a file that turned out to be one array (`arrays`).
         compression: "gzip", "zstd" or None.
         size: Bytes on disk; None where the file system does not say.
         mtime_ns: Time of the last change in nanoseconds since 1970; None where the file system does not say.
@@ -68,6 +73,16 @@ class SourceFile:
         scheme, found, _ = self.root.partition("://")
         is_plain = not found or scheme == "file" or "://" in self.path
         return self.path if is_plain else f"{scheme}://{self.path.lstrip('/')}"
+
+    @property
+    def partitions(self) -> dict[str, str | None]:
+        """Column -> value, as the directories on the way have them (`lang=de/`); None for a partition of no value."""
+        found: dict[str, str | None] = {}
+        for part in self.path.split("/")[:-1]:
+            if match := _PARTITION.fullmatch(part):
+                value = unquote(match[2])
+                found[unquote(match[1])] = None if value in {_NO_VALUE, ""} else value
+        return found
 
     @property
     def is_tsv(self) -> bool:
@@ -163,12 +178,21 @@ def _one(path: str, file_format: str | None, again: list[tuple[str, str]]) -> li
     found = []
     listing = listing_of(fs, top, recursive=len(pattern) > 1 or pattern == ["**"])
     for entry in walk(top, listing, pattern, (".",), again):
+        below = entry.path.removeprefix(top.path).split("/")
+        if any(_NO_DATA.fullmatch(part) and part not in pattern for part in below):
+            continue
         if not entry.is_folder:
             found.append((entry.real, _source(root, entry, file_format)))
-        elif not is_pattern(pattern[-1]) or _format_of(entry.path)[0]:  # as Spark names what it writes
+        elif not is_pattern(pattern[-1]) or _is_data_set(entry, listing):
             found += _whole(root, fs, entry, file_format, again)
     is_name = any("{" in part for part in parts[first:n_names])
     return found if found or is_name else None
+
+
+def _is_data_set(folder: Entry, listing: Listing) -> bool:
+    """Whether a folder that a pattern matches is one table: `2024.parquet/`, `lang=de/`, or what Spark has finished."""
+    name = folder.path.rpartition("/")[2]
+    return bool(_format_of(name)[0]) or bool(_PARTITION.fullmatch(name)) or "_SUCCESS" in listing(folder)
 
 
 def _whole(

@@ -6,6 +6,7 @@ else what a store would keep of them. A path instead of a table is read by `tabl
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,17 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import TableError
-from featurestore.tables.arrow import family_of, reader_of
+from featurestore.tables.arrow import family_of, python_values, reader_of
 from featurestore.tables.compare import is_missing, value_text
 from featurestore.tables.table import no_column, read_table, table_ids
 from featurestore.tables.values import column_type, kind_of, stored_value
-from featurestore.wording import first_line
+from featurestore.wording import counted, first_line
 
 if TYPE_CHECKING:
     import polars as pl
+    import pyarrow as pa
 
 # What polars has a type of its own for; the rest becomes what a store would keep of it.
 _NATIVE = frozenset({"null", "truth", "integer", "float", "decimal", "text", "moment"})
+_PYTHON_YEAR = re.compile(r"(?!0000)[0-9]{4}-")
 
 
 @dataclass(frozen=True)
@@ -142,8 +145,11 @@ def _id_values(ids: Any) -> list[Any]:
     return _values(_arrow_of_pandas(ids), "id")
 
 
-def kept_series(name: str, column: Any) -> pl.Series:
-    """A column of `columns_of` for polars: natively where it has the type, else what a store would keep of it."""
+def kept_series(name: str, column: Any, notes: list[str]) -> pl.Series:
+    """A column of `columns_of` for polars: natively where it has the type, else what a store would keep of it.
+
+    What cannot be kept is null; `notes` gets a sentence about it.
+    """
     import polars as pl
     import pyarrow as pa
 
@@ -151,15 +157,35 @@ def kept_series(name: str, column: Any) -> pl.Series:
         return column
     if _is_pandas(column):
         column = _arrow_of_pandas(column)
-    is_arrow = isinstance(column, pa.ChunkedArray) and not isinstance(column.type, pa.BaseExtensionType)
-    if is_arrow and family_of(column.type) in _NATIVE:
+    if isinstance(column, pa.ChunkedArray) and _is_native(column):
         with suppress(pl.exceptions.PolarsError, pa.ArrowException):  # of these types polars knows not all, e.g. zones
             return pl.Series(name, pl.from_arrow(column))
     values = _values(column, "kept")
     from_csv = isinstance(column, _Field) and column.from_csv
     kept_type = column_type({kind_of(value, from_csv) for value in values})
+    kept = [stored_value(value, kept_type, name) for value in values]
+    problems = [f"row {row}, {problem}" for row, (_, problem) in enumerate(kept) if problem]
+    if problems:
+        notes.append(f"column '{name}': {counted(len(problems), 'value')} null that cannot be kept ({problems[0]})")
     kinds: dict[str, Any] = {"string": pl.String, "int64": pl.Int64, "float64": pl.Float64, "bool": pl.Boolean}
-    return pl.Series(name, [stored_value(value, kept_type, name)[0] for value in values], dtype=kinds[kept_type])
+    return pl.Series(name, [value for value, _ in kept], dtype=kinds[kept_type])
+
+
+def _is_native(column: pa.ChunkedArray) -> bool:
+    """Whether polars has the type, and Python the years, for it is Python that a polars value becomes."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = column.type
+    if isinstance(kind, pa.BaseExtensionType) or family_of(kind) not in _NATIVE:
+        return False
+    if pa.types.is_decimal(kind):
+        return pa.types.is_decimal128(kind) and kind.scale >= 0
+    if not (pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
+        return True
+    ends = pc.min_max(column)
+    texts = python_values(pa.array([ends["min"], ends["max"]], kind))
+    return all(text is None or _PYTHON_YEAR.match(str(text)) for text in texts)
 
 
 def _values(column: Any, role: str) -> list[Any]:

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from featurestore.errors import CorpusError
 from featurestore.nearest import did_you_mean
+from featurestore.pointers import POINTER_BYTES, pointer_problem
 from featurestore.tables.files import SourceFile
 
 BLOCK_BYTES = 4 << 20  # one request to an object store; larger blocks read no faster
@@ -140,10 +141,20 @@ def refusals(file: SourceFile) -> Iterator[None]:
 
 
 def open_raw(file: SourceFile, stack: ExitStack) -> BinaryIO:
-    """The bytes on disk, seekable."""
-    from featurestore.files import filesystem
+    """The bytes on disk, seekable.
 
-    return cast("BinaryIO", stack.enter_context(filesystem(file.root)[0].open_input_file(file.path)))
+    Raises:
+        CorpusError: They are a pointer of Git LFS or git-annex.
+    """
+    from featurestore.files import filesystem, is_local
+
+    fs = filesystem(file.root)[0]
+    raw = cast("BinaryIO", stack.enter_context(fs.open_input_file(file.path)))
+    if is_local(fs) and (file.size or 0) <= POINTER_BYTES:
+        if (problem := pointer_problem(raw.read(POINTER_BYTES))) is not None:
+            raise CorpusError(f"{file.uri} {problem}")
+        raw.seek(0)
+    return raw
 
 
 def decompressed(raw: BinaryIO | Digest, file: SourceFile, stack: ExitStack) -> BinaryIO:
@@ -208,7 +219,7 @@ def check_columns(file: SourceFile, names: tuple[str, ...] | list[str], wanted: 
             hint = ""
             if file.dialect is not None and len(names) == 1:
                 hint = f"; it is read as {file.dialect}: set corpus.csv if that is not how it is written"
-            raise CorpusError(missing_column(file.uri, column, setting, list(names)) + hint)
+            raise CorpusError(missing_column(file.uri, column, setting, [*names, *file.partitions]) + hint)
 
 
 def missing_column(where: str, column: str, setting: str, names: list[str]) -> str:

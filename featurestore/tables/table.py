@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from featurestore.errors import CorpusError, TableError
 from featurestore.files import shown
 from featurestore.nearest import did_you_mean
+from featurestore.tables.arrays import told_apart
 from featurestore.tables.compare import value_text
 from featurestore.tables.dialect import CsvSpec, with_dialect
 from featurestore.tables.files import COMPRESSION_OF_SUFFIX, FORMAT_OF_SUFFIX, SourceFile, find_files
@@ -169,7 +170,8 @@ def _records(file: SourceFile, wanted: Wanted, stack: ExitStack, fused: Fused) -
     header = csv_header(file) if file.format == "csv" else ()
     if file.format == "csv" and not header:
         return iter(())
-    return text_records(decompressed(open_raw(file, stack), file, stack), file, wanted, header, 0, fused)
+    file, stream = told_apart(file, decompressed(open_raw(file, stack), file, stack))
+    return text_records(stream, file, wanted, header, 0, fused)
 
 
 def _column_names(file: SourceFile) -> list[str]:

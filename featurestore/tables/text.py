@@ -1,4 +1,4 @@
-"""JSON lines and CSV: a byte stream becomes records, with the byte offset at which each starts.
+"""JSON and CSV: a byte stream becomes records, with the byte offset at which each starts.
 
 Bounded memory and no guessing: how a CSV file is written is settled before (`dialect`). A reader can start at any
 offset that an earlier pass reported and sees the same rows from there on. A broken line is a record with `error`; a CSV
@@ -14,11 +14,12 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, BinaryIO, cast
 
 from featurestore.errors import CorpusError
+from featurestore.tables.arrays import elements, told_apart
 from featurestore.tables.files import SourceFile
 from featurestore.tables.record import BLOCK_BYTES, MISSING, Record, Wanted, decompressed, open_raw, refusals
 from featurestore.tables.values import kind_of_json
@@ -75,6 +76,8 @@ def text_records(
     Raises:
         CorpusError: JSON lines are not UTF-8 as a whole, or a CSV quote is never closed.
     """
+    if file.format == "json":
+        return _json_records(elements(stream, offset, file), wanted, "element")
     lines = _lines(stream, offset, file)
     if file.format == "jsonl":
         return _json_records(lines, wanted)
@@ -152,7 +155,9 @@ def _lines(stream: BinaryIO, offset: int, file: SourceFile) -> Iterator[tuple[in
         yield start, b"".join(pieces) if held <= MAX_ROW_BYTES else None
 
 
-def _json_records(lines: Iterator[tuple[int, bytes | None]], wanted: Wanted) -> Iterator[Record]:
+def _json_records(
+    lines: Iterator[tuple[int, bytes | None]] | Iterator[tuple[int, bytes]], wanted: Wanted, what: str = "line"
+) -> Iterator[Record]:
     decode = json.JSONDecoder().decode
     text, id_, keep = wanted.text, wanted.id, wanted.keep
     none = (None,) * len(keep)
@@ -162,22 +167,22 @@ def _json_records(lines: Iterator[tuple[int, bytes | None]], wanted: Wanted) -> 
         problem = None
         value: Any = None
         if line is None:
-            problem = f"the line is longer than {MAX_ROW_BYTES >> 20} MiB"
+            problem = f"the {what} is longer than {MAX_ROW_BYTES >> 20} MiB"
         elif line.count(b"[") + line.count(b"{") > MAX_DEPTH and _depth(line) > MAX_DEPTH:
-            problem = f"the line is nested more than {MAX_DEPTH} deep"
+            problem = f"the {what} is nested more than {MAX_DEPTH} deep"
         else:
             try:
                 value = decode(line.decode("utf-8"))
             except UnicodeDecodeError as exc:
-                problem = f"the line is not UTF-8 (byte 0x{line[exc.start]:02x} at position {exc.start})"
+                problem = f"the {what} is not UTF-8 (byte 0x{line[exc.start]:02x} at position {exc.start})"
             except json.JSONDecodeError as exc:
-                problem = f"the line is not JSON ({exc.msg.removesuffix(' at')}, column {exc.colno})"
+                problem = f"the {what} is not JSON ({exc.msg.removesuffix(' at')}, column {exc.colno})"
             except RecursionError:
-                problem = f"the line is nested more than {MAX_DEPTH} deep"
+                problem = f"the {what} is nested more than {MAX_DEPTH} deep"
             except ValueError:
-                problem = "the line holds a number of more digits than can be read"
+                problem = f"the {what} holds a number of more digits than can be read"
         if problem is None and not isinstance(value, dict):
-            problem = f"the line is {kind_of_json(value)}, not a JSON object"
+            problem = f"the {what} is {kind_of_json(value)}, not a JSON object"
         if problem:
             yield Record(None, None, none, offset, problem)
             continue
@@ -191,10 +196,11 @@ def _json_records(lines: Iterator[tuple[int, bytes | None]], wanted: Wanted) -> 
 
 
 def json_keys(file: SourceFile, rows: int | None = 100) -> list[str]:
-    """The keys that the first objects of a JSON lines file have, or all of them where `rows` is None."""
+    """The keys that the first objects of a file of JSON have, or all of them where `rows` is None."""
     keys: dict[str, None] = {}
     with refusals(file), ExitStack() as stack:
-        lines = _lines(decompressed(open_raw(file, stack), file, stack), 0, file)
+        file, stream = told_apart(replace(file, format="jsonl"), decompressed(open_raw(file, stack), file, stack))
+        lines = elements(stream, 0, file) if file.format == "json" else _lines(stream, 0, file)
         for _, line in islice(lines, rows):
             try:
                 value = json.loads(line or b"null")

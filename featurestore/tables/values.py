@@ -123,6 +123,8 @@ def stored_value(raw: Any, kept_type: str, column: str) -> tuple[Any, str | None
     """
     if raw is None or raw is MISSING:
         return None, None
+    if isinstance(raw, str) and kept_type == "string":
+        return (raw, None) if _is_unicode(raw) else (None, f"the value of '{column}' holds a lone surrogate")
     if isinstance(raw, bytes | Unusable):
         return None, f"the value of '{column}' {raw.reason if isinstance(raw, Unusable) else 'is not UTF-8'}"
     if kept_type == "string":
@@ -135,9 +137,11 @@ def stored_value(raw: Any, kept_type: str, column: str) -> tuple[Any, str | None
 
 def _kept_text(raw: Any) -> tuple[str | None, str | None]:
     try:
-        text = raw if isinstance(raw, str) else _text_of(raw)
+        text = _text_of(raw)
     except _NoJson as exc:
         return None, f"holds a value that {exc}"
+    except TypeError as exc:  # an object of a table in memory
+        return None, f"is among {exc}"
     return (text, None) if text is None or _is_unicode(text) else (None, "holds a lone surrogate")
 
 
@@ -160,6 +164,8 @@ def _in_json(value: Any) -> str:
 
 def _as_int(raw: Any) -> int | None:
     """An int64 of a number or a CSV field; floats among them are whole or NaN, so says the scan."""
+    if isinstance(raw, int):
+        return raw
     if _is_nan(raw):
         return None
     if isinstance(raw, str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,3 +181,52 @@ def test_a_store_that_cannot_be_written_is_refused_before_the_bundle_is_built(
     assert (said.code, said.out) == (2, "")
     assert said.err.splitlines() == [said.err.strip()]
     assert "/proc/store cannot be written" in said.err
+
+
+def test_plan_says_what_the_scan_saw_on_the_screen_and_in_json(
+    call: Callable[..., Said], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"id": f"d{i}", "text": "river bread"} for i in range(8)]
+    lines = [*map(json.dumps, rows), "broken", json.dumps({"id": "n", "text": None})]
+    corpus = tmp_path / "lang=de" / "a.jsonl"
+    corpus.parent.mkdir()
+    corpus.write_text("\n".join(lines), encoding="utf-8")
+    changes: dict[str, Any] = {"corpus": {"path": str(corpus), "keep": []}}
+    said = call("plan", **changes)
+    warning = "2 of 10 documents (20.0%) cannot be read and get an error instead of features (a.jsonl: 1 such as row 8"
+    note = "the directories of the corpus tell lang (1 value); corpus.keep can name them"
+    assert f"warning    {warning}" in said.out
+    assert f"note       {note}" in said.out
+    facts = json.loads(call("plan", "--json", **changes).out)
+    assert facts["warnings"][0].startswith(warning)
+    assert facts["notes"] == [note]
+    assert (facts["unreadable"]["rows"], facts["unreadable"]["share"]) == (2, 0.2)
+    assert [(one["row"], one["count"], one["file"]) for one in facts["unreadable"]["by_file"]] == [
+        (8, 1, "a.jsonl"),
+        (9, 1, "a.jsonl"),
+    ]
+
+
+def test_plan_has_no_figure_that_is_a_power_of_ten(call: Callable[..., Said]) -> None:
+    said = call("plan", "--rate", "1e12", "--price", "1e-9")
+    assert "hours      under a second of one worker" in said.out
+    assert "cost       under 0.01 (under 0.01 a worker and hour)" in said.out
+    assert not re.search(r"\de-\d|\b0\.0 ", said.out)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("docs.json", "[\n" + ",\n".join(f'{{"text": "doc {i}"}}' for i in range(50)) + "\n]\n", "50 documents"),
+        ("one-line.json", json.dumps([{"text": f"doc {i}"} for i in range(50)]), "50 documents"),
+        ("bom.json", "\ufeff" + json.dumps([{"text": f"doc {i}"} for i in range(50)], indent=2), "50 documents"),
+    ],
+)
+def test_plan_reads_an_array_of_objects(
+    call: Callable[..., Said], tmp_path: Path, name: str, text: str, words: str
+) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    said = call("plan", corpus={"path": str(tmp_path / name), "id": None, "keep": []})
+    assert said.code == 0
+    assert words in said.out
+    assert "warning" not in said.out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
 import math
 import tempfile
 from itertools import pairwise
@@ -496,3 +497,32 @@ def test_a_corpus_behind_a_url_reads_like_a_local_one() -> None:
     rows = read_rows(slices(scanned, 1, 4), corpus, {})
     assert rows.doc_id == ["2", "3", "doc 0"]
     assert rows.text == ["b", "c", "d"]
+
+
+def test_an_array_of_objects_is_read_by_ranges_as_its_lines_would_be(tmp_path: Path) -> None:
+    rows = [{"id": f"d{i}", "text": f'ü {i} "[{{', "x": i} for i in range(1300)]
+    lines = spec(written(tmp_path / "a.jsonl", jsonl(*rows)), id="id", keep="x")
+    expected = documents(lines)
+    contents = {
+        "one.json": json.dumps(rows, ensure_ascii=False).encode(),
+        "pretty.json": json.dumps(rows, indent=2).encode(),
+        "packed.json.gz": gzip.compress(json.dumps(rows).encode()),
+        "named.jsonl": json.dumps(rows).encode(),
+    }
+    for name, data in contents.items():
+        corpus = spec(written(tmp_path / name, data), id="id", keep="x")
+        scanned = scan(corpus)
+        assert documents(corpus) == expected
+        for start, stop in ((0, 5), (511, 514), (700, 1300), (1299, 1300)):
+            found = read_rows(slices(scanned, start, stop), corpus, scanned.keep_types)
+            assert (found.doc_id, found.text) == (expected.doc_id[start:stop], expected.text[start:stop])
+
+
+def test_what_is_no_object_in_an_array_is_a_row_with_an_error(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.json", '[{"text": "a"}, 5, {"text" "b"}, {"text": "c"}]')
+    assert documents(spec(path)).error == [
+        None,
+        "the element is a number, not a JSON object",
+        "the element is not JSON (Expecting ':' delimiter, column 9)",
+        None,
+    ]

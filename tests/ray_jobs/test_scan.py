@@ -295,7 +295,7 @@ def test_an_empty_file_among_others_is_no_trouble(tmp_path: Path) -> None:
 
 
 def test_a_corpus_of_which_no_row_can_be_read_is_refused_with_the_first_reason(tmp_path: Path) -> None:
-    path = written(tmp_path / "a.jsonl", json.dumps([{"text": "an array"}, {"text": "is no JSONL"}], indent=1))
+    path = written(tmp_path / "a.jsonl", json.dumps({"text": "an object", "over": "several lines"}, indent=1))
     with pytest.raises(CorpusError, match=r"no row .* can be read .*a\.jsonl row 0, .*check corpus\.format"):
         scan(spec(path))
 

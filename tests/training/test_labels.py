@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import datetime
+import gzip
+import json
+import math
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from featurestore import FeatureStore
@@ -14,6 +22,7 @@ from featurestore.errors import StoreError, StudyError
 from tests.training.conftest import make_spec
 from tests.training.stores import Documents, build_store, make_documents
 from training.labels import StudyData, describe_left_out, load_documents
+from training.spec import study_from_mapping
 
 
 def load(tmp_path: Path, documents: Documents, keep_text: bool = True, **changes: Any) -> StudyData:
@@ -75,6 +84,170 @@ def test_labels_come_from_another_table_by_id(tmp_path: Path) -> None:
         assert {i: data.classes[c] for i, c in zip(data.doc_id, data.y, strict=True)} == dict(table.rows()[:20])
 
 
+def numbered(n: int = 30, form: str = "{}") -> Documents:
+    """Documents whose ids are the numbers from 1 on, written in this form."""
+    documents = make_documents(n)
+    documents.ids = [form.format(i) for i in range(1, n + 1)]
+    return documents
+
+
+def classes_of(data: StudyData) -> dict[str, str]:
+    return {str(doc_id): data.classes[c] for doc_id, c in zip(data.doc_id, data.y, strict=True)}
+
+
+def table_of(path: Path, rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Write a table of `id` and `y` in the format of its name, and name it as a label."""
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif ".jsonl" in path.name:
+        data = "".join(json.dumps(row) + "\n" for row in rows)
+        path.write_bytes(gzip.compress(data.encode()) if path.suffix == ".gz" else data.encode())
+    else:
+        separator = "\t" if ".tsv" in path.name else ","
+        lines = [separator.join("" if row[key] is None else str(row[key]) for key in ("id", "y")) for row in rows]
+        data = "\n".join([f"id{separator}y", *lines, ""])
+        path.write_bytes(gzip.compress(data.encode()) if path.suffix == ".gz" else data.encode())
+    return {"path": str(path), "id": "id", "column": "y"}
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "csv.gz", "jsonl", "jsonl.gz", "parquet"])
+def test_ids_with_leading_zeros_and_classes_01_and_1_are_what_they_are_in_every_format(
+    tmp_path: Path, ending: str
+) -> None:
+    truth = {f"{i:03}": ["01", "1", "02"][i % 3] for i in range(1, 31)}
+    table = table_of(tmp_path / f"labels.{ending}", [{"id": i, "y": y} for i, y in truth.items()])
+    data = load(tmp_path, numbered(form="{:03}"), label=table)
+    assert classes_of(data) == truth and data.classes == ("01", "02", "1")
+    assert data.notes == ()
+
+
+def test_ids_of_digits_with_letters_among_the_later_ones_join(tmp_path: Path) -> None:
+    ids = [f"{i:04}" for i in range(1, 141)] + [f"x{i}" for i in range(20)]
+    documents = make_documents(160)
+    documents.ids = ids
+    table = table_of(tmp_path / "labels.csv", [{"id": i, "y": f"c{n % 2}"} for n, i in enumerate(ids)])
+    assert len(load(tmp_path, documents, label=table).y) == 160
+
+
+@pytest.mark.parametrize(
+    ("form", "ids"),
+    [
+        ("{}", pa.array([float(i) for i in range(1, 31)])),
+        ("{}", pa.array([str(i) for i in range(1, 31)])),
+        ("{}", pa.array(range(1, 31), pa.int64()).cast(pa.decimal128(38, 0))),
+        ("{}", pa.array(range(1, 31), pa.uint64())),
+        ("{}", pa.array([f"{i}.0" for i in range(1, 31)])),
+        ("{}.0", pa.array(range(1, 31))),
+        ("90071992547409{:02}", pa.array([9007199254740900 + i for i in range(1, 31)])),
+        ("c{}", pa.array([f"c{i}" for i in range(1, 31)]).dictionary_encode()),
+    ],
+    ids=lambda value: str(getattr(value, "type", value)),
+)
+def test_ids_are_one_whichever_type_wrote_them(tmp_path: Path, form: str, ids: pa.Array) -> None:
+    pq.write_table(pa.table({"id": ids, "y": [f"c{i % 2}" for i in range(1, 31)]}), tmp_path / "labels.parquet")
+    table = {"path": str(tmp_path / "labels.parquet"), "id": "id", "column": "y"}
+    data = load(tmp_path, numbered(form=form), label=table)
+    assert classes_of(data) == {form.format(i): f"c{i % 2}" for i in range(1, 31)}
+    as_text = pa.types.is_string(ids.type) and ids[0].as_py().endswith(".0")
+    assert len(data.notes) == (as_text or form.endswith(".0"))
+
+
+def test_ids_that_are_the_same_only_as_numbers_and_rows_that_cannot_be_used_are_noted(tmp_path: Path) -> None:
+    rows = [f"{i}.0,c{i % 2}\n" for i in range(1, 31)]
+    (tmp_path / "labels.csv").write_text("".join(["id,y\n", *rows, "31\n", ",c0\n", "99,c1\n"]))
+    table = {"path": str(tmp_path / "labels.csv"), "id": "id", "column": "y"}
+    name = tmp_path / "labels.csv"
+    assert load(tmp_path, numbered(), label=table).notes == (
+        f"label: {name}: 1 row cannot be read (labels.csv row 30, the row has 1 fields where the header has 2)",
+        f"label: {name}: 1 row without an id that can be used (row 30, the id in 'id' is null)",
+        f"label: {name}: 30 ids the same only as numbers ('1.0' is '1' in the store)",
+        f"label: {name}: 1 of 32 ids are of no document of the store ('99')",
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "classes"),
+    [
+        (pa.array(["ham", "spam"] * 15).dictionary_encode(), ("ham", "spam")),
+        (pa.array([Decimal(1), Decimal(0)] * 15, pa.decimal128(38, 0)), ("0", "1")),
+        (pa.array([1.0, 0.0] * 15), ("0", "1")),
+        (pa.array([True, False] * 15), ("false", "true")),
+        (pa.array([10, 9] * 15, pa.uint64()), ("9", "10")),
+        (pa.array([2**60 + 1, 2**60] * 15), (str(2**60), str(2**60 + 1))),
+        (pa.array([datetime.date(2024, 1, 2), datetime.date(2023, 1, 2)] * 15), ("2023-01-02", "2024-01-02")),
+        (pa.array([b"ham", b"spam"] * 15), ("ham", "spam")),
+    ],
+    ids=lambda value: str(getattr(value, "type", "")),
+)
+def test_labels_of_every_type_that_can_be_classes_are(tmp_path: Path, values: pa.Array, classes: tuple[str]) -> None:
+    pq.write_table(pa.table({"id": range(1, 31), "y": values}), tmp_path / "labels.parquet")
+    table = {"path": str(tmp_path / "labels.parquet"), "id": "id", "column": "y"}
+    assert load(tmp_path, numbered(), label=table).classes == classes
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("a.csv", "0.37", "measurements such as 0.37, not classes; bin them first"),
+        ("a.csv", "inf", "measurements such as inf"),
+        ("a.csv", "1e300", r"measurements such as 1e\+300"),
+        ("a.jsonl", 12.5, "measurements such as 12.5"),
+        ("a.parquet", math.inf, "measurements such as inf"),
+        ("a.parquet", 1e300, r"measurements such as 1e\+300"),
+        ("a.jsonl", ["x"], "lists, not classes"),
+    ],
+)
+def test_a_table_of_measurements_is_refused_in_one_sentence(tmp_path: Path, name: str, value: Any, said: str) -> None:
+    others: Any = 1.0 if isinstance(value, float) else 1
+    rows = [{"id": i, "y": value if i == 7 else others if i % 2 else None} for i in range(1, 31)]
+    with pytest.raises(StudyError, match=rf"label: .*{name}: column 'y' holds {said}"):
+        load(tmp_path, numbered(), label=table_of(tmp_path / name, rows))
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, 1e300, float(2**60)])
+def test_a_kept_label_that_is_no_class_is_refused_in_one_sentence(tmp_path: Path, value: float) -> None:
+    documents = make_documents(30)
+    documents.label, documents.label_type = [value, *(float(i % 2) for i in range(29))], "float64"
+    with pytest.raises(StudyError, match=r"label: column 'label' holds measurements such as .*, not classes"):
+        load(tmp_path, documents)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
+def test_nan_and_nothing_are_no_label_in_every_format(tmp_path: Path, name: str) -> None:
+    nothing = {"a.csv": ["NaN", "", None], "a.jsonl": [math.nan, None, None], "a.parquet": [math.nan, None, None]}[name]
+    others: list[Any] = ["0", "1"] if name == "a.csv" else [0.0, 1.0]
+    rows = [{"id": i, "y": nothing[i - 1] if i <= 3 else others[i % 2]} for i in range(1, 31)]
+    data = load(tmp_path, numbered(), label=table_of(tmp_path / name, rows))
+    assert data.classes == ("0", "1") and data.left_out["no_label"] == 3
+
+
+def test_when_no_id_matches_both_sides_are_shown(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "a.csv", [{"id": f"{i:04}", "y": "x"} for i in range(1, 31)])
+    with pytest.raises(StudyError, match=r"no value of 'id' is a doc_id of the store \(ids look like '1' in the store"):
+        load(tmp_path, numbered(), label=table)
+
+
+def test_two_ids_that_would_be_one_document_are_refused(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "a.csv", [{"id": i, "y": "x"} for i in ("1.0", "1.00", "2", "3")])
+    with pytest.raises(StudyError, match=r"a\.csv: ids '1\.0' and '1\.00' would both be 1; write each id there and in"):
+        load(tmp_path, numbered(), label=table)
+
+
+def test_a_label_table_beside_a_study_in_a_directory_with_brackets_is_its_own(tmp_path: Path) -> None:
+    for folder, classes in (("run1", "xy"), ("run[12]", "ab")):
+        (tmp_path / folder).mkdir()
+        rows = [{"id": i, "y": classes[i % 2]} for i in range(1, 31)]
+        table_of(tmp_path / folder / "labels [v2].csv", rows)
+    store = build_store(tmp_path / "store", numbered())
+    mapping = {
+        "store": store,
+        "label": {"path": "labels [v2].csv", "id": "id", "column": "y"},
+        "baselines": ["majority"],
+    }
+    spec = study_from_mapping(mapping, tmp_path / "run[12]")
+    assert load_documents(FeatureStore.open(store), spec).classes == ("a", "b")
+
+
 def test_text_for_tfidf_comes_from_another_table_when_the_store_keeps_none(tmp_path: Path) -> None:
     documents = make_documents(30)
     pl.DataFrame({"id": documents.ids, "body": documents.text}).write_parquet(tmp_path / "t.parquet")
@@ -119,6 +292,45 @@ def test_one_class_only_is_refused(tmp_path: Path) -> None:
     documents.label = ["same"] * 30
     with pytest.raises(StudyError, match="all 30 labelled documents are 'same'; a study needs at least two"):
         load(tmp_path, documents)
+
+
+def test_classes_that_are_excluded_or_too_rare_are_left_out_and_counted(tmp_path: Path) -> None:
+    documents = make_documents(60, groups=30)
+    documents.label_type = "int64"
+    documents.label = [7 if i < 4 else 9 if i % 30 == 5 else i % 2 for i in range(60)]  # 9: two documents of a group
+    documents.features[10], documents.n_tokens[10] = {}, 0
+    split = {"exclude_classes": [7], "min_per_class": 2, "group": "group"}
+    data = load(tmp_path, documents, split=split)
+    assert data.classes == ("0", "1")
+    assert {name: n for name, n in data.left_out.items() if n} == {"no_tokens": 1, "excluded_class": 4, "rare_class": 2}
+    assert sorted(data.doc_id) == sorted(documents.ids[i] for i in range(4, 60) if i % 30 != 5 and i != 10)
+    assert data.group is not None
+    assert sorted(set(data.group.tolist())) == list(range(data.group.max() + 1))
+    of_id = dict(zip(documents.ids, documents.label, strict=True))
+    assert [str(of_id[i]) for i in data.doc_id] == [data.classes[c] for c in data.y]
+    said = describe_left_out(data.left_out, data.rows)
+    assert "4 because split.exclude_classes leaves their class out" in said
+    assert "2 because their class is below split.min_per_class" in said
+
+
+@pytest.mark.parametrize(
+    ("split", "sentence"),
+    [
+        ({"exclude_classes": "spma"}, "split.exclude_classes: there is no class 'spma'; there are: ham, spam"),
+        ({"exclude_classes": ["spam"]}, "split.exclude_classes: of 2 classes only 'ham' is left; a study needs"),
+        ({"min_per_class": 999}, "split.min_per_class: of 2 classes none is left; a study needs at least two"),
+    ],
+)
+def test_classes_that_cannot_be_left_out_are_named(tmp_path: Path, split: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(StudyError, match=sentence):
+        load(tmp_path, make_documents(30), split=split)
+
+
+def test_units_are_solved_once(tmp_path: Path) -> None:
+    data = load(tmp_path, make_documents(30), split={"group": "group"})
+    assert data.unit is data.unit
+    joined = replace(data, duplicate=np.arange(30) // 2)
+    assert joined.unit is joined.unit is not data.unit
 
 
 def test_no_label_at_all_is_refused(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from training.inference import compare, corrected
 from training.report import format_explanation, format_study, sentence, verdict
 from training.results import StudyResult
 from training.study import run_study
+from training.writing import summary_json
 
 
 def test_columns_are_aligned_and_all_methods_are_shown_with_their_interval(result: StudyResult) -> None:
@@ -91,6 +92,16 @@ def test_what_was_left_out_and_what_is_undefined_is_said(tmp_path: Path) -> None
     assert "left out of 60 documents: 1 because they have no label" in said
     undefined = [row for row in found.rows if row.auroc_undefined]
     assert ("AUROC undefined in" in said) == bool(undefined)
+
+
+def test_a_share_that_near_duplicates_keep_from_its_size_is_warned_of_in_report_and_json(tmp_path: Path) -> None:
+    documents = make_documents(n=120)
+    documents.text = [f"one text for all{'!' * i}" if i < 105 else text for i, text in enumerate(documents.text)]
+    store = build_store(tmp_path / "s", documents)
+    found = run_study(make_spec(store, tmp_path / "out", features=[], baselines=["hidden_mean"]))
+    (said,) = summary_json(found)["split"]["warnings"]
+    assert "of 120 documents instead of 24" in said
+    assert said in " ".join(format_study(found).split()).replace("warning: ", "")
 
 
 def test_a_study_without_sae_features_has_no_comparison(tmp_path: Path, store: str) -> None:

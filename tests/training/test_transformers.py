@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from featurestore import FeatureStore
 from featurestore.errors import StudyError
-from tests.training.stores import PLANTED, SAE, Documents
+from tests.training.stores import PLANTED, SAE, Documents, build_store
 from training.transformers import (
     LearntThresholds,
     MinDocuments,
@@ -100,3 +102,11 @@ def test_rows_come_in_the_order_of_the_ids_that_are_asked_for(store: str, docume
         assert set(X[i].indices[X[i].indices < 96]) == set(documents.features[-1 - i])
     with pytest.raises(StudyError, match="has no document 'nobody'"):
         features.transform(["nobody"])
+    with pytest.raises(StudyError, match="ids are text or numbers, not lists"):
+        features.transform([["doc-0"]])
+
+
+def test_documents_may_be_asked_for_by_numbers(tmp_path: Path, documents: Documents) -> None:
+    numbered = replace(documents, ids=[str(i) for i in range(len(documents.ids))])
+    features = SaeFeatures(FeatureStore.open(build_store(tmp_path / "store", numbered)), [SAE], "max").fit()
+    assert (features.transform(np.array([7, 3])) != features.transform(["7", "3.0"])).nnz == 0

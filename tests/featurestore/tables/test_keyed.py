@@ -32,7 +32,7 @@ def test_a_table_in_memory_may_be_of_any_library(table: Any) -> None:
     columns = columns_of(table)
     assert list(columns) == ["id", "word", "score", "day"]
     assert id_texts(columns["id"]).to_list() == ["1", "2"]
-    series = {name: kept_series(name, column) for name, column in columns.items()}
+    series = {name: kept_series(name, column, []) for name, column in columns.items()}
     assert series["word"].to_list() == ["a", None] and series["score"].to_list() == [0.5, 1.0]
     assert series["day"].dtype.is_temporal()
 
@@ -40,10 +40,24 @@ def test_a_table_in_memory_may_be_of_any_library(table: Any) -> None:
 def test_columns_that_polars_has_no_type_for_are_kept_as_a_store_keeps_them() -> None:
     zoned = pa.array([0], pa.timestamp("us", "Eastern Standard Time"))
     mixed = pd.Series([1, "a", None, [1]], dtype=object)
-    assert kept_series("x", pa.chunked_array([zoned])).to_list() == ["1970-01-01 00:00:00Z"]
-    assert kept_series("x", mixed).to_list() == ["1", "a", None, "[1]"]
+    assert kept_series("x", pa.chunked_array([zoned]), []).to_list() == ["1970-01-01 00:00:00Z"]
+    assert kept_series("x", mixed, []).to_list() == ["1", "a", None, "[1]"]
     uuids = pa.ExtensionArray.from_storage(pa.uuid(), pa.array([bytes(16)], pa.binary(16)))
-    assert kept_series("x", pa.chunked_array([uuids])).to_list() == ["00000000-0000-0000-0000-000000000000"]
+    assert kept_series("x", pa.chunked_array([uuids]), []).to_list() == ["00000000-0000-0000-0000-000000000000"]
+
+
+def test_dates_beyond_pythons_years_are_text_for_polars_cannot_show_them() -> None:
+    far = pa.chunked_array([pa.array([0, 4_000_000], pa.int32()).cast(pa.date32())])
+    assert kept_series("x", far, []).to_list() == ["1970-01-01", "12921-08-18"]
+
+
+def test_values_that_cannot_be_kept_are_null_and_noted() -> None:
+    notes: list[str] = []
+    assert kept_series("x", pd.Series([1, object(), 2j], dtype=object), notes).to_list() == ["1", None, None]
+    (note,) = notes
+    assert note == (
+        "column 'x': 2 values null that cannot be kept (row 1, the value of 'x' is among values of type object)"
+    )
 
 
 @pytest.mark.parametrize("table", [None, 5, [1, 2], {"id": [1]}])

@@ -45,7 +45,7 @@ def test_every_format_and_compression_of_a_corpus_reads_alike(tmp_path: Path, ki
         assert table_ids(table, "id").text.to_list() == ["001", "002", "003"]
     joined = keyed(path, "id")
     assert joined.ids.to_list() == ["001", "002", "003"]
-    assert kept_series("y", joined.columns["y"]).to_list() == ["01", "1", None]
+    assert kept_series("y", joined.columns["y"], []).to_list() == ["01", "1", None]
 
 
 def test_a_table_may_be_several_files_of_several_formats(tmp_path: Path) -> None:
