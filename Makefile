@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo test test-all lint format sae-quality soak bench bench-extract bench-store bench-big-store bench-study bench-gpu clean
+.PHONY: help setup demo test test-all lint format sae-quality soak endings bench bench-extract bench-store bench-big-store bench-study bench-gpu clean
 
 help:
 	@echo "make setup        build $(VENV) from the pinned constraints"
@@ -14,6 +14,7 @@ help:
 	@echo "make lint         ruff and mypy"
 	@echo "make sae-quality  measure the shipped SAE on its held-out text (downloads 170 MB)"
 	@echo "make soak         random kills for MINUTES (default 15), and what was survived"
+	@echo "make endings      reading commands RUNS times (default 600), none of which may be aborted at its end"
 	@echo "make bench        all benchmarks that need no GPU (two hours, an idle machine)"
 	@echo "make bench-extract  our extraction beside what people do today (an hour, an idle machine)"
 	@echo "make bench-store    the store beside other formats (15 minutes, an idle machine)"
@@ -53,6 +54,10 @@ sae-quality: setup
 MINUTES ?= 15
 soak: setup
 	$(BIN)/python -m tests.crash.soak --minutes $(MINUTES)
+
+RUNS ?= 600
+endings: setup
+	$(BIN)/python -m tests.crash.endings --runs $(RUNS)
 
 bench: bench-extract bench-store bench-big-store
 	$(BIN)/python -m benchmarks.scaling layers

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import importlib
 import io
 import json
@@ -91,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name == "study" and args.address:
             args.executor = _on_ray(args.address)
         if name == "predict" and args.job:
-            args.store = _extracted(args.job)
+            args.extracted = functools.partial(_extracted, args.job)
         code = int(getattr(module, name)(args))
         print(end="", flush=True)  # a full disk or a closed pipe shows here, not after the last handler
         return code
@@ -154,13 +155,22 @@ def _on_ray(address: str) -> Callable[[Sequence[Any]], Iterator[Any]]:
     return run
 
 
-def _extracted(job: str) -> str:
-    """Extract a job and return its store; what the commands print goes to stderr, for stdout is the caller's."""
+def _extracted(job: str, check: Callable[[Any, str], None]) -> str:
+    """Extract a job and return its store; what the commands print goes to stderr, for stdout is the caller's.
+
+    Args:
+        job: JOB.yaml.
+        check: Called with the plan and the URI of the store before anything is extracted, to refuse it.
+    """
     from featurestore.errors import SparsemillError
     from ray_jobs import cli
+    from ray_jobs.plan import expected_store
     from ray_jobs.spec import load_job
 
     for command in ("prepare", "extract"):
+        if command == "extract":
+            spec = load_job(job)
+            check(expected_store(spec), spec.store)
         parser = _Parser(prog=f"sparsemill {command}")
         getattr(cli, f"{command}_parser")(parser)
         args = parser.parse_args([job])
@@ -212,9 +222,12 @@ def _discard_output() -> None:
 
 def demo_parser(parser: argparse.ArgumentParser) -> None:
     """Arguments of `sparsemill demo`."""
+    from featurestore.outputs import overwrite_argument
+
     parser.add_argument(
         "--out", default="sparsemill-demo", metavar="DIR", help="folder for corpus, job, store and results"
     )
+    overwrite_argument(parser, "files in it that are there already and say something else")
     parser.epilog = "example:\n  sparsemill demo --out demo-out\n\nRun it again: what is done is not done again."
 
 
@@ -222,13 +235,13 @@ def demo(args: argparse.Namespace) -> int:
     """Lay out the demo's files, then run the commands that a user would run, one after the other."""
     from ray_jobs.demo import write_demo
 
-    files = write_demo(Path(args.out))
+    files = write_demo(Path(args.out), args.overwrite)
     steps = [
         ["prepare", str(files.job)],
         ["plan", str(files.job)],
         ["extract", str(files.job)],
         ["verify", str(files.store)],
-        ["study", str(files.study)],
+        ["study", str(files.study), *(["--overwrite"] if args.overwrite else [])],
     ]
     outputs: dict[str, object] = {}
     for step in steps:

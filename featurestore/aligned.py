@@ -75,6 +75,15 @@ class AlignedStores:
         start = np.concatenate([[0], np.cumsum([X.shape[1] for X in parts])]).astype(np.int64)
         return Concatenated(hstack(parts, format="csr"), self.doc_id, start)
 
+    def same_encoder(self, first: tuple[str, str], second: tuple[str, str]) -> bool | None:
+        """Whether two SAEs, each given as (store, SAE), are one encoder, so that feature f of both is the same feature.
+
+        Returns:
+            By their sha256s; None where a store does not say, as stores of earlier versions do not.
+        """
+        one, other = (self._store(name).encoders[self._store(name).sae(sae).name] for name, sae in (first, second))
+        return None if one is None or other is None else one == other
+
     def dense(self, name: str, column: str) -> np.ndarray:
         """float32 [N, dim] of a dense column of one store, in the order of `doc_id`; see `FeatureStore.dense`."""
         return self._store(name).dense(column)[self.position[name]]

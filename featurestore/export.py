@@ -23,6 +23,7 @@ import numpy as np
 from featurestore.errors import StoreError, UsageError
 from featurestore.files import shown
 from featurestore.nearest import did_you_mean
+from featurestore.outputs import check_free, whole_file
 from featurestore.reader import FeatureStore
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def export_store(
     pool: str = "max",
     binarize: float | None = None,
     label: str | None = None,
+    overwrite: bool = False,
 ) -> Exported:
     """Write one SAE's features of every document in another format.
 
@@ -93,6 +95,7 @@ def export_store(
         binarize: As of `FeatureStore.matrix`.
         label: For svmlight: the kept column that is the target. Numbers and truth values are written as they are,
             text as the rank of its value among all values in alphabetical order.
+        overwrite: Whether an earlier export there may be replaced.
 
     Raises:
         StoreError: No such SAE, pooling or column, or a part is damaged.
@@ -103,18 +106,22 @@ def export_store(
     if label is not None and kind != "svmlight":
         raise UsageError(f"a label is written to svmlight only; {kind} carries all metadata anyway")
     target = Path(out)
-    if target.exists():
-        raise UsageError(f"{out} is there already; delete it or choose another name")
+    documents = None if kind == "anndata" else f"{out}.documents.parquet"
+    if documents is None:
+        check_free(out, overwrite=overwrite, mark="zarr.json")
+    else:
+        check_free(out, documents, overwrite=overwrite)
     columns = store.sae(sae)
     source = _Source(store, columns.name, pool, binarize, columns.d_sae, label)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
     try:
         nnz = FORMATS[kind](source, partial)
-        documents = None
-        if kind != "anndata":
-            documents = f"{out}.documents.parquet"
-            store.documents().sink_parquet(documents)
+        if documents is not None:
+            with whole_file(documents) as file:
+                store.documents().sink_parquet(file)
+        elif target.is_dir():
+            shutil.rmtree(target)
         partial.replace(target)
     finally:
         if partial.is_dir():

@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict
 
 from featurestore.errors import UsageError
+from featurestore.outputs import overwrite_argument
 from featurestore.wording import counted
 
 _FORMATS = ("npz", "svmlight", "anndata")
@@ -56,12 +57,13 @@ def export_parser(parser: argparse.ArgumentParser) -> None:
         "  sparsemill export store/ features.zarr --format anndata --sae l12_16k"
     )
     parser.add_argument("store", help="directory or URL of a complete store")
-    parser.add_argument("out", help="file or directory to write; must not be there yet")
+    parser.add_argument("out", help="file or directory to write")
     parser.add_argument("--format", choices=_FORMATS, default="npz", help="which format (default: npz)")
     parser.add_argument("--sae", metavar="NAME", help="which SAE (needed if the store has several)")
     parser.add_argument("--pool", default="max", help="which pooling, 'mean' included (default: max)")
     parser.add_argument("--binarize", metavar="T", type=float, help="1 where the pooled value is above T, else 0")
     parser.add_argument("--label", metavar="COLUMN", help="svmlight: the kept column that is the target (default: 0)")
+    overwrite_argument(parser, "an export that is there already")
 
 
 def export(args: argparse.Namespace) -> int:
@@ -70,7 +72,7 @@ def export(args: argparse.Namespace) -> int:
     from featurestore.reader import FeatureStore
 
     store = FeatureStore.open(args.store)
-    done = export_store(store, args.out, args.format, args.sae, args.pool, args.binarize, args.label)
+    done = export_store(store, args.out, args.format, args.sae, args.pool, args.binarize, args.label, args.overwrite)
     if args.json:
         print(json.dumps(asdict(done)))
         return 0

@@ -1,24 +1,23 @@
 """What a hostile part could make a decoder do, checked before it decodes.
 
 A Parquet file of a kilobyte can promise terabytes: a page that unpacks to 2 GiB of zeros, a run of a billion levels in
-one byte, text that repeats a long prefix, a schema nested deeper than the stack. Arrow believes such promises. So a
-part is opened through `GuardedFile`, which parses the footer's schema and the header of every page by itself, adds up
-what they promise, and refuses a row group beyond MAX_GROUP_BYTES. Every column chunk is read once and checked on its
-way to the decoder, so this costs no request and less than a millisecond a row group. It says nothing about values: a
-part that passes can be decoded in bounded memory, and may still be wrong.
+one byte, text that repeats a long prefix, a schema nested deeper than the stack. Arrow believes such promises. So
+`part_file` has the footer and the header of every page parsed here, which adds up what they promise and refuses a row
+group beyond MAX_GROUP_BYTES. Every column chunk is read once and checked on its way to the decoder, so this costs no
+request and less than a millisecond a row group. It says nothing about values: a part that passes can be decoded in
+bounded memory, and may still be wrong.
 
 The numbers of fields and types are those of the Parquet format, https://parquet.apache.org/docs/file-format/.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from featurestore.thrift import LIST, CompactReader
+from featurestore.thrift import LIST, CompactReader, Struct
 
 # A row group as it is written holds 64 MiB; sixteen times that leaves room for others' writers and still fits any
 # machine that trains from a store. Larger ones are refused by writer and reader alike.
@@ -28,8 +27,8 @@ MAX_FOOTER_BYTES = 16 << 20
 MAX_SCHEMA_DEPTH = 8  # root, list, element are three; Arrow descends by recursion
 MAX_SCHEMA_ELEMENTS = 1 << 16  # three a list column
 
-_TAIL_BYTES = 64 << 10  # read at once from the end, where the footer of a usual part lies whole
-_TAIL = 8  # length of the footer and the magic bytes
+MAGIC = b"PAR1"  # a Parquet file begins and ends with them
+
 # Parquet's physical types, those that parts have: boolean, int32, int64, float, double, byte array
 _TEXT = 6
 _WIDTH = {0: 1, 1: 4, 2: 8, 4: 4, 5: 8, _TEXT: 4}  # bytes of a value when decoded; of text, those of its offset
@@ -40,87 +39,12 @@ _DICTIONARY_ENCODINGS = (2, 8)  # PLAIN_DICTIONARY, RLE_DICTIONARY
 _DELTA_BYTE_ARRAY = 7
 
 
-class GuardedFile:
-    """A part as Arrow's Parquet reader sees it through `pa.PythonFile`: column chunks, each checked first.
-
-    Raises ValueError from `read_buffer` (which reaches the caller of the Parquet reader unchanged) where a promise is
-    absurd.
-    """
-
-    closed = False
-
-    def __init__(self, source: pa.NativeFile) -> None:
-        self._source = source
-        self._size = source.size()
-        self._position = 0
-        self._tail_start = max(0, self._size - _TAIL_BYTES)
-        self._tail = self._read_source(self._tail_start, self._size - self._tail_start)
-        self._chunks = sorted(check_footer(self._footer(), self._size), key=lambda chunk: chunk.start)
-
-    def read_buffer(self, n_bytes: int) -> pa.Buffer:
-        """The next bytes; what `pa.PythonFile` calls."""
-        start = self._position
-        n_bytes = min(n_bytes, self._size - start)
-        data = self._read_source(start, n_bytes) if start < self._tail_start else self._from_tail(start, n_bytes)
-        first = bisect_left(self._chunks, start, key=lambda chunk: chunk.start)
-        last = bisect_left(self._chunks, start + n_bytes, first, key=lambda chunk: chunk.start)
-        for chunk in self._chunks[
-            first:last
-        ]:  # a decoder gets its chunk by one read, which may span its neighbours too
-            if chunk.stop <= start + n_bytes:
-                check_pages(memoryview(data)[chunk.start - start : chunk.stop - start], chunk)
-        self._position += n_bytes
-        return data
-
-    def read(self, n_bytes: int | None = None) -> bytes:
-        """The next bytes as `bytes`."""
-        return bytes(self.read_buffer(self._size - self._position if n_bytes is None else n_bytes))
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Move to a position from the start (0), here (1) or the end (2)."""
-        self._position = offset + (0, self._position, self._size)[whence]
-        return self._position
-
-    def tell(self) -> int:
-        """The position."""
-        return self._position
-
-    def close(self) -> None:
-        """Nothing: whoever opened the source closes it."""
-
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Yes."""
-        return True
-
-    def _read_source(self, start: int, n_bytes: int) -> pa.Buffer:
-        self._source.seek(start)
-        data = self._source.read_buffer(n_bytes)
-        if data.size != n_bytes:
-            raise OSError(f"it ends at byte {start + data.size} instead of {start + n_bytes}")
-        return data
-
-    def _from_tail(self, start: int, n_bytes: int) -> pa.Buffer:
-        return self._tail.slice(start - self._tail_start, n_bytes)
-
-    def _footer(self) -> memoryview:
-        end = memoryview(self._tail).cast("B")[-_TAIL:]
-        if len(end) < _TAIL or bytes(end[4:]) != b"PAR1":
-            raise ValueError("it does not end as a Parquet file does")
-        length = int.from_bytes(end[:4], "little")
-        start = self._size - _TAIL - length
-        if length > MAX_FOOTER_BYTES or start < 4:
-            raise ValueError(f"its footer claims {length:,} bytes")
-        inside = start >= self._tail_start
-        return memoryview(self._from_tail(start, length) if inside else self._read_source(start, length))
-
-
 @dataclass(frozen=True)
-class _Chunk:
-    """What the footer says of a column chunk: its place in the file, its values, how they are packed."""
+class ColumnChunk:
+    """What the footer says of a column chunk: its place in the file, its values, how they are packed.
+
+    `offsets` are the numbers in the footer that give its place, each with the bytes of the footer where it stands.
+    """
 
     where: str
     start: int
@@ -128,9 +52,24 @@ class _Chunk:
     values: int
     is_text: bool
     codec: str
+    offsets: tuple[tuple[tuple[int, int], int], ...] = ()
 
 
-def check_pages(data: memoryview, chunk: _Chunk) -> None:
+@dataclass(frozen=True)
+class RowGroup:
+    """The column chunks of a row group and the bytes [start, stop) of the file in which they lie."""
+
+    chunks: list[ColumnChunk]
+    start: int
+    stop: int
+
+    @property
+    def shift(self) -> int:
+        """From a place in the file to that in an image of the group, which leaves room for the magic bytes."""
+        return self.start - len(MAGIC)
+
+
+def check_pages(data: memoryview, chunk: ColumnChunk) -> None:
     """Walk the headers of a column chunk's pages; ValueError where they promise more than the footer or the limit."""
     position = unpacked = values = longest = 0
     while values < chunk.values:
@@ -160,13 +99,13 @@ def check_pages(data: memoryview, chunk: _Chunk) -> None:
         raise ValueError(f"{chunk.where}: its pages hold {values:,} values and the footer says {chunk.values:,}")
 
 
-def _size(value: Any, chunk: _Chunk) -> int:
+def _size(value: Any, chunk: ColumnChunk) -> int:
     if not isinstance(value, int) or not 0 <= value < 2**31:
         raise ValueError(f"{chunk.where}: a page has no valid size")
     return value
 
 
-def _longest_text(page: memoryview, unpacked_size: int, chunk: _Chunk) -> int:
+def _longest_text(page: memoryview, unpacked_size: int, chunk: ColumnChunk) -> int:
     """Bytes of the longest entry of a text dictionary."""
     data = page.cast("B")
     if chunk.codec != "uncompressed":
@@ -178,8 +117,8 @@ def _longest_text(page: memoryview, unpacked_size: int, chunk: _Chunk) -> int:
     return longest
 
 
-def check_footer(footer: memoryview, file_bytes: int) -> list[_Chunk]:
-    """The column chunks that a footer tells of.
+def check_footer(footer: memoryview, file_bytes: int) -> list[RowGroup]:
+    """The row groups that a footer tells of.
 
     Parsed here and not asked of Arrow, whose accessors end the process where a footer contradicts itself.
 
@@ -195,11 +134,11 @@ def check_footer(footer: memoryview, file_bytes: int) -> list[_Chunk]:
         raise ValueError("its footer is no Parquet footer")
     leaves = _schema_leaves(reader)
     document = reader.struct(2)
-    chunks, rows = list[_Chunk](), 0
-    for number, group in enumerate(_list_of(document, 4, dict)):
-        where, promised = f"row group {number}", 0
+    groups, rows = list[RowGroup](), 0
+    for number, group in enumerate(_list_of(document, 4, Struct)):
+        where, promised, chunks = f"row group {number}", 0, list[ColumnChunk]()
         rows += _integer(group, 3, where)
-        columns = _list_of(group, 1, dict)
+        columns = _list_of(group, 1, Struct)
         if [_integer(_struct_of(column, 3), 1, where) for column in columns] != leaves:
             raise ValueError(f"{where} has other columns than the schema")
         for column in columns:
@@ -208,9 +147,14 @@ def check_footer(footer: memoryview, file_bytes: int) -> list[_Chunk]:
             chunks.append(chunk)
         if promised > MAX_GROUP_BYTES:
             raise ValueError(f"{where} claims {promised:,} bytes; {MAX_GROUP_BYTES:,} are the limit")
+        start = min((chunk.start for chunk in chunks), default=len(MAGIC))
+        stop = max((chunk.stop for chunk in chunks), default=start)
+        if stop - start > MAX_GROUP_BYTES:
+            raise ValueError(f"{where} lies in {stop - start:,} bytes of the file; {MAX_GROUP_BYTES:,} are the limit")
+        groups.append(RowGroup(chunks, start, stop))
     if rows != _integer(document, 3, "the footer"):
         raise ValueError(f"its row groups hold {rows} rows and its footer says {document.get(3)}")
-    return chunks
+    return groups
 
 
 def _schema_leaves(reader: CompactReader) -> list[int]:
@@ -236,7 +180,7 @@ def _schema_leaves(reader: CompactReader) -> list[int]:
     return leaves
 
 
-def _chunk(column: dict[int, Any], where: str, file_bytes: int) -> tuple[_Chunk, int]:
+def _chunk(column: Struct, where: str, file_bytes: int) -> tuple[ColumnChunk, int]:
     """A column chunk, and the bytes that it claims to take when decoded."""
     data = _struct_of(column, 3)
     where = f"{where}, column '{_path(data)}'"
@@ -246,15 +190,16 @@ def _chunk(column: dict[int, Any], where: str, file_bytes: int) -> tuple[_Chunk,
     unpacked, length, start = (_integer(data, field, where) for field in (6, 7, 9))
     if kind not in _WIDTH or codec not in _CODECS:
         raise ValueError(f"{where} is of a type or packed in a way that no part is")
-    if 11 in data:
-        start = min(start, _integer(data, 11, where) or start)
-    if start < 4 or start + length > file_bytes:
+    dictionary = _integer(data, 11, where) if 11 in data else 0  # 0 says that there is none
+    offsets = [(data.places.get(field, (0, 0)), place) for field, place in ((9, start), (11, dictionary)) if place]
+    start = min(start, dictionary or start)
+    if start < len(MAGIC) or start + length > file_bytes:
         raise ValueError(f"{where} lies outside of the file")
     statistics = data.get(12, {})
     for field in (1, 2, 5, 6) if kind != _TEXT else ():
         if isinstance(statistics, dict) and field in statistics and len(statistics[field]) != _STORED[kind]:
             raise ValueError(f"{where} has statistics of another type")
-    chunk = _Chunk(where, start, start + length, values, kind == _TEXT, _CODECS[codec])
+    chunk = ColumnChunk(where, start, start + length, values, kind == _TEXT, _CODECS[codec], tuple(offsets))
     return chunk, max(unpacked, values * _WIDTH[kind])
 
 
@@ -269,14 +214,14 @@ def _list_of(fields: dict[int, Any], number: int, kind: type) -> list[Any]:
     return items
 
 
-def _struct_of(fields: dict[int, Any], number: int) -> dict[int, Any]:
-    (struct,) = _list_of({0: [fields.get(number)]}, 0, dict)
-    found: dict[int, Any] = struct
+def _struct_of(fields: dict[int, Any], number: int) -> Struct:
+    (struct,) = _list_of({0: [fields.get(number)]}, 0, Struct)
+    found: Struct = struct
     return found
 
 
 def _integer(fields: dict[int, Any], number: int, where: str) -> int:
     value = fields.get(number)
-    if not isinstance(value, int) or not 0 <= value < 2**63:
+    if type(value) is not int or not 0 <= value < 2**63:
         raise ValueError(f"{where}: a number is missing, negative or absurd")
     return value

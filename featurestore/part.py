@@ -19,7 +19,8 @@ from pyarrow import fs as pafs
 
 from featurestore.errors import StoreError
 from featurestore.files import open_input, shown
-from featurestore.guard import MAX_GROUP_BYTES, GuardedFile
+from featurestore.guard import MAX_GROUP_BYTES
+from featurestore.part_file import PartFile
 from featurestore.plan import FORMAT_VERSION, PARTS, StorePlan
 from featurestore.rows import PartRows, concat_rows, to_table
 from featurestore.schema import StoreSchema
@@ -141,15 +142,13 @@ def _weights(schema: StoreSchema, rows: PartRows) -> np.ndarray:
 
 
 @contextmanager
-def open_part(fs: pafs.FileSystem, path: str) -> Iterator[pq.ParquetFile]:
+def open_part(fs: pafs.FileSystem, path: str) -> Iterator[PartFile]:
     """A part open for reading, page checksums verified and its promises checked (`guard`).
 
     Raises one of READ_ERRORS, here or when it is read, if it is no Parquet or promises more than a part may hold.
     """
     with open_input(fs, path) as source:
-        guarded = pa.PythonFile(GuardedFile(source), mode="r")
-        with pq.ParquetFile(guarded, page_checksum_verification=True) as file:
-            yield file
+        yield PartFile(source)
 
 
 def unreadable(uri: str, unit: int, exc: Exception) -> StoreError:
@@ -158,7 +157,7 @@ def unreadable(uri: str, unit: int, exc: Exception) -> StoreError:
     return StoreError(f"{shown(uri)}: part {unit} cannot be read ({exc}); {hint}")
 
 
-def read_footer(file: pq.ParquetFile) -> dict[str, str]:
+def read_footer(file: PartFile) -> dict[str, str]:
     """The `sparsemill.*` metadata of a part, without the prefix; ValueError if the file is no part."""
     pairs = {key.decode(): value.decode() for key, value in (file.metadata.metadata or {}).items()}
     footer = {key.removeprefix(_FOOTER): value for key, value in pairs.items() if key.startswith(_FOOTER)}
@@ -168,7 +167,7 @@ def read_footer(file: pq.ParquetFile) -> dict[str, str]:
     return footer
 
 
-def part_problem(file: pq.ParquetFile, plan: StorePlan, unit: int) -> str | None:
+def part_problem(file: PartFile, plan: StorePlan, unit: int) -> str | None:
     """Why this file cannot be unit `unit` of `plan`, judged by its footer and schema; None if it can."""
     footer = read_footer(file)
     if footer.get("format_version") != str(FORMAT_VERSION):
@@ -187,9 +186,9 @@ def part_problem(file: pq.ParquetFile, plan: StorePlan, unit: int) -> str | None
     return None
 
 
-def read_group(file: pq.ParquetFile, group: int, columns: Sequence[str] | None = None) -> pa.RecordBatch:
+def read_group(file: PartFile, group: int, columns: Sequence[str] | None = None) -> pa.RecordBatch:
     """One row group as a single record batch; raises one of READ_ERRORS if a page is damaged."""
-    table = file.read_row_group(group, columns=None if columns is None else list(columns))
+    table = file.read_row_group(group, columns)
     return table.combine_chunks().to_batches(max_chunksize=max(1, table.num_rows))[0]
 
 

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from featurestore.errors import StoreError
 from featurestore.files import shown
 from featurestore.part import READ_ERRORS, open_part, part_path, part_problem, read_group, unreadable
+from featurestore.part_file import PartFile
 from featurestore.plan import StorePlan, open_root
 
 # Entries that a part is believed to hold for each of its bytes: four times as many as the smallest real store has. Room
@@ -79,25 +79,25 @@ class Parts:
                             break
                 first += n_rows
 
-    def _rows_a_batch(self, file: pq.ParquetFile, group: int) -> int:
+    def _rows_a_batch(self, file: PartFile, group: int) -> int:
         about = file.metadata.row_group(group)
         at = [file.schema_arrow.get_field_index(sae.indices) for sae in self._plan.schema.saes]
         entries = max((about.column(column).num_values for column in at), default=0)
         return max(1, min(about.num_rows, about.num_rows * BATCH_ENTRIES // max(entries, 1)))
 
     def _decoded(
-        self, unit: int, file: pq.ParquetFile, group: int, columns: Sequence[str], n_rows: int
+        self, unit: int, file: PartFile, group: int, columns: Sequence[str], n_rows: int
     ) -> Iterator[pa.RecordBatch]:
         """A row group, so many rows at a time."""
         try:
             if n_rows == file.metadata.row_group(group).num_rows:
                 yield read_group(file, group, columns)
             else:
-                yield from file.iter_batches(n_rows, row_groups=[group], columns=list(columns))
+                yield from file.iter_batches(n_rows, group, columns)
         except READ_ERRORS as exc:
             raise self.unreadable(unit, exc) from exc
 
-    def _files(self, rows: np.ndarray | None) -> Iterator[tuple[int, int, pq.ParquetFile]]:
+    def _files(self, rows: np.ndarray | None) -> Iterator[tuple[int, int, PartFile]]:
         """(unit, row of the store that is its first, its part, open) of every unit that has a selected row."""
         first = 0
         for unit in self.units:
@@ -108,7 +108,7 @@ class Parts:
             first += n_rows
 
     @contextmanager
-    def _open(self, unit: int) -> Iterator[pq.ParquetFile]:
+    def _open(self, unit: int) -> Iterator[PartFile]:
         """A part of this store, checked by its footer; what goes wrong while it is open is a StoreError."""
         try:
             with open_part(self._fs, part_path(self._root, unit)) as file:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 from pyarrow import fs as pafs
 
+from featurestore.differences import differences, listed
 from featurestore.errors import MismatchError, StoreError
 from featurestore.files import atomic_write, filesystem, is_local, list_files, parse_json, read_bytes, shown
 from featurestore.nearest import did_you_mean_file
@@ -27,8 +28,6 @@ FORMAT_VERSION = 1
 STORE_JSON = "store.json"
 MANIFEST_JSON = "manifest.json"
 PARTS = "parts"
-
-_SHOWN_CHANGES = 6  # more than a reader takes in; the rest is counted
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,11 @@ class StorePlan:
             raise StoreError(f"there is no unit {unit}; the store has units 0 to {len(self.units) - 1}")
         start, stop = self.units[unit]
         return stop - start
+
+    @property
+    def unit_size(self) -> int:
+        """Documents in the largest unit, which is what `units.documents` sets."""
+        return max((stop - start for start, stop in self.units), default=0)
 
     def to_bytes(self) -> bytes:
         """The bytes of `store.json`: one top-level key a line."""
@@ -199,43 +203,6 @@ def json_lines(document: Mapping[str, Any]) -> bytes:
 
 
 def _changes(old: StorePlan, new: StorePlan) -> str:
-    """What differs, as "key old -> new; ...": settings first, and what follows from them only if no setting does."""
-    changes = list(_diff(_plain(old.identity), _plain(new.identity), ""))
-    changes = changes or list(_diff(_plain(old.schema.to_json()), _plain(new.schema.to_json()), ""))
-    if not changes:
-        changes = [f"units of {_unit_sizes(old)} -> {_unit_sizes(new)} documents"]
-    more = len(changes) - _SHOWN_CHANGES
-    return "; ".join(changes[:_SHOWN_CHANGES]) + (f"; and {more} more" if more > 0 else "")
-
-
-def _unit_sizes(plan: StorePlan) -> str:
-    """The largest unit, which is what `units.documents` sets."""
-    return f"{max((stop - start for start, stop in plan.units), default=0):,}"
-
-
-def _diff(old: Any, new: Any, path: str) -> Iterator[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in [*old, *(key for key in new if key not in old)]:
-            yield from _diff(old.get(key), new.get(key), f"{path}.{key}" if path else key)
-    elif _records(old) and _records(new) and len(old) == len(new):
-        for i, (a, b) in enumerate(zip(old, new, strict=True)):
-            yield from _diff(a, b, f"{path}[{i}]")
-    elif old != new:
-        yield f"{path} {_brief(old)} -> {_brief(new)}"
-
-
-def _records(value: Any) -> bool:
-    return isinstance(value, list) and any(isinstance(item, dict) for item in value)
-
-
-def _brief(value: Any) -> str:
-    if value is None:
-        return "(none)"
-    if _records(value):
-        return f"a list of {len(value)}"
-    text = value if isinstance(value, str) else str(value)
-    return text if len(text) <= 70 else f"{text[:67]}..."
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value))
+    """What differs: settings first, and what follows from them only if no setting does."""
+    changes = differences(old.identity, new.identity) or differences(old.schema.to_json(), new.schema.to_json())
+    return listed(changes or [f"units of {old.unit_size:,} -> {new.unit_size:,} documents"])

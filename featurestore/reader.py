@@ -26,6 +26,7 @@ from featurestore.parts import Parts
 from featurestore.plan import MANIFEST_JSON, StorePlan, canonical_json, read_plan
 from featurestore.schema import SaeColumns, StoreSchema
 from featurestore.selection import Selection
+from featurestore.sources import encoders
 from featurestore.writer import committed_units, read_manifest
 
 if TYPE_CHECKING:
@@ -100,6 +101,11 @@ class FeatureStore:
     def dense_names(self) -> tuple[str, ...]:
         """Names that `dense` takes."""
         return tuple(dense.name for dense in self.schema.dense)
+
+    @property
+    def encoders(self) -> dict[str, str | None]:
+        """SAE -> sha256 of its encoder, by which it is the same under any name; None where an earlier version wrote."""
+        return encoders(self.plan)
 
     def __len__(self) -> int:
         """Documents in the parts that are there; all documents of the corpus if the store is complete."""

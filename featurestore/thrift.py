@@ -9,8 +9,16 @@ from __future__ import annotations
 from typing import Any
 
 LIST = 9
-_STOP, _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _SET, _STRUCT = 0, 1, 2, 3, 7, 8, 10, 12
+_STOP, _TRUE, _FALSE, _BYTE, _INT64, _DOUBLE, _BINARY, _SET, _STRUCT = 0, 1, 2, 3, 6, 7, 8, 10, 12
 _DEPTH = 24  # footer, row groups, columns, metadata, statistics: lists counted, ten
+
+
+class Struct(dict[int, Any]):
+    """Field number -> value; `places` has the bytes [start, stop) at which 64-bit numbers stand."""
+
+    __slots__ = ("places",)
+
+    places: dict[int, tuple[int, int]]
 
 
 class CompactReader:
@@ -22,14 +30,19 @@ class CompactReader:
 
     def byte(self) -> int:
         """One byte."""
-        if self.position >= len(self.data):
-            raise ValueError("a header is cut off")
+        try:
+            byte: int = self.data[self.position]
+        except IndexError:
+            raise ValueError("a header is cut off") from None
         self.position += 1
-        return self.data[self.position - 1]
+        return byte
 
     def varint(self) -> int:
         """An unsigned number, seven bits a byte."""
-        value = shift = 0
+        byte = self.byte()
+        if byte < 0x80:  # nearly all of them
+            return byte
+        value, shift = byte & 0x7F, 7
         while True:
             byte = self.byte()
             value |= (byte & 0x7F) << shift
@@ -58,25 +71,31 @@ class CompactReader:
         length = head >> 4
         return head & 0x0F, self.varint() if length == 15 else length
 
-    def struct(self, before: int = 0, depth: int = 0) -> dict[int, Any]:
-        """Field number -> value, from the field after number `before` to the end of the struct."""
-        fields: dict[int, Any] = {}
+    def struct(self, before: int = 0, depth: int = 0) -> Struct:
+        """The fields after number `before`, to the end of the struct."""
+        fields, places = Struct(), dict[int, tuple[int, int]]()
+        fields.places = places
         while True:
             before, kind = self.field(before)
             if kind == _STOP:
                 return fields
+            if before in fields:
+                raise ValueError("a header has a field twice")  # of which readers make different things
+            start = self.position
             fields[before] = self.value(kind, depth + 1)
+            if kind == _INT64:
+                places[before] = (start, self.position)
 
     def value(self, kind: int, depth: int = 0) -> Any:
         """int, bool, bytes, list or struct (as a dict); ValueError for what Parquet's headers have not."""
         if depth > _DEPTH:
             raise ValueError("a header is nested too deeply")
+        if _BYTE < kind < _DOUBLE:
+            return self.zigzag()
         if kind in (_TRUE, _FALSE):
             return kind == _TRUE
         if kind == _BYTE:
             return self.byte()
-        if kind < _DOUBLE:
-            return self.zigzag()
         if kind == _DOUBLE:
             return self._advance(8)
         if kind == _BINARY:
@@ -94,3 +113,20 @@ class CompactReader:
             raise ValueError("a header is cut off")
         self.position += n_bytes
         return bytes(self.data[self.position - n_bytes : self.position])
+
+
+def put_number(data: bytearray, place: tuple[int, int], value: int) -> None:
+    """Write a number of 0 or more over a larger one; the bytes before and after stay where they are.
+
+    It is filled up to the other one's length: a varint may end in groups of zeros.
+
+    Raises:
+        ValueError: What stands there is no varint that is long enough.
+    """
+    start, stop = place
+    bits = value << 1
+    for at in range(start, stop):
+        data[at] = bits & 0x7F | (0x80 if at < stop - 1 else 0)
+        bits >>= 7
+    if bits:
+        raise ValueError("a header holds a number of another type")

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
 from featurestore.errors import StoreError
 from featurestore.files import list_files, read_json, sha256_file
 from featurestore.origin import origin_problem
 from featurestore.part import READ_ERRORS, open_part, part_name, part_path, part_problem, read_footer, read_group
+from featurestore.part_file import PartFile
 from featurestore.plan import FORMAT, FORMAT_VERSION, MANIFEST_JSON, PARTS, STORE_JSON, StorePlan, open_root, read_plan
 from featurestore.rows import from_batch
 from featurestore.rules import problems, rounding_problems
@@ -190,7 +190,7 @@ def _check_part(
         return _Part([*found, f": cannot be read as a part ({exc})"], bytes=size)
 
 
-def _check_rows(file: pq.ParquetFile, plan: StorePlan, found: list[str], size: int) -> _Part:
+def _check_rows(file: PartFile, plan: StorePlan, found: list[str], size: int) -> _Part:
     groups = [_check_group(file, plan, group) for group in range(file.num_row_groups)]
     hashes = [group.hashes for group in groups if group.hashes is not None]
     return _Part(
@@ -203,7 +203,7 @@ def _check_rows(file: pq.ParquetFile, plan: StorePlan, found: list[str], size: i
     )
 
 
-def _check_group(file: pq.ParquetFile, plan: StorePlan, group: int) -> _Part:
+def _check_group(file: PartFile, plan: StorePlan, group: int) -> _Part:
     """One row group, which is let go before the next one is read."""
     import polars as pl
 
@@ -231,7 +231,7 @@ def _null_problems(plan: StorePlan, batch: pa.RecordBatch) -> Iterator[str]:
             yield f"row {wrong[0]}: '{dense.name}' must be null exactly where n_tokens is 0"
 
 
-def _statistics_problems(file: pq.ParquetFile, group: int, batch: pa.RecordBatch) -> Iterator[str]:
+def _statistics_problems(file: PartFile, group: int, batch: pa.RecordBatch) -> Iterator[str]:
     """Statistics that exclude a value which is there: a reader that skips by them would lose rows."""
     metadata = file.metadata.row_group(group)
     for number in range(metadata.num_columns):
@@ -264,7 +264,8 @@ def _duplicates(fs: pafs.FileSystem, root: str, parts: list[tuple[int, _Part]]) 
         if not np.isin(hashes, suspects).any():
             continue
         with open_part(fs, part_path(root, unit)) as file:
-            ids = pl.Series("id", file.read(columns=["doc_id"]).column("doc_id").to_pylist(), dtype=pl.String)
+            groups = [read_group(file, group, ["doc_id"]).column("doc_id") for group in range(file.num_row_groups)]
+        ids = pl.Series("id", [doc_id for group in groups for doc_id in group.to_pylist()], dtype=pl.String)
         for row in np.flatnonzero(np.isin(ids.hash().to_numpy(), suspects)):
             places.setdefault(ids[int(row)], []).append(f"{part_name(unit)} row {row}")
     doubles = [(doc_id, where) for doc_id, where in places.items() if len(where) > 1]

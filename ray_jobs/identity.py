@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import JobFailed
+from featurestore.tables import READING
 from ray_jobs.engine import NUMERICS
 
 if TYPE_CHECKING:
@@ -119,16 +120,20 @@ def identity(
     Returns:
         Plain JSON data.
     """
+    from ray_jobs.engine.bundle import WEIGHTS_NAME
+
     model = job.model
     return {
         "model": {
             "name": bundle.model.name,
+            "weights_sha256": bundle.files.get(WEIGHTS_NAME),
             "dtype": bundle.dtype,
             "max_tokens": model.max_tokens,
             "long_documents": model.long_documents,
             "stride": model.stride,
             "tokens": model.tokens,
             "chat": model.chat,
+            "context_tokens": len((bundle.tokenizer.chat_prefix or ()) if model.chat else bundle.tokenizer.bos),
             "attn": compute.attn,
         },
         "saes": {
@@ -136,7 +141,10 @@ def identity(
                 "hook": f"{sae.site} of layer {sae.layer}",
                 "d_sae": sae.d_sae,
                 "architecture": sae.architecture,
+                **({} if sae.k is None else {"k": sae.k}),
+                **({} if sae.normalize_activations == "none" else {"normalize_activations": sae.normalize_activations}),
                 "mismatch": list(sae.mismatch),
+                "sha256": sae.sha256,
             }
             for sae in bundle.saes
         },
@@ -156,9 +164,9 @@ def identity(
 
 
 def deciding_software() -> dict[str, str]:
-    """Versions of what computes values, our engine's included, without build tags (2.13.0+cpu is 2.13.0)."""
+    """Versions of what reads and computes values, ours included, without build tags (2.13.0+cpu is 2.13.0)."""
     packages = {name: installed.partition("+")[0] for name, installed in _versions(DECIDING_SOFTWARE).items()}
-    return {**packages, "engine": str(NUMERICS)}
+    return {**packages, "engine": str(NUMERICS), "reading": str(READING)}
 
 
 def check_software(expected: Mapping[str, str]) -> None:

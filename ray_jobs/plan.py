@@ -25,6 +25,7 @@ from ray_jobs.identity import (
     settle,
     settle_attention,
 )
+from ray_jobs.versions import left_as_it_is, other_version, unfinished
 
 if TYPE_CHECKING:
     from featurestore.plan import StorePlan
@@ -104,6 +105,9 @@ def make_plan(job: JobSpec, note: Note | None = None, device: str | None = None)
     begun = read_plan(job.store) if there else None
     if begun is None:
         check_place(job.store)
+    version = other_version(begun) if begun is not None else None
+    if begun is not None and version and not (manifest and len(committed_units(job.store)) == len(begun.units)):
+        raise unfinished(job.store, version)
     if not manifest:
         check_writable(job.store)
     compute = settle(job, begun.identity if begun else None, device)
@@ -124,11 +128,11 @@ def make_plan(job: JobSpec, note: Note | None = None, device: str | None = None)
     decisive = identity(job, bundle, compute, files, software)
     # Compared as JSON, as it is stored: there, tuples are lists.
     same = begun is not None and begun.identity == json.loads(json.dumps(decisive))
-    kept = _kept_sample(begun) if same else None
+    kept = _kept_sample(begun) if same or version else None
     mean_tokens, sampled, truncated = kept or sample_tokens(bundle, job, scanned)
     units = _units(job, scanned, begun if same else None, mean_tokens, compute.device)
     store = StorePlan(
-        schema=store_schema(job, bundle, scanned),
+        schema=store_schema(job, bundle, scanned.keep_types),
         identity=decisive,
         spec=_recorded_spec(as_written),
         units=[(unit.start, unit.stop) for unit in units],
@@ -136,11 +140,14 @@ def make_plan(job: JobSpec, note: Note | None = None, device: str | None = None)
         extra={
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "sample": {"mean_tokens": mean_tokens, "documents": sampled, "truncated_share": truncated},
-            "hub": {"model": job.model.revision, "saes": {sae.name: sae.revision for sae in job.saes if sae.revision}},
+            "hub": _commits(job),
             **provenance(),
         },
     )
-    if begun is not None:
+    if begun is not None and version is not None:
+        left_as_it_is(job.store, begun, store, version, job.units.documents is not None, note)
+        store, units = begun, _finished_units(begun)
+    elif begun is not None:
         create_store(job.store, store)  # writes nothing where a store is, and refuses another job's
     return JobPlan(
         job=job,
@@ -158,12 +165,38 @@ def make_plan(job: JobSpec, note: Note | None = None, device: str | None = None)
     )
 
 
-def store_schema(job: JobSpec, bundle: Bundle, scanned: CorpusScan) -> Any:
-    """The columns that the job's store will have."""
+def expected_store(job: JobSpec) -> StorePlan:
+    """What the store of a job says, or would say, of model, SAEs and columns; the corpus is not looked at.
+
+    Returns:
+        The plan of the store where one was begun, else one without documents and kept columns.
+
+    Raises:
+        UsageError: Model, SAEs or settings are at fault.
+    """
+    from featurestore.plan import STORE_JSON, StorePlan, open_root, read_plan
+    from ray_jobs.engine.bundle import open_bundle
+    from ray_jobs.prepare import pinned, prepare
+
+    fs, root = open_root(job.store)
+    if fs.get_file_info(f"{root}/{STORE_JSON}").is_file:
+        return read_plan(job.store)
+    compute = settle(job, None)
+    job = job.model_copy(update={"model": job.model.model_copy(update={"dtype": compute.dtype})})
+    bundle = open_bundle(prepare(job))
+    as_written, job = job, pinned(job, bundle)
+    _policy(bundle, job)
+    decisive = identity(job, bundle, settle_attention(compute, bundle), (), deciding_software())
+    extra = {"hub": _commits(job)}
+    return StorePlan(store_schema(job, bundle, {}), decisive, _recorded_spec(as_written), [], 0, extra)
+
+
+def store_schema(job: JobSpec, bundle: Bundle, keep_types: Mapping[str, str]) -> Any:
+    """The columns that the job's store will have, with kept columns of these types."""
     from featurestore.schema import DenseColumn, SaeColumns, StoreSchema
 
     return StoreSchema(
-        keep=tuple(scanned.keep_types.items()),
+        keep=tuple(keep_types.items()),
         saes=tuple(SaeColumns(sae.name, sae.d_sae, job.pool) for sae in bundle.saes),
         dense=tuple(
             DenseColumn(f"resid_post_{layer}__hidden_{kind}", bundle.d_model)
@@ -218,6 +251,18 @@ def _units(
     return tuple(
         Unit(index, start, stop, slices(scanned, start, stop)) for index, (start, stop) in enumerate(begun.units)
     )
+
+
+def _commits(job: JobSpec) -> dict[str, Any]:
+    """Commits of the hub, of a job that is pinned to them."""
+    return {"model": job.model.revision, "saes": {sae.name: sae.revision for sae in job.saes if sae.revision}}
+
+
+def _finished_units(begun: StorePlan) -> tuple[Unit, ...]:
+    """The units of a store that is whole: nothing of the corpus is read for them."""
+    from ray_jobs.units import Unit
+
+    return tuple(Unit(index, start, stop, ()) for index, (start, stop) in enumerate(begun.units))
 
 
 def _kept_sample(begun: StorePlan | None) -> tuple[float, int, float] | None:

@@ -19,6 +19,7 @@ from featurestore.errors import BundleError
 from featurestore.nearest import did_you_mean
 from featurestore.pointers import pointer_among
 from ray_jobs.checkpoint import brief
+from ray_jobs.encoder_hash import encoder_sha256
 from ray_jobs.engine.bundle import SaeInfo
 from ray_jobs.engine.families import check_family, fold
 from ray_jobs.hub import pinned_downloads
@@ -79,6 +80,7 @@ def load_sae(spec: SaeSpec, model_name: str, config: Any) -> LoadedSae:
     layer, mismatch, unverified = _compare(spec, cfg, model_name, config)
     if cfg.normalize_activations == "expected_average_only_in":
         unverified += ("input scale",)  # sae-lens did not find the factor, and encodes without it
+    tensors = _tensors(sae, where)
     info = SaeInfo(
         name=spec.name,
         layer=layer,
@@ -92,8 +94,9 @@ def load_sae(spec: SaeSpec, model_name: str, config: Any) -> LoadedSae:
         unverified=unverified,
         normalize_activations=cfg.normalize_activations,
         k=int(cfg.k) if architecture == "topk" else None,
+        sha256=encoder_sha256(tensors, bool(cfg.apply_b_dec_to_input)),
     )
-    weights = fold(architecture, _tensors(sae, where))
+    weights = fold(architecture, tensors)
     _check_encoder(where, sae, info, weights)
     return LoadedSae(info, weights, bool(cfg.metadata.get("prepend_bos", False)))
 

@@ -32,6 +32,7 @@ def print_bundle(bundle: Bundle) -> None:
         noted = f"; allowed although {'; '.join(sae.mismatch)}" if sae.mismatch else ""
         unsure = f"; its metadata does not say its {', '.join(sae.unverified)}" if sae.unverified else ""
         print(f"  SAE     {sae.name}: layer {sae.layer}, {sae.d_sae:,} features, {sae.architecture}{noted}{unsure}")
+        print(f"          sha256 {sae.sha256}")
     print(f"  bytes   {facts['bytes']:,}")
     print(f"  sha256  {bundle.sha256}")
 
@@ -126,7 +127,13 @@ def bundle_facts(bundle: Bundle) -> dict[str, Any]:
         "dtype": bundle.dtype,
         "hook_layers": list(bundle.hook_layers),
         "saes": [
-            {"name": sae.name, "layer": sae.layer, "d_sae": sae.d_sae, "mismatch": list(sae.mismatch)}
+            {
+                "name": sae.name,
+                "layer": sae.layer,
+                "d_sae": sae.d_sae,
+                "mismatch": list(sae.mismatch),
+                "sha256": sae.sha256,
+            }
             for sae in bundle.saes
         ],
         "bytes": sum((bundle.path / name).stat().st_size for name in bundle.files),

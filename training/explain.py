@@ -92,6 +92,7 @@ def explain(
     column, names = matrix.column[kept], matrix.names[kept]
     # Equal weights are ordered by feature, so that the list is the same on every machine.
     heaviest = np.lexsort((column, -weight))[:FEATURES]
+    heaviest = heaviest[weight[heaviest] > 0]  # a feature that weighs nothing decides nothing
     assert pooled.column is not None
     there = np.searchsorted(pooled.column, column[heaviest])
     strength = vstack([pooled.X[rows][:, there] for rows in _pieces(split.train)], format="csc")

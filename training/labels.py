@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from featurestore.nearest import did_you_mean
 from featurestore.tables.compare import class_texts, in_order, match_ids, value_text
 from training.duplicates import near_duplicates
 from training.joined import joined_column
-from training.spec import StudySpec, TableColumn
+from training.spec import SplitSpec, StudySpec, TableColumn
 
 if TYPE_CHECKING:
     import polars as pl
@@ -36,6 +37,8 @@ REASONS = {
     "no_text": "they have no text for TF-IDF",
     "no_column": "they have no value in the column that splits them",
     "elsewhere": "another store of the study does not have them",
+    "excluded_class": "split.exclude_classes leaves their class out",
+    "rare_class": "their class is below split.min_per_class",
 }
 
 
@@ -56,6 +59,7 @@ class StudyData:
         duplicate: int64 [N], cluster of near-duplicate texts; None when the texts are unknown or not looked at.
         columns: Name -> str object [N], for the columns that a given split or transfer goes by.
         notes: What a reader must know of the tables outside the store, in sentences.
+        strata: int64 [N], finer than classes: what a split leaves some of to train on; None where a class is enough.
     """
 
     position: np.ndarray
@@ -70,8 +74,9 @@ class StudyData:
     duplicate: np.ndarray | None = None
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    strata: np.ndarray | None = None
 
-    @property
+    @cached_property
     def unit(self) -> np.ndarray | None:
         """int64 [N], what stays on one side and is resampled whole: groups and near-duplicates joined; None if single.
 
@@ -152,7 +157,7 @@ def load_documents(store: FeatureStore, spec: StudySpec, others: Sequence[Featur
             f"label: all {len(y)} labelled documents are '{classes[0]}'; a study needs at least two classes"
         )
     text = None if texts is None else tuple(texts.gather(position).fill_null("").to_list())
-    return StudyData(
+    data = StudyData(
         position=position,
         doc_id=np.array([ids[i] for i in position], dtype=object),
         y=y,
@@ -161,17 +166,73 @@ def load_documents(store: FeatureStore, spec: StudySpec, others: Sequence[Featur
         text=text,
         rows=len(ids),
         left_out=left_out,
-        truncated=int(frame["truncated"].gather(position).sum() or 0),
+        truncated=0,
         duplicate=near_duplicates(text) if text is not None and spec.split.duplicates == "together" else None,
         columns={name: np.array(_value_texts(frame[name].gather(position)), dtype=object) for name in by},
         notes=tuple(notes),
     )
+    data = _without_classes(data, spec.split)
+    return replace(data, truncated=int(frame["truncated"].gather(data.position).sum() or 0))
 
 
 def describe_left_out(left_out: Mapping[str, int], rows: int) -> str:
     """Say in words how many of `rows` documents were left out and why; empty when none were."""
     parts = [f"{count:,} because {REASONS[reason]}" for reason, count in left_out.items() if count]
     return f"left out of {rows:,} documents: {'; '.join(parts)}" if parts else ""
+
+
+def count_units(code: np.ndarray, unit: np.ndarray | None, n_codes: int) -> np.ndarray:
+    """int64 [n_codes], in how many units each code (of a class, say) occurs; documents, where no unit holds several.
+
+    Args:
+        code: int64 [n], below n_codes.
+        unit: int64 [n], or None.
+        n_codes: How many codes there are.
+    """
+    if unit is not None:
+        code = np.unique(unit * n_codes + code) % n_codes
+    return np.bincount(code, minlength=n_codes)
+
+
+def _without_classes(data: StudyData, spec: SplitSpec) -> StudyData:
+    """The documents of classes that are neither excluded by name nor too rare."""
+    if spec.exclude_classes:
+        unknown = next((name for name in spec.exclude_classes if name not in data.classes), None)
+        if unknown is not None:
+            there = ", ".join(data.classes[:10]) + (", ..." if len(data.classes) > 10 else "")
+            raise StudyError(f"split.exclude_classes: there is no class '{unknown}'; there are: {there}")
+        data = _with_classes(data, ~np.isin(np.array(data.classes), spec.exclude_classes), "excluded_class")
+    if spec.min_per_class is not None:
+        units = count_units(data.y, data.unit, len(data.classes))
+        data = _with_classes(data, units >= spec.min_per_class, "rare_class")
+    return data
+
+
+def _with_classes(data: StudyData, stays: np.ndarray, reason: str) -> StudyData:
+    """The documents of some classes (bool [C]); the others are counted under `reason`."""
+    if stays.sum() < 2:
+        named = f"only '{data.classes[int(np.argmax(stays))]}' is" if stays.any() else "none is"
+        raise StudyError(
+            f"split.{'exclude_classes' if reason == 'excluded_class' else 'min_per_class'}: of {len(data.classes)} "
+            f"classes {named} left; a study needs at least two"
+        )
+    rows = np.flatnonzero(stays[data.y])
+
+    def renumbered(code: np.ndarray | None) -> np.ndarray | None:
+        return None if code is None else np.unique(code[rows], return_inverse=True)[1].astype(np.int64)
+
+    return replace(
+        data,
+        position=data.position[rows],
+        doc_id=data.doc_id[rows],
+        y=(np.cumsum(stays) - 1)[data.y[rows]],
+        classes=tuple(name for name, stay in zip(data.classes, stays, strict=True) if stay),
+        group=renumbered(data.group),
+        duplicate=renumbered(data.duplicate),
+        text=None if data.text is None else tuple(data.text[i] for i in rows),
+        columns={name: values[rows] for name, values in data.columns.items()},
+        left_out={**data.left_out, reason: len(data.y) - len(rows)},
+    )
 
 
 def _absent(ids: pl.Series, others: Sequence[FeatureStore]) -> np.ndarray:

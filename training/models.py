@@ -1,27 +1,33 @@
 """A trained model as two plain files: numbers in safetensors, everything else in JSON. No pickle, no scikit-learn.
 
 `NAME.json` says what to read from which kind of store, the classes, and how the model came about; `NAME.safetensors`
-holds the features' columns, scales and weights (or a tree's nodes). `predict_store` classifies the documents of any
-store whose model and SAEs are those that the model was trained on, with numpy alone, in bounded memory.
+holds the features' columns, scales and weights (or a tree's nodes), and hashes of the training documents' ids.
+`predict_store` classifies the documents of any store that `training.applicable` lets pass, with numpy alone, in bounded
+memory.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from featurestore.errors import StudyError
 from featurestore.files import atomic_write, filesystem, read_bytes, shown
 from featurestore.reader import FeatureStore
+from training.applicable import Caution, check_store
 from training.estimators import log_proba, log_proba_ovr
 from training.explain import coefficients
-from training.features import SPARSE, Method, MethodMatrix
+from training.features import Method, MethodMatrix
 from training.probes import Final
+
+if TYPE_CHECKING:
+    from featurestore.plan import StorePlan
 
 FORMAT, VERSION = "sparsemill.model", 1
 LINKS = ("softmax", "one_vs_rest", "margin", "tree")
@@ -40,7 +46,8 @@ class Model:
         header: What the JSON file holds.
         tensors: columns int64 [K] (of the features of all SAEs side by side, or of the dense column), scale [K], shift
             [K] or absent, binarize [K] (learnt thresholds) or absent; coef [classes or 1, K] and intercept, or a tree's
-            left, right, feature [nodes], threshold [nodes], value [nodes, classes].
+            left, right, feature [nodes], threshold [nodes], value [nodes, classes]; trained_ids uint64 [documents] or
+            absent (models of earlier versions): sorted, what `id_hashes` gives for the training documents.
     """
 
     header: Mapping[str, Any]
@@ -54,14 +61,30 @@ class Model:
 
 @dataclass(frozen=True)
 class Predicted:
-    """Some documents with their classes; a document without features has class -1 and NaN probabilities."""
+    """Some documents with their classes; a document without features has class -1 and NaN probabilities.
+
+    `in_training` says which have the id of a training document; None if the model does not know.
+    """
 
     doc_id: np.ndarray
     y_pred: np.ndarray
     proba: np.ndarray
+    in_training: np.ndarray | None = None
 
 
-def pack(method: Method, matrix: MethodMatrix, final: Final, about: Mapping[str, Any]) -> Model:
+def id_hashes(doc_id: Iterable[str]) -> np.ndarray:
+    """uint64 of each id: the first eight bytes of the sha256 of its UTF-8, little-endian."""
+    digests = (hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:8] for name in doc_id)
+    return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
+
+
+def pack(
+    method: Method,
+    matrix: MethodMatrix,
+    final: Final,
+    about: Mapping[str, Any],
+    trained_ids: Iterable[str] | None = None,
+) -> Model:
     """A fitted method as plain data.
 
     Args:
@@ -69,11 +92,14 @@ def pack(method: Method, matrix: MethodMatrix, final: Final, about: Mapping[str,
         matrix: Its matrix.
         final: Its fitted model.
         about: Further keys of the header: classes, store, split, scores.
+        trained_ids: Of the training documents; if not given, the model does not know them.
     """
     assert final.columns is not None
     kept, model = final.columns.kept, final.model
     columns = kept if matrix.column is None else matrix.column[kept]
     tensors = {"columns": columns.astype(np.int64), "scale": np.asarray(final.columns.scale, np.float64)}
+    if trained_ids is not None:
+        tensors["trained_ids"] = np.sort(id_hashes(trained_ids))
     if final.columns.shift is not None:
         tensors["shift"] = np.asarray(final.columns.shift, np.float64)[: len(kept)]
     if final.columns.threshold is not None:
@@ -161,7 +187,7 @@ def predict_store(model: Model, store: FeatureStore) -> Iterator[Predicted]:
     Raises:
         StudyError: The store comes from another model or SAE, or lacks what the model reads.
     """
-    _check_store(model, store)
+    check_model(model, store.plan, shown(store.uri))
     offset = 0
     empty = store.documents().select(["error", "n_tokens"]).collect()
     blank = (empty["error"].is_not_null() | (empty["n_tokens"] == 0)).to_numpy()
@@ -170,7 +196,28 @@ def predict_store(model: Model, store: FeatureStore) -> Iterator[Predicted]:
         nothing = blank[offset : offset + len(ids)]
         offset += len(ids)
         proba = np.where(nothing[:, None], np.nan, np.exp(scores))
-        yield Predicted(np.asarray(ids, dtype=object), np.where(nothing, -1, np.argmax(scores, axis=1)), proba)
+        y_pred = np.where(nothing, -1, np.argmax(scores, axis=1))
+        yield Predicted(np.asarray(ids, dtype=object), y_pred, proba, _in_training(model, ids))
+
+
+def check_model(model: Model, plan: StorePlan, where: str) -> tuple[Caution, ...]:
+    """What `training.applicable.check_store` says of a model and a store, and whether the model fits its own SAEs."""
+    found = check_store(model.header, plan, where)
+    widths = {sae.name: sae.d_sae for sae in plan.schema.saes} | {dense.name: dense.dim for dense in plan.schema.dense}
+    read = model.header["saes"] if model.header["dense"] is None else [model.header["dense"]]
+    columns = model.tensors["columns"]
+    if len(columns) and columns.max() >= sum(widths[name] for name in read):
+        raise StudyError(f"{model.header['method']}: a column of the model lies outside its SAEs; train it again")
+    return found
+
+
+def _in_training(model: Model, ids: np.ndarray) -> np.ndarray | None:
+    known = model.tensors.get("trained_ids")
+    if known is None:
+        return None
+    hashes = id_hashes(ids)
+    place = np.searchsorted(known, hashes)
+    return np.append(known, np.uint64(0))[place] == hashes if len(known) else np.zeros(len(hashes), bool)
 
 
 def decide(model: Model, X: Any) -> np.ndarray:
@@ -233,27 +280,6 @@ def _rows(model: Model, store: FeatureStore) -> Iterator[tuple[Any, np.ndarray]]
         yield X[:, columns].tocsr(), pieces[0].doc_id
 
 
-def _check_store(model: Model, store: FeatureStore) -> None:
-    theirs, ours = store.plan.identity, model.header["trained_on"]["identity"]
-    for key in ("name", "tokens", "chat"):
-        a, b = (side.get("model", {}).get(key) for side in (ours, theirs))
-        if a != b:
-            raise StudyError(f"{shown(store.uri)}: was made with model.{key} {b}, but this model was trained on {a}")
-    if model.header["kind"] not in SPARSE:
-        if model.header["dense"] not in store.dense_names:
-            raise StudyError(f"{shown(store.uri)}: has no column '{model.header['dense']}'; extract again with it")
-        return
-    widths = 0
-    for sae in model.header["saes"]:
-        width = store.sae(sae).d_sae
-        widths += width
-        a, b = (side.get("saes", {}).get(sae) for side in (ours, theirs))
-        if a != b or width != model.header["trained_on"]["d_sae"][sae]:
-            raise StudyError(f"{shown(store.uri)}: its SAE '{sae}' is not the one that this model was trained on")
-    if len(model.tensors["columns"]) and model.tensors["columns"].max() >= widths:
-        raise StudyError(f"{model.header['method']}: a column of the model lies outside its SAEs; train it again")
-
-
 def _problem(header: Any, tensors: Mapping[str, np.ndarray]) -> str | None:
     """Why the two files are no model, or None."""
     if not isinstance(header, dict) or header.get("format") != FORMAT:
@@ -269,6 +295,9 @@ def _problem(header: Any, tensors: Mapping[str, np.ndarray]) -> str | None:
         return "key 'link' or 'trained_on' is wrong"
     if header["kind"] != "dense" and not isinstance(trained.get("d_sae"), dict):
         return "key 'trained_on.d_sae' is missing"
+    read, other = ("dense", "pool") if header["kind"] == "dense" else ("pool", "dense")
+    if not isinstance(header.get(read), str) or header.get(other) is not None:
+        return "key 'pool' or 'dense' is wrong"
     names = TENSORS["tree" if header["link"] == "tree" else "linear"]
     missing = [name for name in names if name not in tensors]
     if missing:
@@ -289,6 +318,9 @@ def _problem(header: Any, tensors: Mapping[str, np.ndarray]) -> str | None:
         return "a weight is not finite"
     if n and (tensors["columns"].min() < 0 or tensors["columns"].dtype.kind != "i"):
         return "a column is negative"
+    known = tensors.get("trained_ids", np.empty(0, np.uint64))
+    if known.dtype != np.uint64 or known.ndim != 1 or (known[1:] < known[:-1]).any():
+        return "tensor 'trained_ids' is not sorted"
     if header["link"] == "tree":
         inner = tensors["left"] >= 0
         for name in ("left", "right", "feature"):

@@ -13,6 +13,7 @@ from typing import Any
 
 from training.features import Method
 
+AGAINST_BASELINES = "SAE features against each baseline"
 BASELINES = {"majority": "majority", "tfidf": "TF-IDF words", "char": "character n-grams", "control": "random SAE"}
 
 
@@ -41,7 +42,7 @@ def plan_questions(methods: Sequence[Method]) -> tuple[Question, ...]:
             if method.kind != "sae":
                 name = BASELINES.get(method.kind, str(method.name.split(" ")[0]))
                 families[name] = (*families.get(name, ()), i)
-        found.append(Question("SAE features against each baseline", families, "SAE features"))
+        found.append(Question(AGAINST_BASELINES, families, "SAE features"))
     factors: list[tuple[str, Callable[[Method], Any]]] = [
         ("Which SAE", lambda m: (m.store or "", m.sae)),
         ("Which pooling of SAE features", lambda m: m.pool),

@@ -1,7 +1,8 @@
 """A study on one screen: methods side by side with intervals, a verdict in plain words, the features that decide.
 
-The verdict speaks of the difference that was tested (the SAE cell and the baseline that validation selected, compared
-on the same resampled documents), never of the largest number in the table.
+The verdict speaks of a difference that was tested (SAE features and the baseline that validates best, compared on the
+same resampled documents), never of the largest number in the table, and by the rule of all comparisons: corrected for
+their number.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from featurestore.wording import counted
 from training.inference import ALPHA, Comparison
 from training.labels import describe_left_out
 from training.metrics import LEVEL, Interval
-from training.results import MethodSummary, RegimeSummary, StudyResult
+from training.results import RegimeSummary, StudyResult, representative
+from training.sizes import share_warnings
 from training.writing import test_looks
 
 WIDTH = 110
@@ -35,6 +38,7 @@ def format_study(result: StudyResult) -> str:
     lines = [
         f"{len(data.y):,} documents ({counts}{more})",
         f"{test} held out in each of {seeds}{outer}, {split.folds} inner folds{groups}",
+        *[line for said in share_warnings(data, split, result.splits) for line in _wrapped(f"warning: {said}")],
         *_wrapped(_duplicates(result)),
         *_wrapped(_screened(result)),
         *_wrapped(describe_left_out(data.left_out, data.rows)),
@@ -56,31 +60,39 @@ def format_study(result: StudyResult) -> str:
 
 def verdict(result: StudyResult) -> str:
     """What the study says about SAE features against the best baseline, in one sentence."""
-    if result.difference is None:
+    if result.headline is None:
         (family,) = result.selected.values()
         return (
             f"Nothing to compare: the study has only {'SAE features' if 'sae' in result.selected else 'baselines'}, "
             + (f"and the selected one reaches macro F1 {_value(family.macro_f1)}.")
         )
-    sae, baseline = (_named(result.selected[name]) for name in ("sae", "baseline"))
-    difference, n = result.difference, len(result.data.y)
-    by = f"macro F1 {difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
-    if difference.low > 0:
-        return f"SAE features ({sae}) do better than the best baseline ({baseline}): {by}."
-    if difference.high < 0:
-        return f"SAE features ({sae}) do worse than the best baseline ({baseline}): {by}."
-    return f"No difference shown at n = {n:,} between SAE features ({sae}) and the best baseline ({baseline}): {by}."
+    sae, baseline = (_named(cells) for cells in (result.headline.sae, result.headline.baseline))
+    comparison = result.headline.comparison
+    by = f"macro F1 {_difference(comparison)}"
+    if not comparison.shown:
+        n = len(result.data.y)
+        return (
+            f"No difference shown at n = {n:,} between SAE features ({sae}) and the best baseline ({baseline}): {by}."
+        )
+    better = "better" if comparison.difference.value > 0 else "worse"
+    return f"SAE features ({sae}) do {better} than the best baseline ({baseline}): {by}."
 
 
 def sentence(comparison: Comparison, n: int) -> str:
     """A comparison in plain words; whether a difference is shown is decided after correction."""
-    d = comparison.difference
-    p = comparison.p_adjusted
-    by = f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}], corrected p {'< 0.001' if p < 0.001 else f'= {p:.2g}'}"
+    by = _difference(comparison)
     if not comparison.shown:
         return f"no difference shown at n = {n:,} between {comparison.a} and {comparison.b} ({by})"
-    better = "higher" if d.value > 0 else "lower"
+    better = "higher" if comparison.difference.value > 0 else "lower"
     return f"{better} with {comparison.a} than with {comparison.b} ({by})"
+
+
+def _difference(comparison: Comparison) -> str:
+    d, p = comparison.difference, comparison.p_adjusted
+    said = "< 0.001" if p < 0.001 else f"= {p:.2g}"
+    if float(said[2:]) == ALPHA:  # on which side of it?
+        said = f"= {p:.4f}"
+    return f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}], corrected p {said}"
 
 
 def _duplicates(result: StudyResult) -> str:
@@ -108,7 +120,8 @@ def _questions(result: StudyResult) -> list[str]:
     if not result.comparisons:
         return []
     n = len(result.data.y)
-    lines = ["", f"{len(result.comparisons)} comparisons of macro F1, corrected together (Holm, {ALPHA:.0%}):"]
+    tests = f"{counted(len(result.comparisons), 'comparison')} of macro F1, corrected together (Holm, {ALPHA:.0%})"
+    lines = ["", *_wrapped(f"{tests}; an interval leaves out 0 exactly where a difference is shown:")]
     for text in dict.fromkeys(c.question for c in result.comparisons):
         lines.append(f"  {text}")
         for comparison in result.comparisons:
@@ -163,12 +176,14 @@ def format_explanation(explanation: Mapping[str, Any]) -> str:
     for feature in explanation["features"]:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in list(feature["document_frequency"].items())[:6])
         lines.append(
-            f"  {feature['name']}  -> {feature['toward']}   weight {feature['weight']:.3f}   fires in: {shares}"
+            f"  {feature['name']}  -> {feature['toward']}   weight {feature['weight']:.3g}   fires in: {shares}"
         )
         for document in feature["documents"]:
             text = "" if document["text"] is None else f"  {document['text']}"
             shown = f"      {document['value']:>9.4g}  {document['label']}  {document['doc_id']}{text}"
             lines.append(shown if len(shown) <= WIDTH else f"{shown[: WIDTH - 1]}…")
+    if not explanation["features"]:
+        lines.append("  none: the model weighs no feature")
     return "\n".join(lines)
 
 
@@ -213,19 +228,20 @@ def _legend(result: StudyResult) -> str:
     unit = "groups" if result.data.unit is not None else "documents"
     looks = f"{test_looks(result):,} times, once for each method, split and regime"
     what = (
-        f"Test sets were looked at {looks}. Intervals resample {unit} {result.spec.bootstrap:,} times; C (or depth, "
-        "or k) is chosen on inner folds of the training set"
+        f"Test sets were looked at {looks}. Intervals resample the tested {unit} {result.spec.bootstrap:,} times: they "
+        "cover chance in what was tested, not in what was trained on. C (or depth, or k) is chosen on inner folds of "
+        "the training set"
     )
     if "sae" not in result.selected:
         return f"{what}."
     return f"{what}, and so is the SAE cell marked *: 'chosen' says in how many seeds. No test score selects anything."
 
 
-def _named(family: MethodSummary) -> str:
-    """The cell, or the one most often selected with how often."""
-    top = max(dict.fromkeys(family.cells), key=family.cells.count)
-    share = family.cells.count(top)
-    return top if share == len(family.cells) else f"{top} in {share} of {len(family.cells)} seeds"
+def _named(cells: Sequence[str]) -> str:
+    """The method that stands for a family, with how often it was selected if not always."""
+    top = representative(cells)
+    share = cells.count(top)
+    return top if share == len(cells) else f"{top} in {share} of {len(cells)} seeds"
 
 
 def _range(values: Sequence[float]) -> str:

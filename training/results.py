@@ -6,7 +6,7 @@ Plain frozen data between `study`, which computes it, and `writing` and `report`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,6 +109,25 @@ class MethodSummary:
 
 
 @dataclass(frozen=True)
+class Headline:
+    """What a study says first: SAE features against the baseline that validates best.
+
+    Attributes:
+        comparison: One of the study's corrected comparisons.
+        sae, baseline: The method that validation chose for either side in each split.
+    """
+
+    comparison: Comparison
+    sae: tuple[str, ...]
+    baseline: tuple[str, ...]
+
+
+def representative(cells: Sequence[str]) -> str:
+    """The method that stands for a family: the one chosen in most splits, among equals the first."""
+    return max(dict.fromkeys(cells), key=cells.count)
+
+
+@dataclass(frozen=True)
 class RegimeSummary:
     """One method or family under one regime, over all splits.
 
@@ -145,11 +164,11 @@ class StudyResult:
         fold_rows: Validation scores: (method, condition, seed, outer, value, fold, macro F1).
         summary: One for each method, in the order of the rows.
         selected: The SAE family and the baseline family, where there are any.
-        difference: Macro F1 of the selected SAE cell minus that of the selected baseline, with its paired interval.
-        comparisons: The tests behind the verdicts, corrected together.
+        headline: The comparison of SAE features with the best baseline; None where one of them is missing.
+        comparisons: The tests behind the verdicts, the headline's among them, corrected together.
         regimes: Summaries of the regimes.
         overlaps: For transfer: (method, train value, other train value, Jaccard index of their top features).
-        explanation: See `training.explain`; None without SAE cells.
+        explanation: Of the SAE method that the headline names, see `training.explain`; None without SAE cells.
         store_fingerprint: Of the store read.
         predictions: [methods][seeds], for predictions.parquet.
         paths: Name -> path of each file written.
@@ -168,7 +187,7 @@ class StudyResult:
     fold_rows: tuple[tuple[str, str, int, int, float | None, int, float], ...]
     summary: tuple[MethodSummary, ...]
     selected: Mapping[str, MethodSummary]
-    difference: Interval | None
+    headline: Headline | None
     comparisons: tuple[Comparison, ...]
     regimes: tuple[RegimeSummary, ...]
     overlaps: tuple[tuple[str, str, str, float], ...]

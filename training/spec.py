@@ -32,6 +32,16 @@ def _as_list(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
+def _as_names(value: Any) -> Any:
+    """Class names as a label column has them: `[0, true]` stands for `["0", "true"]`."""
+    return [
+        (str(v).lower() if isinstance(v, bool) else f"{v:g}" if isinstance(v, float) else str(v))
+        if isinstance(v, int | float)
+        else v
+        for v in _as_list(value)
+    ]
+
+
 _Threshold = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # SAE activations are >= 0, so is a threshold on them
 
 
@@ -150,6 +160,9 @@ class SplitSpec(_Model):
         column: A given split: documents whose column holds one of the `test` values are held out in every seed.
         outer: Cross-validate: so many outer folds in each seed, each held out once, instead of one share `test`.
         duplicates: `together` keeps near-duplicate texts on one side (where the text is known); `ignore` does not.
+        exclude_classes: Classes whose documents take no part.
+        min_per_class: Classes with fewer documents take no part; a group or cluster of near-duplicates counts as one,
+            for it is drawn as one.
     """
 
     test: float = Field(default=0.2, gt=0.0, le=0.5)
@@ -159,6 +172,8 @@ class SplitSpec(_Model):
     column: GivenSplit | None = None
     outer: int | None = Field(default=None, ge=2, le=50)
     duplicates: Literal["together", "ignore"] = "together"
+    exclude_classes: Annotated[tuple[str, ...], BeforeValidator(_as_names)] = ()
+    min_per_class: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _one_way(self) -> SplitSpec:
@@ -209,7 +224,7 @@ class StudySpec(_Model):
         transfer: Training on one value of a column and testing on each.
         screen: For stores beyond memory: keep so many features, chosen while they stream by (`training.screening`).
         bootstrap: Resamples behind each interval.
-        out: Directory for the results.
+        out: Directory for the results; of a study that is read from a file, by default one of its name, `default_out`.
     """
 
     store: PathText
@@ -270,7 +285,14 @@ def load_study(path: str | Path) -> StudySpec:
     Raises:
         StudyError: One sentence naming the file, the key and what is wrong.
     """
-    return study_from_mapping(load_mapping(path, StudyError), base_dir=Path(path).parent, where=str(path))
+    mapping = {"out": default_out(path), **load_mapping(path, StudyError)}
+    return study_from_mapping(mapping, base_dir=Path(path).parent, where=str(path))
+
+
+def default_out(path: str | Path) -> str:
+    """Where results go by default: `toxicity-study` for `toxicity.yaml`, `study` for `study.yaml`."""
+    path = Path(path)
+    return path.stem if path.suffix and path.stem.endswith("study") else f"{path.stem}-study"
 
 
 def study_from_mapping(mapping: Mapping[str, Any], base_dir: str | Path, where: str = "study") -> StudySpec:

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from featurestore.errors import StudyError
+from training.drawing import blocks, hold_out
 from training.labels import StudyData
 from training.named import named_values
-from training.spec import SplitSpec
+from training.sizes import check_sizes, check_units, quoted
+from training.spec import GivenSplit, SplitSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -67,13 +68,21 @@ def make_splits(data: StudyData, spec: SplitSpec) -> tuple[Split, ...]:
     """Draw the stratified splits of every seed, groups and near-duplicates kept whole.
 
     Raises:
-        StudyError: A class has too few documents or groups for this test share and number of folds, or a given split
-            leaves one side empty.
+        StudyError: A class has too few documents, groups or clusters of near-duplicates for this test set and number
+            of folds, or a given split leaves one side empty.
     """
-    _check_sizes(data, spec)
+    if spec.column is None:
+        check_sizes(data, spec)
     splits = tuple(split for seed in range(spec.seeds) for split in _draw(data, spec, seed))
     for split in splits:
         check_classes(data, split)
+        if spec.column is None:
+            _check_test(data, split)
+        if (n := len(split.inner())) < spec.folds:
+            raise StudyError(
+                f"split: {_where(split)} only {n} of {spec.folds} inner folds hold documents, for groups hold several "
+                "classes; lower split.folds, or use finer groups"
+            )
     return splits
 
 
@@ -137,116 +146,63 @@ def check_classes(data: StudyData, split: Split) -> None:
     """
     y = data.y if split.y_train is None else split.y_train
     inner = split.inner()
-    where = f"with seed {split.seed}" + (f" and {split.condition}" if split.condition else "")
     for fit, validate in [(split.train, split.test), *inner]:
-        absent = sorted(set(range(len(data.classes))) - set(y[fit].tolist()))
-        if absent or not len(validate) or len(inner) < 2:
-            name = data.classes[absent[0]] if absent else ""
-            what = f"no {_quoted(name)} to learn from" if absent else "nothing to validate on"
-            raise StudyError(
-                f"split: {where} the groups leave a fold with {what}; lower split.folds, or use finer groups"
-            )
+        absent = np.setdiff1d(np.arange(len(data.classes)), y[fit])
+        if len(absent) or not len(validate) or len(inner) < 2:
+            what = f"no {quoted(data.classes[absent[0]])} to learn from" if len(absent) else "nothing to validate on"
+            raise StudyError(f"split: {_where(split)} a fold has {what}; lower split.folds, or use finer groups")
+
+
+def _check_test(data: StudyData, split: Split) -> None:
+    absent = np.setdiff1d(np.arange(len(data.classes)), data.y[split.test])
+    if len(absent):
+        raise StudyError(
+            f"split: {_where(split)} no {quoted(data.classes[absent[0]])} is left to test on, for groups hold several "
+            "classes; use finer groups, or leave classes out (split.exclude_classes)"
+        )
+
+
+def _where(split: Split) -> str:
+    return f"with seed {split.seed}" + (f" and {split.condition}" if split.condition else "")
 
 
 def _draw(data: StudyData, spec: SplitSpec, seed: int) -> list[Split]:
     """The splits of one seed: one, or one for each outer fold."""
-    y, n = data.y, len(data.y)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # scarce classes are judged by _check_sizes and check_classes
-        splits = []
-        for outer, (train, unused) in enumerate(_outer(data, spec, seed)):
-            fold = np.full(n, TEST, dtype=np.int64)
-            fold[unused] = UNUSED
-            for k, validate in enumerate(_blocks(data, y, train, spec.folds, seed)):
-                fold[validate] = k
-            splits.append(Split(seed, fold, outer))
+    splits = []
+    for outer, (train, unused) in enumerate(_outer(data, spec, seed)):
+        fold = np.full(len(data.y), TEST, dtype=np.int64)
+        fold[unused] = UNUSED
+        for k, validate in enumerate(blocks(data, train, spec.folds, seed)):
+            fold[validate] = k
+        splits.append(Split(seed, fold, outer))
     return splits
 
 
 def _outer(data: StudyData, spec: SplitSpec, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """(training rows, unused rows) of each split of one seed; all other rows are held out."""
-    from sklearn.model_selection import StratifiedShuffleSplit
-
-    n, none = len(data.y), np.empty(0, dtype=np.int64)
-    rows = np.arange(n)
+    rows, none = np.arange(len(data.y)), np.empty(0, dtype=np.int64)
     if spec.column is not None:
-        values = data.columns[spec.column.name].astype(str)
-        held_out = np.isin(values, named_values(values, spec.column.test, "split.column.test", spec.column.name))
-        if held_out.all() or not held_out.any():
-            some = ", ".join(sorted(set(values))[:5])
-            raise StudyError(
-                f"split.column: column '{spec.column.name}' holds {some}, so {'all' if held_out.all() else 'none'} "
-                f"of the documents are held out by {', '.join(spec.column.test)}; name other values under 'test'"
-            )
-        unit = data.unit
-        # A given test set is kept; what would leak into it is not trained on.
-        leaks = np.zeros(n, bool) if unit is None else ~held_out & np.isin(unit, unit[held_out])
-        return [(rows[~held_out & ~leaks], rows[leaks])]
+        return [_given(data, spec.column, spec.folds)]
     if spec.outer is not None:
-        blocks = _blocks(data, data.y, rows, spec.outer, seed)
-        return [(np.setdiff1d(rows, block), none) for block in blocks]
-    if data.group is None:
-        first, of_row = _representatives(data, rows)
-        draw = StratifiedShuffleSplit(n_splits=1, test_size=spec.test, random_state=seed)
-        chosen = next(draw.split(np.zeros(len(first)), data.y[first]))[0]
-        return [(rows[np.isin(of_row, chosen)], none)]
-    # Groups of distinct sizes leave StratifiedGroupKFold little to shuffle: every seed takes another block, so
-    # that seeds hold out different groups even then.
-    parts = max(2, round(1 / spec.test))
-    blocks = _blocks(data, data.y, rows, parts, seed)
-    return [(np.setdiff1d(rows, blocks[seed % parts]), none)]
+        crossed = blocks(data, rows, spec.outer, seed, spec.folds)
+        return [(np.setdiff1d(rows, block), none) for block in crossed]
+    return [(np.setdiff1d(rows, hold_out(data, spec.test, spec.folds, seed)), none)]
 
 
-def _blocks(data: StudyData, y: np.ndarray, rows: np.ndarray, n: int, seed: int) -> list[np.ndarray]:
-    """`rows` in n stratified blocks; groups and near-duplicates whole."""
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
-    if data.group is None:
-        first, of_row = _representatives(data, rows)
-        folds = StratifiedKFold(n, shuffle=True, random_state=seed).split(np.zeros(len(first)), y[first])
-        return [rows[np.isin(of_row, block)] for _, block in folds]
-    unit = data.unit
-    assert unit is not None
-    grouped: Any = StratifiedGroupKFold(n, shuffle=True, random_state=seed)
-    return [rows[block] for _, block in grouped.split(np.zeros(len(rows)), y[rows], unit[rows])]
-
-
-def _representatives(data: StudyData, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The first row of each cluster of near-duplicates among `rows`, and for each row the place of its cluster there.
-
-    Clusters are drawn by their first document and the others follow: exact shares where there are no near-duplicates,
-    and close to them where clusters are small, at the cost of a plain stratified draw.
-    """
-    if data.duplicate is None:
-        return rows, np.arange(len(rows))
-    _, first, of_row = np.unique(data.duplicate[rows], return_index=True, return_inverse=True)
-    order = np.argsort(first)  # in the order of the rows, so that without near-duplicates nothing changes
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    return rows[first[order]], place[of_row]
-
-
-def _check_sizes(data: StudyData, spec: SplitSpec) -> None:
-    """Every class needs a document (or group) in the test set and one in each inner fold."""
-    need = spec.folds + 1
-    unit = "labelled document" if data.group is None else "group"
-    for code, name in enumerate(data.classes):
-        mine = data.y == code
-        have = int(mine.sum()) if data.group is None else len(np.unique(data.group[mine]))
-        if have < need:
-            unit += "" if have == 1 else "s"
-            raise StudyError(
-                f"label: class {_quoted(name)} has {have} {unit}, but a test set and {spec.folds} folds need {need}; "
-                "label more, lower split.folds, or leave the class out"
-            )
-    if data.group is None and round(len(data.y) * spec.test) < len(data.classes):
+def _given(data: StudyData, column: GivenSplit, folds: int) -> tuple[np.ndarray, np.ndarray]:
+    """(training rows, unused rows) of the split that a column gives."""
+    rows = np.arange(len(data.y))
+    values = data.columns[column.name].astype(str)
+    held_out = np.isin(values, named_values(values, column.test, "split.column.test", column.name))
+    if held_out.all() or not held_out.any():
+        some = ", ".join(sorted(set(values))[:5])
         raise StudyError(
-            f"split.test: {spec.test:g} of {len(data.y)} documents is fewer than one for each of "
-            f"{len(data.classes)} classes; raise it"
+            f"split.column: column '{column.name}' holds {some}, so {'all' if held_out.all() else 'none'} "
+            f"of the documents are held out by {', '.join(column.test)}; name other values under 'test'"
         )
-
-
-def _quoted(name: str) -> str:
-    """A class name on one line; a text column taken for a label has names of any length."""
-    line = " ".join(name.split())
-    return f"'{line if len(line) <= 60 else f'{line[:57]}...'}'"
+    unit = data.unit
+    # A given test set is kept; what would leak into it is not trained on.
+    leaks = np.zeros(len(rows), bool) if unit is None else ~held_out & np.isin(unit, unit[held_out])
+    train = rows[~held_out & ~leaks]
+    check_units(data, train, folds, f"{folds} folds need")
+    return train, rows[leaks]

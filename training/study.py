@@ -13,18 +13,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from featurestore.reader import FeatureStore
+from featurestore.sources import bundle_sources
 from training.cells import Cell, CellCache, Executor, plan_sources, read_source, run_here
 from training.estimators import C_GRID
 from training.explain import explain, fit_method
 from training.features import SPARSE, Method, plan_methods
 from training.labels import StudyData, load_documents
 from training.models import Model, pack, save_model
-from training.regimes import make_conditions
-from training.results import StudyResult
+from training.place import claim_out
+from training.regimes import make_conditions, with_strata
+from training.results import StudyResult, representative
 from training.spec import StudySpec
 from training.split import Split, make_splits, split_sha256, straddling
 from training.summary import fold_rows, method_rows, overlaps, select, summarise, summarise_regimes
-from training.writing import prepare_out, write_study
+from training.writing import write_study
 
 # Fits x documents that take about 5 s; below that, threads cost more than they save.
 PARALLEL_WORK = 200_000
@@ -35,6 +37,7 @@ def run_study(
     progress: Callable[[int, int, str], None] | None = None,
     n_jobs: int | None = None,
     executor: Executor = run_here,
+    overwrite: bool = False,
 ) -> StudyResult:
     """Run a study and write its files to `spec.out`; cells that are there already are not computed again.
 
@@ -43,9 +46,10 @@ def run_study(
         progress: Called with (methods done, methods in all, name of the method) after each method.
         n_jobs: Threads; by default 1 for a small study, else one for each core. It never changes a result.
         executor: Where the pieces run; by default in this process. It never changes a result.
+        overwrite: Whether the results of another study in `spec.out` may be replaced.
 
     Raises:
-        StudyError: The store cannot answer the study; one sentence says why.
+        StudyError: `spec.out` holds another study, or the store cannot answer the study; one sentence says why.
         StoreError: The store is none, or is incomplete.
     """
     from joblib import cpu_count
@@ -54,10 +58,10 @@ def run_study(
     store = FeatureStore.open(spec.store)
     others = {uri: FeatureStore.open(uri) for uri in dict.fromkeys(f.store for f in spec.features) if uri is not None}
     methods = plan_methods(store, spec, others)
-    data = load_documents(store, spec, tuple(others.values()))
+    data = with_strata(load_documents(store, spec, tuple(others.values())), spec)
     splits = make_splits(data, spec.split)
     conditions = make_conditions(data, splits, spec)
-    prepare_out(spec.out)
+    claim_out(spec, store.fingerprint, data, (*splits, *conditions), overwrite)
     fits = len(methods) * (len(splits) + len(conditions)) * spec.split.folds
     if n_jobs is None:
         n_jobs = 1 if fits * len(data.y) < PARALLEL_WORK else cpu_count()
@@ -70,10 +74,13 @@ def run_study(
 
     winners = select(methods, main)
     rows = method_rows(main, data, splits, winners)
-    summary, selected, difference, comparisons, predictions = summarise(main, rows, data, splits, winners, spec)
+    summary, selected, headline, comparisons, predictions = summarise(main, rows, data, splits, winners, spec)
     regime_rows, regimes = summarise_regimes(methods, main, harder, data, splits, conditions, spec)
+    named = {name: family.cells for name, family in selected.items()}
+    named |= {} if headline is None else {"sae": headline.sae, "baseline": headline.baseline}
+    exported = {family: [m.name for m in methods].index(representative(names)) for family, names in named.items()}
     explanation, models = _export(
-        spec, {spec.store: store, **others}, methods, main, data, splits, conditions, winners, n_jobs
+        spec, {spec.store: store, **others}, methods, main, data, splits, conditions, exported, n_jobs
     )
     result = StudyResult(
         spec=spec,
@@ -88,7 +95,7 @@ def run_study(
         fold_rows=fold_rows(main, splits) + fold_rows(harder, conditions),
         summary=summary,
         selected=selected,
-        difference=difference,
+        headline=headline,
         comparisons=comparisons,
         regimes=regimes,
         overlaps=overlaps(harder, conditions),
@@ -135,13 +142,16 @@ def _export(
     data: StudyData,
     splits: Sequence[Split],
     conditions: Sequence[Split],
-    winners: dict[str, tuple[int, ...]],
+    exported: dict[str, int],
     n_jobs: int,
 ) -> tuple[dict[str, object] | None, dict[str, Model]]:
-    """Explanation of the SAE method that the first split selected, and the models of both families that have files."""
+    """Explanation of the SAE method that the headline names, and the models of its two methods that have files.
+
+    Both are of the first split's training documents.
+    """
     explanation, models = None, {}
-    for family, chosen in winners.items():
-        method, fitted = methods[chosen[0]], cells[chosen[0]].fitted[0]
+    for family, m in exported.items():
+        method, fitted = methods[m], cells[m].fitted[0]
         if method.kind not in (*SPARSE, "dense"):
             continue
         store = stores[method.store or spec.store]
@@ -153,6 +163,7 @@ def _export(
         about = {
             "classes": list(data.classes),
             "value": fitted.value,
+            "bundle": bundle_sources(store.plan),
             "trained_on": {
                 "identity": store.plan.identity,
                 "d_sae": {sae.name: sae.d_sae for sae in store.schema.saes},
@@ -167,5 +178,5 @@ def _export(
         if family == "sae":
             explanation = explain(method, data, splits[0], fitted.value, pooled, matrix, final)
             about["explanation"] = explanation
-        models[family] = pack(method, matrix, final, about)
+        models[family] = pack(method, matrix, final, about, data.doc_id[splits[0].train])
     return explanation, models

@@ -18,7 +18,6 @@ from training.inference import Comparison, compare, corrected
 from training.labels import StudyData
 from training.metrics import (
     METRICS,
-    Interval,
     Prediction,
     accuracy,
     auprc,
@@ -30,8 +29,8 @@ from training.metrics import (
     macro_f1,
 )
 from training.probes import Fitted
-from training.questions import plan_questions
-from training.results import MethodRow, MethodSummary, RegimeSummary
+from training.questions import AGAINST_BASELINES, plan_questions
+from training.results import Headline, MethodRow, MethodSummary, RegimeSummary
 from training.spec import StudySpec
 from training.split import Split
 
@@ -94,11 +93,11 @@ def summarise(
 ) -> tuple[
     tuple[MethodSummary, ...],
     dict[str, MethodSummary],
-    Interval | None,
+    Headline | None,
     tuple[Comparison, ...],
     tuple[tuple[Prediction, ...], ...],
 ]:
-    """Means over splits with intervals: of every method, of both families, of their paired difference; and the tests.
+    """Means over splits with intervals: of every method and of both families; and the tests, one of them the headline.
 
     One bootstrap draw of documents serves all of them, so every difference is a paired one.
     """
@@ -124,10 +123,6 @@ def summarise(
                        cells=tuple(row.method for row in mine))
         for f, (name, mine) in enumerate(of_family.items())
     }  # fmt: skip
-    difference = None
-    if len(selected) == 2:
-        paired = replicates[len(cells), 0] - replicates[len(cells) + 1, 0]
-        difference = interval(selected["sae"].macro_f1.value - selected["baseline"].macro_f1.value, paired)
     first = len(cells) + len(winners)
     place = {key: first + i for i, key in enumerate(levels)}
     f1 = {key: float(np.mean([of_method[m][s].macro_f1 for s, m in enumerate(ms)])) for key, ms in levels.items()}
@@ -144,7 +139,15 @@ def summarise(
                 tests.append(
                     compare(q.text, against, name, f1[a] - f1[b], replicates[place[a], 0] - replicates[place[b], 0])
                 )
-    return summary, selected, difference, corrected(tests), predictions
+    comparisons = corrected(tests)
+    headline = None
+    if questions and questions[0].text == AGAINST_BASELINES:
+        q = questions[0]
+        best_baseline = max((n for n in q.families if n != q.reference), key=lambda name: validated[q.text, name])
+        (comparison,) = (c for c in comparisons if (c.question, c.b) == (q.text, best_baseline))
+        names = [tuple(cells[m].method.name for m in levels[q.text, side]) for side in (comparison.a, comparison.b)]
+        headline = Headline(comparison, *names)
+    return summary, selected, headline, comparisons, predictions
 
 
 def summarise_regimes(

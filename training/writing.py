@@ -1,7 +1,7 @@
 """The files of a study: results, predictions, split and explanation, each written whole or not at all.
 
-Nothing in them tells time, process count or the order of the store's rows, so a rerun writes the same bytes. An older
-study in the same directory is replaced, never appended to.
+Nothing in them tells time, process count or the order of the store's rows, so a rerun writes the same bytes. What the
+same study wrote before is replaced, never appended to; `training.place` keeps others' results from being so.
 """
 
 from __future__ import annotations
@@ -18,34 +18,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore.errors import StudyError
 from featurestore.files import atomic_write, filesystem
+from training.inference import Comparison
 from training.metrics import BOOTSTRAP_SEED, LEVEL, Interval
-from training.results import MethodRow, MethodSummary, StudyResult
-from training.split import split_table
+from training.place import SPLIT, unwritable
+from training.results import MethodRow, MethodSummary, StudyResult, representative
+from training.sizes import share_warnings
 
 FORMAT_VERSION = 1
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "pyarrow", "polars", "joblib")  # those that can move a number
 _TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
 
 
-def prepare_out(out: str) -> None:
-    """Make the directory for the results before hours are spent on them.
-
-    Raises:
-        StudyError: It is a feature store, or cannot be made.
-    """
-    fs, root = filesystem(out)
-    if fs.get_file_info(f"{root}/store.json").type.name == "File":
-        raise StudyError(f"out: {out} is a feature store; choose another directory for the results")
-    try:
-        fs.create_dir(root, recursive=True)
-    except OSError as exc:
-        raise _unwritable(out, exc) from None
-
-
 def write_study(result: StudyResult) -> dict[str, str]:
-    """Write every file of a study into `result.spec.out`.
+    """Write every file of a study into `result.spec.out`, but for its split, which is there.
 
     Returns:
         Name of each file (without ending) -> its path. results.json comes last: where it is, the others are whole.
@@ -56,7 +42,6 @@ def write_study(result: StudyResult) -> dict[str, str]:
     out = result.spec.out
     fs, root = filesystem(out)
     files: dict[str, Any] = {
-        "split.parquet": _parquet(split_table(result.data, (*result.splits, *result.conditions))),
         "predictions.parquet": _parquet(_predictions(result)),
         "folds.parquet": _parquet(_folds(result)),
         "regimes.parquet": _parquet(_rows(result.regime_rows)),
@@ -68,8 +53,9 @@ def write_study(result: StudyResult) -> dict[str, str]:
         for name, content in files.items():
             atomic_write(fs, f"{root}/{name}", content)
     except OSError as exc:
-        raise _unwritable(out, exc) from None
-    return {name.split(".")[0] if name != "results.json" else "summary": f"{out}/{name}" for name in files}
+        raise unwritable(out, exc) from None
+    named = {name.split(".")[0] if name != "results.json" else "summary": f"{out}/{name}" for name in files}
+    return {"split": f"{out}/{SPLIT}", **named}
 
 
 def summary_json(result: StudyResult) -> dict[str, Any]:
@@ -93,6 +79,7 @@ def summary_json(result: StudyResult) -> dict[str, Any]:
             "sha256": result.split_sha256,
             "test_documents": [len(split.test) for split in result.splits],
             "test_documents_in_any_seed": len(np.unique(np.concatenate([split.test for split in result.splits]))),
+            "warnings": share_warnings(data, result.spec.split, result.splits),
         },
         "selection": {"by": "mean macro F1 over inner folds of the training documents", "c_grid": list(result.c_grid)},
         "test_set": {
@@ -103,16 +90,15 @@ def summary_json(result: StudyResult) -> dict[str, Any]:
             "level": LEVEL,
             "method": "percentile bootstrap",
             "resampled": resampled(result),
+            "cover": "chance in what was tested, not in what was trained on",
             "resamples": result.spec.bootstrap,
             "seed": BOOTSTRAP_SEED,
         },
         "methods": [_summary(method) for method in result.summary],
         "selected": {name: _summary(family) for name, family in result.selected.items()},
-        "difference_macro_f1": None if result.difference is None else _interval(result.difference),
-        "comparisons": [
-            {**dataclasses.asdict(c), "difference": _interval(c.difference), "shown": c.shown}
-            for c in result.comparisons
-        ],
+        "headline": _headline(result),
+        "difference_macro_f1": None if result.headline is None else _interval(result.headline.comparison.difference),
+        "comparisons": [_comparison(c) for c in result.comparisons],
         "regimes": [
             {**dataclasses.asdict(r), "macro_f1": _interval(r.macro_f1), "auroc": _interval(r.auroc)}
             for r in result.regimes
@@ -142,6 +128,19 @@ def resampled(result: StudyResult) -> str:
     return " joined with ".join(groups)
 
 
+def _headline(result: StudyResult) -> dict[str, Any] | None:
+    if result.headline is None:
+        return None
+    sides = {"sae": result.headline.sae, "baseline": result.headline.baseline}
+    methods = {side: {"method": representative(cells), "cells": list(cells)} for side, cells in sides.items()}
+    return {**methods, "comparison": _comparison(result.headline.comparison)}
+
+
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    difference = _interval(comparison.difference)
+    return {**dataclasses.asdict(comparison), "difference": difference, "shown": comparison.shown}
+
+
 def _near_duplicates(result: StudyResult) -> dict[str, Any] | None:
     if result.data.duplicate is None:
         return None
@@ -153,10 +152,6 @@ def _near_duplicates(result: StudyResult) -> dict[str, Any] | None:
         "would_have_straddled_on_average": result.straddling,
         "straddling": 0,
     }
-
-
-def _unwritable(out: str, exc: OSError) -> StudyError:
-    return StudyError(f"out: {out} cannot be written ({exc.strerror or exc}); choose another directory")
 
 
 def _summary(method: MethodSummary) -> dict[str, Any]:

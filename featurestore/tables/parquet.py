@@ -37,9 +37,14 @@ UNSEEN_KINDS = frozenset({"integers", "unsigned", "floats"})
 def open_parquet(file: SourceFile, stack: ExitStack) -> pq.ParquetFile:
     """A Parquet file with its footer read."""
     import pyarrow.parquet as pq
+    from pyarrow import fs as pafs
 
+    from featurestore.files import filesystem
+
+    # Arrow reads ahead in threads of its own; a file that Python reads (fsspec's) must not be theirs when Python ends.
+    read_ahead = not isinstance(filesystem(file.root)[0], pafs.PyFileSystem)
     # Microseconds, because nanoseconds wrap around outside 1677 to 2262, and Spark writes 9999-12-31 for "never".
-    parquet = pq.ParquetFile(open_raw(file, stack), coerce_int96_timestamp_unit="us")
+    parquet = pq.ParquetFile(open_raw(file, stack), pre_buffer=read_ahead, coerce_int96_timestamp_unit="us")
     return stack.enter_context(parquet)
 
 
@@ -82,7 +87,7 @@ def _kind(kind: pa.DataType) -> str:
 def number_kinds(parquet: pq.ParquetFile, column: str) -> set[str]:
     """The kinds, as `values.kind_of` has them, of the values of a column of numbers; one batch in memory."""
     kinds: set[str] = set()
-    for batch in parquet.iter_batches(columns=[column]):
+    for batch in parquet.iter_batches(columns=[column], use_threads=False):
         values = decoded(batch.column(column)).drop_null()
         if len(values):
             kinds |= _float_kinds(values) if family_of(values.type) == "float" else _integer_kinds(values)
@@ -122,7 +127,8 @@ def parquet_records(parquet: pq.ParquetFile, wanted: Wanted, first_row: int, n_r
     columns = [name for name in dict.fromkeys((wanted.text, wanted.id, *wanted.keep)) if name is not None]
     readers = _Readers(parquet)
     skip = first_row - (before or 0)
-    for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=groups, columns=columns):
+    # In this thread, for the same reason; and what takes time is what follows, making Python's values of them.
+    for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=groups, columns=columns, use_threads=False):
         rows = batch.slice(min(skip, batch.num_rows), n_rows)
         skip -= min(skip, batch.num_rows)
         n_rows -= rows.num_rows

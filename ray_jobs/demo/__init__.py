@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from featurestore.outputs import check_free, whole_file
 from ray_jobs.cache import cache_path
 
 SAE_DIR = Path(__file__).parent / "sae"
@@ -42,12 +43,15 @@ def model_file(folder: Path | None = None) -> Path:
     return path
 
 
-def write_demo(out: Path) -> Demo:
-    """Write corpus, JOB.yaml and STUDY.yaml into `out` (created where missing, overwritten where changed)."""
+def write_demo(out: Path, overwrite: bool = False) -> Demo:
+    """Write corpus, JOB.yaml and STUDY.yaml into `out`, which is made where missing.
+
+    Raises:
+        UsageError: A file with one of these names is there that says something else, and is not to be overwritten.
+    """
     import yaml
     from bastioncorpus import load_corpus
 
-    out.mkdir(parents=True, exist_ok=True)
     demo = Demo(out / "corpus.jsonl", out / "job.yaml", out / "study.yaml", out / "store", out / "study")
     lines = [
         json.dumps(
@@ -56,7 +60,6 @@ def write_demo(out: Path) -> Demo:
         )
         for row in load_corpus()
     ]
-    _write(demo.corpus, "\n".join(lines) + "\n")
     job = {
         "corpus": {"path": demo.corpus.name, "text": "text", "id": "id", "keep": ["text", "label", "lang", "category"]},
         "model": {"name": str(model_file())},
@@ -75,12 +78,15 @@ def write_demo(out: Path) -> Demo:
         "baselines": ["tfidf", "hidden_mean", "hidden_last"],
         "out": demo.results.name,
     }
-    _write(demo.job, yaml.safe_dump(job, sort_keys=False))
-    _write(demo.study, yaml.safe_dump(study, sort_keys=False))
-    return demo
-
-
-def _write(path: Path, text: str) -> None:
+    texts = {
+        demo.corpus: "\n".join(lines) + "\n",
+        demo.job: yaml.safe_dump(job, sort_keys=False),
+        demo.study: yaml.safe_dump(study, sort_keys=False),
+    }
     # left alone when unchanged: a store's plan remembers its corpus file by size and time
-    if not path.exists() or path.read_text() != text:
-        path.write_text(text)
+    changed = {path: text for path, text in texts.items() if not path.is_file() or path.read_bytes() != text.encode()}
+    check_free(*map(str, changed), overwrite=overwrite)
+    for path, text in changed.items():
+        with whole_file(str(path)) as file:
+            file.write(text.encode())
+    return demo

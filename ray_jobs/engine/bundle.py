@@ -16,7 +16,9 @@ from typing import Any
 
 from featurestore.errors import BundleError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+HASHED_AS_VERSION = 2
+"""The version that the bundle's sha256 is computed with: grows only when the same model and SAEs give other files."""
 MANIFEST_NAME = "bundle.json"
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -65,6 +67,7 @@ class SaeInfo:
         unverified: What could not be compared because the metadata does not say.
         normalize_activations: How it normalises its input, as sae-lens names it.
         k: Active features of a token, for top-k; else None.
+        sha256: Of its encoder's float32 values, see `ray_jobs.encoder_hash`.
     """
 
     name: str
@@ -79,6 +82,7 @@ class SaeInfo:
     unverified: tuple[str, ...]
     normalize_activations: str = "none"
     k: int | None = None
+    sha256: str = ""
 
     @property
     def file_name(self) -> str:
@@ -178,10 +182,13 @@ def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> str:
 
 
 def manifest_sha256(manifest: Mapping[str, Any]) -> str:
-    """Hash of what decides a value: all of the manifest but its own hash and where model and SAEs come from."""
+    """Hash of what decides a value: all of the manifest but its own hash and what only says where things come from.
+
+    The same model and SAEs give the hash that earlier versions gave them, so that stores of then can be compared.
+    """
     model = {key: value for key, value in manifest["model"].items() if key not in ("name", "source", "revision")}
-    saes = [{key: value for key, value in sae.items() if key != "source"} for sae in manifest["saes"]]
-    decisive = {**manifest, "model": model, "saes": saes}
+    saes = [{key: value for key, value in sae.items() if key not in ("source", "sha256")} for sae in manifest["saes"]]
+    decisive = {**manifest, "format_version": HASHED_AS_VERSION, "model": model, "saes": saes}
     decisive.pop("sha256", None)
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -201,7 +208,7 @@ def _from_manifest(path: Path, manifest: Mapping[str, Any]) -> Bundle:
         dtype=manifest["dtype"],
         model=ModelInfo(**manifest["model"]),
         saes=tuple(
-            SaeInfo(**{**sae, "mismatch": tuple(sae["mismatch"]), "unverified": tuple(sae["unverified"])})
+            SaeInfo(**{**sae, **{key: tuple(sae[key]) for key in ("mismatch", "unverified")}, "sha256": sae["sha256"]})
             for sae in manifest["saes"]
         ),
         tokenizer=TokenizerInfo(

@@ -21,9 +21,11 @@ SMALL = StoreSchema((), (SaeColumns("l12_16", 16, ("max", "sum")),), (DenseColum
 LARGE = StoreSchema((), (SaeColumns("l20_32", 32, ("max",)),), (DenseColumn("large__hidden_mean", 4),))
 
 
-def store_of(root: Path, schema: StoreSchema, ids: list[str], sizes: list[int], seed: int) -> FeatureStore:
+def store_of(
+    root: Path, schema: StoreSchema, ids: list[str], sizes: list[int], seed: int, **identity: object
+) -> FeatureStore:
     """A store of random rows whose documents have these ids."""
-    plan = plan_of(sizes, schema)
+    plan = plan_of(sizes, schema, **identity)
     create_store(str(root), plan)
     records, first = [], 0
     for unit, size in enumerate(sizes):
@@ -121,3 +123,17 @@ def test_a_store_that_was_not_given_is_named(small: FeatureStore) -> None:
         align({"2b": small}).matrix("9b")
     with pytest.raises(StoreError, match="give at least one store"):
         align({})
+
+
+def test_encoders_are_the_same_by_their_hash_and_not_by_their_name(tmp_path: Path) -> None:
+    def saying(name: str, **saes: object) -> FeatureStore:
+        return store_of(tmp_path / name, SMALL, IDS, [9], 0, saes={key: {"sha256": sha} for key, sha in saes.items()})
+
+    aligned = align({"a": saying("a", l12_16="aa"), "b": saying("b", l12_16="aa"), "c": saying("c", l12_16="cc"),
+                     "old": saying("old")})  # fmt: skip
+    assert aligned.stores["a"].encoders == {"l12_16": "aa"}
+    assert aligned.same_encoder(("a", "l12_16"), ("b", "l12_16")) is True
+    assert aligned.same_encoder(("a", "l12_16"), ("c", "l12_16")) is False
+    assert aligned.same_encoder(("a", "l12_16"), ("old", "l12_16")) is None
+    with pytest.raises(StoreError):
+        aligned.same_encoder(("a", "nope"), ("b", "l12_16"))

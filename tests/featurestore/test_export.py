@@ -96,3 +96,29 @@ def test_the_commands_do_it_and_say_so(store: FeatureStore, tmp_path: Path, caps
     assert run("compact", store.uri, str(tmp_path / "c")) == 0
     assert "21 documents of 3 parts now in 1 part" in capsys.readouterr().out
     assert verify_store(str(tmp_path / "c")).ok
+
+
+def test_an_export_replaces_no_file_beside_it_unless_asked_to(store: FeatureStore, tmp_path: Path) -> None:
+    beside = tmp_path / "x.npz.documents.parquet"
+    beside.write_text("mine")
+    with pytest.raises(UsageError, match=r"x\.npz\.documents\.parquet is there already; .* with --overwrite"):
+        export_store(store, str(tmp_path / "x.npz"), "npz", "l12_64")
+    assert (beside.read_text(), (tmp_path / "x.npz").exists()) == ("mine", False)
+    for pool in ("max", "sum"):
+        export_store(store, str(tmp_path / "x.npz"), "npz", "l12_64", pool, overwrite=True)
+        assert (load_npz(tmp_path / "x.npz") != store.matrix("l12_64", pool).X).nnz == 0
+    assert pl.read_parquet(beside).equals(store.documents().collect())
+
+
+def test_of_directories_only_an_earlier_export_is_replaced(store: FeatureStore, tmp_path: Path) -> None:
+    mine, zarr = tmp_path / "mine", tmp_path / "x.zarr"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"mine is a directory without zarr\.json, so it is not replaced"):
+        export_store(store, str(mine), "anndata", "l12_64", overwrite=True)
+    assert (mine / "notes.txt").read_text() == "mine"
+    export_store(store, str(zarr), "anndata", "l12_64", "max")
+    with pytest.raises(UsageError, match=r"x\.zarr is there already"):
+        export_store(store, str(zarr), "anndata", "l12_64", "sum")
+    export_store(store, str(zarr), "anndata", "l12_64", "sum", overwrite=True)
+    assert (anndata.read_zarr(zarr).X != store.matrix("l12_64", "sum").X).nnz == 0

@@ -15,11 +15,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from featurestore import guard
+from featurestore import guard, part_file
 from featurestore.errors import StoreError
 from featurestore.files import filesystem
-from featurestore.guard import GuardedFile, _Chunk, check_pages
+from featurestore.guard import ColumnChunk, check_pages
 from featurestore.part import READ_ERRORS, encode_part, open_part, read_group
+from featurestore.part_file import PartFile
 from featurestore.plan import StorePlan, create_store, read_plan
 from featurestore.reader import FeatureStore
 from featurestore.rows import PartRows, SparseColumn
@@ -119,11 +120,11 @@ def test_a_run_of_a_million_entries_in_a_few_bytes_is_refused(tmp_path: Path, mo
 
 def test_a_page_that_promises_more_than_the_footer_is_refused() -> None:
     data = pages_of([1.0] * 100)
-    check_pages(memoryview(data), _Chunk("x", 0, len(data), 100, False, "zstd"))
+    check_pages(memoryview(data), ColumnChunk("x", 0, len(data), 100, False, "zstd"))
     with pytest.raises(ValueError, match="its pages hold 100 values and the footer says 99"):
-        check_pages(memoryview(data), _Chunk("x", 0, len(data), 99, False, "zstd"))
+        check_pages(memoryview(data), ColumnChunk("x", 0, len(data), 99, False, "zstd"))
     with pytest.raises(ValueError, match=r"x: a page|a header is cut off"):
-        check_pages(memoryview(data), _Chunk("x", 0, len(data), 101, False, "zstd"))
+        check_pages(memoryview(data), ColumnChunk("x", 0, len(data), 101, False, "zstd"))
 
 
 def pages_of(values: list[float]) -> bytes:
@@ -144,7 +145,7 @@ def test_a_forged_page_header_is_refused_or_true(field: int, number: int) -> Non
     data = pages_of([1.0] * 100)
     forged = forge(data, field, number)
     honest = number == header_numbers(data)[field - 1]
-    chunk = _Chunk("x", 0, len(forged), 100, False, "zstd")
+    chunk = ColumnChunk("x", 0, len(forged), 100, False, "zstd")
     try:
         check_pages(memoryview(forged), chunk)
     except ValueError as exc:
@@ -184,9 +185,9 @@ def forge(data: bytes, field: int, number: int) -> bytes:
 def test_any_bytes_are_refused_in_one_sentence(data: bytes) -> None:
     for text in (False, True):
         with pytest.raises(ValueError, match=r"^[^\n]*$"):
-            check_pages(memoryview(data), _Chunk("x", 0, len(data), 2**40, text, "zstd"))
+            check_pages(memoryview(data), ColumnChunk("x", 0, len(data), 2**40, text, "zstd"))
     with pytest.raises((ValueError, OSError)):
-        GuardedFile(pa.BufferReader(b"PAR1" + data + len(data).to_bytes(4, "little") + b"PAR1"))
+        PartFile(pa.BufferReader(b"PAR1" + data + len(data).to_bytes(4, "little") + b"PAR1"))
 
 
 @pytest.mark.parametrize("claim", [0, 5, 2**20, 2**31, 2**32 - 1])
@@ -224,11 +225,11 @@ def test_every_read_goes_through_the_guard(whole: bool, monkeypatch: pytest.Monk
     """Were Arrow to read column chunks in pieces some day, nothing would be checked, and this would notice."""
     write_store(tmp_path)
     checked: list[str] = []
-    monkeypatch.setattr(guard, "check_pages", lambda data, chunk: checked.append(chunk.where))
+    monkeypatch.setattr(part_file, "check_pages", lambda data, chunk: checked.append(chunk.where))
     with open_part(*filesystem(tmp_path / "parts/part-000000.parquet")) as file:
         columns = [file.metadata.row_group(0).column(i).path_in_schema for i in range(file.metadata.num_columns)]
         checked.clear()
-        read_group(file, 0) if whole else list(file.iter_batches(3, row_groups=[0]))
+        read_group(file, 0) if whole else list(file.iter_batches(3, 0))
     assert set(checked) == {f"row group 0, column '{column}'" for column in columns}
 
 

@@ -26,6 +26,31 @@ def test_a_difference_is_shown_only_after_correction() -> None:
     assert [c.shown for c in among_many] == [False] * 3
 
 
+def test_an_interval_leaves_out_zero_exactly_where_a_difference_is_shown() -> None:
+    """Whatever the number of comparisons and the order of their p-values."""
+    rng = np.random.default_rng(1)
+    shown = set()
+    for _ in range(200):
+        values = rng.normal(0, 0.05, rng.integers(1, 15))
+        replicates = [rng.normal(value, 0.02, 200) for value in values]
+        for c in corrected([compare("q", "a", "b", v, r) for v, r in zip(values, replicates, strict=True)]):
+            assert (c.difference.low > 0 or c.difference.high < 0) == c.shown
+            alone = compare("q", "a", "b", c.difference.value, replicates[values.tolist().index(c.difference.value)])
+            assert c.difference.high - c.difference.low >= alone.difference.high - alone.difference.low - 1e-12
+            shown.add(c.shown)
+    assert shown == {True, False}
+
+
+def test_the_interval_of_a_single_comparison_is_that_of_a_normal() -> None:
+    replicates = np.random.default_rng(0).normal(0.1, 0.05, 1000)
+    (alone,) = corrected([compare("q", "a", "b", 0.1, replicates)])
+    half = 1.959964 * replicates.std(ddof=1)
+    assert (alone.difference.low, alone.difference.high) == pytest.approx((0.1 - half, 0.1 + half))
+    (undefined,) = corrected([compare("q", "a", "b", 0.1, np.array([np.nan]))])
+    assert np.isnan(undefined.difference.low)
+    assert not undefined.shown
+
+
 def test_methods_that_predict_the_same_do_not_differ() -> None:
     assert p_value(0.0, np.zeros(100)) == 1.0
     assert np.isnan(p_value(float("nan"), np.zeros(100)))

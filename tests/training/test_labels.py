@@ -6,6 +6,7 @@ import datetime
 import gzip
 import json
 import math
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -291,6 +292,45 @@ def test_one_class_only_is_refused(tmp_path: Path) -> None:
     documents.label = ["same"] * 30
     with pytest.raises(StudyError, match="all 30 labelled documents are 'same'; a study needs at least two"):
         load(tmp_path, documents)
+
+
+def test_classes_that_are_excluded_or_too_rare_are_left_out_and_counted(tmp_path: Path) -> None:
+    documents = make_documents(60, groups=30)
+    documents.label_type = "int64"
+    documents.label = [7 if i < 4 else 9 if i % 30 == 5 else i % 2 for i in range(60)]  # 9: two documents of a group
+    documents.features[10], documents.n_tokens[10] = {}, 0
+    split = {"exclude_classes": [7], "min_per_class": 2, "group": "group"}
+    data = load(tmp_path, documents, split=split)
+    assert data.classes == ("0", "1")
+    assert {name: n for name, n in data.left_out.items() if n} == {"no_tokens": 1, "excluded_class": 4, "rare_class": 2}
+    assert sorted(data.doc_id) == sorted(documents.ids[i] for i in range(4, 60) if i % 30 != 5 and i != 10)
+    assert data.group is not None
+    assert sorted(set(data.group.tolist())) == list(range(data.group.max() + 1))
+    of_id = dict(zip(documents.ids, documents.label, strict=True))
+    assert [str(of_id[i]) for i in data.doc_id] == [data.classes[c] for c in data.y]
+    said = describe_left_out(data.left_out, data.rows)
+    assert "4 because split.exclude_classes leaves their class out" in said
+    assert "2 because their class is below split.min_per_class" in said
+
+
+@pytest.mark.parametrize(
+    ("split", "sentence"),
+    [
+        ({"exclude_classes": "spma"}, "split.exclude_classes: there is no class 'spma'; there are: ham, spam"),
+        ({"exclude_classes": ["spam"]}, "split.exclude_classes: of 2 classes only 'ham' is left; a study needs"),
+        ({"min_per_class": 999}, "split.min_per_class: of 2 classes none is left; a study needs at least two"),
+    ],
+)
+def test_classes_that_cannot_be_left_out_are_named(tmp_path: Path, split: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(StudyError, match=sentence):
+        load(tmp_path, make_documents(30), split=split)
+
+
+def test_units_are_solved_once(tmp_path: Path) -> None:
+    data = load(tmp_path, make_documents(30), split={"group": "group"})
+    assert data.unit is data.unit
+    joined = replace(data, duplicate=np.arange(30) // 2)
+    assert joined.unit is joined.unit is not data.unit
 
 
 def test_no_label_at_all_is_refused(tmp_path: Path) -> None:

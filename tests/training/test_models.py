@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,8 @@ def spoil(folder: Path, header: dict[str, Any] | None = None, tensors: dict[str,
         ({"link": "exec"}, None, "key 'link' or 'trained_on' is wrong"),
         (None, {"scale": np.ones(2)}, "tensor 'scale' has shape"),
         (None, {"intercept": np.array([np.nan])}, "a weight is not finite"),
+        ({"pool": None}, None, "key 'pool' or 'dense' is wrong"),
+        (None, {"trained_ids": np.array([5, 3], np.uint64)}, "tensor 'trained_ids' is not sorted"),
     ],
 )
 def test_a_spoiled_model_is_one_sentence(
@@ -152,3 +155,45 @@ def test_explain_prints_the_features_of_a_model(result: StudyResult, capsys: pyt
     assert "Features that decide most in l1_tiny" in capsys.readouterr().out
     assert run("explain", [result.paths["model_sae"]], True) == 0
     assert json.loads(capsys.readouterr().out)["explanation"] == result.explanation
+
+
+def test_a_model_says_what_its_bundle_can_be_built_from(tmp_path: Path) -> None:
+    """As `store.json` has it: the job, the commits that it was settled on, and the hook of each SAE."""
+    from featurestore.sources import bundle_sources
+
+    spec = {
+        "model": {"name": "google/gemma-2-2b", "revision": "main"},
+        "saes": [
+            {"name": SAE, "release": "scope", "id": "layer_12/width_16k", "path": None, "revision": None},
+            {"name": "mine", "path": "/saes/mine", "release": None, "id": None, "revision": None},
+        ],
+    }
+    identity = {
+        "model": {"name": "gemma-2-2b", "dtype": "bfloat16"},
+        "saes": {SAE: {"hook": "resid_post of layer 12", "sha256": "ab" * 32}},
+    }
+    hub = {"model": "c" * 40, "saes": {SAE: "d" * 40}}
+    opened = FeatureStore.open(build_store(tmp_path / "s", make_documents(6)))
+    plan = replace(opened.plan, spec=spec, identity=identity, extra={"hub": hub})
+    assert bundle_sources(plan) == {
+        "model": {"name": "google/gemma-2-2b", "revision": "c" * 40, "dtype": "bfloat16"},
+        "saes": {
+            SAE: {
+                "release": "scope",
+                "id": "layer_12/width_16k",
+                "revision": "d" * 40,
+                "path": None,
+                "sha256": "ab" * 32,
+                "hook": {"layer": 12, "site": "resid_post"},
+            }
+        },
+    }
+    nothing = bundle_sources(opened.plan)
+    assert nothing["saes"][SAE]["hook"] is None
+
+
+def test_a_studys_model_carries_the_sources_of_its_store(result: StudyResult) -> None:
+    from featurestore.sources import bundle_sources
+
+    header = load_model(result.paths["model_sae"]).header
+    assert header["bundle"] == bundle_sources(FeatureStore.open(result.spec.store).plan)

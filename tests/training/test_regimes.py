@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from featurestore.errors import StudyError
 from tests.training.conftest import make_spec
 from tests.training.stores import SAE, build_store, make_documents
 from tests.training.test_split import data_of
 from training.labels import StudyData
-from training.regimes import make_conditions
+from training.regimes import make_conditions, with_strata
 from training.report import format_study
 from training.spec import GivenSplit, SplitSpec, StudySpec, study_from_mapping
 from training.split import make_splits, split_table, straddling
@@ -55,6 +57,44 @@ def test_sizes_are_nested_stratified_and_exact() -> None:
     assert np.bincount(data.y[small.train]).tolist() == [10, 10]
 
 
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32), n_classes=st.integers(2, 4), folds=st.integers(2, 6))
+def test_no_harder_training_set_is_refused_by_the_luck_of_a_seed(seed: int, n_classes: int, folds: int) -> None:
+    rng = np.random.default_rng(seed)
+    scarce = np.repeat(np.arange(n_classes), folds + 1)
+    y = np.concatenate([scarce, rng.choice(n_classes, 60, p=rng.dirichlet(np.ones(n_classes)))])
+    lang = np.array(["en"] * len(y), dtype=object)
+    lang[rng.permutation(len(y))[: len(y) // 2]] = "de"
+    lang[: len(scarce)] = np.tile(["en", "de"], len(scarce))[: len(scarce)]
+    data = replace(data_of(y.tolist()), columns={"lang": lang})
+    for changes in (
+        {"regimes": {"train_sizes": [2 * n_classes, 20]}},
+        {"regimes": {"label_noise": [0.3]}},
+        {"transfer": {"by": "lang"}},
+    ):
+        spec = spec_of(split={"seeds": 3, "folds": folds}, **changes)
+        try:
+            data = with_strata(data, spec)
+            splits = make_splits(data, spec.split)
+        except StudyError as refused:  # before anything is drawn
+            assert str(refused).startswith("transfer: ")
+            continue
+        for condition in make_conditions(data, splits, spec):
+            seen = data.y if condition.y_train is None else condition.y_train
+            for fit, validate in condition.inner():
+                assert len(validate)
+                assert set(seen[fit]) == set(range(n_classes))
+            if condition.condition.startswith("n="):
+                assert len(condition.train) == int(condition.condition[2:])
+
+
+def test_few_documents_of_a_class_come_from_as_many_inner_folds() -> None:
+    data = data_of([0] * 90 + [1] * 90)
+    spec = spec_of(split={"seeds": 5, "folds": 5}, regimes={"train_sizes": [10], "minority_share": [0.065]})
+    for condition in make_conditions(data, make_splits(data, spec.split), spec):
+        assert [set(data.y[validate]) for _, validate in condition.inner()] == [{0, 1}] * 5
+
+
 def test_noise_flips_its_share_of_training_labels_and_no_test_label() -> None:
     data = with_language()
     spec = spec_of(split={"seeds": 1, "folds": 3}, regimes={"label_noise": [0.25]})
@@ -92,15 +132,22 @@ def test_the_rarest_class_is_thinned_to_its_share() -> None:
         ({"regimes": {"train_sizes": [5000]}}, "5000 is not below the 160 training documents"),
         ({"regimes": {"minority_share": [0.49]}, "labels": [0] * 180 + [1] * 20}, "cannot be thinned to 49.0%"),
         ({"transfer": {"by": "lang", "train": "fr"}}, "column 'lang' holds no 'fr'; it holds: de, en"),
+        ({"regimes": {"train_sizes": [4]}, "labels": [0, 1, 2] * 66 + [0, 1]}, r"4 is too few for 3 classes .* to 6"),
+        ({"regimes": {"minority_share": [0.01]}, "labels": [0] * 180 + [1] * 20}, "0.01 leaves 1 of 16 training"),
+        ({"regimes": {"label_noise": [0.99]}, "labels": [0] * 180 + [1] * 20}, "0.99 of 160 training documents leaves"),
+        (
+            {"transfer": {"by": "lang"}, "labels": [1 if i in (0, 1, 2, 4, 5, 8) else 0 for i in range(200)]},
+            "'de' has 1 document of class 'c1', but it takes 2 to train on it; name other",
+        ),
     ],
 )
 def test_a_condition_that_cannot_be_is_one_sentence(change: dict[str, Any], sentence: str) -> None:
     data = with_language()
     if "labels" in change:
-        data = replace(data, y=np.array(change.pop("labels")))
+        data = replace(data, y=np.array(change["labels"]), classes=("c0", "c1", "c2")[: max(change.pop("labels")) + 1])
     spec = spec_of(split={"seeds": 1, "folds": 3}, **change)
     with pytest.raises(StudyError, match=sentence):
-        make_conditions(data, make_splits(data, spec.split), spec)
+        make_conditions(data, make_splits(with_strata(data, spec), spec.split), spec)
 
 
 def test_a_given_split_holds_out_what_the_column_says_and_trains_on_no_near_duplicate_of_it() -> None:

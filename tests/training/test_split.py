@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,8 @@ from featurestore import FeatureStore
 from featurestore.errors import StudyError
 from tests.training.conftest import make_spec
 from tests.training.stores import build_store, make_documents
-from training.labels import StudyData, load_documents
-from training.spec import SplitSpec
+from training.labels import StudyData, count_units, load_documents
+from training.spec import GivenSplit, SplitSpec
 from training.split import make_splits, split_sha256, split_table
 
 
@@ -110,3 +111,97 @@ def test_the_table_lists_every_document_once_for_each_seed() -> None:
 def test_a_class_too_small_for_the_folds_is_named(data: StudyData, sentence: str) -> None:
     with pytest.raises(StudyError, match=sentence):
         make_splits(data, SplitSpec())
+
+
+def structure(rng: np.random.Generator, mixed: bool) -> StudyData:
+    """Documents whose classes, groups and near-duplicates have sizes of all kinds; groups of one class unless mixed."""
+    n, n_classes = int(rng.integers(20, 200)), int(rng.integers(2, 5))
+    y = np.unique(rng.choice(n_classes, n, p=rng.dirichlet(np.full(n_classes, 2.0))), return_inverse=True)[1]
+
+    def sizes() -> np.ndarray:
+        weight = rng.pareto(rng.choice([0.5, 1.0, 3.0]), n) + 0.01
+        of = rng.choice(n, n, p=weight / weight.sum())
+        return np.unique(of if mixed else of * n_classes + y, return_inverse=True)[1]
+
+    data = data_of(y.tolist(), sizes().tolist() if rng.random() < 0.5 else None)
+    part = np.where(rng.random(n) < 0.3, "test", "train").astype(object)
+    return replace(data, duplicate=sizes() if rng.random() < 0.5 else None, columns={"part": part})
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32), st.booleans(), st.sampled_from([0.05, 0.2, 0.5]), st.integers(2, 6), st.integers(0, 4))
+def test_any_structure_is_divided_or_refused_in_one_sentence(
+    seed: int, mixed: bool, test: float, folds: int, outer: int
+) -> None:
+    data = structure(np.random.default_rng(seed), mixed)
+    crossed = {"outer": outer} if outer > 1 else {}
+    spec = SplitSpec(
+        test=test, folds=folds, seeds=2, **crossed, **({"column": GivenSplit(name="part")} if outer == 1 else {})
+    )
+    try:
+        splits = make_splits(data, spec)
+    except StudyError as refused:
+        # Groups of several classes can leave no way to divide them; that shows when they are placed.
+        assert str(refused).startswith(("label: class", "split.test:", *(["split: with seed"] if mixed else [])))
+        assert "\n" not in str(refused)
+        return
+    unit = np.arange(len(data.y)) if data.unit is None else data.unit
+    for split in splits:
+        assert len(split.inner()) == folds
+        for part, rest in [(split.test, split.train), *split.inner()]:
+            assert not set(unit[part]) & set(unit[rest])
+        enough = count_units(data.y[split.train], unit[split.train], len(data.classes)) >= folds
+        for fit, validate in split.inner():
+            assert set(data.y[fit]) == set(range(len(data.classes)))
+            assert set(np.flatnonzero(enough)) <= set(data.y[validate])
+        if outer != 1:
+            assert set(data.y[split.test]) == set(range(len(data.classes)))
+
+
+def test_a_class_of_one_cluster_is_named_with_its_documents_and_what_can_be_done() -> None:
+    data = replace(data_of([0] * 20 + [1] * 80 + [2] * 60), duplicate=np.array([0] * 20 + list(range(1, 141))))
+    with pytest.raises(StudyError) as refused:
+        make_splits(data, SplitSpec())
+    assert str(refused.value) == (
+        "label: class 'c0' has 1 cluster of near-duplicate texts (20 documents), but a test set and 5 folds need 6; "
+        "leave it out (split.exclude_classes, or split.min_per_class: 6), set split.duplicates: ignore, or label more"
+    )
+
+
+def test_a_large_cluster_leaves_the_test_set_as_near_its_share_as_it_can() -> None:
+    data = replace(data_of([i % 2 for i in range(160)]), duplicate=np.maximum(np.arange(160) - 129, 0))
+    for split in make_splits(data, SplitSpec(seeds=3)):
+        assert len(split.test) >= 20  # 32 were asked for; of 31 units five of each class are left for the folds
+        assert len({tuple(np.unique(data.y[v])) for _, v in split.inner()} - {(0, 1)}) == 0
+
+
+def test_a_rare_class_is_tested_on_however_small_its_share() -> None:
+    data = data_of([0] * 600 + [1] * 6)
+    for split in make_splits(data, SplitSpec(test=0.05, seeds=5)):
+        assert np.bincount(data.y[split.test])[1] == 1
+        assert all((data.y[validate] == 1).any() for _, validate in split.inner())
+
+
+def test_splits_that_were_sound_are_still_those_of_scikit_learn() -> None:
+    from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
+
+    y = np.array([0, 1, 1] * 40)
+    (split,) = make_splits(data_of(y.tolist()), SplitSpec(seeds=1))
+    train, test = next(StratifiedShuffleSplit(1, test_size=0.2, random_state=0).split(y, y))
+    assert split.test.tolist() == sorted(test)
+    train = np.sort(train)
+    folds = StratifiedKFold(5, shuffle=True, random_state=0).split(y[train], y[train])
+    assert [v.tolist() for _, v in split.inner()] == [train[v].tolist() for _, v in folds]
+
+
+def test_a_given_test_column_is_judged_by_what_is_left_to_learn_from() -> None:
+    part = np.array(["test" if i < 20 else "train" for i in range(100)], dtype=object)
+    data = replace(data_of([i % 3 for i in range(100)]), columns={"part": part})
+    column = GivenSplit(name="part")
+    (split,) = make_splits(data, SplitSpec(test=0.01, folds=3, seeds=1, column=column))  # the share is not used
+    assert len(split.test) == 20
+    data = replace(data, y=np.array([2 if i in (0, 1, 2, 50, 51) else i % 2 for i in range(100)]))
+    with pytest.raises(
+        StudyError, match="class 'c2' has 2 labelled documents to learn from, but 3 folds need 3; leave"
+    ):
+        make_splits(data, SplitSpec(folds=3, column=column))
