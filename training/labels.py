@@ -21,6 +21,7 @@ from featurestore.nearest import did_you_mean
 from featurestore.tables.compare import class_texts, in_order, match_ids, value_text
 from training.duplicates import near_duplicates
 from training.joined import joined_column
+from training.named import meant
 from training.spec import SplitSpec, StudySpec, TableColumn
 
 if TYPE_CHECKING:
@@ -197,11 +198,13 @@ def count_units(code: np.ndarray, unit: np.ndarray | None, n_codes: int) -> np.n
 def _without_classes(data: StudyData, spec: SplitSpec) -> StudyData:
     """The documents of classes that are neither excluded by name nor too rare."""
     if spec.exclude_classes:
-        unknown = next((name for name in spec.exclude_classes if name not in data.classes), None)
+        excluded = meant(data.classes, spec.exclude_classes, "split.exclude_classes")
+        unknown = next((name for name, one in zip(spec.exclude_classes, excluded, strict=True) if one is None), None)
         if unknown is not None:
             there = ", ".join(data.classes[:10]) + (", ..." if len(data.classes) > 10 else "")
-            raise StudyError(f"split.exclude_classes: there is no class '{unknown}'; there are: {there}")
-        data = _with_classes(data, ~np.isin(np.array(data.classes), spec.exclude_classes), "excluded_class")
+            hint = did_you_mean(unknown, data.classes)
+            raise StudyError(f"split.exclude_classes: there is no class '{unknown}'; there are: {there}{hint}")
+        data = _with_classes(data, ~np.isin(np.array(data.classes), np.array(excluded)), "excluded_class")
     if spec.min_per_class is not None:
         units = count_units(data.y, data.unit, len(data.classes))
         data = _with_classes(data, units >= spec.min_per_class, "rare_class")

@@ -27,17 +27,27 @@ def named_values(there: Iterable[str], wanted: Sequence[str], key: str, column: 
     Raises:
         StudyError: The column holds some of them and not another, or two that one of them could mean.
     """
+    held = sorted(set(there))
+    found = meant(held, wanted, f"{key}: column '{column}'")
+    missing = [value for value, one in zip(wanted, found, strict=True) if one is None]
+    if missing and len(missing) < len(wanted):
+        raise StudyError(f"{key}: {no_such_value(column, missing[0], held)}{did_you_mean(missing[0], held)}")
+    return list(dict.fromkeys(one for one in found if one is not None))
+
+
+def meant(held: Sequence[str], wanted: Sequence[str], where: str) -> list[str | None]:
+    """For each value that a study names the one of `held` that it is; None where there is none.
+
+    Raises:
+        StudyError: It could be two of them.
+    """
     import polars as pl
 
-    held = sorted(set(there))
     asked = [value if value in held or value.lower() not in {"true", "false"} else value.lower() for value in wanted]
     found = match_ids(pl.Series(held, dtype=pl.String), pl.Series(asked, dtype=pl.String))
     if found.clash:
-        raise StudyError(f"{key}: {found.clash} in column '{column}'; write each value as it stands there")
-    missing = [value for value, row in zip(wanted, found.row, strict=True) if row < 0]
-    if missing and len(missing) < len(wanted):
-        raise StudyError(f"{key}: {no_such_value(column, missing[0], held)}{did_you_mean(missing[0], held)}")
-    return list(dict.fromkeys(held[row] for row in found.row if row >= 0))
+        raise StudyError(f"{where}: {found.clash}; write each value as it stands there")
+    return [held[row] if row >= 0 else None for row in found.row]
 
 
 def no_such_value(column: str, value: str, held: Sequence[str]) -> str:

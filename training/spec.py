@@ -32,16 +32,6 @@ def _as_list(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
-def _as_names(value: Any) -> Any:
-    """Class names as a label column has them: `[0, true]` stands for `["0", "true"]`."""
-    return [
-        (str(v).lower() if isinstance(v, bool) else f"{v:g}" if isinstance(v, float) else str(v))
-        if isinstance(v, int | float)
-        else v
-        for v in _as_list(value)
-    ]
-
-
 _Threshold = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # SAE activations are >= 0, so is a threshold on them
 
 
@@ -172,7 +162,7 @@ class SplitSpec(_Model):
     column: GivenSplit | None = None
     outer: int | None = Field(default=None, ge=2, le=50)
     duplicates: Literal["together", "ignore"] = "together"
-    exclude_classes: Annotated[tuple[str, ...], BeforeValidator(_as_names)] = ()
+    exclude_classes: Annotated[tuple[Value, ...], BeforeValidator(_as_list)] = ()
     min_per_class: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")

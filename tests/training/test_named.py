@@ -61,7 +61,7 @@ def test_a_text_stands_for_a_number_only_where_nothing_is_written_just_so() -> N
     assert named_values(["1", "2"], ["1.0"], "test", "c") == ["1"]
     assert named_values(["1", "1.0"], ["1.0"], "test", "c") == ["1.0"]
     assert named_values(["1", "2"], ["01"], "test", "c") == []
-    with pytest.raises(StudyError, match=r"ids '1' and '1\.0' would both be 1 in column 'c'"):
+    with pytest.raises(StudyError, match=r"column 'c': ids '1' and '1\.0' would both be 1"):
         named_values(["1", "1.0"], ["1.00"], "test", "c")
 
 
@@ -71,3 +71,12 @@ def test_a_value_that_is_not_there_is_refused_beside_one_that_is() -> None:
         StudyError, match=r"test: column 'part' holds no 'tset'; it holds: dev, test, train; did you mean"
     ):
         named_values(held, ["test", "tset"], "test", "part")
+
+
+def test_classes_that_are_left_out_may_be_numbers_and_truth_values(tmp_path: Path) -> None:
+    documents = make_documents(90, classes=("0", "1", "2"))
+    documents.label, documents.label_type = [int(label) for label in documents.label], "int64"
+    store = build_store(tmp_path / "s", documents)
+    for named in ([2], ["2"], [2.0]):
+        spec = make_spec(store, tmp_path / "out", split={"seeds": 1, "folds": 3, "exclude_classes": named})
+        assert load_documents(FeatureStore.open(store), spec).classes == ("0", "1")
