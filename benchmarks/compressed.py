@@ -26,8 +26,9 @@ from typing import Any
 import pyarrow as pa
 
 from benchmarks import machine, report
-from ray_jobs.corpus import Slice, read_rows, slices
+from ray_jobs.corpus import read_rows
 from ray_jobs.scan import scan
+from ray_jobs.slices import Slice, slices
 from ray_jobs.spec import CorpusSpec
 from ray_jobs.spill import Spill
 

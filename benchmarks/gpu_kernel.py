@@ -23,7 +23,7 @@ import triton
 import triton.language as tl
 
 from ray_jobs.engine.encoder import Inputs, SaeEncoder
-from ray_jobs.engine.pooling import SparseRows
+from ray_jobs.engine.sparse_rows import SparseRows
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from ray_jobs.crew import Answer
 from ray_jobs.dispatch import Dispatcher
 from ray_jobs.failures import Abandoned, Failure, Kind, brief
 from ray_jobs.journal import Journal, earlier_records
-from ray_jobs.scan import CorpusFile, CorpusScan
+from ray_jobs.scanned import CorpusFile, CorpusScan
 from ray_jobs.units import Unit, plan_units
 from ray_jobs.worker import Report
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from featurestore.wording import counted, share
 
 if TYPE_CHECKING:
-    from ray_jobs.scan import CorpusFile, CorpusScan
+    from ray_jobs.scanned import CorpusFile, CorpusScan
 
 NAMED_FILES = 3  # files of a kind of trouble that are named, with so many reasons each: who mends these knows the rest
 SHOWN_NAMES = 6  # of classes

@@ -30,7 +30,7 @@ from ray_jobs.versions import left_as_it_is, other_version, unfinished
 if TYPE_CHECKING:
     from featurestore.plan import StorePlan
     from ray_jobs.engine.bundle import Bundle
-    from ray_jobs.scan import CorpusScan
+    from ray_jobs.scanned import CorpusScan
     from ray_jobs.spec import JobSpec
     from ray_jobs.units import Unit
 
@@ -243,7 +243,7 @@ def _units(
     job: JobSpec, scanned: CorpusScan, begun: StorePlan | None, mean_tokens: float, device: str
 ) -> tuple[Unit, ...]:
     """The units of the store if it was begun by the same job, else new ones."""
-    from ray_jobs.corpus import slices
+    from ray_jobs.slices import slices
     from ray_jobs.units import Unit, plan_units
 
     if begun is None or job.units.documents is not None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ray_jobs.corpus import Slice, slices
-from ray_jobs.scan import CorpusScan
+from ray_jobs.scanned import CorpusScan
+from ray_jobs.slices import Slice, slices
 
 UNIT_TOKENS = {"cpu": 2**17, "cuda": 2**23}  # about 40 s at 3,000 tokens/s, 40 to 160 s at 50,000 to 200,000
 _MIN_DOCUMENTS = 32  # sorting by length needs some to choose from ...

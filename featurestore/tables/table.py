@@ -18,7 +18,8 @@ from featurestore.files import shown
 from featurestore.nearest import did_you_mean
 from featurestore.tables.arrays import told_apart
 from featurestore.tables.compare import value_text
-from featurestore.tables.dialect import CsvSpec, with_dialect
+from featurestore.tables.csv_head import with_dialect
+from featurestore.tables.dialect import CsvSpec
 from featurestore.tables.files import COMPRESSION_OF_SUFFIX, FORMAT_OF_SUFFIX, SourceFile, find_files
 from featurestore.tables.parquet import open_parquet, parquet_records
 from featurestore.tables.patterns import is_pattern, unescaped

@@ -21,9 +21,9 @@ Shapes: N tokens, D d_in, F features, C features of one chunk, K pairs.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -311,3 +311,33 @@ def _places(flat: np.ndarray, n_rows: int, n_columns: int) -> tuple[np.ndarray, 
     starts = np.searchsorted(flat, np.arange(n_rows + 1) * n_columns)
     row = np.repeat(np.arange(n_rows), np.diff(starts))
     return row, flat - row * n_columns, starts
+
+
+class SortedPairs(Protocol):
+    """Active pairs sorted by feature, then token, on the host or on a device."""
+
+    @property
+    def value(self) -> Any:
+        """The activations, of some length."""
+        ...
+
+    @staticmethod
+    def joined(parts: Sequence[Any]) -> Any:
+        """Pairs of consecutive chunks."""
+        ...
+
+
+SomePairs = TypeVar("SomePairs", bound=SortedPairs)
+
+
+def grouped(chunks: Iterable[SomePairs], n_pairs: int) -> Iterator[SomePairs]:
+    """The same pairs in groups of `n_pairs` or more, all but the last; none is empty."""
+    group: list[SomePairs] = []
+    for pairs in chunks:
+        if len(pairs.value):
+            group.append(pairs)
+        if sum(len(part.value) for part in group) >= n_pairs:
+            yield pairs.joined(group)
+            group = []
+    if group:
+        yield group[0].joined(group)

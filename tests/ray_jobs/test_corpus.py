@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from featurestore.errors import CorpusError
 from featurestore.tables import text as text_format
-from ray_jobs.corpus import read_rows, slices
+from ray_jobs.corpus import read_rows
 from ray_jobs.scan import scan
+from ray_jobs.slices import slices
 from tests.ray_jobs.corpora import documents, encoded, jsonl, spec, written, zstd
 
 texts = st.text(max_size=40)
@@ -54,7 +55,7 @@ def test_any_partition_of_any_format_gives_every_row_in_order(
     # Small blocks and marks, so that short texts cross many boundaries.
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setattr(text_format, "BLOCK_BYTES", block)
-        patch.setattr("ray_jobs.corpus.MARK_ROWS", 3)
+        patch.setattr("ray_jobs.slices.MARK_ROWS", 3)
         patch.setattr("ray_jobs.scan.MARK_ROWS", 3)
         for i, share in enumerate(shares):
             written(Path(folder, f"{i}.{kind}"), compress(encoded(share, file_format, row_group)))
@@ -90,7 +91,7 @@ def test_arbitrary_bytes_give_rows_or_one_refusal_and_marks_agree_with_a_whole_r
             whole = documents(corpus)
         except CorpusError:
             return
-        patch.setattr("ray_jobs.corpus.MARK_ROWS", 1)
+        patch.setattr("ray_jobs.slices.MARK_ROWS", 1)
         patch.setattr("ray_jobs.scan.MARK_ROWS", 1)
         scanned = scan(corpus)
         single = [read_rows(slices(scanned, i, i + 1), corpus, {}) for i in range(scanned.rows)]
@@ -300,7 +301,7 @@ def test_any_partition_of_any_dialect_gives_every_row_in_order(
     data = text.getvalue().encode(encoding)
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setattr(text_format, "BLOCK_BYTES", block)
-        patch.setattr("ray_jobs.corpus.MARK_ROWS", 3)
+        patch.setattr("ray_jobs.slices.MARK_ROWS", 3)
         patch.setattr("ray_jobs.scan.MARK_ROWS", 3)
         path = written(Path(folder, f"a.csv{compression}"), gzip.compress(data) if compression else data)
         corpus = spec(path, keep="label", csv={"delimiter": delimiter, "quote": quote, "encoding": encoding})

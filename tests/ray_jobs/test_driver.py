@@ -93,7 +93,7 @@ def test_the_store_holds_what_the_engine_gives_unit_by_unit(models: Path, corpus
 def test_a_compressed_corpus_gives_the_same_rows_and_leaves_nothing_decompressed(
     models: Path, corpus: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: bool
 ) -> None:
-    monkeypatch.setattr("ray_jobs.corpus.MARK_ROWS", 10)
+    monkeypatch.setattr("ray_jobs.slices.MARK_ROWS", 10)
     monkeypatch.setattr("ray_jobs.scan.MARK_ROWS", 10)
     packed = tmp_path / "c.jsonl.gz"
     packed.write_bytes(gzip.compress(corpus.read_bytes()))

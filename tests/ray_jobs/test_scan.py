@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.errors import CorpusError
-from ray_jobs.scan import UnkeptValues, scan
+from ray_jobs.scan import scan
+from ray_jobs.scanned import UnkeptValues
 from tests.ray_jobs.corpora import documents, encoded, jsonl, spec, written, zstd
 
 

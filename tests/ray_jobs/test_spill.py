@@ -17,8 +17,10 @@ import pytest
 from featurestore.errors import CorpusError
 from featurestore.tables import record
 from ray_jobs import spill as module
-from ray_jobs.corpus import DocumentRows, Slice, read_rows, slices
-from ray_jobs.scan import CorpusScan, scan
+from ray_jobs.corpus import DocumentRows, read_rows
+from ray_jobs.scan import scan
+from ray_jobs.scanned import CorpusScan
+from ray_jobs.slices import Slice, slices
 from ray_jobs.spec import CorpusSpec
 from ray_jobs.spill import Spill, drop, shortage
 from tests.ray_jobs.corpora import jsonl, spec, written, zstd
@@ -31,7 +33,7 @@ COMPRESSED: dict[str, Callable[[bytes], bytes]] = {"gz": gzip.compress, "zst": z
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where texts are kept, with a mark at each tenth row."""
     monkeypatch.setenv("SPARSEMILL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("ray_jobs.corpus.MARK_ROWS", 10)
+    monkeypatch.setattr("ray_jobs.slices.MARK_ROWS", 10)
     monkeypatch.setattr("ray_jobs.scan.MARK_ROWS", 10)
     return tmp_path / "cache" / "spilled"
 

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ray_jobs.corpus import MARK_ROWS
-from ray_jobs.scan import CorpusFile, CorpusScan
+from ray_jobs.scanned import MARK_ROWS, CorpusFile, CorpusScan
 from ray_jobs.units import UNIT_TOKENS, plan_units
 
 

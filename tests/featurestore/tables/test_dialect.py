@@ -10,7 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from featurestore.errors import CorpusError, TableError
-from featurestore.tables.dialect import CsvSpec, Dialect, with_dialect
+from featurestore.tables.csv_head import with_dialect
+from featurestore.tables.dialect import CsvSpec, Dialect
 from featurestore.tables.files import find_files
 from featurestore.tables.table import read_table
 

@@ -14,14 +14,8 @@ from ray_jobs.engine import device_pooling, pooling
 from ray_jobs.engine.bundle import SaeInfo
 from ray_jobs.engine.encoder import Active, Inputs, SaeEncoder
 from ray_jobs.engine.families import SaeWeights
-from ray_jobs.engine.pooling import (
-    SparseRows,
-    empty_rows,
-    gather_rows,
-    pool_saes,
-    pool_windows,
-    stack_rows,
-)
+from ray_jobs.engine.pooling import pool_saes, pool_windows
+from ray_jobs.engine.sparse_rows import SparseRows, empty_rows, gather_rows, stack_rows, value_dtype
 from tests.reference import assert_row_equals
 
 torch.set_num_threads(1)
@@ -206,7 +200,7 @@ def test_rows_are_gathered_by_document_whatever_order_windows_were_made_in(
     for number, lengths in enumerate(windows):
         whole = acts[number] if lengths and number not in left_out else np.zeros((1, 25), dtype=np.float32)
         assert_row_equals(rows.row(number), whole, pools, rtol=1e-6)
-        assert all(values.dtype == pooling.value_dtype(pool) for pool, values in rows.values.items())
+        assert all(values.dtype == value_dtype(pool) for pool, values in rows.values.items())
 
 
 def test_a_document_without_windows_gets_an_empty_row() -> None:
