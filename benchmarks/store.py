@@ -166,20 +166,12 @@ def with_pools(rows: PartRows, name: str, pools: Sequence[str]) -> PartRows:
     return replace(rows, sparse={name: SparseColumn(sparse.indptr, sparse.indices, values)})
 
 
-def plan_of(rows: PartRows, d_sae: int, name: str, bits: int = 8) -> Any:
-    """A store of one part for them."""
-    from featurestore.plan import StorePlan
-    from featurestore.schema import SaeColumns, StoreSchema
-
-    schema = StoreSchema((), (SaeColumns(name, d_sae, tuple(rows.sparse[name].values)),), (), bits)
-    return StorePlan(schema, {}, {}, [(0, len(rows))], len(rows), {})
-
-
 def column_bits(rows: PartRows, d_sae: int, name: str) -> dict[str, float]:
     """Bits a non-zero of each column of a part as it is written, everything that is not a feature in `rest`."""
     import pyarrow.parquet as pq
     from pyarrow import BufferReader
 
+    from benchmarks.peers.store_formats import plan_of
     from featurestore.part import encode_part
 
     nnz = len(rows.sparse[name].indices)
@@ -246,6 +238,7 @@ def _steps(rows: PartRows, d_sae: int, name: str, folder: Path, repeats: int) ->
     """Where our writing goes: ns a non-zero of each step with one pooling; and all of it with three."""
     import hashlib
 
+    from benchmarks.peers.store_formats import plan_of
     from featurestore.files import atomic_write, filesystem
     from featurestore.part import encode_part
     from featurestore.plan import create_store

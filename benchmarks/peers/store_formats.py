@@ -25,6 +25,15 @@ class Format(Protocol):
         """The matrix again."""
 
 
+def plan_of(rows: PartRows, d_sae: int, name: str, bits: int = 8) -> Any:
+    """A store of one part for them."""
+    from featurestore.plan import StorePlan
+    from featurestore.schema import SaeColumns, StoreSchema
+
+    schema = StoreSchema((), (SaeColumns(name, d_sae, tuple(rows.sparse[name].values)),), (), bits)
+    return StorePlan(schema, {}, {}, [(0, len(rows))], len(rows), {})
+
+
 class Ours:
     """A store of one part, by `write_part` and `FeatureStore.matrix`."""
 
@@ -33,7 +42,6 @@ class Ours:
 
     def write(self, X: PartRows, path: Path) -> None:
         """The whole way of a unit, and the manifest."""
-        from benchmarks.store import plan_of
         from featurestore.plan import create_store
         from featurestore.writer import finish_store, write_part
 
