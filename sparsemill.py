@@ -139,18 +139,27 @@ def _on_ray(address: str) -> Callable[[Sequence[Any]], Iterator[Any]]:
         from ray_jobs.cluster import ray_cluster
         from training.cells import run_source
 
+        def outcome(task: Any) -> Any:  # Ray prints, stack and all, what a task raises and nobody asks for any more
+            try:
+                return list(run_source(task))
+            except Exception as error:  # noqa: BLE001  (raised again below)
+                return error
+
         if not tasks:
             return
         with ray_cluster(None if address == "local" else address, cpus=os.cpu_count() or 1, gpus=0) as ray:
             # A task is one CPU's work, so it gets one thread; a node that is lost loses tasks, which run again.
-            remote = ray.remote(num_cpus=1, max_retries=3)(lambda task: list(run_source(task)))
+            remote = ray.remote(num_cpus=1, max_retries=3)(outcome)
             waiting = [remote.remote(dataclasses.replace(task, n_jobs=1)) for task in tasks]
             while waiting:
                 done, waiting = ray.wait(waiting)
                 try:
-                    yield from ray.get(done[0])
+                    found = ray.get(done[0])
                 except ray.exceptions.RayTaskError as error:
                     raise error.as_instanceof_cause() from None
+                if isinstance(found, Exception):
+                    raise found
+                yield from found
 
     return run
 
