@@ -258,6 +258,9 @@ def demo(args: argparse.Namespace) -> int:
             captured = io.StringIO()
             with contextlib.redirect_stdout(captured):
                 code = main([*step, "--json"])
+            if code:  # what went wrong is the document
+                print(captured.getvalue(), end="")
+                return code
             outputs[step[0]] = json.loads(captured.getvalue())
         else:
             print(f"\n$ sparsemill {' '.join(step)}", flush=True)

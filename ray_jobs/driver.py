@@ -29,6 +29,7 @@ from ray_jobs.ray_crew import RayCrew, gpus_each
 from ray_jobs.run_record import Recorder, recorded
 from ray_jobs.spill import drop, run_name
 from ray_jobs.tally import Tally
+from ray_jobs.tolerance import check_errors
 
 if TYPE_CHECKING:
     from featurestore.writer import PartRecord
@@ -90,6 +91,7 @@ def extract(
 
     Raises:
         UsageError: The job, its corpus, model, SAEs or store are at fault; nothing was written.
+        TooManyErrors: The store is whole, and more of its documents failed than `corpus.max_errors` allows.
         JobFailed: Some units failed for good; the parts of the others are there.
     """
     return run_plan(make_plan(job, progress.note if progress else None), address, progress, force)
@@ -119,7 +121,9 @@ def run_plan(
             fault_point("driver.before_manifest")
             patiently(finish_store, plan.job.store, records)
             fault_point("driver.after_manifest")
-    return _result(plan, tally, time.perf_counter() - begun)
+    result = _result(plan, tally, time.perf_counter() - begun)
+    check_errors(result, plan.job.corpus.max_errors)
+    return result
 
 
 def _run(
