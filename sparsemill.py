@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from featurestore.ending import END_SECONDS, end_in_time
 from featurestore.nearest import did_you_mean
 
 __version__ = "0.1.0"
@@ -43,6 +44,8 @@ COMMANDS = {
 }
 
 STAGE_ONE = ("ray", "torch", "transformers", "tokenizers", "safetensors", "sae_lens", "gguf", "accelerate")
+
+SUBMIT_SECONDS = END_SECONDS + 60  # to end: its Ctrl-C stops the job, and waits a minute for the cluster to say so
 
 EXPORT = ("anndata", "zarr", "pandas")
 
@@ -72,6 +75,9 @@ point `corpus.path` in the job at Parquet, JSONL or CSV files, give it another s
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the process's exit code."""
+    if argv is None:  # the process is ours alone
+        say = functools.partial(_fail, as_json="--json" in sys.argv)
+        end_in_time(say, SUBMIT_SECONDS if "submit" in sys.argv[1:2] else END_SECONDS)
     argv = list(sys.argv[1:] if argv is None else argv)
     front = _front_parser()
     front.as_json = "--json" in argv

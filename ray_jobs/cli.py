@@ -131,6 +131,7 @@ def extract(args: argparse.Namespace) -> int:
     from featurestore.files import shown
     from ray_jobs.cluster import sigterm_unwinds
     from ray_jobs.driver import run_plan
+    from ray_jobs.lease import check_free
     from ray_jobs.plan import make_plan
     from ray_jobs.progress import Progress
     from ray_jobs.spec import load_job
@@ -142,6 +143,8 @@ def extract(args: argparse.Namespace) -> int:
     progress = Progress()
     try:
         with sigterm_unwinds():
+            if not args.force:
+                check_free(job.store, progress.note)
             made = make_plan(job, progress.note)
             if missing := made.missing:
                 tokens = round(made.mean_tokens * sum(unit.rows for unit in missing))

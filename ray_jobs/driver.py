@@ -22,7 +22,7 @@ from ray_jobs.cluster import ray_cluster
 from ray_jobs.dispatch import Dispatcher, UnitsFailed
 from ray_jobs.failures import brief, storage_refusal, transient_faults_shown
 from ray_jobs.journal import Journal, earlier_records
-from ray_jobs.lease import Lease, held
+from ray_jobs.lease import Lease, check_free, held
 from ray_jobs.plan import JobPlan, check_device, make_plan
 from ray_jobs.pricing import remember_rate
 from ray_jobs.ray_crew import RayCrew, gpus_each
@@ -94,7 +94,10 @@ def extract(
         TooManyErrors: The store is whole, and more of its documents failed than `corpus.max_errors` allows.
         JobFailed: Some units failed for good; the parts of the others are there.
     """
-    return run_plan(make_plan(job, progress.note if progress else None), address, progress, force)
+    note = progress.note if progress else None
+    if not force:
+        check_free(job.store, note)
+    return run_plan(make_plan(job, note), address, progress, force)
 
 
 def run_plan(
