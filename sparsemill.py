@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from featurestore.ending import END_SECONDS, end_in_time
 from featurestore.nearest import did_you_mean
 
 __version__ = "0.1.0"
@@ -43,6 +44,8 @@ COMMANDS = {
 }
 
 STAGE_ONE = ("ray", "torch", "transformers", "tokenizers", "safetensors", "sae_lens", "gguf", "accelerate")
+
+SUBMIT_SECONDS = END_SECONDS + 60  # to end: its Ctrl-C stops the job, and waits a minute for the cluster to say so
 
 EXPORT = ("anndata", "zarr", "pandas")
 
@@ -72,6 +75,9 @@ point `corpus.path` in the job at Parquet, JSONL or CSV files, give it another s
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the process's exit code."""
+    if argv is None:  # the process is ours alone
+        say = functools.partial(_fail, as_json="--json" in sys.argv)
+        end_in_time(say, SUBMIT_SECONDS if "submit" in sys.argv[1:2] else END_SECONDS)
     argv = list(sys.argv[1:] if argv is None else argv)
     front = _front_parser()
     front.as_json = "--json" in argv
@@ -139,18 +145,27 @@ def _on_ray(address: str) -> Callable[[Sequence[Any]], Iterator[Any]]:
         from ray_jobs.cluster import ray_cluster
         from training.cells import run_source
 
+        def outcome(task: Any) -> Any:  # Ray prints, stack and all, what a task raises and nobody asks for any more
+            try:
+                return list(run_source(task))
+            except Exception as error:  # noqa: BLE001  (raised again below)
+                return error
+
         if not tasks:
             return
         with ray_cluster(None if address == "local" else address, cpus=os.cpu_count() or 1, gpus=0) as ray:
             # A task is one CPU's work, so it gets one thread; a node that is lost loses tasks, which run again.
-            remote = ray.remote(num_cpus=1, max_retries=3)(lambda task: list(run_source(task)))
+            remote = ray.remote(num_cpus=1, max_retries=3)(outcome)
             waiting = [remote.remote(dataclasses.replace(task, n_jobs=1)) for task in tasks]
             while waiting:
                 done, waiting = ray.wait(waiting)
                 try:
-                    yield from ray.get(done[0])
+                    found = ray.get(done[0])
                 except ray.exceptions.RayTaskError as error:
                     raise error.as_instanceof_cause() from None
+                if isinstance(found, Exception):
+                    raise found
+                yield from found
 
     return run
 
@@ -249,6 +264,9 @@ def demo(args: argparse.Namespace) -> int:
             captured = io.StringIO()
             with contextlib.redirect_stdout(captured):
                 code = main([*step, "--json"])
+            if code:  # what went wrong is the document
+                print(captured.getvalue(), end="")
+                return code
             outputs[step[0]] = json.loads(captured.getvalue())
         else:
             print(f"\n$ sparsemill {' '.join(step)}", flush=True)

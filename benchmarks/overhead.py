@@ -33,9 +33,11 @@ import yaml
 
 from benchmarks import corpus, extract, machine, report
 from benchmarks.peers.ours import job_mapping
+from featurestore.errors import JobFailed
 from featurestore.plan import create_store
 from ray_jobs.cluster import ray_cluster, worker_environment
 from ray_jobs.dispatch import Dispatcher
+from ray_jobs.failures import Failure
 from ray_jobs.journal import Journal
 from ray_jobs.plan import JobPlan, make_plan
 from ray_jobs.ray_crew import RayCrew
@@ -56,9 +58,10 @@ class TimedCrew(RayCrew):
         actor = self._actors[worker]
         (opening,) = [ref for ref, owed in self._owed.items() if owed == ("open", worker, -1)]
         del self._owed[opening]
-        self._ray.get(opening)
         unit = self._units[REHEARSAL]
-        self._ray.get(actor.probe.remote(unit, 0, unit.rows, {}))
+        for ref in (opening, actor.probe.remote(unit, 0, unit.rows, {})):
+            if isinstance(outcome := self._ray.get(ref), Failure):
+                raise outcome.error or JobFailed(outcome.reason)
         self.opened, self.processors = self.now(), processor_seconds()
         self._owed[self._ray.put({"host": "here"})] = ("open", worker, -1)
 

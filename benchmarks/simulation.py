@@ -31,9 +31,9 @@ from benchmarks import machine, report
 from featurestore.plan import StorePlan, create_store
 from featurestore.schema import SaeColumns, StoreSchema
 from featurestore.writer import PartRecord, committed_units, finish_store
-from ray_jobs.crew import Answer
+from ray_jobs.crew import Abandoned, Answer
 from ray_jobs.dispatch import Dispatcher
-from ray_jobs.failures import Abandoned, Failure, Kind, brief
+from ray_jobs.failures import Failure, Kind
 from ray_jobs.journal import Journal, earlier_records
 from ray_jobs.scanned import CorpusFile, CorpusScan
 from ray_jobs.units import Unit, plan_units
@@ -191,8 +191,7 @@ class SimulatedCrew:
                 self.spent.lost += self._now - state.begun
             return [Answer("live", worker, failure=Failure(Kind.LOST, "preempted", charged=False))]
         if what == "dropped":
-            gone = Failure(Kind.ABANDONED, brief(Abandoned("done elsewhere")))
-            return [Answer("run", worker, number, failure=gone)]
+            return [Answer("run", worker, number, value=Abandoned(number))]
         if number != state.run:
             return []  # it was abandoned
         unit = state.queue.pop(0)
@@ -200,8 +199,7 @@ class SimulatedCrew:
         if state.queue:
             self._begin(worker, state)
         if what == "abandoned":
-            gone = Failure(Kind.ABANDONED, brief(Abandoned("done elsewhere")))
-            return [Answer("run", worker, unit, failure=gone)]
+            return [Answer("run", worker, unit, value=Abandoned(unit))]
         if unit not in self._done:
             self._done.add(unit)
             self.spent.useful += seconds

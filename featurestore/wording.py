@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 
 _KIND_CHARACTERS = 300  # of a sentence that tell its kind; a foreign one may be a page
-_BRACKETS, _QUOTED, _NUMBER = re.compile(r"\s*\([^()]*\)"), re.compile(r"'[^']*'|\"[^\"]*\""), re.compile(r"\d[\d,.]*")
+_BRACKETS, _QUOTED = re.compile(r"\s*\([^()]*\)"), re.compile(r"'[^']*'|\"[^\"]*\"")
+_NAME = (
+    r"\b(?:(?:[A-Z]{2,}|utf|iso|latin|windows)(?:-\d+)+|(?:u?int|b?float|sha|base|cp|latin|utf)\d+)\b"  # UTF-8, int64
+)
+_NAME_OR_NUMBER = re.compile(rf"({_NAME})|\d[\d,.]*")
 
 
 def counted(n: int, noun: str) -> str:
@@ -60,7 +64,8 @@ def error_kind(sentence: str) -> str:
     "the text in 'body' is 3 MB" is "the text in '...' is N MB".
     """
     text = _BRACKETS.sub("", sentence[:_KIND_CHARACTERS])
-    return _NUMBER.sub("N", _QUOTED.sub("'...'", text)).strip() or sentence[:_KIND_CHARACTERS].strip()
+    text = _NAME_OR_NUMBER.sub(lambda found: found[1] or "N", _QUOTED.sub("'...'", text))
+    return text.strip() or sentence[:_KIND_CHARACTERS].strip()
 
 
 def first_line(exc: BaseException) -> str:

@@ -131,8 +131,6 @@ class Aftermath:
             del self._staff.probing[worker]
             if kind is Kind.UNIT:
                 self.conclude(unit, self._suspects.failed(unit, failure.reason))
-        elif kind is Kind.ABANDONED:
-            self._ledger.give_back(worker, unit)
         elif kind is Kind.STORAGE and self._storage_tries[unit] < STORAGE_TRIES - 1:
             self._tally.events[kind.value] += 1
             self._storage_tries[unit] += 1

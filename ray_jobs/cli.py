@@ -28,6 +28,7 @@ from ray_jobs.screen import (
     print_plan,
     print_result,
     print_sentences,
+    result_facts,
 )
 
 
@@ -130,9 +131,11 @@ def extract(args: argparse.Namespace) -> int:
     from featurestore.files import shown
     from ray_jobs.cluster import sigterm_unwinds
     from ray_jobs.driver import run_plan
+    from ray_jobs.lease import check_free
     from ray_jobs.plan import make_plan
     from ray_jobs.progress import Progress
     from ray_jobs.spec import load_job
+    from ray_jobs.tolerance import TooManyErrors
 
     job = load_job(args.job)
     if args.workers is not None:
@@ -140,6 +143,8 @@ def extract(args: argparse.Namespace) -> int:
     progress = Progress()
     try:
         with sigterm_unwinds():
+            if not args.force:
+                check_free(job.store, progress.note)
             made = make_plan(job, progress.note)
             if missing := made.missing:
                 tokens = round(made.mean_tokens * sum(unit.rows for unit in missing))
@@ -149,8 +154,17 @@ def extract(args: argparse.Namespace) -> int:
     except (KeyboardInterrupt, SystemExit):
         progress.note(f"stopped; parts that are done stay in {shown(job.store)}")
         raise
+    except TooManyErrors as failed:
+        if not args.json:
+            print_result(failed.result)
+            raise
+        print(f"sparsemill: {failed}", file=sys.stderr)
+        kinds = [asdict(kind) for kind in failed.kinds]
+        facts = {"error": str(failed), "exit_code": failed.exit_code, "error_kinds": kinds}
+        _print_json({**result_facts(made, failed.result), **facts})
+        return failed.exit_code
     if args.json:
-        return _print_json({"fingerprint": made.store.fingerprint, **asdict(result), "store": shown(result.store)})
+        return _print_json(result_facts(made, result))
     print_result(result)
     return 0
 

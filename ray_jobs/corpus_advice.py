@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from featurestore.wording import counted, share
+from ray_jobs.tolerance import exceeds, limit
 
 if TYPE_CHECKING:
     from ray_jobs.scanned import CorpusFile, CorpusScan
@@ -21,9 +22,15 @@ LOOKED_AT_FOLDERS = 16  # that Spark wrote: a request each
 _SPARK_PART = re.compile(r"part-\d{5}.*")
 
 
-def corpus_warnings(scan: CorpusScan) -> list[str]:
-    """What will be lost or is doubtful."""
+def corpus_warnings(scan: CorpusScan, max_errors: float) -> list[str]:
+    """What will be lost or is doubtful.
+
+    Args:
+        scan: The corpus.
+        max_errors: `corpus.max_errors` of the job.
+    """
     found = [
+        _too_many(scan, max_errors),
         *_unreadable(scan),
         *_unreadable_sample(scan),
         _blank(scan),
@@ -54,6 +61,16 @@ def corpus_notes(scan: CorpusScan, keep: Sequence[str]) -> tuple[str, ...]:
     if offered:
         notes.append(f"the directories of the corpus tell {', '.join(offered)}; corpus.keep can name them")
     return tuple(notes)
+
+
+def _too_many(scan: CorpusScan, max_errors: float) -> str | None:
+    """Whether a run is known to fail for what the pass has counted."""
+    if not exceeds(total := sum(file.unreadable for file in scan.files), scan.rows, max_errors):
+        return None
+    return (
+        f"{_part(total, scan.rows)} will have an error, more than corpus.max_errors: {limit(max_errors)} allows, so "
+        "extract will end with exit code 1; mend the corpus, or raise corpus.max_errors"
+    )
 
 
 def _unreadable(scan: CorpusScan) -> list[str]:

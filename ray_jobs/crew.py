@@ -18,6 +18,13 @@ Request = Literal["open", "run", "probe", "live"]
 
 
 @dataclass(frozen=True, slots=True)
+class Abandoned:
+    """What comes of a unit that was stopped on purpose, between two batches, because it was done elsewhere."""
+
+    unit: int
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What came of one request.
 
@@ -25,7 +32,8 @@ class Answer:
         what: The request.
         worker: Whose.
         unit: Of `run` and `probe`.
-        value: What the worker returned: of `open` where it is, of `run` a `Report`, of `live` where it stands.
+        value: What the worker returned: of `open` where it is, of `run` a `Report` or `Abandoned`, of `live`
+            where it stands.
         failure: Why there is no value.
     """
 
@@ -58,7 +66,7 @@ class Crew(Protocol):
         """Have a worker say where it stands."""
 
     def abandon(self, worker: int, unit: int) -> None:
-        """Tell a worker to stop a unit at its next batch; that unit is then answered with a failure or its report."""
+        """Tell a worker to stop a unit at its next batch; that unit is then answered with `Abandoned` or its report."""
 
     def stop(self, worker: int) -> None:
         """End a worker at once; nothing that it still owed will be answered."""

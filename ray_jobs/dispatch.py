@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from featurestore.errors import JobFailed
 from featurestore.faults import fault_point
 from ray_jobs.aftermath import Aftermath
+from ray_jobs.crew import Abandoned
 from ray_jobs.failures import Failure, Kind
 from ray_jobs.ledger import Ledger
 from ray_jobs.pace import Pace
@@ -202,6 +203,8 @@ class Dispatcher:
         elif answer.what == "probe":
             del self._staff.probing[worker]
             self._aftermath.conclude(unit, self._suspects.passed(unit))
+        elif isinstance(answer.value, Abandoned):
+            self._ledger.give_back(worker, unit)
         elif self._ledger.commit(worker, unit):
             self._commit(worker, answer.value)
         if worker in self._staff.place:

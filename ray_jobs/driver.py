@@ -22,13 +22,14 @@ from ray_jobs.cluster import ray_cluster
 from ray_jobs.dispatch import Dispatcher, UnitsFailed
 from ray_jobs.failures import brief, storage_refusal, transient_faults_shown
 from ray_jobs.journal import Journal, earlier_records
-from ray_jobs.lease import Lease, held
+from ray_jobs.lease import Lease, check_free, held
 from ray_jobs.plan import JobPlan, check_device, make_plan
 from ray_jobs.pricing import remember_rate
 from ray_jobs.ray_crew import RayCrew, gpus_each
 from ray_jobs.run_record import Recorder, recorded
 from ray_jobs.spill import drop, run_name
 from ray_jobs.tally import Tally
+from ray_jobs.tolerance import check_errors
 
 if TYPE_CHECKING:
     from featurestore.writer import PartRecord
@@ -90,9 +91,13 @@ def extract(
 
     Raises:
         UsageError: The job, its corpus, model, SAEs or store are at fault; nothing was written.
+        TooManyErrors: The store is whole, and more of its documents failed than `corpus.max_errors` allows.
         JobFailed: Some units failed for good; the parts of the others are there.
     """
-    return run_plan(make_plan(job, progress.note if progress else None), address, progress, force)
+    note = progress.note if progress else None
+    if not force:
+        check_free(job.store, note)
+    return run_plan(make_plan(job, note), address, progress, force)
 
 
 def run_plan(
@@ -119,7 +124,9 @@ def run_plan(
             fault_point("driver.before_manifest")
             patiently(finish_store, plan.job.store, records)
             fault_point("driver.after_manifest")
-    return _result(plan, tally, time.perf_counter() - begun)
+    result = _result(plan, tally, time.perf_counter() - begun)
+    check_errors(result, plan.job.corpus.max_errors)
+    return result
 
 
 def _run(

@@ -41,8 +41,6 @@ class Kind(Enum):
     """Something stands where the unit's part should be."""
     UNIT = "unit"
     """Computing the unit failed: perhaps one of its documents is at fault."""
-    ABANDONED = "abandoned"
-    """The worker stopped because the unit was done elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +61,6 @@ class Failure:
     charged: bool = True
 
 
-class Abandoned(Exception):  # noqa: N818  (an outcome, named as such)
-    """A unit was stopped on purpose, between two batches."""
-
-
 def classify(error: BaseException, store: str) -> Failure:
     """What an exception that our own code raised on a worker means.
 
@@ -77,8 +71,6 @@ def classify(error: BaseException, store: str) -> Failure:
     from featurestore.errors import JobFailed
 
     reason = brief(error)
-    if isinstance(error, Abandoned):
-        return Failure(Kind.ABANDONED, reason)
     if isinstance(error, CorpusError | MismatchError | JobSpecError | JobFailed):
         return Failure(Kind.JOB, reason, error)
     if isinstance(error, OSError):

@@ -1,9 +1,9 @@
 """Who runs on a store: one driver at a time, and the second is told who the first is.
 
 A small file in the store names the holder, who rewrites it every few seconds. Whether a holder still lives is judged
-without trusting clocks of different machines: on the same machine its process is looked up; elsewhere the file's age is
-measured against a second file written now, both times being the storage's own; and a file that changes while it is
-watched is alive whatever any clock says.
+without trusting clocks of different machines: on the same machine its process is looked up; elsewhere, and where the
+system does not show its processes, the file's age is measured against a second file written now, both times being the
+storage's own; and a file that changes while it is watched is alive whatever any clock says.
 
 The lease saves work, it does not guard the data: parts appear whole and are the same bytes whoever writes them, so two
 drivers that do run at once (one was forced, or storage has no times) waste work and corrupt nothing.
@@ -25,13 +25,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featurestore.errors import JobFailed, StoreError
+from featurestore.errors import JobFailed, StoreError, UsageError
 from featurestore.files import atomic_write, is_local, read_bytes, shown
 from featurestore.plan import open_root
 
 if TYPE_CHECKING:
     from pyarrow import fs as pafs
 
+PROC = Path("/proc")  # not there on every system; where there is none, a lease is watched like one of another machine
 LEASE_JSON = ".lease.json"  # readers ignore names that start with "."
 BEAT_SECONDS = 10.0  # one small write: nothing beside a unit a minute from each worker
 STALE_SECONDS = 60.0  # six beats missed: a holder that storage keeps waiting so long commits nothing either
@@ -121,8 +122,8 @@ def held(uri: str, force: bool = False, note: Callable[[str], None] | None = Non
     path = f"{root}/{LEASE_JSON}"
     try:
         data, there = _read(fs, path)
-        if data is not None and not force and (there is None or not _is_dead(there)):
-            if (there is not None and there.machine == _machine()) or _is_beating(fs, path, data, there, note):
+        if data is not None and not force:
+            if _is_held(fs, path, data, there, note):
                 raise StoreError(_occupied(uri, there))
             there = _read(fs, path)[1]
         mine = _myself((there.generation if there else 0) + 1)
@@ -143,6 +144,27 @@ def held(uri: str, force: bool = False, note: Callable[[str], None] | None = Non
         lease.close()
 
 
+def check_free(uri: str, note: Callable[[str], None] | None = None) -> None:
+    """Refuse a store that somebody holds before anything is paid for; `held` asks again, for this takes nothing.
+
+    Args:
+        uri: The store, which need not be there.
+        note: Called with a line of text before waiting.
+
+    Raises:
+        StoreError: Somebody else holds it.
+    """
+    try:
+        fs, root = open_root(uri)
+        path = f"{root}/{LEASE_JSON}"
+        data, there = _read(fs, path)
+        occupied = data is not None and _is_held(fs, path, data, there, note)
+    except (OSError, UsageError):
+        return  # whoever is to write there says it better
+    if occupied:
+        raise StoreError(_occupied(uri, there))
+
+
 def _occupied(uri: str, holder: Holder | None) -> str:
     return (
         f"{shown(uri)} is being written by {holder or 'another run'}; wait for it or stop it, "
@@ -155,9 +177,27 @@ def _outranks(other: Holder, mine: Holder) -> bool:
     return (other.generation, other.token) > (mine.generation, mine.token)
 
 
-def _is_dead(holder: Holder) -> bool:
-    """Whether the holder is a process of this machine that is gone."""
-    return bool(holder.machine) and holder.machine == _machine() and _born(holder.pid) != holder.born
+def _is_held(
+    fs: pafs.FileSystem, path: str, data: bytes, holder: Holder | None, note: Callable[[str], None] | None
+) -> bool:
+    """Whether somebody holds the store; waits, where nothing else tells, until that is clear."""
+    lives = None if holder is None else _lives(holder)
+    return _is_beating(fs, path, data, holder, note) if lives is None else lives
+
+
+def _lives(holder: Holder) -> bool | None:
+    """Whether the holder's process is there; None where this machine cannot know."""
+    if not holder.machine or holder.machine != _machine():
+        return None
+    if holder.born and (born := _born(holder.pid)) is not None:
+        return born == holder.born
+    try:
+        os.kill(holder.pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return None
+    return None  # somebody has that number, and the system hides who (`hidepid`)
 
 
 def _is_beating(
@@ -227,17 +267,17 @@ def _myself(generation: int) -> Holder:
 
 def _machine() -> str:
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+        boot = (PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {(PROC / 'self/ns/pid').readlink()}"
     except OSError:
         return ""
 
 
 def _born(pid: int) -> str | None:
-    """The start time of a process, in ticks since the machine started; None if there is no such process."""
+    """The start time of a process, in ticks since the machine started; "" if it has ended, None if it is not shown."""
     try:
-        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        status = (PROC / f"{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     state, *fields = status.rpartition(")")[2].split()
-    return None if state in "ZX" else fields[18]  # the 22nd field, as proc(5) counts
+    return "" if state in "ZX" else fields[18]  # the 22nd field, as proc(5) counts

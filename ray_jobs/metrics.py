@@ -119,9 +119,9 @@ class UnitMeter:
         for name, n in {**counts, "units": 1}.items():
             if n:
                 self._metrics[name].inc(n)
-        for name, seconds in self._phases.items():
-            if seconds > 0:
-                self._metrics["phase"].inc(seconds, tags={"phase": name})
+        for name, spent in self._phases.items():
+            if spent > 0:
+                self._metrics["phase"].inc(spent, tags={"phase": name})
         self._metrics["unit_seconds"].observe(seconds)
 
 

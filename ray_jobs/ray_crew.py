@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import JobFailed
+from ray_jobs.actor import WorkerActor
 from ray_jobs.cluster import worker_environment
 from ray_jobs.crew import Answer, Request
 from ray_jobs.failures import Failure, Kind, brief, classify
-from ray_jobs.worker import Worker, WorkerTask
+from ray_jobs.worker import WorkerTask
 
 if TYPE_CHECKING:
     from ray_jobs.plan import JobPlan
@@ -57,7 +58,7 @@ class RayCrew:
             max_concurrency=1,
             concurrency_groups={"live": 1},
             runtime_env={"env_vars": worker_environment(plan.compute.threads)},
-        )(Worker)
+        )(WorkerActor)
 
     def now(self) -> float:
         """See `Crew`; so for the others."""
@@ -142,11 +143,14 @@ class RayCrew:
         what, worker, unit = self._owed.pop(ref)
         errors = self._ray.exceptions
         try:
-            return Answer(what, worker, unit, value=self._ray.get(ref))
-        except errors.RayTaskError as error:
+            value = self._ray.get(ref)
+        except errors.RayTaskError as error:  # before our code came to run, e.g. what it was given cannot be read there
             return Answer(what, worker, unit, failure=classify(error.cause, self._store))
         except errors.RayError as error:
             return Answer(what, worker, unit, failure=_loss(error, errors))
+        if isinstance(value, Failure):
+            return Answer(what, worker, unit, failure=value)
+        return Answer(what, worker, unit, value=value)
 
 
 def gpus_each(plan: JobPlan) -> float:

@@ -156,6 +156,13 @@ def print_result(result: ExtractResult) -> None:
     print(f"  bytes      {result.bytes:,} ({result.bytes / max(result.documents, 1):,.0f} a document)")
 
 
+def result_facts(made: JobPlan, result: ExtractResult) -> dict[str, Any]:
+    """The same for machines."""
+    from featurestore.files import shown
+
+    return {"fingerprint": made.store.fingerprint, **asdict(result), "store": shown(result.store)}
+
+
 def _dialects(made: JobPlan) -> dict[str, list[str]]:
     """How CSV files are written -> which of them."""
     found: dict[str, list[str]] = {}

@@ -20,6 +20,7 @@ from featurestore.spec_values import Flag, PathText
 from featurestore.specfile import load_mapping, parse_spec
 from featurestore.tables.dialect import CsvSpec
 from featurestore.tables.patterns import joined
+from ray_jobs.tolerance import errors_allowed
 
 POOLS = ("max", "sum", "count", "last")  # besides top{N}
 RESERVED_COLUMNS = ("doc_id", "n_tokens", "truncated", "error")
@@ -76,6 +77,8 @@ class CorpusSpec(_Spec):
         keep: Further columns to copy into the store.
         format: Taken from the file names where not given.
         csv: How CSV files are written, where they do not say it themselves.
+        max_errors: A run of which more documents failed ends with exit code 1: a share below 1 (0.5 is half of them,
+            exactly half passes), or a whole number (1 is one document; 0 allows none).
     """
 
     path: Annotated[tuple[PathName, ...], BeforeValidator(_listed), AfterValidator(_filled)]
@@ -84,6 +87,7 @@ class CorpusSpec(_Spec):
     keep: Names = ()
     format: Literal["parquet", "jsonl", "csv"] | None = None
     csv: CsvSpec | None = None
+    max_errors: Annotated[float | int, BeforeValidator(errors_allowed)] = 0.5
 
     @field_validator("keep")
     @classmethod

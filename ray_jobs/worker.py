@@ -1,8 +1,8 @@
 """One unit in, one part file out.
 
 A `Worker` opens the bundle once, then reads, extracts and writes unit after unit; only a `Report` of a few numbers
-leaves it. It is a plain class: the driver makes a Ray actor of it and calls `live` and `abandon` from a second thread
-while `run` computes. Which unit comes next, and what to do when one fails, is the driver's business.
+leaves it. It is a plain class: `actor` makes a Ray actor of it, and the driver calls `live` and `abandon` from a second
+thread while `run` computes. Which unit comes next, and what to do when one fails, is the driver's business.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from featurestore.errors import JobFailed, MismatchError
 from featurestore.faults import fault_point
 from featurestore.urls import shown
-from ray_jobs.failures import Abandoned, transient_faults_shown
+from ray_jobs.crew import Abandoned
+from ray_jobs.failures import transient_faults_shown
 from ray_jobs.metrics import UnitDetail, UnitMeter
 from ray_jobs.spill import Spill, run_name
 
@@ -80,6 +81,10 @@ class Report:
     notes: tuple[str, ...] = ()
 
 
+class _Stop(Exception):  # noqa: N818  (no error)
+    """The way out of the engine, between two batches, of a unit that was abandoned; never leaves the worker."""
+
+
 class Worker:
     """Does units of one job.
 
@@ -122,8 +127,8 @@ class Worker:
             self._extractor = Extractor(self._bundle(), ExtractSettings(**self._task.settings))
         return {"host": platform.node(), "pid": os.getpid()}
 
-    def run(self, unit: Unit, blamed: Mapping[int, str] | None = None) -> Report:
-        """Read, extract and commit one unit.
+    def run(self, unit: Unit, blamed: Mapping[int, str] | None = None) -> Report | Abandoned:
+        """Read, extract and commit one unit, unless `abandon` is called for it before all is computed.
 
         Args:
             unit: The unit.
@@ -133,7 +138,6 @@ class Worker:
         Raises:
             SparsemillError: The corpus changed or the store refused the rows.
             OSError: Storage failed.
-            Abandoned: `abandon` was called for this unit.
         """
         from featurestore.writer import write_part
 
@@ -141,7 +145,10 @@ class Worker:
         self._live = (unit.index, 0, 0)
         self._meter.begin()
         with transient_faults_shown():
-            rows = self._rows(unit, 0, unit.rows, blamed or {})
+            try:
+                rows = self._rows(unit, 0, unit.rows, blamed or {})
+            except _Stop:
+                return Abandoned(unit.index)
             fault_point("worker.before_write")
             with self._meter.phase("write"):
                 record = write_part(self._task.job.store, self._plan, unit.index, rows)
@@ -204,7 +211,7 @@ class Worker:
         self._live = (unit, n_documents, n_tokens)
         if unit in self._abandoned:
             self._abandoned.discard(unit)
-            raise Abandoned(f"unit {unit} was done elsewhere")
+            raise _Stop
 
     def _bundle(self) -> Any:
         from ray_jobs.engine.bundle import MANIFEST_NAME, open_bundle

@@ -127,7 +127,7 @@ def working(pids: set[int]) -> set[int]:
 
 def computing(driver: subprocess.Popen[str]) -> list[int]:
     """Workers that have a unit in hand: Ray puts the running method into the name of the process."""
-    return [pid for pid, command in descendants(driver.pid).items() if command.startswith("ray::Worker.run")]
+    return [pid for pid, command in descendants(driver.pid).items() if command.startswith("ray::WorkerActor.run")]
 
 
 def listening_beyond_loopback(pids: set[int]) -> list[str]:

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from featurestore.ending import END_SECONDS, TOGETHER_SECONDS
 from tests.clusters import head_node
 from tests.crash.ground import (
     ORPHAN_SECONDS,
@@ -106,6 +107,30 @@ def test_sigterm_before_ray_has_started_is_no_different(ground: Ground) -> None:
     assert "the same command goes on from here" in err.splitlines()[-1]
     assert "Traceback" not in err
     assert not (ground.store / ".lease.json").exists(), "the store is still held"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
+def test_control_c_waits_half_a_minute_for_storage_that_does_not_answer_and_the_second_one_not_at_all(
+    ground: Ground, times: int
+) -> None:
+    driver = start(ground.job, env=fault(ground, "write.before:/.runs/=wait"))
+    eventually(lambda: ground.marker.exists() and parts_of(ground.store) and computing(driver), driver)
+    family, begun = set(descendants(driver.pid)), time.monotonic()
+    for _ in range(times):
+        driver.send_signal(signal.SIGINT)
+        time.sleep(2 * TOGETHER_SECONDS)
+    _, err = driver.communicate(timeout=PATIENCE)
+    assert driver.returncode == 130, err
+    assert "the same command goes on from here" in err.splitlines()[-1]
+    assert ("did not end within 30 s" if times == 1 else "stopped at once") in err.splitlines()[-1]
+    assert "Traceback" not in err
+    assert time.monotonic() - begun < END_SECONDS + 15
+    eventually(lambda: not working(family))
+    ground.marker.unlink()
+    again = run(ground.job)
+    assert again.returncode == 0, again.stderr
+    assert_whole(ground)
 
 
 @pytest.mark.slow

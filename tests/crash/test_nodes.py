@@ -56,7 +56,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def workers_of(node: Any) -> list[int]:
     """Our workers with a unit in hand on one node of a cluster."""
     (raylet,) = (info.process.pid for info in node.all_processes["raylet"])
-    return [pid for pid, command in descendants(raylet).items() if command.startswith("ray::Worker.run")]
+    return [pid for pid, command in descendants(raylet).items() if command.startswith("ray::WorkerActor.run")]
 
 
 def test_a_run_outlives_two_of_three_nodes_without_being_rerun(ground: Ground, models: Path, cluster: Any) -> None:

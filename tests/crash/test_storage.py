@@ -102,7 +102,8 @@ def _remounted(directory: Path, options: str) -> bool:
 def test_two_drivers_on_one_store_and_the_second_is_told_who_holds_it(ground: Ground) -> None:
     first = start(ground.job, env=fault(ground, "driver.before_manifest=wait"))
     eventually(ground.marker.exists, first)
-    second = run(ground.job)
+    # before its corpus is read and Ray is started: neither could be
+    second = run(ground.job, "--address", "127.0.0.1:1", env={"SPARSEMILL_CACHE": "/dev/null"})
     ground.marker.unlink()
     assert second.returncode == 2, second.stderr
     assert f"is being written by process {first.pid} on" in second.stderr

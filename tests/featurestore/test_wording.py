@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from featurestore.wording import about, money, share, size, span
+from featurestore.wording import about, error_kind, money, share, size, span
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,18 @@ def test_a_share_is_none_or_all_only_where_it_is(part: int, whole: int, said: st
 
 def test_what_says_under_is_not_about_something() -> None:
     assert (about("under a second"), about("5 min")) == ("under a second", "about 5 min")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "kind"),
+    [
+        ("the text in 'body' is not UTF-8", "the text in '...' is not UTF-8"),
+        ("row 7 is not UTF-16, 3 bytes are left", "row N is not UTF-16, N bytes are left"),
+        ("ISO-8859-1 and latin-1 and cp1252", "ISO-8859-1 and latin-1 and cp1252"),
+        ("no int64 but 12 float32 values", "no int64 but N float32 values"),
+        ("the text is 3.5 MB, d42 at -5", "the text is N MB, dN at -N"),
+        ("at 0x7f3a11", "at NxNfNaN"),
+    ],
+)
+def test_a_kind_of_error_has_no_numbers_but_those_that_are_part_of_a_name(sentence: str, kind: str) -> None:
+    assert error_kind(sentence) == kind

@@ -22,6 +22,7 @@ from ray_jobs.driver import ExtractResult, extract, run_plan
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
 from ray_jobs.plan import make_plan
 from ray_jobs.progress import Progress
+from ray_jobs.tolerance import TooManyErrors
 from tests.ray_jobs.jobs import job_mapping as mapping_of
 from tests.ray_jobs.jobs import make_job, parts_of, write_corpus, write_job, write_models
 
@@ -230,6 +231,18 @@ def test_what_a_worker_cannot_open_is_said_by_the_driver(models: Path, corpus: P
     finally:
         weights.write_bytes(whole)
     assert not (tmp_path / "store" / "parts").exists()
+
+
+def test_a_run_of_which_too_much_failed_is_a_failure_and_keeps_its_store(
+    models: Path, corpus: Path, whole: Path, tmp_path: Path
+) -> None:
+    job = make_job(models, corpus, tmp_path / "store", corpus={"max_errors": 2})
+    for units_run in (7, 0):
+        with pytest.raises(TooManyErrors, match=r"3 of 130 documents \(2\.3%\) .* corpus\.max_errors: 2 ") as failed:
+            extract(job)
+        assert failed.value.result.units_run == units_run
+        assert parts_of(tmp_path / "store") == parts_of(whole)
+    assert FeatureStore.open(str(tmp_path / "store")).complete
 
 
 def test_another_jobs_store_is_not_touched(models: Path, corpus: Path, tmp_path: Path) -> None:

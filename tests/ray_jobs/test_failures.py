@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from featurestore.errors import CorpusError, JobFailed, MismatchError, StoreError
-from ray_jobs.failures import Abandoned, Kind, classify, storage_refusal, transient_faults_shown
+from ray_jobs.failures import Kind, classify, storage_refusal, transient_faults_shown
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,6 @@ from ray_jobs.failures import Abandoned, Kind, classify, storage_refusal, transi
         (MemoryError(), Kind.MEMORY),
         (ValueError("odd text"), Kind.UNIT),
         (StoreError("a row breaks a rule"), Kind.UNIT),
-        (Abandoned("done elsewhere"), Kind.ABANDONED),
     ],
     ids=str,
 )

@@ -15,7 +15,7 @@ import pytest
 
 from featurestore.errors import JobFailed, StoreError
 from ray_jobs import lease
-from ray_jobs.lease import LEASE_JSON, Lease, held
+from ray_jobs.lease import LEASE_JSON, Lease, check_free, held
 
 
 @pytest.fixture(autouse=True)
@@ -115,6 +115,58 @@ def test_a_lease_that_nobody_renews_is_taken_after_watching_it(file: Path) -> No
     elsewhere(file)
     with held(str(file.parent)):
         assert json.loads(file.read_text())["generation"] == 2
+
+
+@pytest.fixture
+def no_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system that does not show its processes."""
+    monkeypatch.setattr(lease, "PROC", tmp_path / "no-proc")
+
+
+@pytest.mark.usefixtures("no_proc")
+def test_without_proc_a_driver_that_was_killed_holds_nothing_after_a_while(file: Path) -> None:
+    code = (
+        "import os, pathlib, signal; from ray_jobs import lease\nlease.PROC = pathlib.Path('/no-proc')\n"
+        f"with lease.held({str(file.parent)!r}): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
+    assert json.loads(file.read_text())["machine"] == ""
+    with held(str(file.parent)):
+        assert json.loads(file.read_text())["generation"] == 2
+
+
+@pytest.mark.usefixtures("no_proc")
+def test_without_proc_a_driver_that_lives_is_found_by_its_beats(file: Path) -> None:
+    with (
+        held(str(file.parent)) as mine,
+        pytest.raises(StoreError, match="is being written by process"),
+        held(str(file.parent)),
+    ):
+        pass
+    mine.check()
+
+
+def test_a_process_that_the_system_hides_is_watched(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`hidepid` shows no process of others: a living one is not taken for a dead one, nor its number for it."""
+    with held(str(file.parent)) as mine:
+        monkeypatch.setattr(lease, "_born", lambda pid: None)
+        with pytest.raises(StoreError, match="is being written by process"), held(str(file.parent)):
+            pass
+        mine.check()
+        data = file.read_bytes()
+    file.write_bytes(data)
+    with held(str(file.parent)):
+        assert json.loads(file.read_text())["generation"] == 2
+
+
+def test_whoever_asks_first_is_told_and_holds_nothing(file: Path) -> None:
+    check_free(str(file.parent / "no" / "such" / "store"))
+    check_free("nothing://that/could/be")
+    with held(str(file.parent)), pytest.raises(StoreError, match="is being written by process"):
+        check_free(str(file.parent))
+    check_free(str(file.parent))
+    assert not file.exists()
+    assert not (file.parent / "no").exists()
 
 
 def test_an_old_lease_is_taken_without_watching(file: Path) -> None:
