@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -148,7 +148,9 @@ def show_parser(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--feature", metavar="[SAE:]N", type=_feature, help="the documents where this feature is strongest"
     )
-    parser.add_argument("--sae", metavar="NAME", help="which SAE, if the store has several")
+    parser.add_argument(
+        "--sae", metavar="NAME", help="which SAE (default: all; a feature needs it if there are several)"
+    )
     parser.add_argument("--pool", metavar="POOL", help="which pooling ranks documents (default: the first stored)")
     parser.add_argument("--top", metavar="K", type=_positive, default=10, help="lines to show (default: 10)")
 
@@ -168,23 +170,23 @@ def show(args: argparse.Namespace) -> int:
         document = document_view(store, args.doc, args.top, args.sae)
         return _print_json(asdict(document)) if args.json else _print_document(document)
     if number is not None:
-        told = partial(_tell_of_indexing, args.store, store.status().bytes)
+        told = partial(_tell_of_indexing, shown(args.store), store.status().bytes)
         feature = feature_view(store, number, args.top, named or args.sae, args.pool, told)
         return _print_json(asdict(feature)) if args.json else _print_feature(feature)
     return _show_store(store, args)
 
 
 def _show_store(store: FeatureStore, args: argparse.Namespace) -> int:
+    schema = store.schema if args.sae is None else replace(store.schema, saes=(store.sae(args.sae),))
     first = store.documents().head(args.top).collect().to_dicts()
     if args.json:
-        columns = store.schema.to_json()
         return _print_json(
-            {"store": shown(args.store), "complete": store.complete, "schema": columns, "documents": first}
+            {"store": shown(args.store), "complete": store.complete, "schema": schema.to_json(), "documents": first}
         )
     print(f"{shown(args.store)}: {counted(len(store), 'document')}{'' if store.complete else ' so far (incomplete)'}")
-    for sae in store.schema.saes:
+    for sae in schema.saes:
         print(f"  SAE {sae.name}: {sae.d_sae:,} features; pooled by {', '.join(sae.pools)}")
-    for dense in store.schema.dense:
+    for dense in schema.dense:
         print(f"  dense {dense.name}: {dense.dim:,} dimensions")
     for document in first:
         print(f"  {_metadata_line(document)}")
