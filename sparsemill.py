@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 
 from featurestore.ending import END_SECONDS, end_in_time
 from featurestore.nearest import did_you_mean
+from featurestore.urls import without_secrets
 
 __version__ = "0.1.0"
 
@@ -248,9 +249,10 @@ def demo_parser(parser: argparse.ArgumentParser) -> None:
 
 def demo(args: argparse.Namespace) -> int:
     """Lay out the demo's files, then run the commands that a user would run, one after the other."""
+    from featurestore.outputs import local_path
     from ray_jobs.demo import write_demo
 
-    files = write_demo(Path(args.out), args.overwrite)
+    files = write_demo(local_path(args.out, "the demo"), args.overwrite)
     steps = [
         ["prepare", str(files.job)],
         ["plan", str(files.job)],
@@ -295,6 +297,7 @@ def _front_parser() -> _Parser:
 
 
 def _fail(sentence: str, code: int, as_json: bool) -> int:
+    sentence = without_secrets(sentence)  # arguments and other libraries' words repeat a URL as it was given
     print(f"sparsemill: {sentence}", file=sys.stderr)
     if as_json:
         print(json.dumps({"error": sentence, "exit_code": code}))

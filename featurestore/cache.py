@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from featurestore.outputs import local_path
+
 
 def cache_path(name: str) -> Path:
     """A path in `$SPARSEMILL_CACHE`, or in `~/.cache/sparsemill`; nothing is created."""
-    return Path(os.environ.get("SPARSEMILL_CACHE") or Path.home() / ".cache" / "sparsemill") / name
+    given = os.environ.get("SPARSEMILL_CACHE")
+    return (local_path(given, "$SPARSEMILL_CACHE") if given else Path.home() / ".cache" / "sparsemill") / name

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from featurestore.wording import counted, duration, size, span
 if TYPE_CHECKING:
     from featurestore.reader import FeatureStore
     from featurestore.status import Standing
+    from featurestore.verify import VerifyReport
     from featurestore.views import DocumentView, FeatureView
 
 _SHOWN_CHARACTERS = 120  # of a value: an error sentence fits, a document does not fill the screen
@@ -103,31 +104,44 @@ def _print_units(now: Standing) -> None:
 
 def verify_parser(parser: argparse.ArgumentParser) -> None:
     """Arguments of `verify`."""
-    parser.epilog = "example:\n  sparsemill verify store/"
+    parser.epilog = (
+        "example:\n  sparsemill verify store/\n\n"
+        "exit codes: 0 every promise holds, in what is there so far where a run is writing the store; 1 one does not,\n"
+        "or the store is unfinished and no run is writing it"
+    )
     parser.add_argument("store", help="directory or URL of the store")
     parser.add_argument("--quick", action="store_true", help="names, sizes, footers and manifest only; read no rows")
 
 
 def verify(args: argparse.Namespace) -> int:
-    """Recheck a store; exit code 1 if a promise is broken."""
+    """Recheck a store; exit code 1 if a promise is broken, or a store is unfinished and no run is writing it."""
     from featurestore.verify import verify_store
 
     report = verify_store(args.store, args.quick)
     if args.json:
         _print_json({"store": shown(args.store), "ok": report.ok, **asdict(report)})
         return 0 if report.ok else 1
-    checked = f"{counted(report.parts, 'part')}, {counted(report.rows, 'document')}, {report.bytes:,} bytes"
-    if report.ok:
-        print(
-            f"{shown(args.store)}: every {'quick check' if report.quick else 'promise of the format'} holds ({checked})"
-        )
-        return 0
-    print(f"{shown(args.store)}: {counted(len(report.problems), 'problem')} ({checked})")
-    for problem in report.problems[:_SHOWN_PROBLEMS]:
+    print(f"{shown(args.store)}: {_verdict(report)}")
+    damage = report.problems[len(report.missing) :]
+    for problem in damage[:_SHOWN_PROBLEMS]:
         print(f"  {problem}")
-    if len(report.problems) > _SHOWN_PROBLEMS:
-        print(f"  and {len(report.problems) - _SHOWN_PROBLEMS:,} more; --json lists them")
-    return 1
+    if len(damage) > _SHOWN_PROBLEMS:
+        print(f"  and {len(damage) - _SHOWN_PROBLEMS:,} more; --json lists them")
+    return 0 if report.ok else 1
+
+
+def _verdict(report: VerifyReport) -> str:
+    checked = f"{counted(report.parts, 'part')}, {counted(report.rows, 'document')}, {report.bytes:,} bytes"
+    there = f"{report.parts:,} of {counted(report.units, 'part')} {'is' if report.parts == 1 else 'are'} there"
+    damage = len(report.problems) - len(report.missing)
+    there += f", with {counted(damage, 'problem')}" if damage else ", what is there is sound" if report.parts else ""
+    if report.writer is not None:
+        return f"a run is writing: {there} ({report.writer}; {checked})"
+    if not report.finished:
+        return f"unfinished: {there}; rerun extract to finish it ({checked})"
+    if damage:
+        return f"{counted(damage, 'problem')} ({checked})"
+    return f"every {'quick check' if report.quick else 'promise of the format'} holds ({checked})"
 
 
 def show_parser(parser: argparse.ArgumentParser) -> None:
@@ -148,7 +162,9 @@ def show_parser(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--feature", metavar="[SAE:]N", type=_feature, help="the documents where this feature is strongest"
     )
-    parser.add_argument("--sae", metavar="NAME", help="which SAE, if the store has several")
+    parser.add_argument(
+        "--sae", metavar="NAME", help="which SAE (default: all; a feature needs it if there are several)"
+    )
     parser.add_argument("--pool", metavar="POOL", help="which pooling ranks documents (default: the first stored)")
     parser.add_argument("--top", metavar="K", type=_positive, default=10, help="lines to show (default: 10)")
 
@@ -168,23 +184,23 @@ def show(args: argparse.Namespace) -> int:
         document = document_view(store, args.doc, args.top, args.sae)
         return _print_json(asdict(document)) if args.json else _print_document(document)
     if number is not None:
-        told = partial(_tell_of_indexing, args.store, store.status().bytes)
+        told = partial(_tell_of_indexing, shown(args.store), store.status().bytes)
         feature = feature_view(store, number, args.top, named or args.sae, args.pool, told)
         return _print_json(asdict(feature)) if args.json else _print_feature(feature)
     return _show_store(store, args)
 
 
 def _show_store(store: FeatureStore, args: argparse.Namespace) -> int:
+    schema = store.schema if args.sae is None else replace(store.schema, saes=(store.sae(args.sae),))
     first = store.documents().head(args.top).collect().to_dicts()
     if args.json:
-        columns = store.schema.to_json()
         return _print_json(
-            {"store": shown(args.store), "complete": store.complete, "schema": columns, "documents": first}
+            {"store": shown(args.store), "complete": store.complete, "schema": schema.to_json(), "documents": first}
         )
     print(f"{shown(args.store)}: {counted(len(store), 'document')}{'' if store.complete else ' so far (incomplete)'}")
-    for sae in store.schema.saes:
+    for sae in schema.saes:
         print(f"  SAE {sae.name}: {sae.d_sae:,} features; pooled by {', '.join(sae.pools)}")
-    for dense in store.schema.dense:
+    for dense in schema.dense:
         print(f"  dense {dense.name}: {dense.dim:,} dimensions")
     for document in first:
         print(f"  {_metadata_line(document)}")

@@ -1,16 +1,22 @@
 """The exception tree of the whole project, each with the exit code it maps to.
 
-Every message is one sentence that says what is wrong, where, and what to do. This module imports nothing, so any
-package may raise these errors without paying for Arrow or polars.
+Every message is one sentence that says what is wrong, where, and what to do; it repeats no secret of a URL, whoever
+put it together. This module imports nothing heavy, so raising these errors costs nobody Arrow or polars.
 """
 
 from __future__ import annotations
+
+from featurestore.urls import without_secrets
 
 
 class SparsemillError(Exception):
     """Something failed and the message says what; the command ends with exit code 1."""
 
     exit_code = 1
+
+    def __init__(self, *args: object) -> None:
+        # Sentences quote what other libraries say, and those repeat a URL as it was given.
+        super().__init__(*(without_secrets(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class JobFailed(SparsemillError):  # noqa: N818  (an outcome, named as such)

@@ -16,15 +16,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from featurestore.errors import StoreError, UsageError
 from featurestore.files import shown
 from featurestore.nearest import did_you_mean
-from featurestore.outputs import check_free, whole_file
+from featurestore.outputs import check_free, local_path, whole_file
 from featurestore.reader import FeatureStore
+from featurestore.urls import split_query
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -88,7 +89,7 @@ def export_store(
 
     Args:
         store: An open store.
-        out: A local file (npz, svmlight) or directory (anndata) that is not there yet.
+        out: A file, as a path or URL (npz, svmlight), or a local directory (anndata) that is not there yet.
         kind: One of FORMATS.
         sae: Which SAE; may be left out if the store has one.
         pool: A stored pooling, or "mean".
@@ -105,38 +106,44 @@ def export_store(
         raise UsageError(f"unknown format '{kind}'; there are: {', '.join(FORMATS)}")
     if label is not None and kind != "svmlight":
         raise UsageError(f"a label is written to svmlight only; {kind} carries all metadata anyway")
-    target = Path(out)
-    documents = None if kind == "anndata" else f"{out}.documents.parquet"
-    if documents is None:
-        check_free(out, overwrite=overwrite, mark="zarr.json")
-    else:
-        check_free(out, documents, overwrite=overwrite)
     columns = store.sae(sae)
     source = _Source(store, columns.name, pool, binarize, columns.d_sae, label)
+    if kind == "anndata":
+        target = local_path(out, "AnnData")
+        check_free(out, overwrite=overwrite, mark="zarr.json")
+        return Exported(out, None, len(store), columns.d_sae, _write_directory(source, target))
+    head, query = split_query(out)
+    documents = f"{head}.documents.parquet{query}"
+    check_free(out, documents, overwrite=overwrite)
+    with whole_file(out) as file:
+        nnz = FORMATS[kind](source, file)
+        with whole_file(documents) as beside:
+            store.documents().sink_parquet(beside)
+    return Exported(out, documents, len(store), columns.d_sae, nnz)
+
+
+def _write_directory(source: _Source, target: Path) -> int:
+    """AnnData, which appears at `target` when it is whole."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
     try:
-        nnz = FORMATS[kind](source, partial)
-        if documents is not None:
-            with whole_file(documents) as file:
-                store.documents().sink_parquet(file)
-        elif target.is_dir():
+        nnz = _anndata(source, partial)
+        if target.is_dir():
             shutil.rmtree(target)
         partial.replace(target)
     finally:
         if partial.is_dir():
             shutil.rmtree(partial)
-        partial.unlink(missing_ok=True)
-    return Exported(out, documents, len(store), columns.d_sae, nnz)
+    return nnz
 
 
-def _npz(source: _Source, path: Path) -> int:
+def _npz(source: _Source, file: BinaryIO) -> int:
     """As `scipy.sparse.save_npz` has it: a zip of npy arrays, here each written as it is read."""
     indptr = source.indptr()
     nnz = int(indptr[-1])
     wide = nnz >= 2**31 or source.d_sae > 2**31
     index = np.dtype(np.int64 if wide else np.int32)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, value in (("format", b"csr"), ("shape", np.array([len(indptr) - 1, source.d_sae]))):
             _npy(archive, name, np.asarray(value), iter([np.asarray(value)]))
         _npy(archive, "indptr", np.empty(len(indptr), index), iter([indptr.astype(index)]), shape=(len(indptr),))
@@ -164,17 +171,16 @@ def _npy(
                 member.write(data[start : start + _ZIP_BYTES].tobytes())
 
 
-def _svmlight(source: _Source, path: Path) -> int:
+def _svmlight(source: _Source, file: BinaryIO) -> int:
     """One line a document: the target, then `feature:value`; features count from 1, as LIBSVM's tools want them."""
     targets = _targets(source.store, source.label)
     nnz = 0
-    with path.open("w", encoding="ascii", newline="\n") as file:
-        for X in source.blocks():
-            for start, stop in pairwise(X.indptr.tolist()):  # a row at a time: numbers as Python has them take 36 bytes
-                features, values = X.indices[start:stop].tolist(), X.data[start:stop].tolist()
-                entries = [f" {feature + 1}:{value:.9g}" for feature, value in zip(features, values, strict=True)]
-                file.write(f"{next(targets)}{''.join(entries)}\n")
-            nnz += X.nnz
+    for X in source.blocks():
+        for start, stop in pairwise(X.indptr.tolist()):  # a row at a time: numbers as Python has them take 36 bytes
+            features, values = X.indices[start:stop].tolist(), X.data[start:stop].tolist()
+            entries = [f" {feature + 1}:{value:.9g}" for feature, value in zip(features, values, strict=True)]
+            file.write(f"{next(targets)}{''.join(entries)}\n".encode("ascii"))
+        nnz += X.nnz
     return nnz
 
 
@@ -249,8 +255,4 @@ def _fill(array: Any, blocks: Iterator[np.ndarray], chunk: int) -> None:
         array[at : at + held] = np.concatenate(waiting)
 
 
-FORMATS: dict[str, Callable[[_Source, Path], int]] = {
-    "npz": _npz,
-    "svmlight": _svmlight,
-    "anndata": _anndata,
-}
+FORMATS: dict[str, Callable[[_Source, Any], int]] = {"npz": _npz, "svmlight": _svmlight, "anndata": _anndata}

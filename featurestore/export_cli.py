@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from featurestore.errors import UsageError
 from featurestore.outputs import overwrite_argument
+from featurestore.urls import shown
 from featurestore.wording import counted
 
 _FORMATS = ("npz", "svmlight", "anndata")
@@ -35,13 +36,13 @@ def compact(args: argparse.Namespace) -> int:
     plan = compact_store(args.store, args.out, args.part_mib * _MIB)
     before = len(committed_units(args.store))
     if args.json:
-        done = {"store": args.store, "out": args.out, "parts_before": before, "parts": len(plan.units)}
+        done = {"store": shown(args.store), "out": shown(args.out), "parts_before": before, "parts": len(plan.units)}
         print(json.dumps({**done, "documents": plan.rows, "fingerprint": plan.fingerprint}))
     else:
         what = (
             f"{counted(plan.rows, 'document')} of {counted(before, 'part')} now in {counted(len(plan.units), 'part')}"
         )
-        print(f"{args.out}: {what}")
+        print(f"{shown(args.out)}: {what}")
     return 0
 
 
@@ -57,7 +58,7 @@ def export_parser(parser: argparse.ArgumentParser) -> None:
         "  sparsemill export store/ features.zarr --format anndata --sae l12_16k"
     )
     parser.add_argument("store", help="directory or URL of a complete store")
-    parser.add_argument("out", help="file or directory to write")
+    parser.add_argument("out", help="file to write, as a path or URL, or local directory (anndata)")
     parser.add_argument("--format", choices=_FORMATS, default="npz", help="which format (default: npz)")
     parser.add_argument("--sae", metavar="NAME", help="which SAE (needed if the store has several)")
     parser.add_argument("--pool", default="max", help="which pooling, 'mean' included (default: max)")
@@ -73,6 +74,7 @@ def export(args: argparse.Namespace) -> int:
 
     store = FeatureStore.open(args.store)
     done = export_store(store, args.out, args.format, args.sae, args.pool, args.binarize, args.label, args.overwrite)
+    done = replace(done, out=shown(done.out), documents=done.documents and shown(done.documents))
     if args.json:
         print(json.dumps(asdict(done)))
         return 0

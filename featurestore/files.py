@@ -21,6 +21,7 @@ from pyarrow import fs as pafs
 from featurestore.errors import UsageError
 from featurestore.faults import fault_point
 from featurestore.objectstore import STORAGE_ERRORS, is_object_store, object_store
+from featurestore.urls import reason_about
 from featurestore.urls import shown as shown
 from featurestore.wording import first_line
 
@@ -61,7 +62,7 @@ def filesystem(uri: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
 
         foreign, path = fsspec.core.url_to_fs(text)
     except (ImportError, *STORAGE_ERRORS) as exc:
-        reason = first_line(exc).rstrip(". ")
+        reason = reason_about(text, first_line(exc).rstrip(". "), type(exc).__name__)
         raise UsageError(f"{shown(text)}: cannot be opened ({reason}); check the URL and credentials") from exc
     return pafs.PyFileSystem(pafs.FSSpecHandler(foreign)), path.rstrip("/")
 

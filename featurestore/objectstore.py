@@ -49,7 +49,7 @@ def object_store(uri: str) -> tuple[pafs.FileSystem, str]:
     """
     parts = urlsplit(uri)
     bucket = parts.hostname or ""
-    place = f"{parts.scheme}://{bucket}"
+    place = f"{parts.scheme}://{bucket if '@' in parts.netloc or ':' not in parts.netloc else ''}"
     if not bucket or bucket != (parts.netloc.rpartition("@")[2]):
         raise UsageError(
             f"{place}: is no bucket; give {parts.scheme}://BUCKET/PATH with a lower-case bucket and no port"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from typing import BinaryIO
 from featurestore.errors import UsageError
 from featurestore.urls import shown
 
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://?")  # with one slash it is a Path that was a URL
 INSIST = "or replace it with --overwrite"
 
 
@@ -52,6 +54,21 @@ def check_free(*places: str, overwrite: bool = False, mark: str | None = None) -
             raise UsageError(f"{shown(place)} is there already; choose another name, {INSIST}")
         if is_local(fs) and any(parent.is_file() for parent in Path(path).parents):
             raise UsageError(f"{shown(place)} lies below a file; choose another place")
+
+
+def local_path(place: str, what: str) -> Path:
+    """A path of this machine, `~` expanded; a URL is refused, which would make a folder named "s3:".
+
+    Args:
+        place: What the user gave.
+        what: Says in the message what is written there.
+
+    Raises:
+        UsageError: It is a URL.
+    """
+    if _URL.match(place):
+        raise UsageError(f"{shown(place)} is a URL, and {what} is written to a local directory; give a path")
+    return Path(place).expanduser()
 
 
 @contextmanager

@@ -36,7 +36,7 @@ def _try_disk(uri: str, root: Path) -> None:
     broken = next((parent for parent in (root, *root.parents) if parent.is_symlink() and not parent.exists()), None)
     if broken is not None:
         raise StoreError(
-            f"{uri} cannot be written ({broken} is a link to nothing); mend the link or choose another place"
+            f"{shown(uri)} cannot be written ({broken} is a link to nothing); mend the link or choose another place"
         )
     try:
         with tempfile.TemporaryFile(dir=there, buffering=0) as file:  # where the system can, it never has a name
@@ -45,7 +45,9 @@ def _try_disk(uri: str, root: Path) -> None:
         # Linux says of /proc that the file is not there.
         reason = "No files can be made there" if exc.errno == errno.ENOENT else exc.strerror or exc
         where = "" if there == root else f" in {there}"
-        raise StoreError(f"{uri} cannot be written ({reason}{where}); choose another directory for the store") from None
+        raise StoreError(
+            f"{shown(uri)} cannot be written ({reason}{where}); choose another directory for the store"
+        ) from None
 
 
 def _look_for_bucket(uri: str, fs: pafs.FileSystem, bucket: str) -> None:

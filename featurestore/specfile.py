@@ -105,12 +105,7 @@ def parse_spec(mapping: Mapping[str, Any], model: type[SpecT], error: type[Usage
     Raises:
         error: One sentence naming the source, the key path, what is wrong and, for an unknown key, the nearest name.
     """
-    for key, text in _texts(mapping, ""):
-        if (secret := secret_in(text)) is not None:
-            raise error(
-                f"{where}: the URL in '{key}' carries {secret}; leave it out, storage takes credentials from the "
-                "environment or the cloud's own chain"
-            )
+    refuse_secrets(mapping, error, where)
     if (other := another_kind(mapping, model)) is not None:
         raise error(f"{where}: {other}")
     try:
@@ -119,13 +114,23 @@ def parse_spec(mapping: Mapping[str, Any], model: type[SpecT], error: type[Usage
         raise error(f"{where}: {sentence_of(exc.errors(include_url=False), mapping, model)}") from None
 
 
-def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
+def refuse_secrets(mapping: Mapping[str, Any], error: type[UsageError], where: str) -> None:
+    """Refuse plain data in which a URL carries a secret; arguments as for `parse_spec`."""
+    for key, text in texts_of(mapping):
+        if (secret := secret_in(text)) is not None:
+            raise error(
+                f"{where}: the URL in '{key}' carries {secret}; leave it out, storage takes credentials from the "
+                "environment or the cloud's own chain"
+            )
+
+
+def texts_of(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """(key path, text) of every text in plain data."""
     if isinstance(value, str):
         yield key, value
     elif isinstance(value, Mapping):
         for name, below in value.items():
-            yield from _texts(below, f"{key}.{name}" if key else str(name))
+            yield from texts_of(below, f"{key}.{name}" if key else str(name))
     elif isinstance(value, list | tuple):
         for i, below in enumerate(value):
-            yield from _texts(below, f"{key}.{i}")
+            yield from texts_of(below, f"{key}.{i}")

@@ -1,8 +1,8 @@
 """Rechecking every promise of FORMAT.md on what is really on disk.
 
 A report, not an exception: each problem is one phrase that names the file and, inside a part, row group and row, so
-that a damaged store can be repaired part by part (delete the part, rerun extract). Memory stays at one row group plus
-eight bytes a document, for the uniqueness of ids.
+that a damaged store can be repaired part by part (delete the part, rerun extract). What a run that is writing has not
+written yet is no problem. Memory stays at one row group plus eight bytes a document, for the uniqueness of ids.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pyarrow import fs as pafs
 
 from featurestore.errors import StoreError
 from featurestore.files import list_files, read_json, sha256_file
+from featurestore.holder import writer_of
 from featurestore.origin import origin_problem
 from featurestore.part import READ_ERRORS, open_part, part_name, part_path, part_problem, read_footer, read_group
 from featurestore.part_file import PartFile
@@ -33,8 +34,12 @@ class VerifyReport:
     """What was found.
 
     Attributes:
-        problems: One phrase each; empty if every promise holds.
+        problems: One phrase each; empty if every promise holds, as far as the store is written.
+        missing: Those of the problems that are no damage: parts and a manifest that no run has written yet.
+        finished: Whether there is a manifest.
+        writer: The run that is writing, in words, where the store is not finished; then nothing is missing.
         quick: Whether hashes and rows were left unread.
+        units: Parts that there will be.
         parts: Parts that were there.
         rows: Documents in them.
         errors: Those of them with an error.
@@ -43,7 +48,11 @@ class VerifyReport:
     """
 
     problems: tuple[str, ...]
+    missing: tuple[str, ...]
+    finished: bool
+    writer: str | None
     quick: bool
+    units: int
     parts: int
     rows: int
     errors: int
@@ -52,7 +61,7 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every promise holds."""
+        """Whether every promise holds, as far as the store is written."""
         return not self.problems
 
 
@@ -72,7 +81,7 @@ def verify_store(uri: str, quick: bool = False) -> VerifyReport:
     """Recheck a store.
 
     Args:
-        uri: The store; one that is still being written is reported as incomplete.
+        uri: The store; one that a run is writing is checked as far as it is there.
         quick: Check names, sizes, footers, schema and manifest only; read neither hashes nor rows.
 
     Returns:
@@ -90,7 +99,10 @@ def verify_store(uri: str, quick: bool = False) -> VerifyReport:
         found.append(f"{STORE_JSON}: its contents do not give the fingerprint it records; it was edited")
     if (problem := origin_problem(plan)) is not None:
         found.append(f"{STORE_JSON}: {problem}")
-    manifest = _manifest(fs, root, plan, found)
+    writer = writer_of(fs, root)  # before anything is listed: what it commits from now on can only add to that
+    finished = fs.get_file_info(f"{root}/{MANIFEST_JSON}").type != pafs.FileType.NotFound
+    manifest = _manifest(fs, root, plan, found) if finished else None
+    missing = [] if finished else [f"{MANIFEST_JSON}: is missing, so the store is not finished; rerun extract"]
     listed = {record["unit"]: record for record in manifest["parts"]} if manifest else {}
 
     names = {part_name(unit) for unit in range(len(plan.units))}
@@ -102,13 +114,18 @@ def verify_store(uri: str, quick: bool = False) -> VerifyReport:
             part = _check_part(fs, root, plan, unit, listed.get(unit), quick)
             found += [f"{PARTS}/{part_name(unit)}{problem}" for problem in part.problems]
             parts.append((unit, part))
-        else:
-            found.append(f"{PARTS}/{part_name(unit)}: is missing; rerun extract")
+        else:  # of a finished store that nobody mends it is damage
+            damage = finished and writer is None
+            (found if damage else missing).append(f"{PARTS}/{part_name(unit)}: is missing; rerun extract")
     if not quick:
         found += _duplicates(fs, root, parts)
     return VerifyReport(
-        problems=tuple(found),
+        problems=(*(missing if writer is None else ()), *found),
+        missing=tuple(missing) if writer is None else (),
+        finished=finished,
+        writer=writer if missing else None,
         quick=quick,
+        units=len(plan.units),
         parts=len(parts),
         rows=sum(part.rows for _, part in parts),
         errors=sum(part.errors for _, part in parts),
@@ -132,9 +149,6 @@ def _manifest(fs: pafs.FileSystem, root: str, plan: StorePlan, found: list[str])
             raise ValueError("a part's sha256 is no text")
         kind, fingerprint, store_sha256 = manifest["format"], manifest["fingerprint"], manifest["store_sha256"]
         version = manifest["format_version"]
-    except FileNotFoundError:
-        found.append(f"{MANIFEST_JSON}: is missing, so the store is not finished; rerun extract")
-        return None
     except (OSError, ValueError, KeyError, TypeError) as exc:
         found.append(f"{MANIFEST_JSON}: is damaged ({type(exc).__name__}: {exc})")
         return None

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from featurestore.errors import CorpusError, JobSpecError, MismatchError, SparsemillError, UsageError
+from featurestore.urls import without_secrets
 
 _REASON_CHARACTERS = 200  # of a foreign message; a sentence, not a page
 
@@ -86,7 +87,7 @@ def classify(error: BaseException, store: str) -> Failure:
 
 def storage_refusal(error: OSError, store: str) -> str | None:
     """The sentence that ends a run whose storage takes nothing more; None if trying again may help."""
-    where = error.filename if isinstance(error.filename, str) else store
+    where = without_secrets(error.filename) if isinstance(error.filename, str) else store
     if error.errno in _FULL:
         return f"{where} cannot be written: {_FULL[error.errno]}; make room, and the same command goes on"
     closed = _CLOSED.get(error.errno or 0) or next((word for word in _CLOSED_WORDS if word in str(error)), None)
@@ -121,5 +122,5 @@ def brief(error: BaseException) -> str:
     """One line of an error."""
     if isinstance(error, SparsemillError):
         return str(error)
-    text = " ".join(str(error).split())
+    text = without_secrets(" ".join(str(error).split()))
     return f"{type(error).__name__}: {text[:_REASON_CHARACTERS]}" if text else type(error).__name__

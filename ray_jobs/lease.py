@@ -1,9 +1,10 @@
 """Who runs on a store: one driver at a time, and the second is told who the first is.
 
-A small file in the store names the holder, who rewrites it every few seconds. Whether a holder still lives is judged
-without trusting clocks of different machines: on the same machine its process is looked up; elsewhere, and where the
-system does not show its processes, the file's age is measured against a second file written now, both times being the
-storage's own; and a file that changes while it is watched is alive whatever any clock says.
+A small file in the store names the holder, who rewrites it every few seconds (`featurestore.holder` reads it). Whether
+a holder still lives is judged without trusting clocks of different machines: on the same machine its process is looked
+up; elsewhere, and where the system does not show its processes, the file's age is measured against a second file
+written now, both times being the storage's own; and a file that changes while it is watched is alive whatever any clock
+says.
 
 The lease saves work, it does not guard the data: parts appear whole and are the same bytes whoever writes them, so two
 drivers that do run at once (one was forced, or storage has no times) waste work and corrupt nothing.
@@ -20,53 +21,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from featurestore.errors import JobFailed, StoreError, UsageError
 from featurestore.files import atomic_write, is_local, read_bytes, shown
+from featurestore.holder import LEASE_JSON, STALE_SECONDS, Holder, born, holder_of, lives, machine
 from featurestore.plan import open_root
 
 if TYPE_CHECKING:
     from pyarrow import fs as pafs
 
-PROC = Path("/proc")  # not there on every system; where there is none, a lease is watched like one of another machine
-LEASE_JSON = ".lease.json"  # readers ignore names that start with "."
 BEAT_SECONDS = 10.0  # one small write: nothing beside a unit a minute from each worker
-STALE_SECONDS = 60.0  # six beats missed: a holder that storage keeps waiting so long commits nothing either
 WATCH_SECONDS = 1.0  # how often a lease of unknown age is looked at
 CLOSE_SECONDS = 5.0  # for a beat under way to end; storage that does not answer must not hold up Ctrl-C
 SETTLE_SECONDS = {True: 0.1, False: 1.0}  # local or not: until two who came at the same moment see each other
-
-
-@dataclass(frozen=True)
-class Holder:
-    """Who holds a store.
-
-    Attributes:
-        token: Of this holding, nobody else's.
-        generation: Larger than that of the holder it was taken from.
-        beat: Counts up.
-        host: Name of the machine, for people.
-        machine: Boot and process namespace: where `pid` means something; empty where the system does not say.
-        pid: Process id there.
-        born: When that process started, in the kernel's ticks: pids are used again.
-        since: UTC, for people.
-    """
-
-    token: str
-    generation: int
-    beat: int
-    host: str
-    machine: str
-    pid: int
-    born: str
-    since: str
-
-    def __str__(self) -> str:
-        return f"process {self.pid} on {self.host} since {self.since}"
 
 
 class Lease:
@@ -181,23 +151,8 @@ def _is_held(
     fs: pafs.FileSystem, path: str, data: bytes, holder: Holder | None, note: Callable[[str], None] | None
 ) -> bool:
     """Whether somebody holds the store; waits, where nothing else tells, until that is clear."""
-    lives = None if holder is None else _lives(holder)
-    return _is_beating(fs, path, data, holder, note) if lives is None else lives
-
-
-def _lives(holder: Holder) -> bool | None:
-    """Whether the holder's process is there; None where this machine cannot know."""
-    if not holder.machine or holder.machine != _machine():
-        return None
-    if holder.born and (born := _born(holder.pid)) is not None:
-        return born == holder.born
-    try:
-        os.kill(holder.pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return None
-    return None  # somebody has that number, and the system hides who (`hidepid`)
+    is_living = None if holder is None else lives(holder)
+    return _is_beating(fs, path, data, holder, note) if is_living is None else is_living
 
 
 def _is_beating(
@@ -236,22 +191,7 @@ def _read(fs: pafs.FileSystem, path: str) -> tuple[bytes | None, Holder | None]:
         data = read_bytes(fs, path)
     except FileNotFoundError:
         return None, None
-    try:
-        fields: dict[str, Any] = json.loads(data)
-        holder = Holder(**{name: type_(fields[name]) for name, type_ in _FIELDS.items()})
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return data, None
-    return data, replace(holder, host=_plain(holder.host), since=_plain(holder.since))
-
-
-_FIELDS = {
-    "token": str, "generation": int, "beat": int, "host": str, "machine": str, "pid": int, "born": str, "since": str
-}  # fmt: skip
-
-
-def _plain(text: str) -> str:
-    """Text from a file as it may be shown on a terminal."""
-    return "".join(character for character in text if character.isprintable())[:80]
+    return data, holder_of(data)
 
 
 def _write(fs: pafs.FileSystem, path: str, holder: Holder) -> None:
@@ -262,22 +202,4 @@ def _myself(generation: int) -> Holder:
     pid = os.getpid()
     since = datetime.now(UTC).isoformat(timespec="seconds")
     token = secrets.token_hex(8)
-    return Holder(token, generation, 0, platform.node(), _machine(), pid, _born(pid) or "", since)
-
-
-def _machine() -> str:
-    try:
-        boot = (PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {(PROC / 'self/ns/pid').readlink()}"
-    except OSError:
-        return ""
-
-
-def _born(pid: int) -> str | None:
-    """The start time of a process, in ticks since the machine started; "" if it has ended, None if it is not shown."""
-    try:
-        status = (PROC / f"{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    state, *fields = status.rpartition(")")[2].split()
-    return "" if state in "ZX" else fields[18]  # the 22nd field, as proc(5) counts
+    return Holder(token, generation, 0, platform.node(), machine(), pid, born(pid) or "", since)

@@ -23,6 +23,7 @@ from featurestore.errors import SparsemillError
 from featurestore.files import atomic_write, shown
 from featurestore.plan import open_root
 from featurestore.runs import BEAT_SECONDS, RUNS, RunRecord, State, UnderWay
+from ray_jobs.failures import brief
 from ray_jobs.metrics import RunMeter
 
 if TYPE_CHECKING:
@@ -105,7 +106,9 @@ class Recorder:
             atomic_write(self._fs, self._path, data)
         except Exception as error:  # noqa: BLE001  (file systems of others raise anything, and no run fails for its record)
             if self._progress is not None and not self._refused:
-                self._progress.note(f"how the run stands cannot be written to the store ({error}); the run goes on")
+                self._progress.note(
+                    f"how the run stands cannot be written to the store ({brief(error)}); the run goes on"
+                )
             self._refused = True
 
 

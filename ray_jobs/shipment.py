@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 
 from featurestore.errors import JobSpecError
 from featurestore.spec_yaml import plain
-from featurestore.specfile import load_mapping
+from featurestore.specfile import load_mapping, refuse_secrets, texts_of
 from featurestore.tables.patterns import unescaped
-from featurestore.urls import secret_in
+from featurestore.urls import secret_within
 
 if TYPE_CHECKING:
     from ray_jobs.spec import JobSpec
@@ -49,12 +49,19 @@ def load_runtime_env(path: str | Path) -> dict[str, Any]:
     for name, value in variables.items():
         if not isinstance(value, str):
             raise JobSpecError(f"{path}: env_vars.{name} must be text; put quotes around it")
-        if _SECRET_NAME.search(name) or secret_in(value):
-            raise JobSpecError(
-                f"{path}: env_vars.{name} looks like a secret, and Ray shows a job's environment to everybody who can "
-                "reach its dashboard; set it on the nodes instead (docs/cluster.md says how) or use the cloud's roles"
-            )
+        if _SECRET_NAME.search(name):
+            raise _shown_by_ray(path, f"env_vars.{name}")
+    for key, text in texts_of(runtime_env):  # `pip: [name @ git+https://TOKEN@host/...]` and the like
+        if secret_within(text):
+            raise _shown_by_ray(path, key)
     return runtime_env
+
+
+def _shown_by_ray(path: str | Path, key: str) -> JobSpecError:
+    return JobSpecError(
+        f"{path}: {key} looks like a secret, and Ray shows a job's environment to everybody who can reach its "
+        "dashboard; set it on the nodes instead (docs/cluster.md says how) or use the cloud's roles"
+    )
 
 
 @contextmanager
@@ -73,8 +80,10 @@ def working_directory(job: JobSpec) -> Iterator[Path]:
 
 
 def as_json(job: JobSpec) -> str:
-    """The job as it is sent."""
-    return json.dumps(job.model_dump(mode="json", exclude_none=True), indent=1)
+    """The job as it is sent; JobSpecError if it carries a secret, which everybody on the cluster could read."""
+    plain_job = job.model_dump(mode="json", exclude_none=True)
+    refuse_secrets(plain_job, JobSpecError, "the job")
+    return json.dumps(plain_job, indent=1)
 
 
 def is_here(address: str) -> bool:

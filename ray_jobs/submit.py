@@ -87,8 +87,8 @@ def _submit(
     runtime_env: Mapping[str, Any] | None,
     detach: bool,
 ) -> Submitted:
-    client = _client(address)
     digest = hashlib.sha256(as_json(job).encode()).hexdigest()
+    client = _client(address)
     metadata = {"sparsemill_job": digest, "sparsemill_store": shown(job.store)}
     running = next((info for info in _jobs(client) if (info.metadata or {}).get("sparsemill_job") == digest), None)
     if running is not None:

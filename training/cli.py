@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from featurestore.reader import FeatureStore
     from training.models import Model, Predicted
 
+from featurestore.urls import shown
 from featurestore.wording import span
 
 
@@ -45,12 +46,13 @@ def study(args: argparse.Namespace) -> int:
     executor = getattr(args, "executor", None) or run_here
     result = run_study(spec, progress=progress, n_jobs=args.jobs, executor=executor, overwrite=args.overwrite)
     if args.json:
-        print(json.dumps({"summary": summary_json(result), "explanation": result.explanation, "paths": result.paths}))
+        paths = {name: shown(path) for name, path in result.paths.items()}
+        print(json.dumps({"summary": summary_json(result), "explanation": result.explanation, "paths": paths}))
         return 0
     print(format_study(result))
     if result.explanation is not None:
         print(f"\n{format_explanation(result.explanation)}")
-    print(f"\nResults in {spec.out} ({span(result.seconds)})")
+    print(f"\nResults in {shown(spec.out)} ({span(result.seconds)})")
     return 0
 
 
@@ -74,7 +76,6 @@ def predict_parser(parser: argparse.ArgumentParser) -> None:
 
 def predict(args: argparse.Namespace) -> int:
     """Run `sparsemill predict`: all that can be wrong is found first, then rows are read and written as they come."""
-    from featurestore.files import shown
     from featurestore.reader import FeatureStore
     from training.models import check_model, load_model
     from training.predictions import check_out
@@ -96,7 +97,12 @@ def predict(args: argparse.Namespace) -> int:
             ]
         )
     if args.json:
-        about = {"method": model.header["method"], "out": args.out, "warnings": cautions, "trained_on": trained}
+        about = {
+            "method": model.header["method"],
+            "out": args.out and shown(args.out),
+            "warnings": cautions,
+            "trained_on": trained,
+        }
         print(json.dumps({**about, "predictions": documents}))
         return 0
     said = ", ".join(f"{name} {count:,}" for name, count in counts.items())
@@ -151,8 +157,8 @@ def _answer(classes: Sequence[str], batch: Predicted, i: int) -> dict[str, Any]:
 def _line(row: Mapping[str, Any]) -> str:
     name, known = row["prediction"], row["in_training"]
     best = "" if name is None else f"{row['probabilities'][name]:.3f}"
-    shown = "" if known is None else ("yes" if known else "no")
-    return f"{row['doc_id']}\t{'(no features)' if name is None else name}\t{best}\t{shown}"
+    trained = "" if known is None else ("yes" if known else "no")
+    return f"{row['doc_id']}\t{'(no features)' if name is None else name}\t{best}\t{trained}"
 
 
 def _warn(sentences: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ from featurestore.errors import UsageError
 from featurestore.files import shown
 from featurestore.outputs import check_free, whole_file
 from featurestore.schema import KEEP_TYPES
+from featurestore.urls import split_query
 
 if TYPE_CHECKING:
     from featurestore.reader import FeatureStore
@@ -151,7 +152,8 @@ WRITERS: dict[str, Any] = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
 
 
 def _writer_of(out: str) -> Any:
+    name = split_query(out)[0].lower()
     for ending, writer in WRITERS.items():
-        if out.lower().endswith(ending):
+        if name.endswith(ending):
             return writer
     raise UsageError(f"{shown(out)}: a table of predictions is one of {', '.join(WRITERS)}; give it such an ending")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from featurestore import holder
 from featurestore.errors import JobFailed, StoreError
 from ray_jobs import lease
 from ray_jobs.lease import LEASE_JSON, Lease, check_free, held
@@ -120,13 +121,13 @@ def test_a_lease_that_nobody_renews_is_taken_after_watching_it(file: Path) -> No
 @pytest.fixture
 def no_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A system that does not show its processes."""
-    monkeypatch.setattr(lease, "PROC", tmp_path / "no-proc")
+    monkeypatch.setattr(holder, "PROC", tmp_path / "no-proc")
 
 
 @pytest.mark.usefixtures("no_proc")
 def test_without_proc_a_driver_that_was_killed_holds_nothing_after_a_while(file: Path) -> None:
     code = (
-        "import os, pathlib, signal; from ray_jobs import lease\nlease.PROC = pathlib.Path('/no-proc')\n"
+        "import os, pathlib, signal; from featurestore import holder; from ray_jobs import lease\nholder.PROC = pathlib.Path('/no-proc')\n"
         f"with lease.held({str(file.parent)!r}): os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2])

@@ -238,6 +238,9 @@ def test_what_is_sent_is_code_and_job_without_weights_and_caches(models: Path, t
         ("env_vars: {HF_TOKEN: abc}", "env_vars.HF_TOKEN looks like a secret"),
         ("env_vars: {AWS_SECRET_ACCESS_KEY: abc}", "looks like a secret"),
         ("env_vars: {STORE: 's3://a:verysecret@b'}", "looks like a secret"),
+        ("pip: ['x @ git+https://verysecret@github.com/a/b']", "pip.0 looks like a secret"),
+        ("pip: {packages: [x], pip_install_options: ['--index-url=https://me:verysecret@host/simple']}", "pip_install"),
+        ("py_modules: ['s3://a:verysecret@b/x.zip']", "py_modules.0 looks like a secret"),
         ("env_vars: {N: 3}", "put quotes around it"),
         ("env_vars: [a]", "must be a mapping"),
         ("- a", "a spec is a mapping"),
@@ -249,6 +252,13 @@ def test_a_runtime_environment_with_secrets_or_faults_is_refused(tmp_path: Path,
     with pytest.raises(JobSpecError) as refusal:
         load_runtime_env(path)
     assert says in str(refusal.value)
+    assert "verysecret" not in str(refusal.value)
+
+
+def test_a_job_with_a_secret_is_not_sent(models: Path, tmp_path: Path) -> None:
+    job = job_from_mapping(job_mapping(models, models / "c.jsonl", tmp_path / "store"), tmp_path)
+    with pytest.raises(JobSpecError, match=r"the URL in 'store' carries a user and password") as refusal:
+        submit(job.model_copy(update={"store": "s3://a:verysecret@b/x"}), "http://127.0.0.1:1", print, print)
     assert "verysecret" not in str(refusal.value)
 
 

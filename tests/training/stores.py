@@ -84,7 +84,7 @@ def make_documents(
 
 
 def build_store(
-    path: Path, documents: Documents, order: Sequence[int] | None = None, units: int = 3, keep_text: bool = True
+    path: Path | str, documents: Documents, order: Sequence[int] | None = None, units: int = 3, keep_text: bool = True
 ) -> str:
     """Write the documents as a complete store, in this order, and return its path."""
     n = len(documents.ids)
