@@ -38,6 +38,7 @@ from ray_jobs.engine.bundle import (
     open_bundle,
     write_manifest,
 )
+from ray_jobs.identity import settle
 from ray_jobs.node_lock import node_lock
 from ray_jobs.saes import SAE_FILES, load_sae
 
@@ -55,7 +56,7 @@ def prepare(spec: JobSpec, cache_dir: Path | None = None, progress: Progress | N
     """Build the bundle of a job, or find it built.
 
     Args:
-        spec: The job; of it, `model`, `saes` and `workers.gpus` (for the dtype) matter.
+        spec: The job; of it, `model`, `saes` and what the dtype follows from (see `ray_jobs.identity.settle`) matter.
         cache_dir: Where bundles are kept; default `bundles` in `$SPARSEMILL_CACHE` or `~/.cache/sparsemill`.
         progress: Called with a line of text before every slow step.
 
@@ -65,10 +66,8 @@ def prepare(spec: JobSpec, cache_dir: Path | None = None, progress: Progress | N
     Raises:
         BundleError: Model or SAE cannot be found, read or used, or do not belong together.
     """
-    from ray_jobs.engine.backbone import default_device, default_dtype
-
     say = progress or (lambda _line: None)
-    dtype = spec.model.dtype or default_dtype("cuda" if spec.workers.gpus else default_device())
+    dtype = settle(spec, None).dtype
     root = cache_dir or default_cache_dir()
     lock = root.with_name(f"{root.name}-locks") / _lock_name(spec, dtype)
     with node_lock(lock, lambda: say("another process of this machine prepares this bundle; waiting for it")):

@@ -1,9 +1,9 @@
 """Which tokens are fed to the model and which of them count.
 
-A document's content is its text tokenised on its own, special tokens switched off: a literal `<bos>` in a text is
-spelled out like any other word, so no document can inject a control token, and every token of the text counts. Around
-it go the beginning-of-sequence token or the chat template, as context. Long documents are cut, or read through windows
-that overlap by `stride` tokens of context; each token is pooled exactly once, in the first window that reaches it.
+A document's content is its text tokenised on its own, control tokens spelled out (`ray_jobs.engine.spelling`): a
+literal `<bos>` in a text is content, so no document can inject one, and every token of the text counts. Around it go
+the beginning-of-sequence token or the chat template, as context. Long documents are cut, or read through windows that
+overlap by `stride` tokens of context; each token is pooled exactly once, in the first window that reaches it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from featurestore.errors import JobSpecError
 from ray_jobs.engine.bundle import TOKENIZER_NAME, Bundle
+from ray_jobs.engine.spelling import text_tokenizer
 
 TEXTS_PER_CALL = 256
 """Texts tokenised at a time: enough to occupy the tokenizer's threads, few enough that its offsets stay small."""
@@ -133,13 +134,10 @@ class ContentTokenizer:
     """The bundle's tokenizer, for content only."""
 
     def __init__(self, bundle: Bundle) -> None:
-        from tokenizers import Tokenizer
-
-        self._tokenizer = Tokenizer.from_file(str(bundle.path / TOKENIZER_NAME))
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        self._tokenizer.encode_special_tokens = True
+        self._tokenizer, control = text_tokenizer(bundle.path / TOKENIZER_NAME)
         self._vocab_size = bundle.model.vocab_size
+        self._control = np.zeros(max(self._vocab_size, 1 + max(control, default=0)), dtype=bool)
+        self._control[list(control)] = True
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray | str]:
         """Ids (int32) of each text without anything around them, or a sentence that says why there are none."""
@@ -164,4 +162,6 @@ class ContentTokenizer:
                 f"the text has token {token} ({self._tokenizer.id_to_token(token)!r}), "
                 f"but the model's embedding ends at {self._vocab_size - 1}"
             )
+        if self._control[ids].any():  # only a text that uses a name of `spelling`'s own can have one
+            return "the text cannot be tokenised: it would be read as a control token"
         return ids

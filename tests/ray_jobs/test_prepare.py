@@ -15,11 +15,13 @@ from safetensors.torch import load_file, save_file
 
 from featurestore.errors import BundleError
 from ray_jobs import saes
+from ray_jobs.engine import backbone
 from ray_jobs.engine.bundle import WEIGHTS_NAME, open_bundle
 from ray_jobs.engine.encoder import SaeEncoder
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
 from ray_jobs.engine.families import SaeWeights, fold
 from ray_jobs.engine.pooling import pool_saes
+from ray_jobs.identity import settle
 from ray_jobs.prepare import default_cache_dir, prepare
 from ray_jobs.saes import same_model
 from ray_jobs.spec import JobSpec, job_from_mapping
@@ -67,6 +69,18 @@ def test_an_identical_job_reuses_the_bundle(tiny_model: Path, tiny_sae_dir: Path
     assert prepare(spec, tmp_path, said.append) == first
     assert len(said) == 2
     assert list(tmp_path.iterdir()) == [first]
+
+
+def test_the_dtype_is_the_one_that_the_job_is_settled_with(
+    tiny_model: Path, tiny_sae_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backbone, "default_device", lambda: "cuda")
+    monkeypatch.setattr(backbone, "default_dtype", lambda device: "bfloat16" if device == "cuda" else "float32")
+    left_open = job(tiny_model, {"path": str(tiny_sae_dir)}, dtype=None)
+    on_cpus = left_open.model_copy(update={"workers": left_open.workers.model_copy(update={"gpus": 0.0})})
+    for spec, dtype in ((left_open, "bfloat16"), (on_cpus, "float32")):
+        assert settle(spec, None).dtype == dtype
+        assert open_bundle(prepare(spec, tmp_path)).dtype == dtype
 
 
 def test_other_content_or_settings_make_another_bundle(tiny_model: Path, tiny_sae_dir: Path, tmp_path: Path) -> None:

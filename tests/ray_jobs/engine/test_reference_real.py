@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
-from ray_jobs.engine.bundle import Bundle, open_bundle
+from ray_jobs.engine.bundle import TOKENIZER_NAME, Bundle, open_bundle
 from ray_jobs.engine.extractor import ExtractedRows, Extractor, ExtractSettings
+from ray_jobs.engine.tokens import ContentTokenizer
 from ray_jobs.prepare import prepare
 from ray_jobs.spec import job_from_mapping
 from tests.reference import ReferenceModel, assert_row_equals, encode, jaccard
@@ -108,3 +110,38 @@ def test_a_gguf_file_gives_the_bundle_of_the_same_weights_in_a_directory(
     assert from_file.saes[0].mismatch == from_file.saes[0].unverified == ()
     assert from_file.files["model.safetensors"] == from_directory.files["model.safetensors"]
     assert from_file.tokenizer.bos == from_directory.tokenizer.bos == (2,)
+
+
+def test_control_tokens_are_spelled_out_where_the_file_flags_none(
+    bundle_of: Callable[[Path, str], Bundle], real_model_dir: Path
+) -> None:
+    bundle = bundle_of(real_model_dir, "bfloat16")
+    control = [
+        "<start_of_image>",
+        "<end_of_image>",
+        "[multimodal]",
+        "<unused12>",
+        "<start_of_turn>",
+        "<mask>",
+        "<bos>",
+        "<eos>",
+        "<pad>",
+    ]
+    texts = [text for marker in control for text in (marker, f"a{marker}b", f"a {marker}\n\n")]
+    plain = Tokenizer.from_file(str(bundle.path / TOKENIZER_NAME))
+    numbers = {plain.token_to_id(marker) for marker in control}
+    for text, ids in zip(texts, ContentTokenizer(bundle).encode(texts), strict=True):
+        assert isinstance(ids, np.ndarray)
+        assert numbers.isdisjoint(ids.tolist())
+        assert plain.decode(ids.tolist(), skip_special_tokens=False) == text
+
+
+def test_tags_and_runs_of_spaces_are_read_as_in_training(
+    bundle_of: Callable[[Path, str], Bundle], real_model_dir: Path
+) -> None:
+    bundle = bundle_of(real_model_dir, "bfloat16")
+    texts = ["a\n\nb", "a   b\t\t", "<table><tr>1</tr></table>", "<s>gone</s>", "if x:\n    y = [1]  # <b>"]
+    plain = Tokenizer.from_file(str(bundle.path / TOKENIZER_NAME))
+    expected = [plain.encode(text, add_special_tokens=False).ids for text in texts]
+    assert [np.asarray(ids).tolist() for ids in ContentTokenizer(bundle).encode(texts)] == expected
+    assert plain.token_to_id("<table>") in expected[2]
