@@ -36,6 +36,7 @@ class Method:
         sae, pool, binarize: The cell, for SAEs; names of SAEs side by side are joined by "+".
         column: The dense column, for kind "dense".
         scale, select, k, min_documents: What is learnt before the probe, see `training.spec.FeatureSpec`.
+        screen: Features that pass by class means before `select` chooses among them; None lets all pass.
         store: URI of another store than the study's.
         probe: One of `training.spec.PROBES`; None for majority.
     """
@@ -50,6 +51,7 @@ class Method:
     select: str | None = None
     k: int | None = None
     min_documents: int = 1
+    screen: int | None = None
     store: str | None = None
     probe: str | None = "logistic_l2"
 
@@ -153,6 +155,7 @@ def _sae_methods(feature: FeatureSpec, screen: int | None) -> list[Method]:
                         select=select.by if select else ("class_means" if screen else None),
                         k=select.k if select else screen,
                         min_documents=feature.min_documents,
+                        screen=screen if select else None,
                         store=feature.store,
                     )
                     methods.append(method)
@@ -292,7 +295,7 @@ def scaler(kind: str) -> Any:
 def preparation(method: Method) -> Any:
     """Everything learnt before the probe as one unfitted scikit-learn pipeline; fit it on training rows and classes.
 
-    In the order: learnt thresholds, document frequency, scale, selection. Square roots are taken by `derive` already.
+    In the order: learnt thresholds, document frequency, scale, screen, selection. `derive` takes square roots.
     """
     from sklearn.pipeline import make_pipeline
 
@@ -304,6 +307,8 @@ def preparation(method: Method) -> Any:
     if method.min_documents > 1:
         steps.append(MinDocuments(method.min_documents))
     steps.append(scaler(method.kind))
+    if method.screen is not None:
+        steps.append(SelectTop(method.screen, "class_means"))
     if method.select is not None and method.k is not None:
         steps.append(SelectTop(method.k, method.select))
     return make_pipeline(*steps)

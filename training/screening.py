@@ -2,9 +2,10 @@
 
 The store is read twice, a row group at a time. The first pass sums every feature over each class of each inner fold of
 each split; from these, for each set of rows that a probe will be fitted on, the `keep` features with the largest
-class-mean difference pass, on the scale that the probe would see. The second pass keeps the columns that passed for any
-of these sets, and each fit then selects its own `keep` best among them. So the outcome is that of selecting from the
-whole matrix, which is never held: the sums take classes x features x folds x splits x 8 bytes, the matrix what passed.
+class-mean difference pass, on the scale that the probe would see, of those that fire in `min_documents`. The second
+pass keeps the columns that passed for any of these sets, and each fit then selects its own `keep` best among them. So
+the outcome is that of selecting from the whole matrix, which is never held: the sums take classes x features x folds x
+splits x 8 bytes, the matrix what passed.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def load_screened(
     assert method.sae is not None and method.pool is not None
     passed, names, blocks = [], [], []
     for sae in method.sae.split("+"):
-        variants = sorted({(m.binarize, m.scale) for m in methods}, key=repr)
+        variants = sorted({(m.binarize, m.scale, m.min_documents) for m in methods}, key=repr)
         mine = _pass(store, sae, method, data, splits, variants, keep)
         blocks.append(store.take(data.doc_id, sae, method.pool, features=mine).X)
         passed.append(mine)
@@ -59,7 +60,7 @@ def _pass(
     method: Method,
     data: StudyData,
     splits: Sequence[Split],
-    variants: Sequence[tuple[Any, str]],
+    variants: Sequence[tuple[Any, str, int]],
     keep: int,
 ) -> np.ndarray:
     """Columns that pass for any split and variant, rising."""
@@ -67,11 +68,13 @@ def _pass(
     folds = 1 + max(int(split.fold.max()) for split in splits)
     in_class = np.zeros((len(variants), len(splits), folds, n_classes, width))
     largest = np.zeros((len(variants), len(splits), folds, width))
+    documents = np.zeros((len(variants), len(splits), folds, width), np.int32)
     for X, rows in _batches(store, sae, method, data):
-        for v, (binarize, scale) in enumerate(variants):
+        for v, (binarize, scale, _) in enumerate(variants):
             values = X.astype(np.float64)
             if isinstance(binarize, float):
                 values.data = (values.data > binarize).astype(np.float64)
+                values.eliminate_zeros()
             elif scale == "sqrt":
                 values.data = np.sqrt(values.data)
             for s, split in enumerate(splits):
@@ -83,16 +86,20 @@ def _pass(
                     member[y[rows[here]], np.arange(len(here))] = 1.0
                     in_class[v, s, k] += member @ part
                     np.maximum.at(largest[v, s, k], part.indices, part.data)
+                    documents[v, s, k] += np.bincount(part.indices, minlength=width).astype(np.int32)
     passed = np.zeros(width, bool)
     for s, split in enumerate(splits):
         y = data.y if split.y_train is None else split.y_train
         for fit in [split.train, *(fit for fit, _ in split.inner())]:
             used = np.unique(split.fold[fit])
-            for v in range(len(variants)):
+            for v, (_, _, min_documents) in enumerate(variants):
                 top = largest[v, s, used].max(axis=0)
                 sums = in_class[v, s, used].sum(axis=0) / np.where(top > 0, top, 1.0)
                 gap = class_gap(sums, np.bincount(y[fit], minlength=n_classes))
-                passed |= top_mask(gap, keep) & (top > 0)
+                fires = documents[v, s, used].sum(axis=0)
+                # Where none fires often enough, the commonest pass, so that the fit can say how common they are.
+                enough = fires >= max(min(min_documents, fires.max()), 1)
+                passed |= top_mask(np.where(enough, gap, -np.inf), keep) & enough
     return np.flatnonzero(passed)
 
 

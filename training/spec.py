@@ -254,6 +254,13 @@ class StudySpec(_Model):
             raise ValueError("nothing to study; give 'features', 'baselines' or both")
         if self.screen is not None and any("learnt" in f.binarize for f in self.features):
             raise ValueError("'screen' streams features by and cannot learn thresholds; remove 'learnt' or 'screen'")
+        for f in self.features:
+            for select in f.select:
+                if self.screen is not None and select is not None and select.k > self.screen:
+                    raise ValueError(
+                        f"select keeps {select.k:,} features, but 'screen' lets {self.screen:,} pass; "
+                        "lower 'k' or raise 'screen'"
+                    )
         cells = [
             (f.store, f.sae, pool, t, scale, select, f.min_documents)
             for f in self.features

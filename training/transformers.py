@@ -159,9 +159,18 @@ class MinDocuments(SelectorMixin, _Sparse):
         self.n = n
 
     def fit(self, X: Any, y: Any = None) -> MinDocuments:  # noqa: ARG002
-        """Count documents for each feature."""
+        """Count documents for each feature.
+
+        Raises:
+            StudyError: No feature fires in so many.
+        """
         X = self._checked(X, reset=True)
         self.documents_ = np.asarray((X != 0).sum(axis=0)).ravel()
+        if (most := int(self.documents_.max())) < self.n:
+            raise StudyError(
+                f"min_documents: no feature fires in {self.n:,} of the {X.shape[0]:,} documents of a fit "
+                f"(the commonest in {most:,}); lower min_documents"
+            )
         return self
 
     def _get_support_mask(self) -> np.ndarray:
@@ -225,11 +234,14 @@ def feature_scores(X: Any, y: np.ndarray, by: str) -> np.ndarray:
 
         return np.abs(l1_coefficients(X, y, L1_SELECT_C)).max(axis=0)
     if by == "anova":
+        import warnings
+
         from sklearn.feature_selection import f_classif
 
         if len(np.unique(y)) < 2:
             return np.zeros(X.shape[1])
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of constant columns
             return np.nan_to_num(f_classif(X, y)[0], nan=0.0, posinf=np.finfo(float).max)
     if by != "class_means":
         raise StudyError(f"select: unknown score '{by}'; use class_means, anova, l1 or random")

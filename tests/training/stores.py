@@ -84,9 +84,17 @@ def make_documents(
 
 
 def build_store(
-    path: Path | str, documents: Documents, order: Sequence[int] | None = None, units: int = 3, keep_text: bool = True
+    path: Path | str,
+    documents: Documents,
+    order: Sequence[int] | None = None,
+    units: int = 3,
+    keep_text: bool = True,
+    saes: Sequence[str] = (SAE,),
 ) -> str:
-    """Write the documents as a complete store, in this order, and return its path."""
+    """Write the documents as a complete store, in this order, and return its path.
+
+    A second SAE has the features of the first, counted from the other end.
+    """
     n = len(documents.ids)
     order = list(range(n)) if order is None else list(order)
     keep = {"label": documents.label, "group": documents.group, **documents.extra}
@@ -96,7 +104,7 @@ def build_store(
         keep["text"], types["text"] = documents.text, "string"
     schema = StoreSchema(
         keep=tuple(types.items()),
-        saes=(SaeColumns(SAE, D_SAE, POOLS),),
+        saes=tuple(SaeColumns(name, D_SAE, POOLS) for name in saes),
         dense=tuple(DenseColumn(f"{HOOK}__hidden_{kind}", DIM) for kind in ("mean", "last")),
     )
     edges = np.linspace(0, n, units + 1).astype(int).tolist()
@@ -113,12 +121,19 @@ def build_store(
             n_tokens=np.array([documents.n_tokens[i] for i in mine], np.uint32),
             truncated=np.zeros(len(mine), bool),
             error=[documents.error[i] for i in mine],
-            sparse={SAE: _sparse([documents.features[i] for i in mine])},
+            sparse={
+                name: _sparse([documents.features[i] if k == 0 else _mirrored(documents.features[i]) for i in mine])
+                for k, name in enumerate(saes)
+            },
             dense={dense.name: documents.hidden[mine] for dense in schema.dense},
         )
         records.append(write_part(str(path), plan, unit, rows))
     finish_store(str(path), records)
     return str(path)
+
+
+def _mirrored(row: dict[int, tuple[float, int]]) -> dict[int, tuple[float, int]]:
+    return {D_SAE - 1 - f: row[f] for f in sorted(row, reverse=True)}
 
 
 def _sparse(rows: list[dict[int, tuple[float, int]]]) -> SparseColumn:
