@@ -17,6 +17,7 @@ import os
 import re
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -138,6 +139,7 @@ def _on_ray(address: str) -> Callable[[Sequence[Any]], Iterator[Any]]:
 
     def run(tasks: Sequence[Any]) -> Iterator[Any]:
         from ray_jobs.cluster import ray_cluster
+        from ray_jobs.demand import LOOK_SECONDS, Shortage, unmet
         from training.cells import run_source
 
         if not tasks:
@@ -146,8 +148,14 @@ def _on_ray(address: str) -> Callable[[Sequence[Any]], Iterator[Any]]:
             # A task is one CPU's work, so it gets one thread; a node that is lost loses tasks, which run again.
             remote = ray.remote(num_cpus=1, max_retries=3)(lambda task: list(run_source(task)))
             waiting = [remote.remote(dataclasses.replace(task, n_jobs=1)) for task in tasks]
+            shortage, said = Shortage("start a node with CPUs, or leave --address out"), None
             while waiting:
-                done, waiting = ray.wait(waiting)
+                done, waiting = ray.wait(waiting, timeout=LOOK_SECONDS)
+                if not done:
+                    before, said = said, shortage.look(unmet(ray, "a piece of the study", {"CPU": 1}), time.monotonic())
+                    if said and not before:
+                        print(said, file=sys.stderr, flush=True)
+                    continue
                 try:
                     yield from ray.get(done[0])
                 except ray.exceptions.RayTaskError as error:

@@ -45,6 +45,7 @@ class RunState:
     events: Mapping[str, int]
     failed: Mapping[int, str]
     under_way: tuple[UnderWay, ...]
+    unmet: str | None = None
 
 
 class Recorder:
