@@ -17,6 +17,7 @@ import os
 import re
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -34,6 +35,7 @@ COMMANDS = {
     "plan": ("ray_jobs.cli", "price a job before anything is spent"),
     "extract": ("ray_jobs.cli", "run a job, or finish what is missing of it"),
     "submit": ("ray_jobs.cli", "run a job on a Ray cluster, with its log here"),
+    "stop": ("ray_jobs.cli", "stop the run of a job's store, here or on a cluster"),
     "status": ("featurestore.cli", "how far a store has come"),
     "verify": ("featurestore.cli", "recheck every promise of a store's format"),
     "show": ("featurestore.cli", "look at documents and features of a store"),
@@ -144,6 +146,7 @@ def _on_ray(address: str) -> Callable[[Sequence[Any]], Iterator[Any]]:
 
     def run(tasks: Sequence[Any]) -> Iterator[Any]:
         from ray_jobs.cluster import ray_cluster
+        from ray_jobs.demand import LOOK_SECONDS, Shortage, unmet
         from training.cells import run_source
 
         def outcome(task: Any) -> Any:  # Ray prints, stack and all, what a task raises and nobody asks for any more
@@ -158,8 +161,14 @@ def _on_ray(address: str) -> Callable[[Sequence[Any]], Iterator[Any]]:
             # A task is one CPU's work, so it gets one thread; a node that is lost loses tasks, which run again.
             remote = ray.remote(num_cpus=1, max_retries=3)(outcome)
             waiting = [remote.remote(dataclasses.replace(task, n_jobs=1)) for task in tasks]
+            shortage, said = Shortage("start a node with CPUs, or leave --address out"), None
             while waiting:
-                done, waiting = ray.wait(waiting)
+                done, waiting = ray.wait(waiting, timeout=LOOK_SECONDS)
+                if not done:
+                    before, said = said, shortage.look(unmet(ray, "a piece of the study", {"CPU": 1}), time.monotonic())
+                    if said and not before:
+                        print(said, file=sys.stderr, flush=True)
+                    continue
                 try:
                     found = ray.get(done[0])
                 except ray.exceptions.RayTaskError as error:

@@ -123,6 +123,9 @@ class SimulatedCrew:
     def room(self) -> int:
         return self._world.workers
 
+    def unmet(self) -> None:
+        return None
+
     def start(self, worker: int) -> None:
         self._workers[worker] = _Worker()
         self._at(self._now + self._random.uniform(0.5, 1.5) * self._world.start_seconds, "ready", worker, 0)

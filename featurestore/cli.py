@@ -73,6 +73,8 @@ def _print_run(now: Standing) -> None:
         print(f"  run        by {by} since {_one_line(run.started_at)}")
         wanted = f" of {run.workers_wanted:,}" if run.workers < run.workers_wanted else ""
         print(f"  workers    {run.workers:,}{wanted} ready")
+        if run.unmet is not None:
+            print(f"  waiting    {' '.join(run.unmet.split())}")
         if now.tokens_per_second is not None:
             left = f", {duration(now.seconds_left)} left" if now.seconds_left is not None else ""
             print(f"  rate       {now.tokens_per_second:,.0f} tokens/s over the last minute{left}")

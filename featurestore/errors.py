@@ -23,6 +23,12 @@ class JobFailed(SparsemillError):  # noqa: N818  (an outcome, named as such)
     """A job stopped while running; the parts it committed stay and a rerun goes on from them."""
 
 
+class JobStopped(JobFailed):
+    """Somebody asked a run to stop; the command ends with the exit code of a process that SIGTERM ended."""
+
+    exit_code = 143
+
+
 class UsageError(SparsemillError):
     """The input is at fault (a file, a setting, an argument); the command ends with exit code 2."""
 

@@ -66,6 +66,7 @@ class RunRecord:
         events: What happened how often: failures by kind, second runs, searches.
         failed: Units that were given up, and why.
         under_way: What workers have.
+        unmet: What it waits for because no node has it.
     """
 
     run: str
@@ -86,6 +87,7 @@ class RunRecord:
     events: Mapping[str, int] = field(default_factory=dict)
     failed: Mapping[int, str] = field(default_factory=dict)
     under_way: Sequence[UnderWay] = ()
+    unmet: str | None = None
 
     def to_bytes(self) -> bytes:
         """As its file holds it."""
@@ -186,6 +188,7 @@ def _run_record(document: Any) -> RunRecord | None:
             known[name] = str(known[name])
         rate = known.get("tokens_per_second")
         known["tokens_per_second"] = None if rate is None else float(rate)
+        known["unmet"] = None if known.get("unmet") is None else str(known["unmet"])
         record = RunRecord(**known)
         _ = record.seconds_silent
         return record

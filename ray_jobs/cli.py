@@ -1,4 +1,4 @@
-"""The commands of stage 1: `prepare`, `plan`, `extract`, `submit`.
+"""The commands of stage 1: `prepare`, `plan`, `extract`, `submit`, `stop`.
 
 Each prints a page for people (`screen`), or one JSON document with `--json`; progress goes to stderr. What libraries
 would print on their own is silenced here and nowhere else. torch and Ray are loaded only when a command comes to need
@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import os
+import shlex
 import sys
 import warnings
 from dataclasses import asdict
@@ -178,16 +179,20 @@ def submit_parser(parser: argparse.ArgumentParser) -> None:
         "the same command again follows a job that runs and resumes one that has ended."
     )
     parser.add_argument("job", metavar="JOB.yaml", help="the job")
+    _dashboard_argument(parser)
+    parser.add_argument("--workers", type=_count, metavar="N", help="at most so many, instead of the job's workers.max")
+    parser.add_argument("--runtime-env", metavar="FILE", help="a runtime environment of Ray, as YAML (env_vars, pip)")
+    parser.add_argument("--force", action="store_true", help="take the store from another run that holds it")
+    parser.add_argument("--detach", action="store_true", help="do not wait for the job")
+
+
+def _dashboard_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--address",
         metavar="URL",
         default=os.environ.get("RAY_API_SERVER_ADDRESS"),
         help="of the cluster's dashboard, e.g. http://127.0.0.1:8265 (default: $RAY_API_SERVER_ADDRESS)",
     )
-    parser.add_argument("--workers", type=_count, metavar="N", help="at most so many, instead of the job's workers.max")
-    parser.add_argument("--runtime-env", metavar="FILE", help="a runtime environment of Ray, as YAML (env_vars, pip)")
-    parser.add_argument("--force", action="store_true", help="take the store from another run that holds it")
-    parser.add_argument("--detach", action="store_true", help="do not wait for the job")
 
 
 def submit(args: argparse.Namespace) -> int:
@@ -214,7 +219,34 @@ def submit(args: argparse.Namespace) -> int:
         return _print_json({"address": args.address, "store": shown(job.store), **asdict(done)})
     if args.detach:
         print(f"{done.submission_id}: {done.status.lower()}; the same command without --detach follows it,")
-        print(f"`ray job stop {done.submission_id} --address {args.address}` stops it")
+        print(f"`sparsemill stop {shlex.quote(args.job)} --address {shlex.quote(args.address)}` stops it")
+    return 0
+
+
+def stop_parser(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `stop`."""
+    parser.epilog = (
+        "examples:\n  sparsemill stop job.yaml\n  sparsemill stop job.yaml --address http://127.0.0.1:8265\n\n"
+        "Parts that are done stay, and the same job goes on when it is run again. With --address, the cluster's jobs\n"
+        "that write to this job's store are stopped, also those that have not come to write; otherwise, the run that\n"
+        "holds the store is asked to stop through the store, wherever it runs. Exit code 1 if nothing runs."
+    )
+    parser.add_argument("job", metavar="JOB.yaml", help="the job")
+    _dashboard_argument(parser)
+
+
+def stop(args: argparse.Namespace) -> int:
+    """Stop the run of a job's store."""
+    _silence_libraries()
+    from featurestore.files import shown
+    from ray_jobs.spec import load_job
+    from ray_jobs.stop import stop as end
+
+    store = load_job(args.job).store
+    stopped = end(store, args.address, _say)
+    if args.json:
+        return _print_json({"store": shown(store), "stopped": list(stopped)})
+    print(f"{shown(store)}: stopped {', '.join(stopped)}")
     return 0
 
 

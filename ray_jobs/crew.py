@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
+    from ray_jobs.demand import Unmet
     from ray_jobs.failures import Failure
 
 Request = Literal["open", "run", "probe", "live"]
@@ -52,6 +53,9 @@ class Crew(Protocol):
 
     def room(self) -> int:
         """Workers for which there is room now; at least one, whose waiting makes an autoscaler act."""
+
+    def unmet(self) -> Unmet | None:
+        """What a worker needs and no node could ever give; None where there is room, be it now or later."""
 
     def start(self, worker: int) -> None:
         """Start a worker, sometime; it answers "open" when it can work."""

@@ -16,6 +16,7 @@ from featurestore.errors import JobFailed
 from featurestore.faults import fault_point
 from ray_jobs.aftermath import Aftermath
 from ray_jobs.crew import Abandoned
+from ray_jobs.demand import Shortage
 from ray_jobs.failures import Failure, Kind
 from ray_jobs.ledger import Ledger
 from ray_jobs.pace import Pace
@@ -85,6 +86,10 @@ class Dispatcher:
         )
         self._next_tick = self._next_check = 0.0
         self._room = 0
+        self._shortage = Shortage(
+            "set workers.gpus and workers.cpus in the job to what a node has, or start such a node"
+        )
+        self._unmet: str | None = None
         self._already = already
 
     def to_the_end(self) -> Tally:
@@ -130,6 +135,7 @@ class Dispatcher:
             events=dict(self.tally.events),
             failed=self._given_up(),
             under_way=self._staff.under_way(self._crew.now()),
+            unmet=self._unmet,
         )
 
     # Workers come and go.
@@ -228,6 +234,7 @@ class Dispatcher:
         if now >= self._next_check:
             self._next_check = now + CHECK_SECONDS
             self._check_deadlines(now)
+            self._check_demand(now)
         if not self._ledger.waiting and self._staff.idle:
             self._second_runs(now)
         for worker, since in list(self._staff.idle.items()):
@@ -247,6 +254,13 @@ class Dispatcher:
                 self.tally.events["deadline"] += 1
                 self._note(f"unit {unit} is taken from its worker: {reason}")
                 self._aftermath.lost(worker, Failure(Kind.LOST, reason))
+
+    def _check_demand(self, now: float) -> None:
+        """Say, once, what no node can give; a worker that is ready has been given it."""
+        said, unmet = self._unmet, None if self._staff.place else self._crew.unmet()
+        self._unmet = self._shortage.look(unmet, now)
+        if self._unmet is not None and said is None:
+            self._note(self._unmet)
 
     def _cost(self, unit: int) -> float:
         """Expected tokens of a unit."""

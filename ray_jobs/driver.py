@@ -26,7 +26,7 @@ from ray_jobs.lease import Lease, check_free, held
 from ray_jobs.plan import JobPlan, check_device, make_plan
 from ray_jobs.pricing import remember_rate
 from ray_jobs.ray_crew import RayCrew, gpus_each
-from ray_jobs.run_record import Recorder, recorded
+from ray_jobs.run_record import Recorder, RunState, recorded
 from ray_jobs.spill import drop, run_name
 from ray_jobs.tally import Tally
 from ray_jobs.tolerance import check_errors
@@ -153,6 +153,10 @@ def _run(
                 if progress:
                     progress.note(note)
 
+        def watch(state: Callable[[], RunState]) -> None:
+            lease.check()
+            recorder(state)
+
         run = Dispatcher(
             crew,
             missing,
@@ -161,7 +165,7 @@ def _run(
             already=plan.scan.rows - sum(unit.rows for unit in missing),
             progress=progress,
             committed=committed,
-            watch=recorder,
+            watch=watch,
         )
         finished = False
         try:

@@ -8,6 +8,9 @@ says.
 
 The lease saves work, it does not guard the data: parts appear whole and are the same bytes whoever writes them, so two
 drivers that do run at once (one was forced, or storage has no times) waste work and corrupt nothing.
+
+A holder is asked to stop by a file beside its lease, named after its holding: that works wherever the store can be
+written, needs no account on the holder's machine, and can hit no other process and no later run.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from featurestore.errors import JobFailed, StoreError, UsageError
+from featurestore.errors import JobFailed, JobStopped, StoreError, UsageError
 from featurestore.files import atomic_write, is_local, read_bytes, shown
 from featurestore.holder import LEASE_JSON, STALE_SECONDS, Holder, born, holder_of, lives, machine
 from featurestore.plan import open_root
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 BEAT_SECONDS = 10.0  # one small write: nothing beside a unit a minute from each worker
 WATCH_SECONDS = 1.0  # how often a lease of unknown age is looked at
 CLOSE_SECONDS = 5.0  # for a beat under way to end; storage that does not answer must not hold up Ctrl-C
+LOOK_SECONDS = {True: 1.0, False: 10.0}  # local or not: how often a holder looks whether it is asked to stop
 SETTLE_SECONDS = {True: 0.1, False: 1.0}  # local or not: until two who came at the same moment see each other
 
 
@@ -47,12 +51,15 @@ class Lease:
         self._path = path
         self._mine = mine
         self._taken: str | None = None
+        self._asked: str | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
         self._thread.start()
 
     def check(self) -> None:
-        """JobFailed if somebody has taken the store over."""
+        """JobFailed if somebody has taken the store over, JobStopped if somebody has asked for the run's end."""
+        if self._asked is not None:
+            raise JobStopped(f"stopped from {self._asked}; what is done stays, and the same command goes on")
         if self._taken is not None:
             raise JobFailed(f"the store was taken over by {self._taken}; this run stops, and what it has done stays")
 
@@ -64,9 +71,17 @@ class Lease:
             holder = _read(self._fs, self._path)[1]
             if holder is not None and holder.token == self._mine.token:
                 self._fs.delete_file(self._path)
+            if self._asked is not None:
+                self._fs.delete_file(_request(self._path, self._mine))
 
     def _beat(self) -> None:
-        while not self._stop.wait(BEAT_SECONDS):
+        beaten = time.monotonic()
+        while not self._stop.wait(min(BEAT_SECONDS, LOOK_SECONDS[is_local(self._fs)])):
+            with contextlib.suppress(OSError):  # most often there is no such file
+                self._asked = self._asked or _plain(read_bytes(self._fs, _request(self._path, self._mine)).decode())
+            if time.monotonic() - beaten < BEAT_SECONDS:
+                continue
+            beaten = time.monotonic()
             with contextlib.suppress(OSError):  # a beat is missed; six may be
                 holder = _read(self._fs, self._path)[1]
                 if holder is not None and holder.token != self._mine.token and _outranks(holder, self._mine):
@@ -133,6 +148,36 @@ def check_free(uri: str, note: Callable[[str], None] | None = None) -> None:
         return  # whoever is to write there says it better
     if occupied:
         raise StoreError(_occupied(uri, there))
+
+
+def holding(uri: str) -> tuple[bytes, Holder] | None:
+    """What the lease of a store says, with its bytes, which change with every beat.
+
+    Returns:
+        None if nobody holds the store, or if the process that did is of this machine and gone.
+    """
+    fs, root = open_root(uri)
+    data, holder = _read(fs, f"{root}/{LEASE_JSON}")
+    return None if data is None or holder is None or lives(holder) is False else (data, holder)
+
+
+def ask_to_stop(uri: str, holder: Holder) -> None:
+    """Have a holder's run end; it looks every ten seconds at the latest."""
+    fs, root = open_root(uri)
+    atomic_write(fs, _request(f"{root}/{LEASE_JSON}", holder), platform.node().encode())
+
+
+def withdraw(uri: str, holder: Holder) -> None:
+    """Take back what `ask_to_stop` has left."""
+    fs, root = open_root(uri)
+    with contextlib.suppress(OSError):
+        fs.delete_file(_request(f"{root}/{LEASE_JSON}", holder))
+
+
+def _request(lease: str, holder: Holder) -> str:
+    """Path of the file that asks a holder to stop."""
+    token = "".join(character for character in holder.token if character.isalnum())
+    return f"{lease.rpartition('/')[0]}/.stop-{token}"
 
 
 def _occupied(uri: str, holder: Holder | None) -> str:

@@ -16,6 +16,7 @@ from featurestore.errors import JobFailed
 from ray_jobs.actor import WorkerActor
 from ray_jobs.cluster import worker_environment
 from ray_jobs.crew import Answer, Request
+from ray_jobs.demand import Unmet, unmet
 from ray_jobs.failures import Failure, Kind, brief, classify
 from ray_jobs.worker import WorkerTask
 
@@ -51,9 +52,10 @@ class RayCrew:
         self._actors: dict[int, Any] = {}
         self._owed: dict[Any, tuple[Request, int, int]] = {}  # ref -> request, worker, unit
         self._task = WorkerTask.of(plan)
+        self._needs = {"CPU": plan.compute.threads, "GPU": gpus_each(plan)}
         self._actor_class = ray.remote(
-            num_cpus=plan.compute.threads,
-            num_gpus=gpus_each(plan),
+            num_cpus=self._needs["CPU"],
+            num_gpus=self._needs["GPU"],
             max_restarts=0,
             max_concurrency=1,
             concurrency_groups={"live": 1},
@@ -69,6 +71,9 @@ class RayCrew:
         gpus = gpus_each(self._plan)
         fitting = resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 0) / self._plan.compute.threads
         return max(1, int(fitting))
+
+    def unmet(self) -> Unmet | None:
+        return unmet(self._ray, "a worker", {name: amount for name, amount in self._needs.items() if amount})
 
     def start(self, worker: int) -> None:
         actor = self._actor_class.remote(self._task)

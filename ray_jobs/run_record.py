@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from featurestore.errors import SparsemillError
+from featurestore.errors import JobStopped, SparsemillError
 from featurestore.files import atomic_write, shown
 from featurestore.plan import open_root
 from featurestore.runs import BEAT_SECONDS, RUNS, RunRecord, State, UnderWay
@@ -46,6 +46,7 @@ class RunState:
     events: Mapping[str, int]
     failed: Mapping[int, str]
     under_way: tuple[UnderWay, ...]
+    unmet: str | None = None
 
 
 class Recorder:
@@ -127,6 +128,9 @@ def recorded(uri: str, progress: Progress | None = None) -> Iterator[Recorder]:
     recorder._write()
     try:
         yield recorder
+    except JobStopped as error:
+        recorder.close("stopped", str(error))
+        raise
     except SparsemillError as error:
         recorder.close("failed", str(error))
         raise

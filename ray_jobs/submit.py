@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from featurestore.errors import JobFailed, SparsemillError, UsageError
+from featurestore.errors import JobFailed, JobStopped, SparsemillError, UsageError
 from featurestore.urls import secret_in, shown
 from ray_jobs.cluster import environment, token_environment
 from ray_jobs.shipment import JOB_NAME, as_json, is_here, local_paths, working_directory
@@ -29,6 +29,8 @@ RECONNECT_SECONDS = 2.0  # a dashboard that drops a connection answers again at 
 MAX_SILENCE_SECONDS = 120.0  # of a dashboard that does not answer at all
 AGENT_SECONDS, NO_AGENT = 30.0, "No available agent"  # what a dashboard answers until the head node's agent is up
 STOP_SECONDS = 60.0  # Ray kills what it was told to stop after a few seconds
+
+_STORE = "sparsemill_store_id"  # in a job's metadata
 
 CHECK = 'import sys, importlib.util as u; sys.exit(not all(map(u.find_spec, ("ray", "torch", "transformers"))))'
 NOT_FOUND = 127  # a shell's exit code where a command is not there
@@ -89,7 +91,7 @@ def _submit(
 ) -> Submitted:
     digest = hashlib.sha256(as_json(job).encode()).hexdigest()
     client = _client(address)
-    metadata = {"sparsemill_job": digest, "sparsemill_store": shown(job.store)}
+    metadata = {"sparsemill_job": digest, "sparsemill_store": shown(job.store), _STORE: _store_id(job.store)}
     running = next((info for info in _jobs(client) if (info.metadata or {}).get("sparsemill_job") == digest), None)
     if running is not None:
         submission_id = str(running.submission_id)
@@ -115,6 +117,38 @@ def _submit(
     if info.status.value == "SUCCEEDED":
         return Submitted(submission_id, "SUCCEEDED", running is not None)
     raise _failure(submission_id, info)
+
+
+def stop_submitted(store: str, address: str, say: Callable[[str], None]) -> list[str]:
+    """Stop the jobs of a cluster that write to a store, and wait until they are.
+
+    Args:
+        store: URI of the store, absolute.
+        address: URL of the cluster's dashboard.
+        say: Called with a line of text before waiting.
+
+    Returns:
+        Ray's names of the jobs that were stopped; none if none of that store ran there.
+
+    Raises:
+        UsageError: No cluster there, or it wants another token.
+        JobFailed: A job was told to stop and still runs.
+    """
+    with environment(token_environment()):
+        client = _client(address)
+        with _refusals(address):
+            ours = [info for info in _jobs(client) if (info.metadata or {}).get(_STORE) == _store_id(store)]
+            names = [str(info.submission_id) for info in ours]
+            for name in names:
+                say(f"stopping {name}; parts that are done stay")
+                if not _stopped(client, name):
+                    raise JobFailed(f"{name} was told to stop and still runs; the same command asks again")
+    return names
+
+
+def _store_id(store: str) -> str:
+    """What tells a store from others that are shown alike: two endpoints can have a bucket of one name."""
+    return hashlib.sha256(store.rstrip("/").encode()).hexdigest()
 
 
 def _client(address: str) -> Any:
@@ -220,22 +254,30 @@ def _stop(client: Any, submission_id: str, say: Callable[[str], None]) -> None:
     """Stop a job and wait until it is; a second Ctrl-C does not wait."""
     say(f"stopping {submission_id}; parts that are done stay")
     try:
-        client.stop_job(submission_id)
-        given_up = time.monotonic() + STOP_SECONDS
-        while not client.get_job_info(submission_id).status.is_terminal():
-            if time.monotonic() > given_up:
-                say(f"it still runs; `ray job stop {submission_id}` asks again")
-                return
-            time.sleep(0.2)
+        if not _stopped(client, submission_id):
+            say("it still runs; `sparsemill stop` with this job and address asks again")
     except KeyboardInterrupt:
         say("it was told to stop; not waiting for it")
     except Exception as error:  # noqa: BLE001  (the client raises anything; the user must know that the job may run)
-        say(f"it could not be stopped ({type(error).__name__}); `ray job stop {submission_id}` tries again")
+        say(
+            f"it could not be stopped ({type(error).__name__}); `sparsemill stop` with this job and address tries again"
+        )
+
+
+def _stopped(client: Any, submission_id: str) -> bool:
+    """Tell a job to stop, and wait; whether it has."""
+    client.stop_job(submission_id)
+    given_up = time.monotonic() + STOP_SECONDS
+    while not client.get_job_info(submission_id).status.is_terminal():
+        if time.monotonic() > given_up:
+            return False
+        time.sleep(0.2)
+    return True
 
 
 def _failure(submission_id: str, info: Any) -> SparsemillError:
     code = info.driver_exit_code
-    if info.status.value == "STOPPED":
+    if info.status.value == "STOPPED" or code == JobStopped.exit_code:
         return JobFailed(f"job {submission_id} was stopped; submitting it again goes on from there")
     if code == UsageError.exit_code:
         return UsageError(f"job {submission_id} refused its input; the last line of its log says why")

@@ -14,6 +14,7 @@ from featurestore.errors import CorpusError, JobFailed
 from featurestore.writer import PartRecord
 from ray_jobs.aftermath import STORAGE_TRIES
 from ray_jobs.crew import Answer
+from ray_jobs.demand import GIVE_UP_SECONDS, Unmet
 from ray_jobs.dispatch import IDLE_SECONDS, Dispatcher
 from ray_jobs.failures import Failure, Kind
 from ray_jobs.ledger import MAX_DEATHS, MAX_ERRORS
@@ -43,6 +44,7 @@ class ToldCrew:
         self.started: list[int] = []
         self.stopped: list[int] = []
         self.abandoned: list[tuple[int, int]] = []
+        self.lacks: Callable[[float], Unmet | None] = lambda _: None
 
     def now(self) -> float:
         return self._now
@@ -50,10 +52,15 @@ class ToldCrew:
     def room(self) -> int:
         return 2
 
+    def unmet(self) -> Unmet | None:
+        return self.lacks(self._now)
+
     def start(self, worker: int) -> None:
         self.started.append(worker)
         outcome = self._start(worker)
         failure = outcome if isinstance(outcome, Failure) else None
+        if outcome == "hang":
+            return
         self._answer(worker, 0.5, Answer("open", worker, value={"host": f"host-{worker % 2}"}, failure=failure))
 
     def run(self, worker: int, unit: int, blamed: Mapping[int, str]) -> None:
@@ -305,3 +312,47 @@ def test_the_loop_asks_nothing_of_a_crew_but_what_the_seam_says() -> None:
     asked = {name for name, value in vars(Crew).items() if callable(value) and not name.startswith("_")}
     for crew in (RayCrew, SimulatedCrew, ToldCrew):
         assert asked <= set(dir(crew)), crew
+
+
+def pending_for_ever(worker: int) -> Outcome:
+    """A worker for which no node has room."""
+    return "hang"
+
+
+def test_what_no_node_can_give_is_said_and_ends_the_run_after_a_minute() -> None:
+    run = Run(3, start=pending_for_ever)
+    run.crew.lacks = lambda _: Unmet("no node has a GPU", may_grow=False)
+    seen: list[tuple[float, str | None]] = []
+    run.dispatcher._watch = lambda state: seen.append((run.crew.now(), state().unmet))
+    with pytest.raises(JobFailed, match=r"no node has a GPU, and there is no autoscaler.*workers.gpus"):
+        run.go()
+    assert GIVE_UP_SECONDS <= run.crew.now() < GIVE_UP_SECONDS + 15
+    assert next(when for when, unmet in seen if unmet) <= 30
+    assert run.said.getvalue().count("no node has a GPU") == 1
+
+
+def test_with_an_autoscaler_demand_is_waited_for_and_the_run_goes_on_when_it_is_met() -> None:
+    run = Run(3, start=pending_for_ever)
+    seen: list[str | None] = []
+    run.dispatcher._watch = lambda state: seen.append(state().unmet)
+
+    def lacks(now: float) -> Unmet | None:
+        if now < 600:
+            return Unmet("no node has a GPU", may_grow=True)
+        if now < 620:
+            for worker in run.crew.started:
+                run.crew._answer(worker, 0.5, Answer("open", worker, value={"host": "late"}))
+        return None
+
+    run.crew.lacks = lacks
+    run.go()
+    assert len(run.reports) == 3
+    assert run.said.getvalue().count("waiting for the cluster's autoscaler") == 1
+    assert any(seen) and seen[-1] is None
+
+
+def test_a_node_that_joins_in_time_ends_the_count() -> None:
+    run = Run(3)
+    run.crew.lacks = lambda now: Unmet("no node has a GPU", may_grow=False) if now < 0.2 else None
+    run.go()
+    assert "GPU" not in run.said.getvalue()

@@ -151,7 +151,7 @@ def test_without_proc_a_driver_that_lives_is_found_by_its_beats(file: Path) -> N
 def test_a_process_that_the_system_hides_is_watched(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`hidepid` shows no process of others: a living one is not taken for a dead one, nor its number for it."""
     with held(str(file.parent)) as mine:
-        monkeypatch.setattr(lease, "_born", lambda pid: None)
+        monkeypatch.setattr(holder, "born", lambda pid: None)
         with pytest.raises(StoreError, match="is being written by process"), held(str(file.parent)):
             pass
         mine.check()

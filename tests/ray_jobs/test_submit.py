@@ -165,7 +165,7 @@ def test_a_job_outlives_its_submitter_and_is_followed_by_the_next(
     code, out, err = finish(start(job, cluster, "--detach"))
     assert code == 0, err
     submission_id = out.split(":")[0]
-    assert "ray job stop" in out
+    assert f"`sparsemill stop {job} --address {cluster.dashboard}` stops it" in out
     process = start(job, cluster)
     eventually(lambda: list((tmp_path / "store" / "parts").glob("*.parquet")))
     process.kill()  # a closed laptop
@@ -176,6 +176,35 @@ def test_a_job_outlives_its_submitter_and_is_followed_by_the_next(
     assert f"running there already as {submission_id}; following it" in err
     assert "4,000 documents" in out
     assert list(jobs(cluster).values()).count("RUNNING") == 0
+
+
+@pytest.mark.slow
+def test_stop_ends_the_submitted_job_of_this_store_and_no_other(cluster: Cluster, models: Path, tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "c.jsonl", 6_000, max_words=60)
+    ours, theirs = (
+        write_job(
+            tmp_path / f"{name}.yaml", job_mapping(models, corpus, tmp_path / f"store-{name}", units={"documents": 100})
+        )
+        for name in ("ours", "theirs")
+    )
+    edited = write_job(
+        tmp_path / "edited.yaml",
+        job_mapping(models, corpus, tmp_path / "store-ours", units={"documents": 100}, workers={"max": 2}),
+    )
+    submitted = [finish(start(job, cluster, "--detach"))[1].split(":")[0] for job in (theirs, ours)]
+    eventually(lambda: list((tmp_path / "store-ours" / "parts").glob("*.parquet")))
+    command = [sys.executable, str(ROOT / "sparsemill.py"), "stop", str(edited), "--address", cluster.dashboard]
+    done = subprocess.run([*command, "--json"], env=with_token(), capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["stopped"] == [submitted[1]]
+    assert (jobs(cluster)[submitted[1]], jobs(cluster)[submitted[0]]) == ("STOPPED", "RUNNING")
+    again = subprocess.run(command, env=with_token(), capture_output=True, text=True, timeout=PATIENCE)
+    assert again.returncode == 1
+    assert "nothing runs on" in again.stderr.splitlines()[-1]
+    command[3] = str(theirs)  # without the cluster's address: through the store
+    done = subprocess.run(command[:4], env=with_token(), capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    eventually(lambda: jobs(cluster)[submitted[0]] == "FAILED")  # that is: with an exit code
 
 
 @pytest.mark.slow
