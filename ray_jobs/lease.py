@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 
 from featurestore.errors import JobFailed, JobStopped, StoreError, UsageError
 from featurestore.files import atomic_write, is_local, read_bytes, shown
-from featurestore.holder import LEASE_JSON, STALE_SECONDS, Holder, born, holder_of, lives, machine
+from featurestore.holder import LEASE_JSON, STALE_SECONDS, Holder, born, holder_of, lives, machine, plain
 from featurestore.plan import open_root
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Lease:
         beaten = time.monotonic()
         while not self._stop.wait(min(BEAT_SECONDS, LOOK_SECONDS[is_local(self._fs)])):
             with contextlib.suppress(OSError):  # most often there is no such file
-                self._asked = self._asked or _plain(read_bytes(self._fs, _request(self._path, self._mine)).decode())
+                self._asked = self._asked or plain(read_bytes(self._fs, _request(self._path, self._mine)).decode())
             if time.monotonic() - beaten < BEAT_SECONDS:
                 continue
             beaten = time.monotonic()
