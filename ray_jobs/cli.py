@@ -133,10 +133,10 @@ def extract(args: argparse.Namespace) -> int:
     from ray_jobs.cluster import sigterm_unwinds
     from ray_jobs.driver import run_plan
     from ray_jobs.lease import check_free
+    from ray_jobs.outcome import TooManyErrors
     from ray_jobs.plan import make_plan
     from ray_jobs.progress import Progress
     from ray_jobs.spec import load_job
-    from ray_jobs.tolerance import TooManyErrors
 
     job = load_job(args.job)
     if args.workers is not None:

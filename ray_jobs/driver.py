@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from featurestore.errors import JobFailed
@@ -23,13 +22,13 @@ from ray_jobs.dispatch import Dispatcher, UnitsFailed
 from ray_jobs.failures import brief, storage_refusal, transient_faults_shown
 from ray_jobs.journal import Journal, earlier_records
 from ray_jobs.lease import Lease, check_free, held
+from ray_jobs.outcome import ExtractResult, check_errors
 from ray_jobs.plan import JobPlan, check_device, make_plan
 from ray_jobs.pricing import remember_rate
 from ray_jobs.ray_crew import RayCrew, gpus_each
 from ray_jobs.run_record import Recorder, RunState, recorded
 from ray_jobs.spill import drop, run_name
 from ray_jobs.tally import Tally
-from ray_jobs.tolerance import check_errors
 
 if TYPE_CHECKING:
     from featurestore.writer import PartRecord
@@ -40,39 +39,6 @@ if TYPE_CHECKING:
 RATE_SECONDS = 10.0  # of work before a measured rate means anything
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class ExtractResult:
-    """A complete store, and what this run did for it.
-
-    Attributes:
-        store: Where it is.
-        documents: Rows.
-        errors: Rows with an error.
-        tokens: Tokens pooled.
-        bytes: Size of all parts.
-        units: Parts.
-        units_run: Units that this run did.
-        documents_run: Documents in them.
-        tokens_run: Tokens in them.
-        seconds: Wall time from the plan to the manifest.
-        work_seconds: Time that workers were busy, summed over them.
-        workers: Workers at the most.
-    """
-
-    store: str
-    documents: int
-    errors: int
-    tokens: int
-    bytes: int
-    units: int
-    units_run: int
-    documents_run: int
-    tokens_run: int
-    seconds: float
-    work_seconds: float
-    workers: int
 
 
 def extract(

@@ -13,8 +13,8 @@ from featurestore.wording import about, counted, money, size, span
 
 if TYPE_CHECKING:
     from ray_jobs.calibrate import Calibration
-    from ray_jobs.driver import ExtractResult
     from ray_jobs.engine.bundle import Bundle
+    from ray_jobs.outcome import ExtractResult
     from ray_jobs.plan import JobPlan
     from ray_jobs.pricing import Estimate
 

@@ -18,8 +18,9 @@ from featurestore.errors import CorpusError, JobFailed, UsageError
 from featurestore.plan import create_store
 from featurestore.status import standing
 from ray_jobs.cluster import ray_cluster
-from ray_jobs.driver import ExtractResult, extract, run_plan
+from ray_jobs.driver import extract, run_plan
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
+from ray_jobs.outcome import ExtractResult
 from ray_jobs.plan import make_plan
 from ray_jobs.progress import Progress
 from ray_jobs.tolerance import TooManyErrors
