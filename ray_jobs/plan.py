@@ -15,16 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import JobSpecError
 from featurestore.tables.dialect import USUAL
+from ray_jobs.compute import Compute, extract_settings, settle, settle_attention
 from ray_jobs.hub import COMMIT
-from ray_jobs.identity import (
-    Compute,
-    deciding_software,
-    extract_settings,
-    identity,
-    provenance,
-    settle,
-    settle_attention,
-)
+from ray_jobs.identity import deciding_software, identity, provenance
 from ray_jobs.versions import left_as_it_is, other_version, unfinished
 
 if TYPE_CHECKING:

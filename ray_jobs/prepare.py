@@ -29,6 +29,7 @@ from ray_jobs.checkpoint import (
     save_tokenizer,
     truncate,
 )
+from ray_jobs.compute import settle
 from ray_jobs.engine.bundle import (
     CONFIG_NAME,
     FORMAT_VERSION,
@@ -38,7 +39,6 @@ from ray_jobs.engine.bundle import (
     open_bundle,
     write_manifest,
 )
-from ray_jobs.identity import settle
 from ray_jobs.node_lock import node_lock
 from ray_jobs.saes import SAE_FILES, load_sae
 
@@ -56,7 +56,7 @@ def prepare(spec: JobSpec, cache_dir: Path | None = None, progress: Progress | N
     """Build the bundle of a job, or find it built.
 
     Args:
-        spec: The job; of it, `model`, `saes` and what the dtype follows from (see `ray_jobs.identity.settle`) matter.
+        spec: The job; of it, `model`, `saes` and what the dtype follows from (see `ray_jobs.compute.settle`) matter.
         cache_dir: Where bundles are kept; default `bundles` in `$SPARSEMILL_CACHE` or `~/.cache/sparsemill`.
         progress: Called with a line of text before every slow step.
 

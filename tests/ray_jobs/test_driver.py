@@ -20,10 +20,9 @@ from featurestore.status import standing
 from ray_jobs.cluster import ray_cluster
 from ray_jobs.driver import extract, run_plan
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
-from ray_jobs.outcome import ExtractResult
+from ray_jobs.outcome import ExtractResult, TooManyErrors
 from ray_jobs.plan import make_plan
 from ray_jobs.progress import Progress
-from ray_jobs.tolerance import TooManyErrors
 from tests.ray_jobs.jobs import job_mapping as mapping_of
 from tests.ray_jobs.jobs import make_job, parts_of, write_corpus, write_job, write_models
 

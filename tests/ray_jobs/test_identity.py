@@ -9,17 +9,10 @@ from typing import Any
 import pytest
 
 from featurestore.errors import JobFailed
+from ray_jobs.compute import Compute, extract_settings, settle
 from ray_jobs.engine.bundle import Bundle, ModelInfo, SaeInfo, TokenizerInfo
 from ray_jobs.engine.extractor import ExtractSettings
-from ray_jobs.identity import (
-    Compute,
-    check_software,
-    deciding_software,
-    extract_settings,
-    identity,
-    provenance,
-    settle,
-)
+from ray_jobs.identity import check_software, deciding_software, identity, provenance
 from ray_jobs.spec import JobSpec
 from tests.ray_jobs.jobs import make_job
 

@@ -15,13 +15,13 @@ from safetensors.torch import load_file, save_file
 
 from featurestore.errors import BundleError
 from ray_jobs import saes
+from ray_jobs.compute import settle
 from ray_jobs.engine import backbone
 from ray_jobs.engine.bundle import WEIGHTS_NAME, open_bundle
 from ray_jobs.engine.encoder import SaeEncoder
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
 from ray_jobs.engine.families import SaeWeights, fold
 from ray_jobs.engine.pooling import pool_saes
-from ray_jobs.identity import settle
 from ray_jobs.prepare import default_cache_dir, prepare
 from ray_jobs.saes import same_model
 from ray_jobs.spec import JobSpec, job_from_mapping
