@@ -62,7 +62,7 @@ def calibrate(plan: JobPlan, note: Callable[[str], None] | None = None) -> Calib
         JobFailed: A worker died or could not run.
     """
     from ray_jobs.cluster import environment, worker_environment
-    from ray_jobs.pricing import remember_rate
+    from ray_jobs.measured import place_here, remember_rates
 
     texts = [text for text in plan.scan.sample if text.strip()]
     if not texts:
@@ -91,7 +91,7 @@ def calibrate(plan: JobPlan, note: Callable[[str], None] | None = None) -> Calib
         raise JobFailed(
             "calibrating failed: no document of the sample could be run; try `sparsemill extract` to see why"
         )
-    remember_rate(plan, rate)
+    remember_rates(plan, {place_here(plan.compute.device): rate})
     return Calibration(rate, workers, sum(n for _, n, _ in measured), max(seconds for _, _, seconds in measured))
 
 

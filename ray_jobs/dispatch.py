@@ -219,7 +219,7 @@ class Dispatcher:
     def _commit(self, worker: int, report: Report) -> None:
         fault_point("driver.after_commit")
         record = report.record
-        self.tally.add(report)
+        self.tally.add(report, self._staff.place[worker])
         self._aftermath.committed()
         self._pace.learn(self._cost(record.unit), report.seconds)
         for slower in self._ledger.holders(record.unit):

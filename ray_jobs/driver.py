@@ -22,9 +22,9 @@ from ray_jobs.dispatch import Dispatcher, UnitsFailed
 from ray_jobs.failures import brief, storage_refusal, transient_faults_shown
 from ray_jobs.journal import Journal, earlier_records
 from ray_jobs.lease import Lease, check_free, held
+from ray_jobs.measured import remember_rates
 from ray_jobs.outcome import ExtractResult, check_errors
 from ray_jobs.plan import JobPlan, check_device, make_plan
-from ray_jobs.pricing import remember_rate
 from ray_jobs.ray_crew import RayCrew, gpus_each
 from ray_jobs.run_record import Recorder, RunState, recorded
 from ray_jobs.spill import drop, run_name
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ray_jobs.spec import JobSpec
     from ray_jobs.worker import Report
 
-RATE_SECONDS = 10.0  # of work before a measured rate means anything
+RATE_SECONDS = 10.0  # of work at a place before a measured rate means anything
 
 T = TypeVar("T")
 
@@ -150,8 +150,9 @@ def _run(
             journal.close()
             if progress:
                 progress.close()
-    if tally.work_seconds >= RATE_SECONDS:
-        remember_rate(plan, tally.tokens / tally.work_seconds)
+    reached = {place: tokens / took for place, (tokens, took) in tally.by_place.items() if took >= RATE_SECONDS}
+    if reached:
+        remember_rates(plan, reached)
     return tally
 
 

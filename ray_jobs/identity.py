@@ -107,7 +107,7 @@ def provenance() -> dict[str, Any]:
     """What is worth knowing about a run without deciding its values: exact versions and the host that began it."""
     return {
         "versions": {"python": platform.python_version(), **_versions((*DECIDING_SOFTWARE, *RECORDED_SOFTWARE))},
-        "host": {"system": platform.system(), "machine": platform.machine(), "cpu": _cpu_name()},
+        "host": {"system": platform.system(), "machine": platform.machine(), "cpu": cpu_name()},
     }
 
 
@@ -121,7 +121,8 @@ def _versions(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The model of this machine's processor, as far as the system says."""
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:
             return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

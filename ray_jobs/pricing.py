@@ -7,16 +7,12 @@ a machine that is not here. With neither, there is no figure for hours.
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from featurestore.errors import JobSpecError
-from ray_jobs.cache import cache_path
+from ray_jobs.measured import MeasuredRate, measured_rates
 from ray_jobs.rates import gflop_per_token, load_rates
 
 if TYPE_CHECKING:
@@ -53,6 +49,7 @@ class Estimate:
         currency: Of the price, if it comes from the rates file.
         hardware: The kind of hardware that was priced, if one was named.
         memory_gb: Memory of that hardware's device, if the rates file knows it.
+        rate_elsewhere: Where no rate is known for this machine: what another one reached.
     """
 
     documents: int
@@ -72,6 +69,7 @@ class Estimate:
     currency: str | None
     hardware: str | None
     memory_gb: float | None
+    rate_elsewhere: MeasuredRate | None
 
 
 @dataclass(frozen=True)
@@ -84,6 +82,7 @@ class Price:
     currency: str | None
     hardware: str | None
     memory_gb: float | None
+    elsewhere: MeasuredRate | None
 
 
 def estimate(
@@ -136,6 +135,7 @@ def estimate(
         currency=worker.currency,
         hardware=worker.hardware,
         memory_gb=worker.memory_gb,
+        rate_elsewhere=worker.elsewhere,
     )
 
 
@@ -145,7 +145,7 @@ def _price(
     """What is known of one worker: what was said, else the kind of hardware, else what was measured here."""
     name = hardware or plan.job.workers.hardware
     source = "as given" if rate is not None else None
-    currency = memory_gb = None
+    currency = memory_gb = elsewhere = None
     if name is not None:
         path = rates_file or plan.job.workers.rates
         rates = load_rates(path)
@@ -167,9 +167,11 @@ def _price(
             rate, source = kind.rate(gflop) * share, f"{name} in the rates file"
         if price is None:
             price, currency = kind.per_hour * devices, rates.currency
-    elif rate is None and (known := _rates().get(rate_key(plan))) is not None:
-        rate, source = known["tokens_per_second"], f"measured here on {known['date']}"
-    return Price(rate, source, price, currency, name, memory_gb)
+    elif rate is None:
+        here, elsewhere = measured_rates(plan)
+        if here is not None:
+            rate, source, elsewhere = here.tokens_per_second, f"measured here ({here.place}) on {here.date}", None
+    return Price(rate, source, price, currency, name, memory_gb, elsewhere)
 
 
 def _devices_each(plan: JobPlan) -> float:
@@ -177,40 +179,6 @@ def _devices_each(plan: JobPlan) -> float:
     if plan.compute.device == "cpu":
         return float(plan.compute.threads)
     return plan.job.workers.gpus if plan.job.workers.gpus is not None else 1.0
-
-
-def rate_key(plan: JobPlan) -> str:
-    """What a measured rate belongs to: this bundle, on this kind of hardware, with these settings."""
-    compute = plan.compute
-    return f"{plan.bundle.sha256[:16]}/{compute.device}/{compute.threads}/{'+'.join(plan.job.pool)}"
-
-
-def remember_rate(plan: JobPlan, tokens_per_second: float) -> None:
-    """Keep the rate of one worker for later plans; a cache that cannot be written is no reason to fail."""
-    rates = {
-        **_rates(),
-        rate_key(plan): {"tokens_per_second": tokens_per_second, "date": f"{datetime.now(UTC):%Y-%m-%d}"},
-    }
-    path = _rates_path()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(rates, indent=1), encoding="utf-8")
-        temporary.replace(path)
-    except OSError:
-        return
-
-
-def _rates() -> dict[str, Any]:
-    try:
-        rates = json.loads(_rates_path().read_text(encoding="utf-8"))
-        return {key: value for key, value in rates.items() if value["tokens_per_second"] > 0 and value["date"]}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
-
-
-def _rates_path() -> Path:
-    return cache_path("rates.json")
 
 
 def _typical_bytes(plan: JobPlan) -> float:

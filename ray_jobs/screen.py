@@ -64,6 +64,9 @@ def print_plan(made: JobPlan, figures: Estimate) -> None:
     if figures.worker_hours is None:
         print("hours      unknown: no rate measured here yet for this model; --calibrate measures it, --rate gives it,")
         print("           and --hardware takes it from the rates file")
+        if (other := figures.rate_elsewhere) is not None:
+            print(f"           elsewhere ({other.place}) a worker reached {other.tokens_per_second:,.0f} tokens/s")
+            print(f"           on {other.date}; --rate {other.tokens_per_second:.0f} takes that")
     else:
         rate = f"{figures.tokens_per_second:,.0f} tokens/s a worker, {figures.rate_source}"
         print(f"hours      {about(span(figures.worker_hours * 3600))} of one worker ({rate})")

@@ -72,13 +72,14 @@ class WorkerTask:
 class Report:
     """A committed unit: its record, the seconds from the first byte read to the part in its place, and their detail.
 
-    `notes` are sentences for the user about this machine, once each.
+    `notes` are sentences for the user about this machine, once each, and `hardware` is what it computed on.
     """
 
     record: PartRecord
     seconds: float
     detail: UnitDetail = field(default_factory=UnitDetail)
     notes: tuple[str, ...] = ()
+    hardware: str = ""
 
 
 class _Stop(Exception):  # noqa: N818  (no error)
@@ -113,6 +114,7 @@ class Worker:
         from featurestore.plan import read_plan
         from ray_jobs.engine.extractor import Extractor, ExtractSettings
         from ray_jobs.identity import check_software
+        from ray_jobs.measured import place_here
 
         fault_point("worker.opening")
         pa.array([""])  # pyarrow imports pandas, where it is there, at its first list: no unit need wait for that
@@ -125,6 +127,7 @@ class Worker:
                     "give a path or URL that is the same storage on every node"
                 )
             self._extractor = Extractor(self._bundle(), ExtractSettings(**self._task.settings))
+            self._hardware = place_here(self._task.settings["device"]).hardware
         return {"host": platform.node(), "pid": os.getpid()}
 
     def run(self, unit: Unit, blamed: Mapping[int, str] | None = None) -> Report | Abandoned:
@@ -154,7 +157,8 @@ class Worker:
                 record = write_part(self._task.job.store, self._plan, unit.index, rows)
             fault_point("worker.after_commit")
         notes, self._spill.refused = tuple(self._spill.refused), []
-        return Report(record, time.perf_counter() - begun, self._meter.end(record, rows.doc_id, rows.error), notes)
+        seconds = time.perf_counter() - begun
+        return Report(record, seconds, self._meter.end(record, rows.doc_id, rows.error), notes, self._hardware)
 
     def probe(self, unit: Unit, start: int, stop: int, blamed: Mapping[int, str]) -> None:
         """Compute documents `[start, stop)` of a unit, counted from its first, and write nothing; errors as for `run`.

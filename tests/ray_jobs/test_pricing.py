@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 
 from featurestore.errors import JobSpecError
 from featurestore.plan import create_store
+from ray_jobs.measured import Place, place_here, rate_key, remember_rates
 from ray_jobs.plan import JobPlan, make_plan
-from ray_jobs.pricing import estimate, rate_key, remember_rate
+from ray_jobs.pricing import estimate
+from ray_jobs.screen import print_plan
 from tests.ray_jobs.jobs import make_job, write_corpus, write_models
 
 
@@ -51,20 +54,57 @@ def test_parts_that_are_there_tell_the_size_of_the_rest(plan: JobPlan) -> None:
 
 
 def test_a_measured_rate_serves_later_plans_of_the_same_bundle_and_settings(plan: JobPlan) -> None:
-    remember_rate(plan, 1234.0)
+    here = place_here(plan.compute.device)
+    assert here.hardware
+    remember_rates(plan, {here: 1234.0})
     figures = estimate(plan)
     assert figures.tokens_per_second == 1234.0
-    assert figures.rate_source is not None and figures.rate_source.startswith("measured here on 20")
+    assert figures.rate_source is not None and figures.rate_source.startswith(f"measured here ({here}) on 20")
     other = replace(plan, compute=replace(plan.compute, threads=9))
     assert rate_key(other) != rate_key(plan)
     assert estimate(other).worker_hours is None
+
+
+def test_what_another_place_reached_is_not_this_machines_rate(
+    plan: JobPlan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SPARSEMILL_CACHE", str(tmp_path))
+    here = place_here(plan.compute.device)
+    others = [Place("node-3", here.hardware), Place(here.host, "another processor")]
+    for other in others:
+        remember_rates(plan, {other: 777.0})
+        figures = estimate(plan)
+        assert (figures.tokens_per_second, figures.rate_source, figures.worker_hours) == (None, None, None)
+        assert figures.rate_elsewhere is not None and figures.rate_elsewhere.tokens_per_second == 777.0
+    print_plan(plan, figures)
+    assert "a worker reached 777 tokens/s" in capsys.readouterr().out
+    remember_rates(plan, {here: 5.0, others[0]: 888.0})
+    figures = estimate(plan)
+    assert (figures.tokens_per_second, figures.rate_elsewhere) == (5.0, None)
+
+
+def test_a_thousand_nodes_leave_one_rate_of_a_kind(
+    plan: JobPlan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SPARSEMILL_CACHE", str(tmp_path))
+    remember_rates(plan, {Place(f"node-{i}", "NVIDIA L4"): 100.0 + i for i in range(1_000)})
+    assert len(json.loads((tmp_path / "rates.json").read_text())) == 1
+
+
+def test_a_rate_that_does_not_say_where_it_was_measured_is_none(
+    plan: JobPlan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SPARSEMILL_CACHE", str(tmp_path))
+    earlier = {rate_key(plan): {"tokens_per_second": 9.0, "date": "2026-01-01"}}
+    (tmp_path / "rates.json").write_text(json.dumps(earlier))
+    assert estimate(plan).tokens_per_second is None
 
 
 def test_a_damaged_file_of_rates_is_no_obstacle(plan: JobPlan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SPARSEMILL_CACHE", str(tmp_path))
     (tmp_path / "rates.json").write_text('{"x": 3', encoding="utf-8")
     assert estimate(plan).tokens_per_second is None
-    remember_rate(plan, 5.0)
+    remember_rates(plan, {place_here(plan.compute.device): 5.0})
     assert estimate(plan).tokens_per_second == 5.0
 
 

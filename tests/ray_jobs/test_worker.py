@@ -14,6 +14,7 @@ from featurestore.errors import CorpusError, JobFailed, MismatchError
 from featurestore.plan import create_store
 from featurestore.writer import committed_units, read_record
 from ray_jobs.crew import Abandoned
+from ray_jobs.measured import place_here
 from ray_jobs.plan import JobPlan, make_plan
 from ray_jobs.worker import Worker, WorkerTask
 from tests.ray_jobs.jobs import make_job, parts_of, write_corpus, write_models
@@ -47,6 +48,7 @@ def test_a_unit_becomes_a_part_and_a_report_of_it(plan: JobPlan) -> None:
     assert report.record == read_record(plan.job.store, 0, plan.store)
     assert (report.record.rows, report.record.errors) == (20, 3)
     assert report.seconds > 0
+    assert report.hardware == place_here("cpu").hardware != ""
 
 
 def test_every_row_of_the_corpus_has_a_row_in_the_part(plan: JobPlan) -> None:
