@@ -12,7 +12,6 @@ drivers that do run at once (one was forced, or storage has no times) waste work
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
 import secrets
@@ -30,6 +29,7 @@ from featurestore.holder import LEASE_JSON, STALE_SECONDS, Holder, holder_of
 from featurestore.holder import born as _born
 from featurestore.holder import is_dead as _is_dead
 from featurestore.holder import machine as _machine
+from featurestore.json_text import json_text
 from featurestore.plan import open_root
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _read(fs: pafs.FileSystem, path: str) -> tuple[bytes | None, Holder | None]:
 
 
 def _write(fs: pafs.FileSystem, path: str, holder: Holder) -> None:
-    atomic_write(fs, path, json.dumps(asdict(holder)).encode())
+    atomic_write(fs, path, json_text(asdict(holder), ascii=True).encode())
 
 
 def _myself(generation: int) -> Holder:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import JobSpecError
+from featurestore.json_text import json_text
 from ray_jobs.cache import cache_path
 from ray_jobs.rates import gflop_per_token, load_rates
 
@@ -195,7 +196,7 @@ def remember_rate(plan: JobPlan, tokens_per_second: float) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(rates, indent=1), encoding="utf-8")
+        temporary.write_text(json_text(rates, indent=1), encoding="utf-8")
         temporary.replace(path)
     except OSError:
         return
