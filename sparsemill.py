@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from featurestore.ending import END_SECONDS, end_in_time
+from featurestore.json_text import print_json
 from featurestore.nearest import did_you_mean
 from featurestore.urls import without_secrets
 
@@ -285,7 +286,7 @@ def demo(args: argparse.Namespace) -> int:
         if code:
             return code
     if args.json:
-        print(json.dumps({"store": str(files.store), "results": str(files.results), **outputs}))
+        print_json({"store": str(files.store), "results": str(files.results), **outputs})
     else:
         print(DEMO_CLOSING.format(files=files))
     return 0
@@ -309,7 +310,7 @@ def _fail(sentence: str, code: int, as_json: bool) -> int:
     sentence = without_secrets(sentence)  # arguments and other libraries' words repeat a URL as it was given
     print(f"sparsemill: {sentence}", file=sys.stderr)
     if as_json:
-        print(json.dumps({"error": sentence, "exit_code": code}))
+        print_json({"error": sentence, "exit_code": code})
     return code
 
 

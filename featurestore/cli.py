@@ -6,13 +6,13 @@ Each prints a page for people, or one JSON document with `--json`. Arrow and pol
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import UsageError
+from featurestore.json_text import print_json
 from featurestore.urls import shown
 from featurestore.wording import counted, duration, size, span
 
@@ -261,5 +261,5 @@ def _positive(text: str) -> int:
 
 
 def _print_json(document: dict[str, Any]) -> int:
-    print(json.dumps(document, ensure_ascii=False))
+    print_json(document)
     return 0

@@ -22,6 +22,7 @@ import numpy as np
 
 from featurestore.errors import StoreError, UsageError
 from featurestore.files import shown
+from featurestore.metadata import exact_columns
 from featurestore.nearest import did_you_mean
 from featurestore.outputs import check_free, local_path, whole_file
 from featurestore.reader import FeatureStore
@@ -194,7 +195,7 @@ def _targets(store: FeatureStore, label: str | None) -> Iterator[str]:
         raise StoreError(
             f"no kept column '{label}' in {shown(store.uri)}; it holds: {', '.join(kinds) or 'none'}{hint}"
         )
-    column = store.documents().select(label).collect()[label]
+    column = exact_columns(store.documents(), [label])[label]
     if column.null_count():
         raise StoreError(f"'{label}' is missing for {column.null_count()} documents; svmlight needs a target for each")
     if kinds[label] == "string":

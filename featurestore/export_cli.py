@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict, replace
 
 from featurestore.errors import UsageError
+from featurestore.json_text import print_json
 from featurestore.outputs import overwrite_argument
 from featurestore.urls import shown
 from featurestore.wording import counted
@@ -37,7 +37,7 @@ def compact(args: argparse.Namespace) -> int:
     before = len(committed_units(args.store))
     if args.json:
         done = {"store": shown(args.store), "out": shown(args.out), "parts_before": before, "parts": len(plan.units)}
-        print(json.dumps({**done, "documents": plan.rows, "fingerprint": plan.fingerprint}))
+        print_json({**done, "documents": plan.rows, "fingerprint": plan.fingerprint})
     else:
         what = (
             f"{counted(plan.rows, 'document')} of {counted(before, 'part')} now in {counted(len(plan.units), 'part')}"
@@ -76,7 +76,7 @@ def export(args: argparse.Namespace) -> int:
     done = export_store(store, args.out, args.format, args.sae, args.pool, args.binarize, args.label, args.overwrite)
     done = replace(done, out=shown(done.out), documents=done.documents and shown(done.documents))
     if args.json:
-        print(json.dumps(asdict(done)))
+        print_json(asdict(done))
         return 0
     print(f"{done.out}: {done.rows:,} x {done.columns:,} with {done.nnz:,} non-zeros")
     if done.documents is not None:

@@ -8,7 +8,7 @@ of its own where a part is damaged. Nothing is read before a frame is collected,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -45,6 +45,18 @@ def metadata_frame(parts: Parts, schema: StoreSchema) -> pl.LazyFrame:
     names, arrow = schema.metadata_columns, schema.arrow_schema()
     empty = _to_polars(pa.schema([arrow.field(name) for name in names]).empty_table())
     return register_io_source(read, schema=empty.schema, is_pure=True, explain_name="parts")
+
+
+def exact_columns(frame: pl.LazyFrame, names: Sequence[str]) -> dict[str, pl.Series]:
+    """Name -> column, in this order, by these names and nothing else.
+
+    Wherever polars takes a name (`select`, `col`, `frame[name]`), it reads `*` and `^...$` as patterns, and users have
+    columns that are called so. The columns themselves have no name, because methods of a Series go by it, too.
+    """
+    from polars import selectors
+
+    found = frame.select(selectors.by_name(*names)).collect()
+    return {column.name: column.alias("") for column in found.get_columns()}
 
 
 def _to_polars(rows: pa.RecordBatch | pa.Table) -> pl.DataFrame:

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from featurestore.files import list_files, read_bytes
+from featurestore.json_text import json_text
 from featurestore.plan import open_root
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class RunRecord:
 
     def to_bytes(self) -> bytes:
         """As its file holds it."""
-        return json.dumps(asdict(self)).encode()
+        return json_text(asdict(self), ascii=True).encode()
 
     @property
     def seconds_silent(self) -> float:

@@ -15,8 +15,10 @@ import numpy as np
 
 from featurestore.errors import StoreError
 from featurestore.files import shown
+from featurestore.metadata import exact_columns
 from featurestore.nearest import did_you_mean
-from featurestore.tables.keyed import id_texts, kept_series
+from featurestore.tables.compare import class_texts
+from featurestore.tables.keyed import kept_series
 
 if TYPE_CHECKING:
     import polars as pl
@@ -181,19 +183,24 @@ def _classes(
         if labels not in names:
             hint = did_you_mean(labels, names)
             raise StoreError(f"labels: {shown(store.uri)} has no column '{labels}'; it has: {', '.join(names)}{hint}")
-        values = store.documents().select(labels).collect()[labels]
+        values = exact_columns(store.documents(), [labels])[labels]
     else:
         values = _given(labels)
     if len(values) != len(store) or values.dtype.is_nested():
         raise StoreError(f"labels must be {len(store):,} classes, one for each document of {shown(store.uri)}")
+    values = values.alias("")  # its methods take a name such as `^a.*$` for a pattern
     values = values if mask is None else values.filter(pl.Series(mask))
     values = values.fill_nan(None) if values.dtype.is_float() else values
     distinct = values.drop_nulls().unique().sort()
     if len(distinct) > _MOST_CLASSES:
         raise StoreError(f"labels: {len(distinct):,} different values are no classes; at most {_MOST_CLASSES:,} are")
+    try:
+        names = [text or "" for text in class_texts(distinct.to_list())]
+    except ValueError as exc:
+        raise StoreError(f"labels hold {exc}") from None
     code = pl.DataFrame({"value": distinct, "code": np.arange(len(distinct))})
     codes = pl.DataFrame({"value": values}).join(code, on="value", how="left", maintain_order="left")["code"]
-    return tuple(id_texts(distinct).to_list()), codes.fill_null(-1).to_numpy()
+    return tuple(names), codes.fill_null(-1).to_numpy()
 
 
 def _given(labels: Any) -> pl.Series:

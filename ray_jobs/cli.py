@@ -8,7 +8,6 @@ them.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import math
 import os
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from featurestore.errors import UsageError
+from featurestore.json_text import print_json
 from featurestore.wording import counted
 from ray_jobs.screen import (
     bundle_facts,
@@ -264,7 +264,7 @@ def _say(line: str) -> None:
 
 
 def _print_json(document: dict[str, Any]) -> int:
-    print(json.dumps(document, indent=2))
+    print_json(document, indent=2)
     return 0
 
 

@@ -18,6 +18,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from featurestore.files import atomic_write, list_files, read_bytes
+from featurestore.json_text import json_text
 from featurestore.plan import MANIFEST_JSON, open_root
 from featurestore.runs import JOURNAL
 from featurestore.writer import PartRecord
@@ -77,7 +78,7 @@ class Journal:
 
 def _one_a_line(lines: list[dict[str, Any]]) -> bytes:
     """A JSON list with one unit a line, for people and for what collects logs."""
-    return ("[\n" + ",\n".join(map(json.dumps, lines)) + "\n]\n").encode()
+    return ("[\n" + ",\n".join(json_text(line, ascii=True) for line in lines) + "\n]\n").encode()
 
 
 def earlier_records(uri: str, sizes: Mapping[int, int]) -> dict[int, PartRecord]:

@@ -16,7 +16,6 @@ written, needs no account on the holder's machine, and can hit no other process 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
 import secrets
@@ -31,6 +30,7 @@ from typing import TYPE_CHECKING
 from featurestore.errors import JobFailed, JobStopped, StoreError, UsageError
 from featurestore.files import atomic_write, is_local, read_bytes, shown
 from featurestore.holder import LEASE_JSON, STALE_SECONDS, Holder, born, holder_of, lives, machine, plain
+from featurestore.json_text import json_text
 from featurestore.plan import open_root
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ def _read(fs: pafs.FileSystem, path: str) -> tuple[bytes | None, Holder | None]:
 
 
 def _write(fs: pafs.FileSystem, path: str, holder: Holder) -> None:
-    atomic_write(fs, path, json.dumps(asdict(holder)).encode())
+    atomic_write(fs, path, json_text(asdict(holder), ascii=True).encode())
 
 
 def _myself(generation: int) -> Holder:

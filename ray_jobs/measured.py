@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from featurestore.json_text import json_text
 from ray_jobs.cache import cache_path
 from ray_jobs.identity import cpu_name
 
@@ -78,7 +79,7 @@ def remember_rates(plan: JobPlan, rates: Mapping[Place, float]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps({key: asdict(rate) for key, rate in known.items()}, indent=1), encoding="utf-8")
+        temporary.write_text(json_text({key: asdict(rate) for key, rate in known.items()}, indent=1), encoding="utf-8")
         temporary.replace(path)
     except OSError:
         return

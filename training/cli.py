@@ -6,12 +6,12 @@ Imports nothing heavy until a command runs; errors are raised as they are and sh
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from featurestore.json_text import print_json
 from featurestore.outputs import overwrite_argument
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def study(args: argparse.Namespace) -> int:
     result = run_study(spec, progress=progress, n_jobs=args.jobs, executor=executor, overwrite=args.overwrite)
     if args.json:
         paths = {name: shown(path) for name, path in result.paths.items()}
-        print(json.dumps({"summary": summary_json(result), "explanation": result.explanation, "paths": paths}))
+        print_json({"summary": summary_json(result), "explanation": result.explanation, "paths": paths})
         return 0
     print(format_study(result))
     if result.explanation is not None:
@@ -103,7 +103,7 @@ def predict(args: argparse.Namespace) -> int:
             "warnings": cautions,
             "trained_on": trained,
         }
-        print(json.dumps({**about, "predictions": documents}))
+        print_json({**about, "predictions": documents})
         return 0
     said = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     print(
@@ -184,7 +184,7 @@ def explain(args: argparse.Namespace) -> int:
     if not isinstance(explanation, dict):
         raise StudyError(f"{args.model}: is a model of {model.header['method']}, which has no features to name")
     if args.json:
-        print(json.dumps({"explanation": explanation}))
+        print_json({"explanation": explanation})
         return 0
     try:
         print(format_explanation(explanation))

@@ -17,6 +17,7 @@ import numpy as np
 
 from featurestore.errors import StudyError
 from featurestore.files import shown
+from featurestore.metadata import exact_columns
 from featurestore.nearest import did_you_mean
 from featurestore.tables.compare import class_texts, in_order, match_ids, value_text
 from training.duplicates import near_duplicates
@@ -123,7 +124,7 @@ def load_documents(store: FeatureStore, spec: StudySpec, others: Sequence[Featur
     _require_columns(store, names)
     base = ["doc_id", "n_tokens", "truncated", "error"]
     columns = [*base, *dict.fromkeys(n for n in names if n not in base)]
-    frame = store.documents().select(columns).collect()
+    frame = exact_columns(store.documents(), columns)
     ids = frame["doc_id"].to_list()
     if frame["doc_id"].n_unique() < len(ids):
         twice = frame["doc_id"].filter(frame["doc_id"].is_duplicated()).sort()[0]
@@ -268,7 +269,7 @@ def _require_columns(store: FeatureStore, names: Sequence[str]) -> None:
             )
 
 
-def _labels(source: str | TableColumn, frame: pl.DataFrame, notes: list[str]) -> pl.Series:
+def _labels(source: str | TableColumn, frame: Mapping[str, pl.Series], notes: list[str]) -> pl.Series:
     """The class of each row of `frame`, null where it has none."""
     import polars as pl
 
@@ -283,7 +284,7 @@ def _labels(source: str | TableColumn, frame: pl.DataFrame, notes: list[str]) ->
         raise StudyError(f"{where}: column '{name}' holds {exc}") from None
 
 
-def _texts(source: str | TableColumn, frame: pl.DataFrame, notes: list[str]) -> pl.Series:
+def _texts(source: str | TableColumn, frame: Mapping[str, pl.Series], notes: list[str]) -> pl.Series:
     """The text of each row of `frame`, null where it has none."""
     import polars as pl
 

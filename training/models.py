@@ -19,6 +19,7 @@ import numpy as np
 
 from featurestore.errors import StudyError
 from featurestore.files import atomic_write, filesystem, read_bytes, shown
+from featurestore.json_text import json_text
 from featurestore.reader import FeatureStore
 from training.applicable import Caution, check_store
 from training.estimators import log_proba, log_proba_ovr
@@ -146,8 +147,7 @@ def save_model(model: Model, path: str) -> None:
     fs, root = filesystem(path)
     fs.create_dir(root.rsplit("/", 1)[0], recursive=True)
     atomic_write(fs, f"{root}.safetensors", save(dict(model.tensors)))
-    text = json.dumps(dict(model.header), ensure_ascii=False, indent=2, allow_nan=False)
-    atomic_write(fs, f"{root}.json", f"{text}\n".encode())
+    atomic_write(fs, f"{root}.json", f"{json_text(dict(model.header), indent=2)}\n".encode())
 
 
 def load_model(path: str | Path) -> Model:

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from featurestore.differences import differences, listed
 from featurestore.errors import StudyError
 from featurestore.files import atomic_write, filesystem, list_files, read_bytes, read_json, shown
+from featurestore.json_text import json_text
 from featurestore.outputs import INSIST
 from training.labels import StudyData
 from training.spec import SplitSpec, StudySpec
@@ -58,7 +59,9 @@ def claim_out(spec: StudySpec, fingerprint: str, data: StudyData, splits: Sequen
     if problem is not None and not overwrite:
         raise StudyError(f"out: {shown(spec.out)} {problem}; give the study another 'out', {INSIST}")
     sink = pa.BufferOutputStream()
-    pq.write_table(table.replace_schema_metadata({_MARK: json.dumps(about).encode()}), sink, compression="zstd")
+    pq.write_table(
+        table.replace_schema_metadata({_MARK: json_text(about, ascii=True).encode()}), sink, compression="zstd"
+    )
     try:
         fs.create_dir(root, recursive=True)
         if problem is not None:  # what is left of another study must not be taken for results of this one

@@ -7,8 +7,6 @@ probability, or for a linear SVM, which has none, `score_{class}`. Rows are writ
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -18,6 +16,7 @@ import pyarrow as pa
 
 from featurestore.errors import UsageError
 from featurestore.files import shown
+from featurestore.json_text import json_text
 from featurestore.outputs import check_free, whole_file
 from featurestore.schema import KEEP_TYPES
 from featurestore.urls import split_query
@@ -141,9 +140,7 @@ def _parquet(file: BinaryIO, schema: pa.Schema) -> Iterator[Write]:
 def _jsonl(file: BinaryIO, _schema: pa.Schema) -> Iterator[Write]:
     def write(table: pa.Table) -> None:
         for row in table.to_pylist():
-            # JSON has no NaN and no infinity; kept numbers can be either
-            plain = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in row.items()}
-            file.write(f"{json.dumps(plain, ensure_ascii=False, allow_nan=False)}\n".encode())
+            file.write(f"{json_text(row)}\n".encode())
 
     yield write
 

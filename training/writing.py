@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import json
-import math
 import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.files import atomic_write, filesystem
+from featurestore.json_text import json_text
 from training.inference import Comparison
 from training.metrics import BOOTSTRAP_SEED, LEVEL, Interval
 from training.place import SPLIT, unwritable
@@ -211,12 +210,4 @@ def _parquet(table: pa.Table) -> pa.Buffer:
 
 
 def _json(content: Mapping[str, Any] | None) -> bytes:
-    return (json.dumps(_finite(content), ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode("utf-8")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return f"{json_text(content, indent=2)}\n".encode()

@@ -127,6 +127,7 @@ def id_texts(ids: Any) -> pl.Series:
     import polars as pl
 
     if isinstance(ids, pl.Series):
+        ids = ids.alias("")  # its methods take a name such as `^a.*$` for a pattern
         if ids.dtype == pl.String:
             return ids
         if ids.dtype.is_integer() or isinstance(ids.dtype, pl.Categorical | pl.Enum):

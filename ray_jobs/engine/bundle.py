@@ -177,7 +177,7 @@ def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> str:
     files = {path.name: file_sha256(path) for path in sorted(directory.iterdir()) if path.name != MANIFEST_NAME}
     document: dict[str, Any] = {"format_version": FORMAT_VERSION, **manifest, "files": files}
     document["sha256"] = manifest_sha256(document)
-    (directory / MANIFEST_NAME).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    (directory / MANIFEST_NAME).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return str(document["sha256"])
 
 

@@ -1,0 +1,38 @@
+"""The one way in which JSON leaves the program: what a command prints with `--json`, and files.
+
+JSON has no NaN and no infinity, and readers in other languages refuse what Python writes for them: `null` stands for a
+number that is not finite, as it does for one that is not there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+
+def json_text(document: Any, indent: int | None = None, ascii: bool = False) -> str:
+    """A value as JSON; numbers that are not finite are null."""
+    try:
+        return json.dumps(document, ensure_ascii=ascii, allow_nan=False, indent=indent)
+    except ValueError:
+        return json.dumps(_finite(document), ensure_ascii=ascii, allow_nan=False, indent=indent)
+
+
+def print_json(document: Any, indent: int | None = None) -> None:
+    """Print a value as JSON, in characters that stdout can show."""
+    encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
+    print(json_text(document, indent, ascii=not encoding.startswith("utf")))
+
+
+def _finite(value: Any) -> Any:
+    """Plain data with None for every float that is not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(below) for key, below in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(below) for below in value]
+    return value
