@@ -22,6 +22,7 @@ import numpy as np
 
 from featurestore.errors import StoreError, UsageError
 from featurestore.files import shown
+from featurestore.foreign import writing
 from featurestore.nearest import did_you_mean
 from featurestore.outputs import check_free, whole_file
 from featurestore.reader import FeatureStore
@@ -116,7 +117,8 @@ def export_store(
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
     try:
-        nnz = FORMATS[kind](source, partial)
+        with writing(out):
+            nnz = FORMATS[kind](source, partial)
         if documents is not None:
             with whole_file(documents) as file:
                 store.documents().sink_parquet(file)
