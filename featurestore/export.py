@@ -22,6 +22,7 @@ import numpy as np
 
 from featurestore.errors import StoreError, UsageError
 from featurestore.files import shown
+from featurestore.foreign import writing
 from featurestore.metadata import exact_columns
 from featurestore.nearest import did_you_mean
 from featurestore.outputs import check_free, local_path, whole_file
@@ -128,7 +129,8 @@ def _write_directory(source: _Source, target: Path) -> int:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
     try:
-        nnz = _anndata(source, partial)
+        with writing(str(target)):
+            nnz = _anndata(source, partial)
         if target.is_dir():
             shutil.rmtree(target)
         partial.replace(target)

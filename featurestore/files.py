@@ -20,6 +20,7 @@ from pyarrow import fs as pafs
 
 from featurestore.errors import UsageError
 from featurestore.faults import fault_point
+from featurestore.foreign import writing
 from featurestore.objectstore import STORAGE_ERRORS, is_object_store, object_store
 from featurestore.urls import reason_about
 from featurestore.urls import shown as shown
@@ -84,8 +85,13 @@ def atomic_write(fs: pafs.FileSystem, path: str, data: Any) -> None:
         data: Anything with the buffer protocol.
 
     Raises:
-        OSError: Storage refused; nothing is visible at `path` that was not there before.
+        OSError: Storage refused, naming the path; nothing is visible at `path` that was not there before.
     """
+    with writing(path):
+        _write_whole(fs, path, data)
+
+
+def _write_whole(fs: pafs.FileSystem, path: str, data: Any) -> None:
     if not is_local(fs):
         if not isinstance(fs, pafs.S3FileSystem | pafs.GcsFileSystem):  # there a directory is only an empty object
             fs.create_dir(path.rpartition("/")[0], recursive=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from featurestore.errors import UsageError
+from featurestore.foreign import writing
 from featurestore.urls import shown
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://?")  # with one slash it is a Path that was a URL
@@ -86,21 +87,24 @@ def whole_file(place: str) -> Iterator[BinaryIO]:
     local = is_local(fs)
     folder, name = Path(path).parent, f".{Path(path).name}.{secrets.token_hex(4)}.tmp"
     try:
-        if local:
-            folder.mkdir(parents=True, exist_ok=True)
-        else:  # an object is one upload, so it is gathered on this machine's disk first
-            folder = Path(tempfile.gettempdir())
-        temporary = folder / name
-        try:
-            with temporary.open("xb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
+        with writing(place):
             if local:
-                temporary.replace(path)
-            else:
-                atomic_write(fs, path, pa.memory_map(str(temporary)).read_buffer() if temporary.stat().st_size else b"")
-        finally:
-            temporary.unlink(missing_ok=True)
+                folder.mkdir(parents=True, exist_ok=True)
+            else:  # an object is one upload, so it is gathered on this machine's disk first
+                folder = Path(tempfile.gettempdir())
+            temporary = folder / name
+            try:
+                with temporary.open("xb") as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                if local:
+                    temporary.replace(path)
+                else:
+                    atomic_write(
+                        fs, path, pa.memory_map(str(temporary)).read_buffer() if temporary.stat().st_size else b""
+                    )
+            finally:
+                temporary.unlink(missing_ok=True)
     except OSError as exc:
         raise UsageError(f"{shown(place)} cannot be written ({exc.strerror or exc}); check space and access") from exc

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import BundleError
+from featurestore.foreign import brief, reading, writing
 from featurestore.pointers import POINTER_BYTES, pointer_among, pointer_problem
 from ray_jobs.engine.bundle import TOKENIZER_NAME, WEIGHTS_NAME, TokenizerInfo
 from ray_jobs.hub import commit_of
@@ -22,6 +23,7 @@ from ray_jobs.hub import commit_of
 if TYPE_CHECKING:
     from ray_jobs.spec import ModelSpec
 
+_AGAIN = "get the file again"
 SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
 PREFIXES = ("model.", "", "language_model.model.", "model.language_model.", "language_model.")
 """Where checkpoints keep the text decoder: causal LMs, bare decoders, the multimodal Gemma 3 in its layouts."""
@@ -71,10 +73,13 @@ def find_checkpoint(spec: ModelSpec) -> Checkpoint:
 def _on_hub(name: str, revision: str | None) -> Checkpoint:
     """The small files of a hub model, at the commit that `revision` (or its main branch) means now."""
     from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_CACHE
 
     try:
         # A commit whose files are in the hub's cache is not asked for: with it, this works without a network.
-        directory = Path(snapshot_download(name, revision=commit_of(name, revision), allow_patterns=list(SMALL_FILES)))
+        with writing(HF_HUB_CACHE):
+            commit = commit_of(name, revision)
+            directory = Path(snapshot_download(name, revision=commit, allow_patterns=list(SMALL_FILES)))
     except Exception as error:  # noqa: BLE001 (libraries raise anything)
         raise BundleError(
             f"model {name} (revision {revision or 'main'}) could not be fetched from the Hugging Face hub "
@@ -165,31 +170,34 @@ def _safetensors(model: Checkpoint, names: Mapping[str, Any], dtype: Any) -> dic
 
     index = model.directory / "model.safetensors.index.json"
     if index.is_file():
-        places: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        with reading(index, BundleError, _AGAIN):
+            places: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
     else:
-        with safe_open(_weights_file(model, WEIGHTS_NAME), framework="pt") as file:
-            places = dict.fromkeys(file.keys(), WEIGHTS_NAME)
+        with reading(file := _weights_file(model, WEIGHTS_NAME), BundleError, _AGAIN), safe_open(file, "pt") as tensors:
+            places = dict.fromkeys(tensors.keys(), WEIGHTS_NAME)
     prefix = next((prefix for prefix in PREFIXES if f"{prefix}embed_tokens.weight" in places), None)
     missing = [name for name in names if prefix is None or f"{prefix}{name}" not in places]
     if missing:
         raise BundleError(
             f"{model.source} lacks {missing[0]} (and {len(missing) - 1} more tensors) that its config implies"
         )
-    tensors = {}
+    found = {}
     for shard in sorted({places[f"{prefix}{name}"] for name in names}):
-        with safe_open(_weights_file(model, shard), framework="pt") as file:
+        with reading(file := _weights_file(model, shard), BundleError, _AGAIN), safe_open(file, "pt") as tensors:
             for name in names:
                 if places[f"{prefix}{name}"] == shard:
-                    tensors[name] = file.get_tensor(f"{prefix}{name}").to(dtype).contiguous()
-    return tensors
+                    found[name] = tensors.get_tensor(f"{prefix}{name}").to(dtype).contiguous()
+    return found
 
 
 def _weights_file(model: Checkpoint, name: str) -> Path:
     if model.revision is not None:
         from huggingface_hub import hf_hub_download
+        from huggingface_hub.constants import HF_HUB_CACHE
 
         try:
-            return Path(hf_hub_download(model.source, name, revision=model.revision))
+            with writing(HF_HUB_CACHE):
+                return Path(hf_hub_download(model.source, name, revision=model.revision))
         except Exception as error:  # noqa: BLE001 (libraries raise anything)
             raise BundleError(f"{name} of {model.source} could not be fetched from the hub ({brief(error)})") from None
     if not (model.directory / name).is_file():
@@ -243,8 +251,3 @@ def _chat_template(tokenizer: Any, bos: tuple[int, ...]) -> tuple[tuple[int, ...
 
 def _gguf_argument(model: Checkpoint) -> dict[str, str]:
     return {"gguf_file": model.gguf} if model.gguf else {}
-
-
-def brief(error: Exception) -> str:
-    """An exception in a few words, for the end of a sentence."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".rstrip(": ")

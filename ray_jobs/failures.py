@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 
-from featurestore.errors import CorpusError, JobSpecError, MismatchError, SparsemillError, UsageError
+from featurestore.errors import BundleError, CorpusError, JobSpecError, MismatchError, SparsemillError, UsageError
 from featurestore.urls import without_secrets
 
 _REASON_CHARACTERS = 200  # of a foreign message; a sentence, not a page
@@ -72,7 +72,7 @@ def classify(error: BaseException, store: str) -> Failure:
     from featurestore.errors import JobFailed
 
     reason = brief(error)
-    if isinstance(error, CorpusError | MismatchError | JobSpecError | JobFailed):
+    if isinstance(error, CorpusError | MismatchError | JobSpecError | BundleError | JobFailed):
         return Failure(Kind.JOB, reason, error)
     if isinstance(error, OSError):
         if refusal := storage_refusal(error, store):

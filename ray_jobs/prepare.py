@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import BundleError
+from featurestore.foreign import writing
 from ray_jobs.cache import cache_path
 from ray_jobs.checkpoint import (
     Checkpoint,
@@ -103,17 +104,18 @@ def _find_or_build(root: Path, spec: JobSpec, dtype: str, say: Progress) -> Path
         building = Path(tempfile.mkdtemp(prefix=f".building-{key}-", dir=root))
     except OSError as error:
         raise BundleError(
-            f"bundles cannot be kept in {root} ({error}); set SPARSEMILL_CACHE to another place"
+            f"bundles cannot be kept in {root} ({error.strerror or error}); set SPARSEMILL_CACHE to another place"
         ) from None
     try:
-        _build(building, model, spec, dtype, say)
-        building.chmod(0o755)
-        for path in building.iterdir():
-            path.chmod(0o644)  # other users of the machine map the same pages
-        _move(building, target)
+        with writing(building):
+            _build(building, model, spec, dtype, say)
+            building.chmod(0o755)
+            for path in building.iterdir():
+                path.chmod(0o644)  # other users of the machine map the same pages
+            _move(building, target)
     except OSError as error:
         raise BundleError(
-            f"the bundle cannot be written to {root} ({error}); free space or set SPARSEMILL_CACHE"
+            f"the bundle cannot be written to {root} ({error.strerror or error}); free space or set SPARSEMILL_CACHE"
         ) from None
     finally:
         shutil.rmtree(building, ignore_errors=True)

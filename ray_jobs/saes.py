@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import BundleError
+from featurestore.foreign import brief, writing
 from featurestore.nearest import did_you_mean
 from featurestore.pointers import pointer_among
-from ray_jobs.checkpoint import brief
 from ray_jobs.encoder_hash import encoder_sha256
 from ray_jobs.engine.bundle import SaeInfo
 from ray_jobs.engine.families import check_family, fold
@@ -201,13 +201,15 @@ def _from_disk(spec: SaeSpec) -> Any:
 
 def _from_release(spec: SaeSpec) -> tuple[Any, str]:
     """The SAE of a release, and the commit that it was read at."""
+    from huggingface_hub.constants import HF_HUB_CACHE
     from sae_lens import SAE
 
     assert spec.release is not None and spec.id is not None
     try:
         with warnings.catch_warnings(), pinned_downloads(spec.revision) as commits:
             warnings.simplefilter("ignore")
-            sae = SAE.from_pretrained(spec.release, spec.id, device="cpu", dtype="float32")
+            with writing(HF_HUB_CACHE):
+                sae = SAE.from_pretrained(spec.release, spec.id, device="cpu", dtype="float32")
         return sae, next(iter(commits.values()), "")
     except BundleError as error:
         raise BundleError(f"SAE {spec.name!r}: {error}") from None

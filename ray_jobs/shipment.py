@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from featurestore.errors import JobSpecError
+from featurestore.foreign import writing
 from featurestore.spec_yaml import plain
 from featurestore.specfile import load_mapping, refuse_secrets, texts_of
 from featurestore.tables.patterns import unescaped
@@ -70,12 +71,13 @@ def working_directory(job: JobSpec) -> Iterator[Path]:
     source = Path(__file__).parent.parent
     with tempfile.TemporaryDirectory(prefix="sparsemill-") as name:
         directory = Path(name)
-        for entry in CODE:
-            if (source / entry).is_dir():
-                shutil.copytree(source / entry, directory / entry, ignore=shutil.ignore_patterns(*NOT_SENT))
-            else:
-                shutil.copy(source / entry, directory)
-        (directory / JOB_NAME).write_text(as_json(job), encoding="utf-8")  # JSON is YAML
+        with writing(directory):
+            for entry in CODE:
+                if (source / entry).is_dir():
+                    shutil.copytree(source / entry, directory / entry, ignore=shutil.ignore_patterns(*NOT_SENT))
+                else:
+                    shutil.copy(source / entry, directory)
+            (directory / JOB_NAME).write_text(as_json(job), encoding="utf-8")  # JSON is YAML
         yield directory
 
 

@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from featurestore.foreign import writing
 from featurestore.outputs import check_free, whole_file
 from ray_jobs.cache import cache_path
 
@@ -39,7 +40,9 @@ def model_file(folder: Path | None = None) -> Path:
 
     if folder is None:
         folder = cache_path("models")
-    path: Path = package.assemble(folder / package.MODEL_NAME)
+    target = folder / package.MODEL_NAME
+    with writing(target):
+        path: Path = package.assemble(target)
     return path
 
 

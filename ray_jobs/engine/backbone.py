@@ -36,7 +36,7 @@ from ray_jobs.engine.attention import (
     moved,
 )
 from ray_jobs.engine.batching import fill_batches, pad
-from ray_jobs.engine.bundle import CONFIG_NAME, WEIGHTS_NAME, Bundle
+from ray_jobs.engine.bundle import CONFIG_NAME, WEIGHTS_NAME, Bundle, bundle_file
 from ray_jobs.engine.tokens import Window
 
 if TYPE_CHECKING:
@@ -379,15 +379,18 @@ def _load(bundle: Bundle, attn_implementation: str) -> Any:
     from safetensors.torch import load_file
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(bundle.path / CONFIG_NAME, trust_remote_code=False)
+    with bundle_file(bundle.path / CONFIG_NAME):
+        config = AutoConfig.from_pretrained(bundle.path / CONFIG_NAME, trust_remote_code=False)
     try:
         model = build_empty(config, attn_implementation)
     except ValueError:
         raise JobSpecError(
             f"model.attn: transformers has no {attn_implementation!r} for {bundle.model.name}; use 'eager'"
         ) from None
+    with bundle_file(bundle.path / WEIGHTS_NAME):
+        weights = load_file(bundle.path / WEIGHTS_NAME)
     try:
-        model.load_state_dict(load_file(bundle.path / WEIGHTS_NAME), strict=True, assign=True)
+        model.load_state_dict(weights, strict=True, assign=True)
     except RuntimeError as error:
         raise BundleError(
             f"{bundle.path / WEIGHTS_NAME} does not fit {CONFIG_NAME} ({_first_line(error)}); prepare again"

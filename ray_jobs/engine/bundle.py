@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,22 @@ def open_bundle(path: str | Path, verify: bool = False) -> Bundle:
         if verify and file_sha256(path / name) != sha256:
             raise BundleError(f"{path / name} is damaged: its sha256 does not match; delete {path} and prepare again")
     return bundle
+
+
+@contextmanager
+def bundle_file(path: Path) -> Iterator[None]:
+    """Read a file of a bundle: whatever a library raises about it is one sentence.
+
+    Raises:
+        BundleError: The file is damaged or cannot be read.
+    """
+    try:
+        yield
+    except (BundleError, MemoryError, RuntimeError):  # a RuntimeError is torch's, of its device
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise BundleError(f"{path} is damaged ({reason}); delete {path.parent} and prepare again") from error
 
 
 def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from ray_jobs.engine import cpu_products
-from ray_jobs.engine.bundle import Bundle, SaeInfo
+from ray_jobs.engine.bundle import Bundle, SaeInfo, bundle_file
 from ray_jobs.engine.families import SaeWeights, check_family, encoder_input
 from ray_jobs.engine.screen import Screen, ScreenInput, can_screen, screen_input
 
@@ -125,7 +125,9 @@ class SaeEncoder:
     def __init__(self, bundle: Bundle, info: SaeInfo, device: torch.device | str) -> None:
         from safetensors.torch import load_file
 
-        self._open(info, SaeWeights.of(load_file(bundle.path / info.file_name, device=str(device))), None)
+        with bundle_file(bundle.path / info.file_name):
+            weights = SaeWeights.of(load_file(bundle.path / info.file_name, device=str(device)))
+        self._open(info, weights, None)
 
     @classmethod
     def of(cls, info: SaeInfo, weights: SaeWeights, route: Route | None = None) -> SaeEncoder:

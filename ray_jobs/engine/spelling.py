@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featurestore.errors import BundleError
+from ray_jobs.engine.bundle import bundle_file
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -46,10 +46,8 @@ def text_tokenizer(path: Path) -> tuple[Tokenizer, frozenset[int]]:
     """
     from tokenizers import Tokenizer
 
-    try:
+    with bundle_file(path):
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # noqa: BLE001 (the library raises bare exceptions)
-        raise BundleError(f"{path} is not a tokenizer ({error}); delete {path.parent} and prepare again") from None
     control = _spelt_out(tokenizer)
     if _found(tokenizer, control):
         state = json.loads(tokenizer.to_str())

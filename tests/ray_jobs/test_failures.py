@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from featurestore.errors import CorpusError, JobFailed, MismatchError, StoreError
+from featurestore.errors import BundleError, CorpusError, JobFailed, MismatchError, StoreError
 from ray_jobs.failures import Kind, classify, storage_refusal, transient_faults_shown
 
 
@@ -16,6 +16,7 @@ from ray_jobs.failures import Kind, classify, storage_refusal, transient_faults_
         (CorpusError("changed"), Kind.JOB),
         (MismatchError("another job's"), Kind.JOB),
         (JobFailed("another bundle"), Kind.JOB),
+        (BundleError("damaged"), Kind.JOB),
         (OSError(errno.ENOSPC, "No space left on device"), Kind.JOB),
         (OSError(errno.EROFS, "Read-only file system"), Kind.JOB),
         (PermissionError(errno.EACCES, "Permission denied"), Kind.JOB),

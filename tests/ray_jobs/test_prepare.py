@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from featurestore.errors import BundleError
 from ray_jobs import saes
 from ray_jobs.compute import settle
 from ray_jobs.engine import backbone
-from ray_jobs.engine.bundle import WEIGHTS_NAME, open_bundle
+from ray_jobs.engine.bundle import CONFIG_NAME, TOKENIZER_NAME, WEIGHTS_NAME, open_bundle
 from ray_jobs.engine.encoder import SaeEncoder
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
 from ray_jobs.engine.families import SaeWeights, fold
@@ -110,6 +113,54 @@ def test_a_damaged_bundle_is_built_again(tiny_model: Path, tiny_sae_dir: Path, t
     (path / WEIGHTS_NAME).unlink()
     assert prepare(spec, tmp_path) == path
     open_bundle(path, verify=True)
+
+
+PREPARE = """
+import resource, signal, sys, sparsemill
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+sys.exit(sparsemill.main(["prepare", sys.argv[2]]))
+"""
+
+
+@pytest.mark.parametrize("largest", [5_000, 30_000])  # less than the SAE's file, than the model's
+def test_a_disk_that_takes_no_more_is_one_sentence(
+    tiny_model: Path, tiny_sae_dir: Path, tmp_path: Path, largest: int
+) -> None:
+    path, cache = tmp_path / "job.yaml", tmp_path / "cache"
+    path.write_text(json.dumps(job(tiny_model, {"path": str(tiny_sae_dir)}).model_dump(mode="json")), encoding="utf-8")
+    environment = {**os.environ, "SPARSEMILL_CACHE": str(cache)}
+    command = [sys.executable, "-c", PREPARE, str(largest), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path.cwd(), timeout=300)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    sentence = (
+        f"the bundle cannot be written to {cache / 'bundles'} (File too large); free space or set SPARSEMILL_CACHE"
+    )
+    assert done.stderr.splitlines()[-1].endswith(sentence)
+    assert not list((cache / "bundles").iterdir())
+
+
+@pytest.mark.parametrize("name", [WEIGHTS_NAME, "sae_s0.safetensors", TOKENIZER_NAME, CONFIG_NAME])
+@pytest.mark.parametrize("how", [lambda data: data[: len(data) // 2], lambda data: b"?" * len(data)])
+def test_a_worker_names_the_damaged_file_of_a_bundle(
+    tiny_model: Path, tiny_sae_dir: Path, tmp_path: Path, name: str, how: Callable[[bytes], bytes]
+) -> None:
+    bundle = open_bundle(prepare(job(tiny_model, {"path": str(tiny_sae_dir)}), tmp_path))
+    (bundle.path / name).write_bytes(how((bundle.path / name).read_bytes()))
+    with pytest.raises(BundleError) as caught:
+        Extractor(bundle, ExtractSettings())
+    assert str(caught.value).startswith(f"{bundle.path / name} is damaged (")
+    assert str(caught.value).endswith(f"; delete {bundle.path} and prepare again")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_damaged_checkpoint_is_one_sentence(tiny_model: Path, tiny_sae_dir: Path, tmp_path: Path, name: str) -> None:
+    model = Path(shutil.copytree(tiny_model, tmp_path / "copy" / tiny_model.name))
+    (model / name).write_bytes((model / name).read_bytes()[:200])
+    said = refusal(job(model, {"path": str(tiny_sae_dir)}), tmp_path / "cache")
+    assert str(model) in said
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

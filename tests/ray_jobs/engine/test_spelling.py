@@ -75,5 +75,5 @@ def test_other_pieces_keep_their_ids(tmp_path: Path) -> None:
 def test_a_damaged_tokenizer_is_named(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_text('{"version": "1.0"', encoding="utf-8")
-    with pytest.raises(BundleError, match=r"tokenizer.json is not a tokenizer .*delete .* and prepare again"):
+    with pytest.raises(BundleError, match=r"tokenizer.json is damaged .*delete .* and prepare again"):
         text_tokenizer(path)
