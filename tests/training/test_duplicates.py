@@ -6,19 +6,20 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.duplicates import SIMILAR, _jaccard, _level, _shingles, near_duplicates
+from training.duplicates import SIMILAR, near_duplicates
+from training.shingles import jaccard, shingle_set
 
 WORDS = [f"w{i}ord" for i in range(60)]
 
 
 def clusters_by_hand(texts: list[str]) -> list[int]:
     """Every pair compared, chains joined."""
-    shingles = [_shingles(_level(text)) if _level(text) else None for text in texts]
+    shingles = [shingle_set(text) for text in texts]
     label = list(range(len(texts)))
     for i in range(len(texts)):
         for j in range(i):
             a, b = shingles[i], shingles[j]
-            if a is not None and b is not None and _jaccard(a, b) >= SIMILAR:
+            if len(a) and len(b) and jaccard(a, b) >= SIMILAR:
                 old, new = label[i], label[j]
                 label = [new if value == old else value for value in label]
     return label
