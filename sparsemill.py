@@ -286,9 +286,12 @@ def _front_parser() -> _Parser:
 
 
 def _fail(sentence: str, code: int, as_json: bool) -> int:
+    from featurestore.answering import leave
+
     print(f"sparsemill: {sentence}", file=sys.stderr)
     if as_json:
         print(json.dumps({"error": sentence, "exit_code": code}))
+    leave(code)
     return code
 
 
