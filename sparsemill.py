@@ -307,10 +307,13 @@ def _front_parser() -> _Parser:
 
 
 def _fail(sentence: str, code: int, as_json: bool) -> int:
+    from featurestore.answering import leave
+
     sentence = without_secrets(sentence)  # arguments and other libraries' words repeat a URL as it was given
     print(f"sparsemill: {sentence}", file=sys.stderr)
     if as_json:
         print_json({"error": sentence, "exit_code": code})
+    leave(code)
     return code
 
 

@@ -18,7 +18,8 @@ from urllib.parse import quote
 import pyarrow as pa
 from pyarrow import fs as pafs
 
-from featurestore.errors import UsageError
+from featurestore.answering import NoAnswer, first_answer
+from featurestore.errors import StoreError, UsageError
 from featurestore.faults import fault_point
 from featurestore.foreign import writing
 from featurestore.objectstore import STORAGE_ERRORS, is_object_store, object_store
@@ -27,17 +28,20 @@ from featurestore.urls import shown as shown
 from featurestore.wording import first_line
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_PLACE = re.compile(r"^([^/]+//[^/?]*)[^?]*(.*)$")  # without the path
+_answered: set[str] = set()  # places that have answered this process
 # A job of 240,000 units has a manifest of 45 MB, and Python takes ten times a JSON file's size to read it.
 MAX_JSON_BYTES = 256 << 20
 _CHUNK = 8 << 20  # bytes a read when hashing: large enough for object stores, small enough to stay in memory
 
 
-def filesystem(uri: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
+def filesystem(uri: str | os.PathLike[str], patient: bool = True) -> tuple[pafs.FileSystem, str]:
     """Resolve a path or URL.
 
     Args:
         uri: A local path (relative ones against the working directory, `~` is expanded), or a URL: file://, s3:// and
             gs:// through Arrow, anything else that fsspec knows (hf://, abfs://, memory://, ...) through fsspec.
+        patient: Whether object stores are tried again for minutes.
 
     Returns:
         The Arrow file system and the path within it, without a trailing slash.
@@ -55,7 +59,7 @@ def filesystem(uri: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
         return pafs.LocalFileSystem(), str(Path(text).expanduser().absolute())
     try:
         if is_object_store(text):
-            return object_store(text)
+            return object_store(text, patient)
         if text.startswith("file://"):
             native, path = pafs.FileSystem.from_uri(quote(text, safe=":/%?=&"))  # what nobody writes as %5B
             return native, path.rstrip("/")
@@ -66,6 +70,40 @@ def filesystem(uri: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
         reason = reason_about(text, first_line(exc).rstrip(". "), type(exc).__name__)
         raise UsageError(f"{shown(text)}: cannot be opened ({reason}); check the URL and credentials") from exc
     return pafs.PyFileSystem(pafs.FSSpecHandler(foreign)), path.rstrip("/")
+
+
+def reached(uri: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
+    """The same where storage answers at all, for those who touch a place first; a place is asked once.
+
+    Raises:
+        StoreError: It does not.
+        UsageError: As for `filesystem`.
+    """
+    text = os.fspath(uri)
+    place = _PLACE.sub(r"\1\2", text)
+    if _URL.match(text) and not text.startswith("file://") and place not in _answered:
+        try:
+            first_answer(lambda: _ask(text))
+        except NoAnswer as exc:
+            raise StoreError(
+                f"{shown(text)} cannot be read (its storage does not answer, see to the network: {exc}); check the "
+                "path and your access to it"
+            ) from (exc.__cause__ or TimeoutError(str(exc)))
+        _answered.add(place)
+    return filesystem(uri)
+
+
+def _ask(url: str) -> None:
+    """Ask storage for something small."""
+    fs, path = filesystem(url, patient=False)
+    if not isinstance(fs, pafs.PyFileSystem):
+        fs.get_file_info(path)
+        return
+    try:
+        fs.handler.fs.info(path)
+    except FileNotFoundError as exc:  # so fsspec calls a web server that is not there
+        if isinstance(below := exc.__cause__, OSError) and not isinstance(below, FileNotFoundError):
+            raise NoAnswer(first_line(below).rstrip(". ")) from below
 
 
 def is_local(fs: pafs.FileSystem) -> bool:

@@ -30,6 +30,7 @@ REQUEST_SECONDS = 20.0
 # throttled prefix or a restarting gateway needs, and end within two and a half against a host that swallows everything.
 ATTEMPTS = 6
 GCS_SECONDS = 90  # Google's client counts time, not attempts; its default of 15 minutes outlasts anybody's patience
+FIRST_ATTEMPTS, FIRST_SECONDS = 3, 5  # instead of these until a place has answered once (`answering`)
 
 _S3_OPTIONS = ("region", "endpoint_override", "scheme")
 _GCS_OPTIONS = ("endpoint_override", "scheme", "anonymous")
@@ -40,8 +41,12 @@ def is_object_store(uri: str) -> bool:
     return uri.startswith(("s3://", "gs://", "gcs://"))
 
 
-def object_store(uri: str) -> tuple[pafs.FileSystem, str]:
+def object_store(uri: str, patient: bool = True) -> tuple[pafs.FileSystem, str]:
     """The file system and the path `bucket/key` of a URL.
+
+    Args:
+        uri: The URL.
+        patient: Whether its client tries again for long.
 
     Raises:
         UsageError: The URL names no bucket, or has an option that does not exist.
@@ -60,7 +65,7 @@ def object_store(uri: str) -> tuple[pafs.FileSystem, str]:
         raise UsageError(f"{place}: unknown option '{strange[0]}' in the URL; there are: {', '.join(known)}")
     path = f"{bucket}/{unquote(parts.path).strip('/')}".rstrip("/")
     if parts.scheme != "s3":
-        return _gcs(options), path
+        return _gcs(options, GCS_SECONDS if patient else FIRST_SECONDS), path
     key, secret = (unquote(text) if text else None for text in (parts.username, parts.password))
     endpoint = options.get("endpoint_override") or _environment("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
     scheme, host = options.get("scheme"), endpoint
@@ -69,11 +74,13 @@ def object_store(uri: str) -> tuple[pafs.FileSystem, str]:
     region = options.get("region") or _environment("AWS_REGION", "AWS_DEFAULT_REGION")
     if not region:
         region = "us-east-1" if host else _region(bucket)
-    return _s3(key, secret, region, scheme or "https", host), path
+    return _s3(key, secret, region, scheme or "https", host, ATTEMPTS if patient else FIRST_ATTEMPTS), path
 
 
 @lru_cache(maxsize=32)  # a client has a pool of connections: one for each place, not one for each part
-def _s3(key: str | None, secret: str | None, region: str, scheme: str, endpoint: str | None) -> pafs.S3FileSystem:
+def _s3(
+    key: str | None, secret: str | None, region: str, scheme: str, endpoint: str | None, attempts: int
+) -> pafs.S3FileSystem:
     return pafs.S3FileSystem(
         access_key=key,
         secret_key=secret,
@@ -83,7 +90,7 @@ def _s3(key: str | None, secret: str | None, region: str, scheme: str, endpoint:
         connect_timeout=CONNECT_SECONDS,
         request_timeout=REQUEST_SECONDS,
         allow_delayed_open=True,  # a small file takes one PUT instead of the three requests of a multipart upload
-        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=attempts),
     )
 
 
@@ -92,14 +99,14 @@ def _region(bucket: str) -> str:
     return str(pafs.resolve_s3_region(bucket))
 
 
-def _gcs(options: dict[str, str]) -> pafs.GcsFileSystem:
+def _gcs(options: dict[str, str], seconds: int) -> pafs.GcsFileSystem:
     if not hasattr(pafs, "GcsFileSystem"):
         raise UsageError("gs:// URLs need a pyarrow that was built with Google Cloud Storage; install it from PyPI")
     return pafs.GcsFileSystem(
         anonymous=options.get("anonymous", "").lower() == "true",
         scheme=options.get("scheme"),
         endpoint_override=options.get("endpoint_override"),
-        retry_time_limit=timedelta(seconds=GCS_SECONDS),
+        retry_time_limit=timedelta(seconds=seconds),
     )
 
 

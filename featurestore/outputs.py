@@ -40,10 +40,10 @@ def check_free(*places: str, overwrite: bool = False, mark: str | None = None) -
     Raises:
         UsageError: Naming the place and how to insist.
     """
-    from featurestore.files import filesystem, is_local
+    from featurestore.files import is_local, reached
 
     for place in places:
-        fs, path = filesystem(place)
+        fs, path = reached(place)
         kind = fs.get_file_info(path).type.name
         if kind == "Directory" and mark is None:
             raise UsageError(f"{shown(place)} is a directory; give the name of a file")

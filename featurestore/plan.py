@@ -19,7 +19,7 @@ from pyarrow import fs as pafs
 
 from featurestore.differences import differences, listed
 from featurestore.errors import MismatchError, StoreError
-from featurestore.files import atomic_write, filesystem, is_local, list_files, parse_json, read_bytes, shown
+from featurestore.files import atomic_write, is_local, list_files, parse_json, reached, read_bytes, shown
 from featurestore.nearest import did_you_mean_file
 from featurestore.schema import StoreSchema
 
@@ -186,8 +186,8 @@ def read_plan(uri: str, check: bool = True) -> StorePlan:
 
 
 def open_root(uri: str) -> tuple[pafs.FileSystem, str]:
-    """File system and root path of a store."""
-    fs, root = filesystem(uri)
+    """File system and root path of a store; StoreError where its storage does not answer."""
+    fs, root = reached(uri)
     return fs, root or "/"
 
 

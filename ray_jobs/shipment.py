@@ -19,10 +19,12 @@ from urllib.parse import urlsplit
 
 from featurestore.errors import JobSpecError
 from featurestore.foreign import writing
+from featurestore.nearest import did_you_mean
 from featurestore.spec_yaml import plain
 from featurestore.specfile import load_mapping, refuse_secrets, texts_of
 from featurestore.tables.patterns import unescaped
 from featurestore.urls import secret_within
+from featurestore.wording import first_line
 
 if TYPE_CHECKING:
     from ray_jobs.spec import JobSpec
@@ -31,6 +33,11 @@ CODE = ("sparsemill.py", "ray_jobs", "featurestore")
 NOT_SENT = ("__pycache__", "*.pyc", "sae")  # the demo's SAE is megabytes that no job on a cluster reads
 JOB_NAME = "job.yaml"
 
+_NESTED = {  # Ray checks these names itself, in sentences without the file
+    "pip": {"packages", "pip_check", "pip_version", "pip_install_options"},
+    "uv": {"packages", "uv_check", "uv_version", "uv_pip_install_options"},
+}
+
 _SECRET_NAME = re.compile(r"TOKEN(?!IZER)|SECRET|PASSW|CREDENTIAL|(?:^|_)KEY", re.IGNORECASE)
 
 
@@ -38,8 +45,8 @@ def load_runtime_env(path: str | Path) -> dict[str, Any]:
     """Read a runtime environment of Ray (env_vars, pip, ...).
 
     Raises:
-        JobSpecError: Not a mapping, one with a working directory, or one with secrets: everybody who can see the
-            dashboard can read it.
+        JobSpecError: Not a mapping, one with keys that Ray does not know (it would ignore them) or with values that it
+            refuses, one with a working directory, or one with secrets: everybody who can see the dashboard can read it.
     """
     runtime_env = plain(load_mapping(path, JobSpecError))
     if "working_dir" in runtime_env:
@@ -55,7 +62,27 @@ def load_runtime_env(path: str | Path) -> dict[str, Any]:
     for key, text in texts_of(runtime_env):  # `pip: [name @ git+https://TOKEN@host/...]` and the like
         if secret_within(text):
             raise _shown_by_ray(path, key)
+    _check_with_ray(path, runtime_env)
     return runtime_env
+
+
+def _check_with_ray(path: str | Path, runtime_env: dict[str, Any]) -> None:
+    """Refuse what Ray would ignore or, once everything is sent, refuse."""
+    from ray.runtime_env import RuntimeEnv, RuntimeEnvConfig
+
+    known = {"": RuntimeEnv.known_fields, "config": RuntimeEnvConfig.known_fields, **_NESTED}
+    for place, names in known.items():
+        mapping = runtime_env.get(place) if place else runtime_env
+        for key in mapping if isinstance(mapping, dict) else ():
+            if key not in names:
+                named = sorted(name for name in names - {"working_dir"} if not name.startswith("_"))
+                hint = did_you_mean(key, named) or f"; it knows {', '.join(named)}"
+                full = f"{place}.{key}" if place else key
+                raise JobSpecError(f"{path}: Ray knows no '{full}' in a runtime environment{hint}")
+    try:
+        RuntimeEnv(**json.loads(json.dumps(runtime_env)))  # plain numbers, and a copy
+    except (ValueError, TypeError, OSError) as error:
+        raise JobSpecError(f"{path}: Ray refuses it ({first_line(error).rstrip('. ')}); correct it there") from error
 
 
 def _shown_by_ray(path: str | Path, key: str) -> JobSpecError:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurestore.errors import StudyError
-from featurestore.files import atomic_write, filesystem, read_bytes, shown
+from featurestore.files import atomic_write, filesystem, reached, read_bytes, shown
 from featurestore.json_text import json_text
 from featurestore.reader import FeatureStore
 from training.applicable import Caution, check_store
@@ -160,7 +160,7 @@ def load_model(path: str | Path) -> Model:
     from safetensors.numpy import load
 
     stem = str(path).removesuffix(".json").removesuffix(".safetensors")
-    fs, root = filesystem(stem)
+    fs, root = reached(stem)
     for ending in ("json", "safetensors"):
         info = fs.get_file_info(f"{root}.{ending}")
         if info.type.name != "File":

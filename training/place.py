@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from featurestore.differences import differences, listed
 from featurestore.errors import StudyError
-from featurestore.files import atomic_write, filesystem, list_files, read_bytes, read_json, shown
+from featurestore.files import atomic_write, filesystem, list_files, reached, read_bytes, read_json, shown
 from featurestore.json_text import json_text
 from featurestore.outputs import INSIST
 from training.labels import StudyData
@@ -47,7 +47,7 @@ def claim_out(spec: StudySpec, fingerprint: str, data: StudyData, splits: Sequen
         StudyError: It holds a store, another study (the message says what differs), or files of others under the names
             of ours; or it cannot be made.
     """
-    fs, root = filesystem(spec.out)
+    fs, root = reached(spec.out)
     try:
         there = list_files(fs, root)
     except OSError as exc:

@@ -242,9 +242,9 @@ def _shared_directory(uris: list[str]) -> str:
 
 
 def _filesystem(root: str) -> tuple[FileSystem, str]:
-    from featurestore.files import filesystem
+    from featurestore.files import reached
 
-    return filesystem(root)
+    return reached(root)
 
 
 def _absolute(path: str) -> str:

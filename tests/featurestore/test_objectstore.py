@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
+import subprocess
+import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import yaml
 from pyarrow import fs as pafs
 
-from featurestore import objectstore
+from featurestore import answering, objectstore
 from featurestore.errors import StoreError, UsageError
-from featurestore.files import filesystem
+from featurestore.files import filesystem, reached
 from featurestore.plan import create_store, read_plan
 from featurestore.reader import FeatureStore
 from featurestore.writer import write_part
 from tests.featurestore.conftest import BUCKET, Place, S3Server
 from tests.featurestore.stores import SCHEMA, plan_of, random_rows, write_store
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -114,6 +122,88 @@ def test_a_server_that_never_answers_is_given_up(silent: str, monkeypatch: pytes
     uri = f"s3://key:secret@bucket/store?endpoint_override={silent}&scheme=http&region=eu-west-1"
     with pytest.raises(StoreError, match=r"s3://bucket/store cannot be read .*Less than 1 bytes/sec"):
         read_plan(uri)
+
+
+SILENT = (
+    "s3://key:secret@bucket/store?endpoint_override={}&scheme=http&region=eu-west-1",
+    "gs://bucket/store?endpoint_override={}&scheme=http&anonymous=true",
+    "http://{}/store",
+)
+
+
+@pytest.mark.parametrize("url", SILENT)
+def test_storage_that_does_not_answer_at_first_is_one_sentence(
+    silent: str, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setattr(answering, "ANSWER_SECONDS", 1.0)
+    begun = time.monotonic()
+    with pytest.raises(StoreError) as caught:
+        FeatureStore.open(url.format(silent))
+    assert time.monotonic() - begun < 10
+    assert "/store cannot be read (its storage does not answer, see to the network: nothing within 1 s); check" in str(
+        caught.value
+    )
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://bucket/store?endpoint_override=nowhere.invalid&region=eu-west-1",
+        "s3://no-such-bucket-of-anybody.invalid/store",
+        "gs://bucket/store?endpoint_override=https://nowhere.invalid&anonymous=true",
+        "https://nowhere.invalid/store",
+    ],
+)
+def test_a_host_without_an_address_is_named_as_the_reason(url: str) -> None:
+    with pytest.raises(StoreError, match=r"does not answer, .*([Rr]esolve host|Cannot connect to host)"):
+        reached(url)
+
+
+def test_what_does_not_answer_is_tried_again_by_a_run(silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray_jobs.failures import transient_faults_shown
+
+    monkeypatch.setattr(answering, "ANSWER_SECONDS", 0.2)
+    with pytest.raises(OSError, match="does not answer"), transient_faults_shown():
+        reached(SILENT[0].format(silent))
+
+
+def test_a_refusal_is_an_answer(s3_place: Place) -> None:
+    assert reached(s3_place.uri)[1]
+    assert reached("s3://no-such-bucket/x")[1] == "no-such-bucket/x"
+
+
+@pytest.mark.slow
+def test_no_command_waits_longer_than_twenty_seconds_and_none_hangs_when_it_ends(silent: str, tmp_path: Path) -> None:
+    store = SILENT[1].format(silent)
+    job = {
+        "corpus": {"path": "c.jsonl", "text": "text"},
+        "model": {"name": "./m"},
+        "saes": [{"path": "s"}],
+        "store": store,
+    }
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
+    (tmp_path / "c.jsonl").write_text('{"text": "a"}\n')
+    for command in (
+        ["status", store],
+        ["verify", store],
+        ["show", store],
+        ["plan", "job.yaml"],
+        ["extract", "job.yaml"],
+    ):
+        begun = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "sparsemill.py"), *command, "--json"],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            timeout=120,
+        )
+        took = time.monotonic() - begun
+        assert done.returncode == 2, done.stderr
+        assert "storage does not answer, see to the network: nothing within 15 s" in json.loads(done.stdout)["error"]
+        assert done.stderr.count("\n") == 1
+        assert took < 40, f"{command[0]} took {took:.0f} s"  # 15 and the start of a program on a busy machine
 
 
 def test_every_wait_has_an_end_and_clients_are_shared() -> None:

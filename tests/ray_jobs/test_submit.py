@@ -273,6 +273,18 @@ def test_what_is_sent_is_code_and_job_without_weights_and_caches(models: Path, t
         ("env_vars: {N: 3}", "put quotes around it"),
         ("env_vars: [a]", "must be a mapping"),
         ("- a", "a spec is a mapping"),
+        ("", "is empty"),
+        ("A=1\nB=2", "a spec is a mapping"),
+        ("{env_vars: {A: 'b'}", "not valid YAML"),
+        ("\0\1\2", "not valid YAML"),
+        ("env_var: {A: 'b'}", "Ray knows no 'env_var' in a runtime environment; did you mean 'env_vars'?"),
+        ("pips: [a]", "did you mean 'pip'?"),
+        ("requirements: [a]", "Ray knows no 'requirements' in a runtime environment; it knows conda, config"),
+        ("config: {setup_timeout: 90}", "no 'config.setup_timeout' in a runtime environment; did you mean 'setup_"),
+        ("pip: {package: [a]}", "no 'pip.package' in a runtime environment; did you mean 'packages'?"),
+        ("pip: {packages: [a], pip_check: 3}", "Ray refuses it"),
+        ("pip: nowhere.txt", "nowhere.txt"),
+        ("{pip: [a], conda: b}", "Ray refuses it (The 'pip' field"),
     ],
 )
 def test_a_runtime_environment_with_secrets_or_faults_is_refused(tmp_path: Path, text: str, says: str) -> None:
