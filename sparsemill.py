@@ -141,12 +141,25 @@ def _on_ray(address: str) -> Callable[[Sequence[Any]], Iterator[Any]]:
         from ray_jobs.cluster import ray_cluster
         from training.cells import run_source
 
+        def work(task: Any, data: Any, splits: Any) -> list[Any]:
+            return list(run_source(dataclasses.replace(task, data=data, splits=splits)))
+
         if not tasks:
             return
         with ray_cluster(None if address == "local" else address, cpus=os.cpu_count() or 1, gpus=0) as ray:
             # A task is one CPU's work, so it gets one thread; a node that is lost loses tasks, which run again.
-            remote = ray.remote(num_cpus=1, max_retries=3)(lambda task: list(run_source(task)))
-            waiting = [remote.remote(dataclasses.replace(task, n_jobs=1)) for task in tasks]
+            remote = ray.remote(num_cpus=1, max_retries=3)(work)
+            # What tasks have in common goes to a node once, not with every task.
+            common = {id(part): part for task in tasks for part in (task.data, task.splits)}
+            sent = {key: ray.put(part) for key, part in common.items()}
+            waiting = [
+                remote.remote(
+                    dataclasses.replace(task, n_jobs=1, data=None, splits=()),
+                    sent[id(task.data)],
+                    sent[id(task.splits)],
+                )
+                for task in tasks
+            ]
             while waiting:
                 done, waiting = ray.wait(waiting)
                 try:
