@@ -150,9 +150,11 @@ def _on_ray(address: str) -> Callable[[Sequence[Any]], Iterator[Any]]:
         from ray_jobs.demand import LOOK_SECONDS, Shortage, unmet
         from training.cells import run_source
 
-        def outcome(task: Any) -> Any:  # Ray prints, stack and all, what a task raises and nobody asks for any more
+        def outcome(
+            task: Any, data: Any, splits: Any
+        ) -> Any:  # Ray prints, stack and all, what a task raises and nobody asks for any more
             try:
-                return list(run_source(task))
+                return list(run_source(dataclasses.replace(task, data=data, splits=splits)))
             except Exception as error:  # noqa: BLE001  (raised again below)
                 return error
 
@@ -161,7 +163,17 @@ def _on_ray(address: str) -> Callable[[Sequence[Any]], Iterator[Any]]:
         with ray_cluster(None if address == "local" else address, cpus=os.cpu_count() or 1, gpus=0) as ray:
             # A task is one CPU's work, so it gets one thread; a node that is lost loses tasks, which run again.
             remote = ray.remote(num_cpus=1, max_retries=3)(outcome)
-            waiting = [remote.remote(dataclasses.replace(task, n_jobs=1)) for task in tasks]
+            # What tasks have in common goes to a node once, not with every task.
+            common = {id(part): part for task in tasks for part in (task.data, task.splits)}
+            sent = {key: ray.put(part) for key, part in common.items()}
+            waiting = [
+                remote.remote(
+                    dataclasses.replace(task, n_jobs=1, data=None, splits=()),
+                    sent[id(task.data)],
+                    sent[id(task.splits)],
+                )
+                for task in tasks
+            ]
             shortage, said = Shortage("start a node with CPUs, or leave --address out"), None
             while waiting:
                 done, waiting = ray.wait(waiting, timeout=LOOK_SECONDS)

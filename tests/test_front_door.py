@@ -40,6 +40,41 @@ def test_a_study_on_a_cluster_writes_the_bytes_of_a_study_here(
     assert capsys.readouterr().out.count("Results in") == 2
 
 
+@pytest.mark.slow
+def test_a_cluster_gets_what_tasks_share_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+    from ray import cloudpickle
+
+    from training.cells import run_here
+    from training.spec import load_study
+    from training.study import run_study
+
+    documents = make_documents(60)
+    documents.text = [f"{text} {'x' * 20_000}" for text in documents.text]  # 1.2 MB
+    sent: list[int] = []
+    put, remote = ray.put, ray.remote
+    monkeypatch.setattr(ray, "put", lambda value: (sent.append(len(cloudpickle.dumps(value))), put(value))[1])
+    tasks: list[object] = []
+
+    def spied(**options: object) -> object:
+        def decorate(function: object) -> object:
+            made = remote(**options)(function)
+            call = made.remote
+            made.remote = lambda task, *rest: (tasks.append(task), call(task, *rest))[1]
+            return made
+
+        return decorate
+
+    monkeypatch.setattr(ray, "remote", spied)
+    spec = load_study(study_file(tmp_path, build_store(tmp_path / "s", documents), "cluster"))
+    spec = spec.model_copy(update={"baselines": ("tfidf", "char_ngrams", "hidden_mean")})
+    there = run_study(spec, executor=sparsemill._on_ray("local"))
+    here = run_study(spec.model_copy(update={"out": str(tmp_path / "here")}), executor=run_here)
+    assert there.rows == here.rows
+    assert len(tasks) > 2 and max(len(cloudpickle.dumps(task)) for task in tasks) < 10_000
+    assert len([size for size in sent if size > 1_000_000]) == 1 and len(sent) == 3
+
+
 def test_an_address_without_a_cluster_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = build_store(tmp_path / "s", make_documents(60))
     path = study_file(tmp_path, store, "out")

@@ -15,7 +15,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -23,7 +23,7 @@ import numpy as np
 from featurestore.files import atomic_write, filesystem, read_bytes
 from featurestore.reader import FeatureStore
 from training.estimators import GRIDS
-from training.features import SPARSE, Method, MethodMatrix, derive, load_pooled
+from training.features import SPARSE, TEXTUAL, Method, MethodMatrix, derive, load_pooled
 from training.labels import StudyData
 from training.probes import Fitted, evaluate
 from training.screening import load_screened
@@ -40,7 +40,7 @@ class SourceTask:
     Attributes:
         store: URI of the store that is read.
         methods: The methods, all with the same `Method.source`.
-        data: The study's documents.
+        data: The study's documents; without their texts where no method reads them.
         splits: Its splits, those of the regimes included.
         n_jobs: Threads.
         screen: Features to keep while they stream by, see `training.screening`; None keeps all.
@@ -112,8 +112,18 @@ def plan_sources(
     by_source: dict[tuple[str | None, ...], list[Method]] = {}
     for method in methods:
         by_source.setdefault(method.source, []).append(method)
+    # Pieces share what they have in common, so that an executor can send each of these objects once; the texts, which
+    # can be most of all there is, go only where they are read.
+    shared, without_text = tuple(splits), replace(data, text=None, columns={})
     return tuple(
-        SourceTask(mine[0].store or store, tuple(mine), data, tuple(splits), n_jobs, screen)
+        SourceTask(
+            mine[0].store or store,
+            tuple(mine),
+            data if mine[0].kind in TEXTUAL else without_text,
+            shared,
+            n_jobs,
+            screen,
+        )
         for mine in by_source.values()
     )
 

@@ -68,6 +68,7 @@ class Method:
 
 
 SPARSE = ("sae", "control")  # kinds whose matrix is made of SAE features
+TEXTUAL = ("tfidf", "char")  # kinds whose matrix is made of the texts
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ def load_pooled(store: FeatureStore, method: Method, data: StudyData) -> MethodM
     """
     if method.kind == "majority":
         return MethodMatrix(None)
-    if method.kind in ("tfidf", "char"):
+    if method.kind in TEXTUAL:
         assert data.text is not None
         return MethodMatrix(count_terms(data.text, method.kind))
     if method.kind == "dense":

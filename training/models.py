@@ -21,6 +21,7 @@ from featurestore.errors import StudyError
 from featurestore.files import atomic_write, filesystem, reached, read_bytes, shown
 from featurestore.json_text import json_text
 from featurestore.reader import FeatureStore
+from featurestore.rows import dense_to_numpy
 from training.applicable import Caution, check_store
 from training.estimators import log_proba, log_proba_ovr
 from training.explain import coefficients
@@ -270,8 +271,10 @@ def _rows(model: Model, store: FeatureStore) -> Iterator[tuple[Any, np.ndarray]]
 
     header, columns = model.header, model.tensors["columns"]
     if header["kind"] == "dense":
-        X = store.dense(header["dense"]).astype(np.float64)
-        yield np.nan_to_num(X)[:, columns], store.documents().select("doc_id").collect()["doc_id"].to_numpy()
+        dense = next(dense for dense in store.schema.dense if dense.name == header["dense"])
+        for _, _, batch in store.groups(["doc_id", dense.name]):
+            X = dense_to_numpy(dense, batch.column(dense.name)).astype(np.float64)
+            yield np.nan_to_num(X)[:, columns], batch.column("doc_id").to_numpy(zero_copy_only=False)
         return
     threshold = header["binarize"] if isinstance(header["binarize"], float) else None
     streams = [store.batches(sae, header["pool"], threshold) for sae in header["saes"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -28,10 +29,41 @@ class Counting:
 
 def backwards(tasks: Sequence[SourceTask]) -> Iterator[Cell]:
     """Another order, every piece sent through pickle as a cluster would."""
-    import pickle
-
     for task in reversed(tasks):
         yield from reversed(list(run_source(pickle.loads(pickle.dumps(task)))))
+
+
+def test_texts_go_only_where_they_are_read_and_what_pieces_share_is_one_object(tmp_path: Path) -> None:
+    documents = make_documents(n=60)
+    documents.text = [f"{text} {'x' * 20_000}" for text in documents.text]  # 1.2 MB
+    tasks: list[SourceTask] = []
+
+    def kept(given: Sequence[SourceTask]) -> Iterator[Cell]:
+        tasks.extend(given)
+        return run_here(given)
+
+    features = [{"sae": SAE, "pool": ["max", "sum", "count"]}]
+    baselines = ["tfidf", "char_ngrams", "hidden_mean", "majority"]
+    store = build_store(tmp_path / "store", documents)
+    split = {"seeds": 1, "folds": 2}
+    run_study(make_spec(store, tmp_path / "out", features=features, baselines=baselines, split=split), executor=kept)
+    assert {task.methods[0].kind for task in tasks if task.data.text is not None} == {"tfidf", "char"}
+    assert len({id(task.data) for task in tasks}) == 2 and len({id(task.splits) for task in tasks}) == 1
+    assert max(len(pickle.dumps(task)) for task in tasks if task.data.text is None) < 100_000
+
+
+def test_what_stays_together_is_worked_out_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import scipy.sparse.csgraph as csgraph
+
+    solved, solve = [], csgraph.connected_components
+    monkeypatch.setattr(csgraph, "connected_components", lambda *a, **k: (solved.append(1), solve(*a, **k))[1])
+    documents = make_documents(n=80, groups=40)
+    documents.text[2:4] = documents.text[0:2]
+    spec = make_spec(
+        build_store(tmp_path / "store", documents), tmp_path / "out", split={"seeds": 3, "folds": 3, "group": "group"}
+    )
+    data = run_study(spec).data
+    assert data.unit is data.unit and len(solved) <= 2  # before and after the documents have got their strata
 
 
 def test_what_is_done_is_not_done_again_and_a_grown_grid_adds_to_it(tmp_path: Path, store: str) -> None:
