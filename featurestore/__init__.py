@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from featurestore.aligned import AlignedStores as AlignedStores
     from featurestore.aligned import align as align
+    from featurestore.completeness import StoreStatus as StoreStatus
     from featurestore.documents import IdReport as IdReport
     from featurestore.matrices import Matrix as Matrix
     from featurestore.plan import StorePlan as StorePlan
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from featurestore.schema import SaeColumns as SaeColumns
     from featurestore.schema import StoreSchema as StoreSchema
     from featurestore.statistics import FeatureStatistics as FeatureStatistics
-    from featurestore.status import StoreStatus as StoreStatus
     from featurestore.verify import VerifyReport as VerifyReport
     from featurestore.writer import PartRecord as PartRecord
     from featurestore.writer import finish_store as finish_store
@@ -36,7 +36,7 @@ _HOME = {
     "FeatureStore": "reader",
     "IdReport": "documents",
     "Matrix": "matrices",
-    "StoreStatus": "status",
+    "StoreStatus": "completeness",
     "DenseColumn": "schema",
     "SaeColumns": "schema",
     "StoreSchema": "schema",

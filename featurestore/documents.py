@@ -21,7 +21,7 @@ from featurestore.wording import first_line
 if TYPE_CHECKING:
     import polars as pl
 
-    from featurestore.reader import FeatureStore
+    from featurestore.open_store import OpenStore
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ class IdReport:
         return "; ".join([" and ".join(parts) or "the same ids", *self.notes])
 
 
-def stored_ids(store: FeatureStore) -> pl.Series:
+def stored_ids(store: OpenStore) -> pl.Series:
     """The ids of a store's documents, in input order."""
     return store.documents().select("doc_id").collect()["doc_id"]
 
 
-def row_mask(store: FeatureStore, rows: pl.Expr | np.ndarray) -> np.ndarray:
+def row_mask(store: OpenStore, rows: pl.Expr | np.ndarray) -> np.ndarray:
     """bool [len(store)]: a row selection, applied; null is no.
 
     Raises:
@@ -88,7 +88,7 @@ def row_mask(store: FeatureStore, rows: pl.Expr | np.ndarray) -> np.ndarray:
     return mask
 
 
-def row_positions(store: FeatureStore, doc_id: Iterable[Any]) -> np.ndarray:
+def row_positions(store: OpenStore, doc_id: Iterable[Any]) -> np.ndarray:
     """int64 [K]: the row of each id, in the order asked for.
 
     Raises:
@@ -117,7 +117,7 @@ def id_report(ours: pl.Series, theirs: pl.Series, found: IdMatch) -> IdReport:
     return IdReport(missing=ours.filter(~met).to_numpy(), extra=theirs.filter(found.row < 0).to_numpy())
 
 
-def match_table(store: FeatureStore, table: Any, key: str) -> tuple[pl.DataFrame, IdReport]:
+def match_table(store: OpenStore, table: Any, key: str) -> tuple[pl.DataFrame, IdReport]:
     """The rows of a table that belong to documents, with their ids as `doc_id`; see `FeatureStore.join`."""
     import polars as pl
 

@@ -32,8 +32,8 @@ from featurestore.writer import committed_units, read_manifest
 if TYPE_CHECKING:
     import polars as pl
 
+    from featurestore.completeness import StoreStatus
     from featurestore.statistics import FeatureStatistics
-    from featurestore.status import StoreStatus
     from featurestore.verify import VerifyReport
 
 
@@ -278,7 +278,7 @@ class FeatureStore:
 
     def status(self) -> StoreStatus:
         """How far the store is; from the manifest, or from every part's footer while it is being written."""
-        from featurestore.status import store_status
+        from featurestore.completeness import store_status
 
         return store_status(self, self._manifest)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import polars as pl
     from scipy.sparse import csr_matrix
 
-    from featurestore.reader import FeatureStore
+    from featurestore.open_store import OpenStore
 
 MOST_FEATURES = 1 << 26  # 2 GB of sums; no SAE is a tenth as wide
 _MOST_CLASSES = 10_000  # more is a column of ids or measurements, and a sum for each would fill the memory
@@ -135,7 +135,7 @@ class Accumulator:
 
 
 def feature_statistics(
-    store: FeatureStore,
+    store: OpenStore,
     sae: str | None = None,
     pool: str = "max",
     *,
@@ -172,9 +172,7 @@ def feature_statistics(
     return seen.result()
 
 
-def _classes(
-    store: FeatureStore, labels: str | np.ndarray, mask: np.ndarray | None
-) -> tuple[tuple[str, ...], np.ndarray]:
+def _classes(store: OpenStore, labels: str | np.ndarray, mask: np.ndarray | None) -> tuple[tuple[str, ...], np.ndarray]:
     """Class names, and the class of each selected document (-1 for none)."""
     import polars as pl
 

@@ -8,13 +8,10 @@ journal; parts are opened only where the journal says nothing of them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from featurestore.errors import StoreError
-from featurestore.files import shown
+from featurestore.completeness import StoreStatus, footers
 from featurestore.part import READ_ERRORS, open_part, part_path, read_footer, read_group, unreadable
 from featurestore.plan import open_root
 from featurestore.reader import FeatureStore
@@ -25,7 +22,6 @@ if TYPE_CHECKING:
     from pyarrow import fs as pafs
 
 SLOWEST, EXAMPLES = 5, 3  # of units and of documents of one kind of error: what a person looks at
-_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -35,31 +31,6 @@ class ErrorKind:
     kind: str
     documents: int
     examples: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class StoreStatus:
-    """How far a store is.
-
-    Attributes:
-        units_done: Parts committed.
-        units: Of so many.
-        rows_done: Documents in those committed.
-        rows: Of so many.
-        errors: Documents with an error, in those committed.
-        tokens: In those committed.
-        bytes: Of those committed.
-        complete: Whether the store has its manifest.
-    """
-
-    units_done: int
-    units: int
-    rows_done: int
-    rows: int
-    errors: int
-    tokens: int
-    bytes: int
-    complete: bool
 
 
 @dataclass(frozen=True)
@@ -93,24 +64,6 @@ class Standing(StoreStatus):
     error_kinds: tuple[ErrorKind, ...]
 
 
-def store_status(store: FeatureStore, manifest: Mapping[str, Any] | None) -> StoreStatus:
-    """How far an open store is; from its manifest if it is complete, else from every part's footer.
-
-    Raises:
-        StoreError: The manifest is damaged, or a part cannot be read.
-    """
-    if store.complete and manifest is not None:
-        try:
-            errors, tokens = int(manifest["errors"]), int(manifest["tokens"])
-        except (KeyError, TypeError, ValueError) as exc:
-            raise StoreError(f"{shown(store.uri)}: its manifest lacks its totals; delete it and rerun extract") from exc
-    else:
-        errors, tokens = map(sum, zip((0, 0), *_footers(store.uri, store.units), strict=True))
-    size = sum(store.part_bytes(unit) for unit in store.units)
-    done, units = len(store.units), len(store.plan.units)
-    return StoreStatus(done, units, len(store), store.plan.rows, errors, tokens, size, store.complete)
-
-
 def standing(uri: str) -> Standing:
     """Find out how the store at `uri` stands.
 
@@ -125,7 +78,7 @@ def standing(uri: str) -> Standing:
     running = last is not None and last.is_alive and not store.complete
     unknown = [unit for unit in store.units if unit not in notes]
     errors, tokens = sum(note.errors for note in notes.values()), sum(note.tokens for note in notes.values())
-    for unit_errors, unit_tokens in _footers(uri, unknown):
+    for unit_errors, unit_tokens in footers(uri, unknown):
         errors, tokens = errors + unit_errors, tokens + unit_tokens
     rows_done = len(store)
     rate = last.tokens_per_second if running and last is not None else None
@@ -165,22 +118,6 @@ def _seconds_left(
         mean = tokens / max(rows_done, 1)
     left = (store.plan.rows - rows_done) * mean - sum(under.tokens for under in last.under_way)
     return max(left, 0.0) / rate
-
-
-def _footers(uri: str, units: Sequence[int]) -> list[tuple[int, int]]:
-    """(errors, tokens) of parts."""
-    fs, root = open_root(uri)
-
-    def read(unit: int) -> tuple[int, int]:
-        try:
-            with open_part(fs, part_path(root, unit)) as file:
-                footer = read_footer(file)
-        except READ_ERRORS as exc:
-            raise unreadable(uri, unit, exc) from exc
-        return int(footer["errors"]), int(footer["tokens"])
-
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return list(pool.map(read, units))
 
 
 def _error_kinds(uri: str, store: FeatureStore, notes: dict[int, UnitNote]) -> tuple[ErrorKind, ...]:

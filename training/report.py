@@ -18,7 +18,7 @@ from training.inference import ALPHA, Comparison
 from training.labels import describe_left_out
 from training.metrics import LEVEL, Interval
 from training.results import RegimeSummary, StudyResult, representative
-from training.sizes import share_warnings
+from training.shares import share_warnings
 from training.writing import test_looks
 
 WIDTH = 110

@@ -1,24 +1,15 @@
-"""Whether there are units enough for a split, before it is drawn; and what to warn of when units are too large for it.
+"""Whether there are units enough for a split, before it is drawn.
 
 Sizes are checked on what is drawn: groups and clusters of near-duplicates where there are any, not their documents.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from featurestore.errors import StudyError
 from training.labels import StudyData, count_units
-from training.placing import far_off
 from training.spec import SplitSpec
-
-if TYPE_CHECKING:
-    from training.split import Split
-
-NAMED = 3  # classes that a warning lists before it counts the others
 
 
 def check_sizes(data: StudyData, spec: SplitSpec) -> None:
@@ -59,7 +50,7 @@ def check_units(data: StudyData, rows: np.ndarray | None, need: int, who: str) -
     if not len(short):
         return
     code = int(short[np.argmin(units[short])])
-    what = f"{units[code]:,} {_units(data, int(units[code]))}"
+    what = f"{units[code]:,} {units_called(data, int(units[code]))}"
     what += "" if data.unit is None else f" ({documents[code]:,} document{'' if documents[code] == 1 else 's'})"
     others = f" (and so do {len(short) - 1:,} more classes that are too small)" if len(short) > 1 else ""
     rare = f", or split.min_per_class: {need}" if rows is None else ""
@@ -72,56 +63,13 @@ def check_units(data: StudyData, rows: np.ndarray | None, need: int, who: str) -
     )
 
 
-def share_warnings(data: StudyData, spec: SplitSpec, splits: Sequence[Split]) -> list[str]:
-    """What somebody who reads the scores must know of the test sets: shares far off what was asked, and repeats.
-
-    Args:
-        data: The documents.
-        spec: What was asked.
-        splits: What was drawn.
-
-    Returns:
-        Sentences; none where the column of a given split decides.
-    """
-    if spec.column is not None:
-        return []
-    said, share = [], spec.test if spec.outer is None else 1 / spec.outer
-    held = np.array([np.bincount(data.y[split.test], minlength=len(data.classes)) for split in splits])
-    if off := _off(data, held, share):
-        asked = f"split.test: {share:g}" if spec.outer is None else f"split.outer: {spec.outer}"
-        more = f", and {len(off) - NAMED:,} more shares are off" if len(off) > NAMED else ""
-        reason = ""
-        if data.unit is not None:
-            largest = int(np.bincount(data.unit).max())
-            reason = f"; {_units(data, 2)} stay whole, and the largest has {largest:,} documents"
-        said.append(f"{asked} holds out {', '.join(off[:NAMED])}{more}{reason}")
-    different = len({split.test.tobytes() for split in splits})
-    if spec.outer is None and different < len(splits):
-        said.append(
-            f"of {len(splits)} seeds only {different} hold out different documents: {_units(data, 2)} are too few"
-        )
-    return said
-
-
-def _off(data: StudyData, held: np.ndarray, share: float) -> list[str]:
-    """Which shares are far off: of all documents first, then of classes; `held` int64 [splits, C] is held out."""
-    everywhere = np.bincount(data.y, minlength=len(data.classes))
-    classes = [
-        (held[:, c], everywhere[c], f"of class {quoted(data.classes[c])}")
-        for c in np.flatnonzero(far_off(held, share * everywhere).any(axis=0))
-    ]
-    whole = (held.sum(axis=1), everywhere.sum(), "documents")
-    found = [whole, *classes] if far_off(whole[0], share * whole[1]).any() else classes
-    return [f"{_range(have)} of {n:,} {what} instead of {share * n:,.0f}" for have, n, what in found]
-
-
 def quoted(name: str) -> str:
     """A class name on one line; a text column taken for a label has names of any length."""
     line = " ".join(name.split())
     return f"'{line if len(line) <= 60 else f'{line[:57]}...'}'"
 
 
-def _units(data: StudyData, n: int) -> str:
+def units_called(data: StudyData, n: int) -> str:
     """What n of the study's units are called."""
     plural = "" if n == 1 else "s"
     if data.unit is None:
@@ -131,8 +79,3 @@ def _units(data: StudyData, n: int) -> str:
     if data.group is None:
         return f"cluster{plural} of near-duplicate texts"
     return f"group{plural} joined by near-duplicate texts"
-
-
-def _range(counts: np.ndarray) -> str:
-    low, high = int(counts.min()), int(counts.max())
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

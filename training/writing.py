@@ -22,7 +22,7 @@ from training.inference import Comparison
 from training.metrics import BOOTSTRAP_SEED, LEVEL, Interval
 from training.place import SPLIT, unwritable
 from training.results import MethodRow, MethodSummary, StudyResult, representative
-from training.sizes import share_warnings
+from training.shares import share_warnings
 
 FORMAT_VERSION = 1
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "pyarrow", "polars", "joblib")  # those that can move a number

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.training.test_split import data_of
-from training.sizes import share_warnings
+from training.shares import share_warnings
 from training.spec import SplitSpec
 from training.split import make_splits
 
