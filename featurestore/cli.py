@@ -44,7 +44,9 @@ def status(args: argparse.Namespace) -> int:
     if args.json:
         facts = {"store": shown(args.store), "fingerprint": read_plan(args.store).fingerprint, **asdict(now)}
         return _print_json(facts)
-    state = "running" if now.running else "complete" if now.complete else "incomplete; rerun extract to finish it"
+    state = "complete" if now.complete else "incomplete; rerun extract to finish it"
+    if now.seconds_silent is not None and (now.running or now.missed):
+        state = f"{'running,' if now.running else 'incomplete, its run was'} last heard of {_ago(now.seconds_silent)}"
     per_document = f" ({now.bytes / now.rows_done:,.0f} a document)" if now.rows_done else ""
     doing = f", {now.units_running:,} running" if now.units_running else ""
     failed = f", {now.units_failed:,} failed" if now.units_failed else ""
@@ -80,7 +82,7 @@ def _print_run(now: Standing) -> None:
             print(f"  rate       {now.tokens_per_second:,.0f} tokens/s over the last minute{left}")
     else:
         ended = {
-            "running": f"ended without a word, last heard of {duration(run.seconds_silent)} ago",
+            "running": f"{'' if now.missed else 'ended without a word, '}last heard of {_ago(run.seconds_silent)}",
             "failed": f"failed: {_one_line(run.reason)}",
             "stopped": "was stopped",
         }.get(run.state, "finished")
@@ -89,6 +91,10 @@ def _print_run(now: Standing) -> None:
         print(f"  events     {', '.join(f'{_one_line(kind)} {n:,}' for kind, n in run.events.items())}")
     for unit, reason in list(run.failed.items())[:_SHOWN_KINDS]:
         print(f"  failed     unit {unit}: {_one_line(reason)}")
+
+
+def _ago(seconds: float) -> str:
+    return f"{seconds:.0f} s ago" if seconds < 60 else f"{duration(seconds)} ago"
 
 
 def _print_units(now: Standing) -> None:

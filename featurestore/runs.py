@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 RUNS = ".runs"
 JOURNAL = ".journal"
 BEAT_SECONDS = 10.0  # one small write, beside a unit a minute from each worker
+HEARD_SECONDS = 12.0  # a beat, and two seconds to write it: a run that is not heard of for longer may have been killed
 SILENT_SECONDS = 60.0  # six beats missed: a run that is not heard of for so long has ended without saying so
 
 _AT_ONCE = 8  # small files read at a time: object stores answer several as fast as one
@@ -97,12 +98,17 @@ class RunRecord:
     @property
     def seconds_silent(self) -> float:
         """Since it was last heard of, by this machine's clock."""
-        return (datetime.now(UTC) - datetime.fromisoformat(self.updated_at)).total_seconds()
+        return max((datetime.now(UTC) - datetime.fromisoformat(self.updated_at)).total_seconds(), 0.0)
 
     @property
     def is_alive(self) -> bool:
         """Whether it says that it runs, and said so a moment ago."""
-        return self.state == "running" and self.seconds_silent < SILENT_SECONDS
+        return self.state == "running" and self.seconds_silent < HEARD_SECONDS
+
+    @property
+    def is_missed(self) -> bool:
+        """Whether it should have been heard of again by now, and may be yet."""
+        return self.state == "running" and HEARD_SECONDS <= self.seconds_silent < SILENT_SECONDS
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,9 @@ class Standing(StoreStatus):
         units_running: Units that a worker has, as a live run says.
         units_failed: Units without a part that the last run gave up.
         run: The last run, if one is known.
-        running: Whether it runs now.
+        running: Whether it runs now, as far as it was heard of a moment ago.
+        missed: Whether it should have been heard of again, and has not been for less than a minute.
+        seconds_silent: Since it was last heard of, where it has not said that it ended.
         runs: How many runs are known.
         tokens_per_second: Of the live run.
         seconds_left: Of the live run, at that rate.
@@ -55,6 +57,8 @@ class Standing(StoreStatus):
     units_failed: int
     run: RunRecord | None
     running: bool
+    missed: bool
+    seconds_silent: float | None
     runs: int
     tokens_per_second: float | None
     seconds_left: float | None
@@ -95,6 +99,8 @@ def standing(uri: str) -> Standing:
         complete=store.complete,
         run=last,
         running=running,
+        missed=last is not None and last.is_missed and not store.complete,
+        seconds_silent=last.seconds_silent if last is not None and last.state == "running" else None,
         runs=len(runs),
         tokens_per_second=rate,
         seconds_left=_seconds_left(store, last, rows_done, tokens, rate) if last is not None else None,

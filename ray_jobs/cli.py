@@ -150,7 +150,8 @@ def extract(args: argparse.Namespace) -> int:
             if missing := made.missing:
                 tokens = round(made.mean_tokens * sum(unit.rows for unit in missing))
                 there = f" ({len(made.units) - len(missing):,} are there)" if len(missing) < len(made.units) else ""
-                progress.note(f"{counted(len(missing), 'unit')} to do{there}, about {tokens:,} tokens; starting Ray")
+                ray = "starting Ray" if args.address is None else f"connecting to Ray at {shown(args.address)}"
+                progress.note(f"{counted(len(missing), 'unit')} to do{there}, about {tokens:,} tokens; {ray}")
             result = run_plan(made, args.address, progress, args.force)
     except (KeyboardInterrupt, SystemExit):
         progress.note(f"stopped; parts that are done stay in {shown(job.store)}")

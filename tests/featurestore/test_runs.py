@@ -48,6 +48,10 @@ def test_a_run_lives_while_it_is_heard_of() -> None:
     assert record().is_alive
     assert not record(updated_at=long_ago).is_alive
     assert not record(state="finished").is_alive
+    missed = record(updated_at=(datetime.now(UTC) - timedelta(seconds=20)).isoformat())
+    assert (missed.is_alive, missed.is_missed, record().is_missed) == (False, True, False)
+    ahead = record(updated_at=(datetime.now(UTC) + timedelta(seconds=20)).isoformat())  # another machine's clock
+    assert ahead.is_alive and ahead.seconds_silent == 0
 
 
 @pytest.mark.parametrize(

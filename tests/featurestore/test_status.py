@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -56,6 +57,27 @@ def test_a_live_run_shows_what_it_does_and_how_long_it_will_take(
     assert "0:40 left" in out
     assert "unit 2: 1:01 on n1, 3 documents so far" in out
     assert "events     lost 2" in out
+
+
+@pytest.mark.parametrize(
+    ("silent", "state"),
+    [(3, r": running, last heard of [3-6] s ago"), (14, r": incomplete, its run was last heard of 1[4-7] s ago")],
+)
+def test_a_run_is_called_running_only_while_it_is_heard_of(
+    half_done: Path, capsys: pytest.CaptureFixture[str], silent: int, state: str
+) -> None:
+    then = (datetime.now(UTC) - timedelta(seconds=silent)).isoformat()
+    put(half_done, RUNS, "a.json", record(updated_at=then, unmet="no node has a GPU").to_bytes())
+    now = standing(str(half_done))
+    assert (now.running, now.missed) == (silent < 12, silent > 12)
+    assert now.seconds_silent == pytest.approx(silent, abs=3)
+    out = page(half_done, capsys)
+    assert re.search(state, out)
+    assert ("waiting    no node has a GPU" in out) == now.running
+    assert "ended without a word" not in out
+    if now.missed:
+        assert re.search(r"last run .* since .*, last heard of 1[4-7] s ago", out)
+        assert ": running" not in out
 
 
 def test_a_run_that_was_killed_is_not_called_running(half_done: Path, capsys: pytest.CaptureFixture[str]) -> None:

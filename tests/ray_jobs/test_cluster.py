@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import sparsemill
 from featurestore.errors import UsageError
 from ray_jobs.cluster import ray_cluster, worker_environment
 from tests.ray_jobs.jobs import job_mapping, write_corpus, write_job, write_models
@@ -31,6 +32,18 @@ def test_workers_get_the_threads_of_the_plan() -> None:
     environment = worker_environment(3)
     assert environment["OMP_NUM_THREADS"] == "3"
     assert all(isinstance(value, str) for value in environment.values())
+
+
+def test_a_run_with_an_address_says_that_it_connects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SPARSEMILL_CACHE", str(tmp_path / "cache"))
+    corpus = write_corpus(tmp_path / "c.jsonl", 60)
+    job = write_job(tmp_path / "job.yaml", job_mapping(write_models(tmp_path), corpus, tmp_path / "store"))
+    assert sparsemill.main(["extract", str(job), "--address", "127.0.0.1:1"]) == 2
+    said = capsys.readouterr().err
+    assert "3 units to do" in said and "; connecting to Ray at 127.0.0.1:1\n" in said
+    assert "starting Ray" not in said
 
 
 @pytest.mark.slow
