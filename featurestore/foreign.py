@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from featurestore.errors import SparsemillError
-from featurestore.urls import shown
+from featurestore.urls import shown, without_secrets
 
 _NUMBER = re.compile(r"\b(?:os error|errno) (\d+)", re.IGNORECASE)  # as Rust and Arrow end and begin their messages
 _CHARACTERS = 200  # of a foreign message; a sentence, not a page
@@ -59,7 +59,9 @@ def reading(place: str | os.PathLike[str], error: type[SparsemillError], advice:
 
 
 def brief(error: BaseException) -> str:
-    """A foreign exception in a few words, for the middle of a sentence."""
+    """An exception in a few words, for the middle of a sentence."""
+    if isinstance(error, SparsemillError):
+        return str(error)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:_CHARACTERS]}".rstrip(": ")
+    return f"{type(error).__name__}: {without_secrets(' '.join(str(error).split()))[:_CHARACTERS]}".rstrip(": ")

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 
 from featurestore.errors import JobStopped, SparsemillError
 from featurestore.files import atomic_write, shown
+from featurestore.foreign import brief
 from featurestore.plan import open_root
 from featurestore.runs import BEAT_SECONDS, RUNS, RunRecord, State, UnderWay
-from ray_jobs.failures import brief
 from ray_jobs.metrics import RunMeter
 
 if TYPE_CHECKING:
