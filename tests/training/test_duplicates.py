@@ -184,7 +184,7 @@ def footers(n: int) -> list[str]:
         footers,
         lambda n: ["Thank you for your message. I am out of the office until Monday."] * n,
         lambda n: [f"{words(random.Random(i % 4), 60)} {i}" for i in range(n)],
-        lambda n: [f"{words(random.Random(0), 52)} {words(random.Random(i), 8)}" for i in range(n // 4)],
+        lambda n: [f"{words(random.Random(0), 12)} {words(random.Random(i), 2)}" for i in range(n)],
         lambda n: [f"word{i}" for i in range(n)],
         lambda n: ["", "...", "a", "\ud800", "学"] * (n // 5),
         lambda n: [chr(0x4E00 + i % 20_000) + chr(0x4E00 + i // 20_000) + "天気です" for i in range(n)],
