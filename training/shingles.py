@@ -41,17 +41,17 @@ class Sketches:
         self.key, self.size = np.empty((n, 2), np.uint64), np.empty(n, np.int64)
         self.band, self.sketch = np.empty((n, BANDS), np.uint32), np.zeros((n, BINS // 8), np.uint64)
         for first, folded in _batches(texts):
-            codes, end = _codes(folded)
+            codes, end = _codes("".join(folded)), np.cumsum([len(text) for text in folded])
             last, hashes = first + len(folded), np.empty(len(codes), np.uint64)
             rows = (a[first:last] for a in (self.key, self.size, self.band, self.sketch))
-            _sketch_all(codes, end, letters(codes), hashes, *rows)
+            _sketch_all(codes, end, _letters_of(codes), hashes, *rows)
 
 
 def shingle_set(text: str) -> np.ndarray:
     """Sorted distinct 64-bit hashes of the text's shingles; a text shorter than one is one shingle."""
-    codes, _ = _codes([_fold(text)])
+    codes = _codes(_fold(text))
     hashes = np.empty(len(codes), np.uint64)
-    hashes = hashes[: _hash(codes, 0, _level(codes, 0, len(codes), letters(codes)), hashes)]
+    hashes = hashes[: _hash(codes, 0, _level(codes, 0, len(codes), _letters_of(codes)), hashes)]
     hashes.sort()
     return hashes[: _distinct(hashes)].copy()
 
@@ -98,13 +98,12 @@ def _batches(texts: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
         yield first, batch
 
 
-def _codes(folded: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """(uint32 code points of all texts, int64 where each ends)."""
-    joined = bytearray("".join(folded).encode("utf-32-le", "surrogatepass"))
-    return np.frombuffer(joined, np.uint32), np.cumsum([len(text) for text in folded])
+def _codes(text: str) -> np.ndarray:
+    """uint32 code points, to be written to."""
+    return np.frombuffer(bytearray(text.encode("utf-32-le", "surrogatepass")), np.uint32)
 
 
-def letters(codes: np.ndarray) -> np.ndarray:
+def _letters_of(codes: np.ndarray) -> np.ndarray:
     """bool [code points], which are letters or digits; of ASCII alone if there is nothing else."""
     return _letters(128 if not len(codes) or codes.max() < 128 else 0x110000)
 
