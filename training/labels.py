@@ -20,7 +20,6 @@ from featurestore.files import shown
 from featurestore.metadata import exact_columns
 from featurestore.nearest import did_you_mean
 from featurestore.tables.compare import class_texts, in_order, match_ids, value_text
-from training.duplicates import near_duplicates
 from training.joined import joined_column
 from training.named import meant
 from training.spec import SplitSpec, StudySpec, TableColumn
@@ -169,12 +168,18 @@ def load_documents(store: FeatureStore, spec: StudySpec, others: Sequence[Featur
         rows=len(ids),
         left_out=left_out,
         truncated=0,
-        duplicate=near_duplicates(text) if text is not None and spec.split.duplicates == "together" else None,
+        duplicate=_near_duplicates(text) if text is not None and spec.split.duplicates == "together" else None,
         columns={name: np.array(_value_texts(frame[name].gather(position)), dtype=object) for name in by},
         notes=tuple(notes),
     )
     data = _without_classes(data, spec.split)
     return replace(data, truncated=int(frame["truncated"].gather(data.position).sum() or 0))
+
+
+def _near_duplicates(text: Sequence[str]) -> np.ndarray:
+    from training.duplicates import near_duplicates  # numba takes half a second to import
+
+    return near_duplicates(text)
 
 
 def describe_left_out(left_out: Mapping[str, int], rows: int) -> str:

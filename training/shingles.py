@@ -20,7 +20,7 @@ SHINGLE = 5  # characters: long enough that common endings do not make texts ali
 BANDS, ROWS = 25, 5  # at an overlap of .8 a pair is missed with probability (1 - .8^5)^25 = 5e-5, at .5 half are spared
 BINS = 128  # BANDS * ROWS, and three that only the estimate uses: a power of two, so that top bits choose the bin
 FEW = 1024  # shingles above which repeats are taken out before bins are filled up: ten million may be one, repeated
-BATCH = 1 << 18  # characters hashed at once: 3 MB, so that they stay near the processor
+BATCH = 1 << 15  # characters hashed at once: half a megabyte, so that they stay near the processor
 SEED = np.uint64(0x2545F4914F6CDD1D)  # of the permutations: fixed, so that a rerun finds the same
 _SEVEN, _ONES = np.uint64(0x7F7F7F7F7F7F7F7F), np.uint64(0x0101010101010101)
 _ODD, _MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
@@ -41,17 +41,17 @@ class Sketches:
         self.key, self.size = np.empty((n, 2), np.uint64), np.empty(n, np.int64)
         self.band, self.sketch = np.empty((n, BANDS), np.uint32), np.zeros((n, BINS // 8), np.uint64)
         for first, folded in _batches(texts):
-            codes, end = _codes(folded)
+            codes, end = _codes("".join(folded)), np.cumsum([len(text) for text in folded])
             last, hashes = first + len(folded), np.empty(len(codes), np.uint64)
             rows = (a[first:last] for a in (self.key, self.size, self.band, self.sketch))
-            _sketch_all(codes, end, letters(codes), hashes, *rows)
+            _sketch_all(codes, end, _letters_of(codes), hashes, *rows)
 
 
 def shingle_set(text: str) -> np.ndarray:
     """Sorted distinct 64-bit hashes of the text's shingles; a text shorter than one is one shingle."""
-    codes, _ = _codes([_fold(text)])
+    codes = _codes(_fold(text))
     hashes = np.empty(len(codes), np.uint64)
-    hashes = hashes[: _hash(codes, 0, _level(codes, 0, len(codes), letters(codes)), hashes)]
+    hashes = hashes[: _hash(codes, 0, _level(codes, 0, len(codes), _letters_of(codes)), hashes)]
     hashes.sort()
     return hashes[: _distinct(hashes)].copy()
 
@@ -86,25 +86,24 @@ def _fold(text: str) -> str:
 
 def _batches(texts: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
     """(number of the first, folded texts) of about BATCH characters, or one text that is longer."""
-    first, batch, n = 0, [], 0
+    first, n, batch = 0, 0, list[str]()
     for i, text in enumerate(texts):
         folded = _fold(text)
         if batch and n + len(folded) > BATCH:
             yield first, batch
-            first, batch, n = i, [], 0
+            first, n, batch = i, 0, []
         batch.append(folded)
-        n += len(folded)
+        n += len(folded) + 1  # empty texts are work too
     if batch:
         yield first, batch
 
 
-def _codes(folded: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """(uint32 code points of all texts, int64 where each ends)."""
-    joined = bytearray("".join(folded).encode("utf-32-le", "surrogatepass"))
-    return np.frombuffer(joined, np.uint32), np.cumsum([len(text) for text in folded])
+def _codes(text: str) -> np.ndarray:
+    """uint32 code points, to be written to."""
+    return np.frombuffer(bytearray(text.encode("utf-32-le", "surrogatepass")), np.uint32)
 
 
-def letters(codes: np.ndarray) -> np.ndarray:
+def _letters_of(codes: np.ndarray) -> np.ndarray:
     """bool [code points], which are letters or digits; of ASCII alone if there is nothing else."""
     return _letters(128 if not len(codes) or codes.max() < 128 else 0x110000)
 
@@ -139,12 +138,19 @@ def _hash(codes, start, length, out):  # type: ignore[no-untyped-def]
         return 0
     width = min(SHINGLE, length)
     n = length - width + 1
-    for i in range(n):
-        h = np.uint64(0)
-        for k in range(width):
-            h = (h ^ np.uint64(codes[start + i + k])) * _ODD
-            h ^= h >> np.uint64(29)
-        out[i] = h
+    if width == SHINGLE:  # a loop of fixed length is unrolled
+        for i in range(n):
+            h = np.uint64(0)
+            for k in range(SHINGLE):
+                h = (h ^ np.uint64(codes[start + i + k])) * _ODD
+                h ^= h >> np.uint64(29)
+            out[i] = h
+        return n
+    h = np.uint64(0)
+    for k in range(width):
+        h = (h ^ np.uint64(codes[start + k])) * _ODD
+        h ^= h >> np.uint64(29)
+    out[0] = h
     return n
 
 
@@ -173,7 +179,7 @@ def _sketch_all(codes, end, letter, hashes, key, size, band, sketch):  # type: i
         start, size[i] = end[i], n
         one, two = np.uint64(n), SEED
         for k in range(n):
-            one, two = one * _ODD + hashes[k], _mixed(two ^ hashes[k])
+            one, two = one * _ODD + hashes[k], two * _MIX + (hashes[k] ^ hashes[k] >> np.uint64(32))
         key[i, 0], key[i, 1] = one, two
         _fill(hashes[:n], low)
         for b in range(BANDS):

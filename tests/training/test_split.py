@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from featurestore import FeatureStore
@@ -40,6 +40,7 @@ def data_of(y: list[int], group: list[int] | None = None) -> StudyData:
     folds=st.integers(2, 6),
     test=st.sampled_from([0.2, 0.25, 0.5]),
 )
+@example(sizes=[8, 8], folds=5, test=0.5)
 def test_each_document_is_held_out_or_in_one_fold_and_classes_keep_their_shares(
     sizes: list[int], folds: int, test: float
 ) -> None:
