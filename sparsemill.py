@@ -22,9 +22,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from featurestore.ending import END_SECONDS, end_in_time
-from featurestore.json_text import print_json
-from featurestore.nearest import did_you_mean
+from featurestore.base.did_you_mean import did_you_mean
+from featurestore.base.ending import END_SECONDS, end_in_time
+from featurestore.base.json_text import print_json
 from featurestore.urls import without_secrets
 
 __version__ = "0.1.0"
@@ -40,8 +40,8 @@ COMMANDS = {
     "status": ("featurestore.cli", "how far a store has come"),
     "verify": ("featurestore.cli", "recheck every promise of a store's format"),
     "show": ("featurestore.cli", "look at documents and features of a store"),
-    "compact": ("featurestore.export_cli", "merge the small parts of a store into a new one"),
-    "export": ("featurestore.export_cli", "write a store's features as npz, svmlight or AnnData"),
+    "compact": ("featurestore.convert.cli", "merge the small parts of a store into a new one"),
+    "export": ("featurestore.convert.cli", "write a store's features as npz, svmlight or AnnData"),
     "study": ("training.cli", "train and compare classifiers from a store"),
     "predict": ("training.cli", "classify a store's documents, or new text, with a trained model"),
     "explain": ("training.cli", "which features decide in a trained model"),
@@ -260,7 +260,7 @@ def _discard_output() -> None:
 
 def demo_parser(parser: argparse.ArgumentParser) -> None:
     """Arguments of `sparsemill demo`."""
-    from featurestore.outputs import overwrite_argument
+    from featurestore.storage.outputs import overwrite_argument
 
     parser.add_argument(
         "--out", default="sparsemill-demo", metavar="DIR", help="folder for corpus, job, store and results"
@@ -271,7 +271,7 @@ def demo_parser(parser: argparse.ArgumentParser) -> None:
 
 def demo(args: argparse.Namespace) -> int:
     """Lay out the demo's files, then run the commands that a user would run, one after the other."""
-    from featurestore.outputs import local_path
+    from featurestore.storage.outputs import local_path
     from ray_jobs.demo import write_demo
 
     files = write_demo(local_path(args.out, "the demo"), args.overwrite)
@@ -319,7 +319,7 @@ def _front_parser() -> _Parser:
 
 
 def _fail(sentence: str, code: int, as_json: bool) -> int:
-    from featurestore.answering import leave
+    from featurestore.storage.answering import leave
 
     sentence = without_secrets(sentence)  # arguments and other libraries' words repeat a URL as it was given
     print(f"sparsemill: {sentence}", file=sys.stderr)

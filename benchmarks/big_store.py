@@ -66,7 +66,7 @@ def statistics(store: FeatureStore) -> dict[str, Any]:
 
 def build_index(store: FeatureStore) -> dict[str, Any]:
     """The index that `show --feature` reads."""
-    from featurestore.index import build_index, index_path, keep_index
+    from featurestore.index.feature_index import build_index, index_path, keep_index
 
     keep_index(store, SAE, "max", build_index(store, SAE, "max"))
     return {"index_bytes": index_path(store, SAE, "max").stat().st_size}

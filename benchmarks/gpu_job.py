@@ -30,7 +30,7 @@ from benchmarks import corpus, gpu_setup, machine, report
 from benchmarks.gpu import FULL, MEDIAN, SIGMA, SMALL, device_name, sampled_residual
 from benchmarks.gpu_setup import CASES, TINY, Case, Document
 from benchmarks.gpu_ways import POOLS
-from featurestore.runs import JOURNAL
+from featurestore.checks.run_files import JOURNAL
 from ray_jobs.driver import run_plan
 from ray_jobs.engine.bundle import Bundle
 from ray_jobs.engine.extractor import Extractor, ExtractSettings

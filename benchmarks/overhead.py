@@ -34,7 +34,7 @@ import yaml
 from benchmarks import corpus, extract, machine, report
 from benchmarks.peers.ours import job_mapping
 from featurestore.errors import JobFailed
-from featurestore.plan import create_store
+from featurestore.format.store_plan import create_store
 from ray_jobs.cluster import ray_cluster, worker_environment
 from ray_jobs.dispatch import Dispatcher
 from ray_jobs.failures import Failure

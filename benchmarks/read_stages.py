@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 
 from benchmarks import machine, report
 from featurestore import FeatureStore
-from featurestore.csr import Assembler, rows_of_batch
-from featurestore.part import part_path, read_group
-from featurestore.selection import Selection
+from featurestore.format.part import part_path, read_group
+from featurestore.reading.csr import Assembler, rows_of_batch
+from featurestore.reading.selection import Selection
 
 _REPEATS = 7
 

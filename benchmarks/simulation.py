@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, report
-from featurestore.plan import StorePlan, create_store
-from featurestore.schema import SaeColumns, StoreSchema
-from featurestore.writer import PartRecord, committed_units, finish_store
+from featurestore.format.schema import SaeColumns, StoreSchema
+from featurestore.format.store_plan import StorePlan, create_store
+from featurestore.writing.writer import PartRecord, committed_units, finish_store
 from ray_jobs.crew import Abandoned, Answer
 from ray_jobs.dispatch import Dispatcher
 from ray_jobs.failures import Failure, Kind

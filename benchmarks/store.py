@@ -32,7 +32,7 @@ import numpy as np
 
 from benchmarks import machine, report, store_layouts
 from featurestore.errors import SparsemillError
-from featurestore.rows import PartRows, SparseColumn
+from featurestore.format.rows import PartRows, SparseColumn
 
 LAYER, WIDTH, MAX_TOKENS, DOCUMENTS = 9, 16_384, 1024, 500
 POOLS = ("max", "sum", "count")
@@ -109,8 +109,8 @@ def real_store(documents: int, width: int) -> Path:
     from benchmarks.peers import Sae, Setup
     from benchmarks.peers.ours import job_mapping
     from benchmarks.weights import MODEL_NAME, model_directory, sae_directory
-    from featurestore.plan import create_store
-    from featurestore.writer import finish_store
+    from featurestore.format.store_plan import create_store
+    from featurestore.writing.writer import finish_store
     from ray_jobs.cache import cache_path
     from ray_jobs.plan import make_plan
     from ray_jobs.spec import job_from_mapping
@@ -134,7 +134,7 @@ def real_store(documents: int, width: int) -> Path:
 def read_rows(uri: str, sae: str | None) -> tuple[PartRows, int, str]:
     """One SAE's rows of a store, with max, sum and count where they are stored; its width; its name."""
     from featurestore import FeatureStore
-    from featurestore.rows import concat_rows, sparse_from_batch
+    from featurestore.format.rows import concat_rows, sparse_from_batch
 
     store = FeatureStore.open(uri)
     columns = store.sae(sae)
@@ -151,7 +151,7 @@ def read_rows(uri: str, sae: str | None) -> tuple[PartRows, int, str]:
 
 def tiled(rows: PartRows, entries: int) -> PartRows:
     """The rows repeated until they hold about so many non-zeros; ids stay unique."""
-    from featurestore.rows import concat_rows
+    from featurestore.format.rows import concat_rows
 
     times = max(1, round(entries / max(1, sum(len(column.indices) for column in rows.sparse.values()))))
     if times == 1:
@@ -172,7 +172,7 @@ def column_bits(rows: PartRows, d_sae: int, name: str) -> dict[str, float]:
     from pyarrow import BufferReader
 
     from benchmarks.peers.store_formats import plan_of
-    from featurestore.part import encode_part
+    from featurestore.format.part import encode_part
 
     nnz = len(rows.sparse[name].indices)
     data = encode_part(plan_of(rows, d_sae, name), 0, rows)
@@ -192,7 +192,7 @@ def _compare(rows: PartRows, d_sae: int, name: str, folder: Path, repeats: int, 
     from scipy.sparse import csr_matrix
 
     from benchmarks.peers import store_formats as formats
-    from featurestore.schema import round_values
+    from featurestore.format.schema import round_values
 
     one = with_pools(rows, name, ["max"])
     inputs = tiled(one, entries)
@@ -239,12 +239,12 @@ def _steps(rows: PartRows, d_sae: int, name: str, folder: Path, repeats: int) ->
     import hashlib
 
     from benchmarks.peers.store_formats import plan_of
-    from featurestore.files import atomic_write, filesystem
-    from featurestore.part import encode_part
-    from featurestore.plan import create_store
-    from featurestore.rules import problems
-    from featurestore.schema import round_values
-    from featurestore.writer import write_part
+    from featurestore.format.part import encode_part
+    from featurestore.format.rules import problems
+    from featurestore.format.schema import round_values
+    from featurestore.format.store_plan import create_store
+    from featurestore.storage.files import atomic_write, filesystem
+    from featurestore.writing.writer import write_part
 
     one = with_pools(rows, name, ["max"])
     plan, nnz = plan_of(one, d_sae, name), len(one.sparse[name].indices)

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore.rows import SparseColumn
-from featurestore.schema import is_count_pool, round_values
+from featurestore.format.rows import SparseColumn
+from featurestore.format.schema import is_count_pool, round_values
 
 ROUNDS = 3
 OURS = {"compression": "zstd", "compression_level": 1, "use_dictionary": False, "write_statistics": False}

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from featurestore import PartRows, SaeColumns, SparseColumn, StorePlan, StoreSchema
-from featurestore.writer import PartRecord, create_store, finish_store, write_part
+from featurestore.writing.writer import PartRecord, create_store, finish_store, write_part
 
 SAE = "l12_16k"
 TOPICS = 16

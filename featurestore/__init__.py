@@ -12,42 +12,42 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from featurestore.aligned import AlignedStores as AlignedStores
     from featurestore.aligned import align as align
-    from featurestore.completeness import StoreStatus as StoreStatus
-    from featurestore.documents import IdReport as IdReport
-    from featurestore.matrices import Matrix as Matrix
-    from featurestore.plan import StorePlan as StorePlan
-    from featurestore.plan import create_store as create_store
+    from featurestore.checks.verify import VerifyReport as VerifyReport
+    from featurestore.format.rows import PartRows as PartRows
+    from featurestore.format.rows import SparseColumn as SparseColumn
+    from featurestore.format.schema import DenseColumn as DenseColumn
+    from featurestore.format.schema import SaeColumns as SaeColumns
+    from featurestore.format.schema import StoreSchema as StoreSchema
+    from featurestore.format.store_plan import StorePlan as StorePlan
+    from featurestore.format.store_plan import create_store as create_store
     from featurestore.reader import FeatureStore as FeatureStore
-    from featurestore.rows import PartRows as PartRows
-    from featurestore.rows import SparseColumn as SparseColumn
-    from featurestore.schema import DenseColumn as DenseColumn
-    from featurestore.schema import SaeColumns as SaeColumns
-    from featurestore.schema import StoreSchema as StoreSchema
-    from featurestore.statistics import FeatureStatistics as FeatureStatistics
-    from featurestore.verify import VerifyReport as VerifyReport
-    from featurestore.writer import PartRecord as PartRecord
-    from featurestore.writer import finish_store as finish_store
-    from featurestore.writer import write_part as write_part
+    from featurestore.reading.completeness import StoreStatus as StoreStatus
+    from featurestore.reading.documents import IdReport as IdReport
+    from featurestore.reading.matrices import Matrix as Matrix
+    from featurestore.reading.statistics import FeatureStatistics as FeatureStatistics
+    from featurestore.writing.writer import PartRecord as PartRecord
+    from featurestore.writing.writer import finish_store as finish_store
+    from featurestore.writing.writer import write_part as write_part
 
 _HOME = {
     "AlignedStores": "aligned",
     "align": "aligned",
-    "FeatureStatistics": "statistics",
+    "FeatureStatistics": "reading.statistics",
     "FeatureStore": "reader",
-    "IdReport": "documents",
-    "Matrix": "matrices",
-    "StoreStatus": "completeness",
-    "DenseColumn": "schema",
-    "SaeColumns": "schema",
-    "StoreSchema": "schema",
-    "VerifyReport": "verify",
-    "PartRecord": "writer",
-    "PartRows": "rows",
-    "SparseColumn": "rows",
-    "StorePlan": "plan",
-    "create_store": "plan",
-    "finish_store": "writer",
-    "write_part": "writer",
+    "IdReport": "reading.documents",
+    "Matrix": "reading.matrices",
+    "StoreStatus": "reading.completeness",
+    "DenseColumn": "format.schema",
+    "SaeColumns": "format.schema",
+    "StoreSchema": "format.schema",
+    "VerifyReport": "checks.verify",
+    "PartRecord": "writing.writer",
+    "PartRows": "format.rows",
+    "SparseColumn": "format.rows",
+    "StorePlan": "format.store_plan",
+    "create_store": "format.store_plan",
+    "finish_store": "writing.writer",
+    "write_part": "writing.writer",
 }
 __all__ = sorted(_HOME)
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurestore.documents import IdReport, id_report, stored_ids
+from featurestore.base.did_you_mean import did_you_mean
 from featurestore.errors import StoreError
-from featurestore.files import shown
-from featurestore.nearest import did_you_mean
 from featurestore.reader import FeatureStore, Matrix
+from featurestore.reading.documents import IdReport, id_report, stored_ids
+from featurestore.storage.files import shown
 from featurestore.tables.compare import match_ids
 
 if TYPE_CHECKING:

@@ -11,16 +11,16 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from featurestore.base.json_text import print_json
+from featurestore.base.text import counted, duration, size, span
 from featurestore.errors import UsageError
-from featurestore.json_text import print_json
 from featurestore.urls import shown
-from featurestore.wording import counted, duration, size, span
 
 if TYPE_CHECKING:
+    from featurestore.checks.verify import VerifyReport
+    from featurestore.index.lookup import DocumentView, FeatureView
     from featurestore.reader import FeatureStore
     from featurestore.status import Standing
-    from featurestore.verify import VerifyReport
-    from featurestore.views import DocumentView, FeatureView
 
 _SHOWN_CHARACTERS = 120  # of a value: an error sentence fits, a document does not fill the screen
 _LONG_READ = 1 << 28  # bytes: some seconds, after which a silent command looks stuck
@@ -37,7 +37,7 @@ def status_parser(parser: argparse.ArgumentParser) -> None:
 
 def status(args: argparse.Namespace) -> int:
     """Print how a store stands, live or afterwards; exit code 0 whether it is complete or not."""
-    from featurestore.plan import read_plan
+    from featurestore.format.store_plan import read_plan
     from featurestore.status import standing
 
     now = standing(args.store)
@@ -123,7 +123,7 @@ def verify_parser(parser: argparse.ArgumentParser) -> None:
 
 def verify(args: argparse.Namespace) -> int:
     """Recheck a store; exit code 1 if a promise is broken, or a store is unfinished and no run is writing it."""
-    from featurestore.verify import verify_store
+    from featurestore.checks.verify import verify_store
 
     report = verify_store(args.store, args.quick)
     if args.json:
@@ -179,8 +179,8 @@ def show_parser(parser: argparse.ArgumentParser) -> None:
 
 def show(args: argparse.Namespace) -> int:
     """Print what a store holds, one document of it, or one feature."""
+    from featurestore.index.lookup import document_view, feature_view
     from featurestore.reader import FeatureStore
-    from featurestore.views import document_view, feature_view
 
     if args.pool is not None and args.feature is None:
         raise UsageError("--pool ranks the documents of a feature; give --feature N with it, or leave it out")

@@ -15,26 +15,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from featurestore.documents import IdReport, match_table, row_mask, row_positions
+from featurestore.base.did_you_mean import did_you_mean
 from featurestore.errors import StoreError
-from featurestore.files import shown
-from featurestore.matrices import Matrix as Matrix
-from featurestore.matrices import read_batches, read_dense, read_matrix, read_rows
-from featurestore.metadata import metadata_frame
-from featurestore.nearest import did_you_mean
-from featurestore.parts import Parts
-from featurestore.plan import MANIFEST_JSON, StorePlan, canonical_json, read_plan
-from featurestore.schema import SaeColumns, StoreSchema
-from featurestore.selection import Selection
-from featurestore.sources import encoders
-from featurestore.writer import committed_units, read_manifest
+from featurestore.format.provenance import encoders
+from featurestore.format.schema import SaeColumns, StoreSchema
+from featurestore.format.store_plan import MANIFEST_JSON, StorePlan, canonical_json, read_plan
+from featurestore.reading.documents import IdReport, match_table, row_mask, row_positions
+from featurestore.reading.matrices import Matrix as Matrix
+from featurestore.reading.matrices import read_batches, read_dense, read_matrix, read_rows
+from featurestore.reading.metadata import metadata_frame
+from featurestore.reading.parts import Parts
+from featurestore.reading.selection import Selection
+from featurestore.storage.files import shown
+from featurestore.writing.writer import committed_units, read_manifest
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from featurestore.completeness import StoreStatus
-    from featurestore.statistics import FeatureStatistics
-    from featurestore.verify import VerifyReport
+    from featurestore.checks.verify import VerifyReport
+    from featurestore.reading.completeness import StoreStatus
+    from featurestore.reading.statistics import FeatureStatistics
 
 
 class FeatureStore:
@@ -273,12 +273,12 @@ class FeatureStore:
     def groups(
         self, columns: Sequence[str], rows: np.ndarray | None = None, cut: bool = False
     ) -> Iterator[tuple[int, int, pa.RecordBatch]]:
-        """Row groups as Arrow, in input order; see `featurestore.parts.Parts.groups`."""
+        """Row groups as Arrow, in input order; see `featurestore.reading.parts.Parts.groups`."""
         return self._parts.groups(columns, rows, cut)
 
     def status(self) -> StoreStatus:
         """How far the store is; from the manifest, or from every part's footer while it is being written."""
-        from featurestore.completeness import store_status
+        from featurestore.reading.completeness import store_status
 
         return store_status(self, self._manifest)
 
@@ -290,8 +290,8 @@ class FeatureStore:
         rows: pl.Expr | np.ndarray | None = None,
         labels: str | np.ndarray | None = None,
     ) -> FeatureStatistics:
-        """Statistics of every feature in one pass; see `featurestore.statistics.feature_statistics`."""
-        from featurestore.statistics import feature_statistics
+        """Statistics of every feature in one pass; see `featurestore.reading.statistics.feature_statistics`."""
+        from featurestore.reading.statistics import feature_statistics
 
         return feature_statistics(self, sae, pool, rows=rows, labels=labels)
 
@@ -300,8 +300,8 @@ class FeatureStore:
         return self._parts.sizes[unit]
 
     def verify(self, quick: bool = False) -> VerifyReport:
-        """Recheck every promise of FORMAT.md; see `featurestore.verify.verify_store`."""
-        from featurestore.verify import verify_store
+        """Recheck every promise of FORMAT.md; see `featurestore.checks.verify.verify_store`."""
+        from featurestore.checks.verify import verify_store
 
         return verify_store(self.uri, quick)
 

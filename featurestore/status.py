@@ -11,12 +11,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from featurestore.completeness import StoreStatus, footers
-from featurestore.part import READ_ERRORS, open_part, part_path, read_footer, read_group, unreadable
-from featurestore.plan import open_root
+from featurestore.base.text import error_kind
+from featurestore.checks.run_files import RunRecord, UnitNote, read_notes, read_runs
+from featurestore.format.part import READ_ERRORS, open_part, part_path, read_footer, read_group, unreadable
+from featurestore.format.store_plan import open_root
 from featurestore.reader import FeatureStore
-from featurestore.runs import RunRecord, UnitNote, read_notes, read_runs
-from featurestore.wording import error_kind
+from featurestore.reading.completeness import StoreStatus, footers
 
 if TYPE_CHECKING:
     from pyarrow import fs as pafs

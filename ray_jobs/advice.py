@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featurestore.wording import counted, size
+from featurestore.base.text import counted, size
 from ray_jobs.corpus_advice import corpus_notes, corpus_warnings
 from ray_jobs.spill import shortage
 
@@ -46,7 +46,7 @@ def notes_of(plan: JobPlan) -> tuple[str, ...]:
 
 
 def _disk(plan: JobPlan, figures: Estimate) -> str | None:
-    from featurestore.files import filesystem, is_local
+    from featurestore.storage.files import filesystem, is_local
 
     fs, path = filesystem(plan.job.store)
     if not is_local(fs):

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from featurestore.cache import cache_path as cache_path
+from featurestore.storage.cache import cache_path as cache_path

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featurestore.base.foreign import brief, reading, writing
 from featurestore.errors import BundleError
-from featurestore.foreign import brief, reading, writing
-from featurestore.pointers import POINTER_BYTES, pointer_among, pointer_problem
+from featurestore.storage.pointers import POINTER_BYTES, pointer_among, pointer_problem
 from ray_jobs.engine.bundle import TOKENIZER_NAME, WEIGHTS_NAME, TokenizerInfo
 from ray_jobs.hub import commit_of
 

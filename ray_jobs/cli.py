@@ -18,9 +18,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from featurestore.base.json_text import print_json
+from featurestore.base.text import counted
 from featurestore.errors import UsageError
-from featurestore.json_text import print_json
-from featurestore.wording import counted
 from ray_jobs.screen import (
     bundle_facts,
     plan_facts,
@@ -129,7 +129,7 @@ def extract_parser(parser: argparse.ArgumentParser) -> None:
 def extract(args: argparse.Namespace) -> int:
     """Run a job, or finish what is missing of it."""
     _silence_libraries()
-    from featurestore.files import shown
+    from featurestore.storage.files import shown
     from ray_jobs.cluster import sigterm_unwinds
     from ray_jobs.driver import run_plan
     from ray_jobs.lease import check_free
@@ -199,7 +199,7 @@ def _dashboard_argument(parser: argparse.ArgumentParser) -> None:
 def submit(args: argparse.Namespace) -> int:
     """Run a job on a Ray cluster, with its log here."""
     _silence_libraries()
-    from featurestore.files import shown
+    from featurestore.storage.files import shown
     from ray_jobs.shipment import load_runtime_env
     from ray_jobs.spec import load_job
     from ray_jobs.submit import submit as send
@@ -239,7 +239,7 @@ def stop_parser(parser: argparse.ArgumentParser) -> None:
 def stop(args: argparse.Namespace) -> int:
     """Stop the run of a job's store."""
     _silence_libraries()
-    from featurestore.files import shown
+    from featurestore.storage.files import shown
     from ray_jobs.spec import load_job
     from ray_jobs.stop import stop as end
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from featurestore.wording import counted, share
+from featurestore.base.text import counted, share
 from ray_jobs.tolerance import exceeds, limit
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _unfinished(scan: CorpusScan) -> str | None:
     """Whether Spark was still writing, or had failed, when the corpus was read."""
     from pyarrow.fs import FileType
 
-    from featurestore.files import filesystem
+    from featurestore.storage.files import filesystem
 
     folders = {
         (file.root, _data_set(file.path)) for file in scan.files if _SPARK_PART.fullmatch(PurePosixPath(file.path).name)

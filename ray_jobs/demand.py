@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from featurestore.base.text import counted, size
 from featurestore.errors import JobFailed
-from featurestore.wording import counted, size
 
 LOOK_SECONDS = 10.0  # how often it is looked; said at the second look, so that a node that just joins is not missed
 GIVE_UP_SECONDS = 60.0  # a node that somebody starts by hand beside the run joins within seconds

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from featurestore.base.fault_points import fault_point
 from featurestore.errors import JobFailed
-from featurestore.faults import fault_point
 from ray_jobs.aftermath import Aftermath
 from ray_jobs.crew import Abandoned
 from ray_jobs.demand import Shortage

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
+from featurestore.base.fault_points import fault_point
 from featurestore.errors import JobFailed
-from featurestore.faults import fault_point
-from featurestore.files import shown
+from featurestore.storage.files import shown
 from ray_jobs.aftermath import STORAGE_TRIES, waiting
 from ray_jobs.cluster import ray_cluster
 from ray_jobs.dispatch import Dispatcher, UnitsFailed
@@ -31,7 +31,7 @@ from ray_jobs.spill import drop, run_name
 from ray_jobs.tally import Tally
 
 if TYPE_CHECKING:
-    from featurestore.writer import PartRecord
+    from featurestore.writing.writer import PartRecord
     from ray_jobs.progress import Progress
     from ray_jobs.spec import JobSpec
     from ray_jobs.worker import Report
@@ -70,8 +70,8 @@ def run_plan(
     plan: JobPlan, address: str | None = None, progress: Progress | None = None, force: bool = False
 ) -> ExtractResult:
     """Do the missing units of a plan and complete its store; arguments and errors as for `extract`."""
-    from featurestore.plan import create_store
-    from featurestore.writer import finish_store
+    from featurestore.format.store_plan import create_store
+    from featurestore.writing.writer import finish_store
 
     begun = time.perf_counter()
     tally = Tally()
@@ -178,7 +178,7 @@ def patiently(do: Callable[..., T], *args: object) -> T:
 
 def _earlier_records(plan: JobPlan) -> Iterable[PartRecord]:
     """Records of the parts that were there before: from the journal, and only where it says nothing from the part."""
-    from featurestore.writer import read_record
+    from featurestore.writing.writer import read_record
 
     there = {unit.index: plan.committed[unit.index] for unit in plan.units if unit.index in plan.committed}
     known = earlier_records(plan.job.store, there)

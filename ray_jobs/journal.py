@@ -17,11 +17,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from featurestore.files import atomic_write, list_files, read_bytes
-from featurestore.json_text import json_text
-from featurestore.plan import MANIFEST_JSON, open_root
-from featurestore.runs import JOURNAL
-from featurestore.writer import PartRecord
+from featurestore.base.json_text import json_text
+from featurestore.checks.run_files import JOURNAL
+from featurestore.format.store_plan import MANIFEST_JSON, open_root
+from featurestore.storage.files import atomic_write, list_files, read_bytes
+from featurestore.writing.writer import PartRecord
 
 if TYPE_CHECKING:
     from ray_jobs.worker import Report

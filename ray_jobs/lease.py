@@ -1,8 +1,8 @@
 """Who runs on a store: one driver at a time, and the second is told who the first is.
 
-A small file in the store names the holder, who rewrites it every few seconds (`featurestore.holder` reads it). Whether
-a holder still lives is judged without trusting clocks of different machines: on the same machine its process is looked
-up; elsewhere, and where the system does not show its processes, the file's age is measured against a second file
+A small file in the store names the holder, who rewrites it every few seconds (`featurestore.checks.holder` reads it).
+Whether a holder still lives is judged without trusting clocks of different machines: on the same machine its process is
+looked up; elsewhere, and where the system does not show its processes, the file's age is measured against a second file
 written now, both times being the storage's own; and a file that changes while it is watched is alive whatever any clock
 says.
 
@@ -27,11 +27,11 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from featurestore.base.json_text import json_text
+from featurestore.checks.holder import LEASE_JSON, STALE_SECONDS, Holder, born, holder_of, lives, machine, plain
 from featurestore.errors import JobFailed, JobStopped, StoreError, UsageError
-from featurestore.files import atomic_write, is_local, read_bytes, shown
-from featurestore.holder import LEASE_JSON, STALE_SECONDS, Holder, born, holder_of, lives, machine, plain
-from featurestore.json_text import json_text
-from featurestore.plan import open_root
+from featurestore.format.store_plan import open_root
+from featurestore.storage.files import atomic_write, is_local, read_bytes, shown
 
 if TYPE_CHECKING:
     from pyarrow import fs as pafs

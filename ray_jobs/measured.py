@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featurestore.json_text import json_text
+from featurestore.base.json_text import json_text
 from ray_jobs.cache import cache_path
 from ray_jobs.identity import cpu_name
 

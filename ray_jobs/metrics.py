@@ -17,11 +17,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from featurestore.wording import error_kind
+from featurestore.base.text import error_kind
 
 if TYPE_CHECKING:
-    from featurestore.runs import RunRecord
-    from featurestore.writer import PartRecord
+    from featurestore.checks.run_files import RunRecord
+    from featurestore.writing.writer import PartRecord
 
 SECONDS_BOUNDARIES = [1, 3, 10, 30, 60, 120, 300, 600, 1200, 3600]  # units are meant to take one to three minutes
 KINDS_KEPT = 20  # of one unit's errors in its report; a unit with more has one, "other"

@@ -21,7 +21,7 @@ from ray_jobs.identity import deciding_software, identity, provenance
 from ray_jobs.versions import left_as_it_is, other_version, unfinished
 
 if TYPE_CHECKING:
-    from featurestore.plan import StorePlan
+    from featurestore.format.store_plan import StorePlan
     from ray_jobs.engine.bundle import Bundle
     from ray_jobs.scanned import CorpusScan
     from ray_jobs.spec import JobSpec
@@ -86,9 +86,17 @@ def make_plan(job: JobSpec, note: Note | None = None, device: str | None = None)
     Raises:
         UsageError: Corpus, model, SAEs or settings are at fault, or the store is another job's.
     """
-    from featurestore.plan import MANIFEST_JSON, STORE_JSON, StorePlan, check_place, create_store, open_root, read_plan
-    from featurestore.probe import check_writable
-    from featurestore.writer import committed_units
+    from featurestore.format.store_plan import (
+        MANIFEST_JSON,
+        STORE_JSON,
+        StorePlan,
+        check_place,
+        create_store,
+        open_root,
+        read_plan,
+    )
+    from featurestore.writing.write_check import check_writable
+    from featurestore.writing.writer import committed_units
     from ray_jobs.engine.bundle import open_bundle
     from ray_jobs.prepare import pinned, prepare
     from ray_jobs.scan import scan
@@ -167,7 +175,7 @@ def expected_store(job: JobSpec) -> StorePlan:
     Raises:
         UsageError: Model, SAEs or settings are at fault.
     """
-    from featurestore.plan import STORE_JSON, StorePlan, open_root, read_plan
+    from featurestore.format.store_plan import STORE_JSON, StorePlan, open_root, read_plan
     from ray_jobs.engine.bundle import open_bundle
     from ray_jobs.prepare import pinned, prepare
 
@@ -186,7 +194,7 @@ def expected_store(job: JobSpec) -> StorePlan:
 
 def store_schema(job: JobSpec, bundle: Bundle, keep_types: Mapping[str, str]) -> Any:
     """The columns that the job's store will have, with kept columns of these types."""
-    from featurestore.schema import DenseColumn, SaeColumns, StoreSchema
+    from featurestore.format.schema import DenseColumn, SaeColumns, StoreSchema
 
     return StoreSchema(
         keep=tuple(keep_types.items()),
@@ -291,7 +299,7 @@ def _at_recorded_commits(job: JobSpec, begun: StorePlan | None) -> JobSpec:
 
 def _recorded_spec(job: JobSpec) -> dict[str, Any]:
     """The job as it goes into store.json: plain data, and no credentials of URLs."""
-    from featurestore.files import shown
+    from featurestore.storage.files import shown
 
     spec: dict[str, Any] = job.model_dump(mode="json")
     spec["store"] = shown(job.store)

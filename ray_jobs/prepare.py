@@ -17,8 +17,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featurestore.base.foreign import writing
 from featurestore.errors import BundleError
-from featurestore.foreign import writing
 from ray_jobs.cache import cache_path
 from ray_jobs.checkpoint import (
     Checkpoint,

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TextIO
 
-from featurestore.wording import duration as duration
+from featurestore.base.text import duration as duration
 
 LIVE_SECONDS = 0.5  # a line that moves faster cannot be read
 LOG_SECONDS = 30.0  # two lines a minute: a day's log stays a page or two for `less`

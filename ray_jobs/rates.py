@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from featurestore.base.did_you_mean import did_you_mean
+from featurestore.base.spec_file import load_spec
 from featurestore.errors import BundleError, JobSpecError
-from featurestore.nearest import did_you_mean
-from featurestore.specfile import load_spec
 
 if TYPE_CHECKING:
     from ray_jobs.engine.bundle import Bundle

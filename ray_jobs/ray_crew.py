@@ -41,7 +41,7 @@ class RayCrew:
     """
 
     def __init__(self, ray: Any, plan: JobPlan) -> None:
-        from featurestore.files import shown
+        from featurestore.storage.files import shown
 
         self._ray = ray
         self._plan = plan

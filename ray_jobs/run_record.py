@@ -19,11 +19,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from featurestore.base.foreign import brief
+from featurestore.checks.run_files import BEAT_SECONDS, RUNS, RunRecord, State, UnderWay
 from featurestore.errors import JobStopped, SparsemillError
-from featurestore.files import atomic_write, shown
-from featurestore.foreign import brief
-from featurestore.plan import open_root
-from featurestore.runs import BEAT_SECONDS, RUNS, RunRecord, State, UnderWay
+from featurestore.format.store_plan import open_root
+from featurestore.storage.files import atomic_write, shown
 from ray_jobs.metrics import RunMeter
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featurestore.base.did_you_mean import did_you_mean
+from featurestore.base.foreign import brief, writing
 from featurestore.errors import BundleError
-from featurestore.foreign import brief, writing
-from featurestore.nearest import did_you_mean
-from featurestore.pointers import pointer_among
+from featurestore.storage.pointers import pointer_among
 from ray_jobs.encoder_hash import encoder_sha256
 from ray_jobs.engine.bundle import SaeInfo
 from ray_jobs.engine.families import check_family, fold

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from featurestore.wording import about, counted, money, size, span
+from featurestore.base.text import about, counted, money, size, span
 
 if TYPE_CHECKING:
     from ray_jobs.calibrate import Calibration
@@ -39,7 +39,7 @@ def print_bundle(bundle: Bundle) -> None:
 
 def print_plan(made: JobPlan, figures: Estimate) -> None:
     """What `plan` says before its warnings."""
-    from featurestore.files import shown
+    from featurestore.storage.files import shown
 
     compute, scanned = made.compute, made.scan
     n_bytes = sum(file.size or 0 for file in scanned.files)
@@ -97,7 +97,7 @@ def print_calibration(measured: Calibration, figures: Estimate) -> None:
 
 def plan_facts(made: JobPlan, figures: Estimate) -> dict[str, Any]:
     """The same for machines."""
-    from featurestore.files import shown
+    from featurestore.storage.files import shown
 
     return {
         "store": shown(made.job.store),
@@ -145,7 +145,7 @@ def bundle_facts(bundle: Bundle) -> dict[str, Any]:
 
 def print_result(result: ExtractResult) -> None:
     """What `extract` says when it is over."""
-    from featurestore.files import shown
+    from featurestore.storage.files import shown
 
     if result.units_run:
         rate = f"{result.tokens_run / result.seconds:,.0f} tokens/s, start-up included"
@@ -161,7 +161,7 @@ def print_result(result: ExtractResult) -> None:
 
 def result_facts(made: JobPlan, result: ExtractResult) -> dict[str, Any]:
     """The same for machines."""
-    from featurestore.files import shown
+    from featurestore.storage.files import shown
 
     return {"fingerprint": made.store.fingerprint, **asdict(result), "store": shown(result.store)}
 

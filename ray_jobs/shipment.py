@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from featurestore.base.did_you_mean import did_you_mean
+from featurestore.base.foreign import writing
+from featurestore.base.spec_file import load_mapping, refuse_secrets, texts_of
+from featurestore.base.spec_yaml import plain
+from featurestore.base.text import first_line
 from featurestore.errors import JobSpecError
-from featurestore.foreign import writing
-from featurestore.nearest import did_you_mean
-from featurestore.spec_yaml import plain
-from featurestore.specfile import load_mapping, refuse_secrets, texts_of
 from featurestore.tables.patterns import unescaped
 from featurestore.urls import secret_within
-from featurestore.wording import first_line
 
 if TYPE_CHECKING:
     from ray_jobs.spec import JobSpec

@@ -82,7 +82,7 @@ def records_of(part: Slice, wanted: Wanted, spill: Spill | None = None) -> Itera
     Raises:
         CorpusError: The file cannot be read, or has another size than when it was scanned.
     """
-    from featurestore.files import filesystem
+    from featurestore.storage.files import filesystem
 
     file = part.file
     with refusals(file), ExitStack() as stack:

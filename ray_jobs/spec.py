@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from featurestore.base.spec_file import load_mapping, parse_spec
+from featurestore.base.spec_values import Flag, PathText
 from featurestore.errors import JobSpecError
-from featurestore.spec_values import Flag, PathText
-from featurestore.specfile import load_mapping, parse_spec
 from featurestore.tables.dialect import CsvSpec
 from featurestore.tables.patterns import joined
 from ray_jobs.tolerance import errors_allowed

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from featurestore.runs import UnderWay
+from featurestore.checks.run_files import UnderWay
 
 ASKED_AT_ONCE, ASKED_SHARE = 100, 10  # workers asked where they stand: a hundred or a tenth, so each every ten seconds
 

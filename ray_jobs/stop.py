@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from featurestore.errors import JobFailed, StoreError
-from featurestore.files import shown
+from featurestore.storage.files import shown
 from ray_jobs import lease
 from ray_jobs.lease import Holder, ask_to_stop, holding, withdraw
 

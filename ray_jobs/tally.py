@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ray_jobs.measured import Place
 
 if TYPE_CHECKING:
-    from featurestore.writer import PartRecord
+    from featurestore.writing.writer import PartRecord
     from ray_jobs.worker import Report
 
 

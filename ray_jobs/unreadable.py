@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from featurestore.base.text import counted, error_kind
 from featurestore.tables.record import Record
 from featurestore.tables.values import document_id, document_text
-from featurestore.wording import counted, error_kind
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq

@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from featurestore.differences import differences, listed
+from featurestore.base.differences import differences, listed
 from featurestore.errors import MismatchError
-from featurestore.files import shown
+from featurestore.storage.files import shown
 from featurestore.tables import READING
 from ray_jobs.engine import NUMERICS
 
 if TYPE_CHECKING:
-    from featurestore.plan import StorePlan
+    from featurestore.format.store_plan import StorePlan
 
 NUMBERS = {"reading": ("reads corpora", READING), "engine": ("computes features", NUMERICS)}
 FIRST_READING = "1"  # of stores that do not say

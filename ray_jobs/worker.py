@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from featurestore.base.fault_points import fault_point
 from featurestore.errors import JobFailed, MismatchError
-from featurestore.faults import fault_point
 from featurestore.urls import shown
 from ray_jobs.crew import Abandoned
 from ray_jobs.failures import transient_faults_shown
@@ -23,8 +23,8 @@ from ray_jobs.metrics import UnitDetail, UnitMeter
 from ray_jobs.spill import Spill, run_name
 
 if TYPE_CHECKING:
-    from featurestore.rows import PartRows
-    from featurestore.writer import PartRecord
+    from featurestore.format.rows import PartRows
+    from featurestore.writing.writer import PartRecord
     from ray_jobs.corpus import DocumentRows
     from ray_jobs.engine.extractor import ExtractedRows
     from ray_jobs.plan import JobPlan
@@ -111,7 +111,7 @@ class Worker:
         """
         import pyarrow as pa
 
-        from featurestore.plan import read_plan
+        from featurestore.format.store_plan import read_plan
         from ray_jobs.engine.extractor import Extractor, ExtractSettings
         from ray_jobs.identity import check_software
         from ray_jobs.measured import place_here
@@ -142,7 +142,7 @@ class Worker:
             SparsemillError: The corpus changed or the store refused the rows.
             OSError: Storage failed.
         """
-        from featurestore.writer import write_part
+        from featurestore.writing.writer import write_part
 
         begun = time.perf_counter()
         self._live = (unit.index, 0, 0)
@@ -167,7 +167,7 @@ class Worker:
         blamed.
         """
         from featurestore.errors import StoreError
-        from featurestore.rules import problems
+        from featurestore.format.rules import problems
 
         self._live = (unit.index, 0, 0)
         with transient_faults_shown():
@@ -248,7 +248,7 @@ def _some(documents: DocumentRows, start: int, stop: int) -> DocumentRows:
 
 def part_rows(documents: DocumentRows, extracted: ExtractedRows) -> PartRows:
     """Put what the corpus knows of the documents beside what the engine found; N rows both."""
-    from featurestore.rows import PartRows, SparseColumn
+    from featurestore.format.rows import PartRows, SparseColumn
 
     return PartRows(
         doc_id=documents.doc_id,

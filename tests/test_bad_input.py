@@ -189,7 +189,7 @@ def test_a_usage_error_is_one_json_document_too(call: Callable[..., Said], argv:
 def test_storage_that_refuses_ends_in_a_sentence(
     ground: Path, call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from featurestore import plan
+    from featurestore.format import store_plan as plan
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")

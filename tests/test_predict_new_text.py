@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from featurestore.errors import StudyError
-from featurestore.plan import StorePlan
+from featurestore.format.store_plan import StorePlan
 from ray_jobs.plan import expected_store, make_plan
 from tests.ray_jobs.jobs import make_job, write_corpus, write_models
 from tests.tiny import tiny_gemma2, tiny_sae

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import StudyError
-from featurestore.sources import described, encoders, hook
+from featurestore.format.provenance import described, encoders, hook
 
 if TYPE_CHECKING:
-    from featurestore.plan import StorePlan
+    from featurestore.format.store_plan import StorePlan
     from featurestore.reader import FeatureStore
 
 EVERY_DOCUMENT = ("name", "tokens", "chat")
@@ -154,7 +154,7 @@ def _encoders(header: Mapping[str, Any], plan: StorePlan, where: str) -> Iterato
 
 def _commits(header: Mapping[str, Any], plan: StorePlan, where: str) -> Iterator[Caution]:
     """Other commits of the language model, where its weights cannot be compared."""
-    from featurestore.sources import bundle_sources
+    from featurestore.format.provenance import bundle_sources
 
     ours = ((header.get("bundle") or {}).get("model") or {}).get("revision")
     theirs = bundle_sources(plan)["model"]["revision"]

@@ -20,8 +20,8 @@ from itertools import groupby
 
 import numpy as np
 
-from featurestore.files import atomic_write, filesystem, read_bytes
 from featurestore.reader import FeatureStore
+from featurestore.storage.files import atomic_write, filesystem, read_bytes
 from training.estimators import GRIDS
 from training.features import SPARSE, TEXTUAL, Method, MethodMatrix, derive, load_pooled
 from training.labels import StudyData

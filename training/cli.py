@@ -11,15 +11,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from featurestore.json_text import print_json
-from featurestore.outputs import overwrite_argument
+from featurestore.base.json_text import print_json
+from featurestore.storage.outputs import overwrite_argument
 
 if TYPE_CHECKING:
     from featurestore.reader import FeatureStore
     from training.models import Model, Predicted
 
+from featurestore.base.text import span
 from featurestore.urls import shown
-from featurestore.wording import span
 
 
 def study_parser(parser: argparse.ArgumentParser) -> None:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featurestore.base.did_you_mean import did_you_mean
 from featurestore.errors import StudyError
-from featurestore.files import shown
-from featurestore.nearest import did_you_mean
+from featurestore.storage.files import shown
 from featurestore.tables.compare import match_ids
 from training.baselines import CountsToTfidf, count_terms
 from training.labels import StudyData

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from featurestore.base.text import counted
 from featurestore.errors import StudyError, TableError
 from featurestore.tables.compare import IdMatch, cut, examples, match_ids
 from featurestore.tables.table import Ids, Table, read_table, table_ids
-from featurestore.wording import counted
 from training.spec import TableColumn
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featurestore.base.did_you_mean import did_you_mean
 from featurestore.errors import StudyError
-from featurestore.files import shown
-from featurestore.metadata import exact_columns
-from featurestore.nearest import did_you_mean
+from featurestore.reading.metadata import exact_columns
+from featurestore.storage.files import shown
 from featurestore.tables.compare import class_texts, in_order, match_ids, value_text
 from training.joined import joined_column
 from training.named import meant

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featurestore.base.json_text import json_text
 from featurestore.errors import StudyError
-from featurestore.files import atomic_write, filesystem, reached, read_bytes, shown
-from featurestore.json_text import json_text
+from featurestore.format.rows import dense_to_numpy
 from featurestore.reader import FeatureStore
-from featurestore.rows import dense_to_numpy
+from featurestore.storage.files import atomic_write, filesystem, reached, read_bytes, shown
 from training.applicable import Caution, check_store
 from training.estimators import log_proba, log_proba_ovr
 from training.explain import coefficients
@@ -29,7 +29,7 @@ from training.features import Method, MethodMatrix
 from training.probes import Final
 
 if TYPE_CHECKING:
-    from featurestore.plan import StorePlan
+    from featurestore.format.store_plan import StorePlan
 
 FORMAT, VERSION = "sparsemill.model", 1
 LINKS = ("softmax", "one_vs_rest", "margin", "tree")

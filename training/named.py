@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from featurestore.base.did_you_mean import did_you_mean
 from featurestore.errors import StudyError
-from featurestore.nearest import did_you_mean
 from featurestore.tables.compare import match_ids
 
 _SHOWN = 5  # of the values that a column holds

@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from featurestore.differences import differences, listed
+from featurestore.base.differences import differences, listed
+from featurestore.base.json_text import json_text
 from featurestore.errors import StudyError
-from featurestore.files import atomic_write, filesystem, list_files, reached, read_bytes, read_json, shown
-from featurestore.json_text import json_text
-from featurestore.outputs import INSIST
+from featurestore.storage.files import atomic_write, filesystem, list_files, reached, read_bytes, read_json, shown
+from featurestore.storage.outputs import INSIST
 from training.labels import StudyData
 from training.spec import SplitSpec, StudySpec
 from training.split import Split, split_table

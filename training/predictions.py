@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
+from featurestore.base.json_text import json_text
 from featurestore.errors import UsageError
-from featurestore.files import shown
-from featurestore.json_text import json_text
-from featurestore.outputs import check_free, whole_file
-from featurestore.schema import KEEP_TYPES
+from featurestore.format.schema import KEEP_TYPES
+from featurestore.storage.files import shown
+from featurestore.storage.outputs import check_free, whole_file
 from featurestore.urls import split_query
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from featurestore.wording import counted
+from featurestore.base.text import counted
 from training.inference import ALPHA, Comparison
 from training.labels import describe_left_out
 from training.metrics import LEVEL, Interval

@@ -1,7 +1,7 @@
 """STUDY.yaml as frozen, validated models: which labels, which features, which baselines, how to split.
 
 Everything that decides a number of the study stands here; how many processes compute it does not. Unknown keys and
-impossible values are refused in one sentence by `featurestore.specfile`; whether a store has what is asked for is
+impossible values are refused in one sentence by `featurestore.base.spec_file`; whether a store has what is asked for is
 found out by `training.study`.
 """
 
@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from featurestore.base.spec_file import load_mapping, parse_spec
+from featurestore.base.spec_values import Flag, PathText, Value
 from featurestore.errors import StudyError
-from featurestore.spec_values import Flag, PathText, Value
-from featurestore.specfile import load_mapping, parse_spec
 from featurestore.tables.dialect import CsvSpec
 from featurestore.tables.patterns import joined
 

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from featurestore.format.provenance import bundle_sources
 from featurestore.reader import FeatureStore
-from featurestore.sources import bundle_sources
 from training.cells import Cell, CellCache, Executor, plan_sources, read_source, run_here
 from training.estimators import C_GRID
 from training.explain import explain, fit_method

@@ -16,7 +16,7 @@ from sklearn.feature_selection import SelectorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from featurestore.errors import StudyError
-from featurestore.files import shown
+from featurestore.storage.files import shown
 from featurestore.tables.compare import match_ids
 from featurestore.tables.keyed import id_texts
 

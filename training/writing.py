@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore.files import atomic_write, filesystem
-from featurestore.json_text import json_text
+from featurestore.base.json_text import json_text
+from featurestore.storage.files import atomic_write, filesystem
 from training.inference import Comparison
 from training.metrics import BOOTSTRAP_SEED, LEVEL, Interval
 from training.place import SPLIT, unwritable

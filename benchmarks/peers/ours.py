@@ -50,7 +50,7 @@ class _Job:
     """A planned job and what the benchmark asks of it."""
 
     def __init__(self, setup: Setup, corpus: Path, store: Path) -> None:
-        from featurestore.plan import create_store
+        from featurestore.format.store_plan import create_store
         from ray_jobs.plan import make_plan
         from ray_jobs.spec import job_from_mapping
         from ray_jobs.worker import WorkerTask
@@ -67,7 +67,7 @@ class _Job:
 
     def finish(self, reports: Sequence[Any]) -> int | None:
         """Write the manifest; the positions that went through the model."""
-        from featurestore.writer import finish_store
+        from featurestore.writing.writer import finish_store
 
         records = [report.record for report in reports]
         finish_store(self.plan.job.store, records)

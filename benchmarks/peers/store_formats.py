@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from featurestore.rows import PartRows
+from featurestore.format.rows import PartRows
 
 
 class Format(Protocol):
@@ -27,8 +27,8 @@ class Format(Protocol):
 
 def plan_of(rows: PartRows, d_sae: int, name: str, bits: int = 8) -> Any:
     """A store of one part for them."""
-    from featurestore.plan import StorePlan
-    from featurestore.schema import SaeColumns, StoreSchema
+    from featurestore.format.schema import SaeColumns, StoreSchema
+    from featurestore.format.store_plan import StorePlan
 
     schema = StoreSchema((), (SaeColumns(name, d_sae, tuple(rows.sparse[name].values)),), (), bits)
     return StorePlan(schema, {}, {}, [(0, len(rows))], len(rows), {})
@@ -42,8 +42,8 @@ class Ours:
 
     def write(self, X: PartRows, path: Path) -> None:
         """The whole way of a unit, and the manifest."""
-        from featurestore.plan import create_store
-        from featurestore.writer import finish_store, write_part
+        from featurestore.format.store_plan import create_store
+        from featurestore.writing.writer import finish_store, write_part
 
         plan = plan_of(X, self.d_sae, self.name, self.bits)
         create_store(str(path), plan)

@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from featurestore.base.did_you_mean import nearest
 from featurestore.errors import CorpusError
-from featurestore.nearest import nearest
 from featurestore.tables.folders import Entry, Listing, entry_of, listing_of, walk
 from featurestore.tables.patterns import alternatives, is_pattern, unescaped
 
@@ -48,7 +48,8 @@ class SourceFile:
     """A file of the corpus and all that is needed to open it elsewhere.
 
     Attributes:
-        root: What `featurestore.files.filesystem` is asked for to reach the file: a directory, URL or the file itself.
+        root: What `featurestore.storage.files.filesystem` is asked for to reach the file: a directory, URL or the file
+            itself.
         path: The file's path within that file system.
         name: Its name relative to the directory that all files of the corpus share, with "/" as separator.
         format: "parquet", "jsonl", "csv", or "json" for a file that turned out to be one array (`arrays`).
@@ -242,7 +243,7 @@ def _shared_directory(uris: list[str]) -> str:
 
 
 def _filesystem(root: str) -> tuple[FileSystem, str]:
-    from featurestore.files import reached
+    from featurestore.storage.files import reached
 
     return reached(root)
 
@@ -252,7 +253,7 @@ def _absolute(path: str) -> str:
 
 
 def _shown(path: str) -> str:
-    from featurestore.files import shown
+    from featurestore.storage.files import shown
 
     return shown(unescaped(path))
 

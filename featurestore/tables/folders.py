@@ -57,7 +57,7 @@ def entry_of(fs: FileSystem, path: str) -> Entry | None:
     """
     from pyarrow.fs import FileType
 
-    from featurestore.files import is_local
+    from featurestore.storage.files import is_local
 
     if is_local(fs):
         found = _local(path, os.path.realpath(path), is_link=False)
@@ -72,7 +72,7 @@ def entry_of(fs: FileSystem, path: str) -> Entry | None:
 
 def listing_of(fs: FileSystem, top: Entry, recursive: bool) -> Listing:
     """Lists a folder and, if `recursive`, those below it."""
-    from featurestore.files import is_local
+    from featurestore.storage.files import is_local
 
     return _local_folder if is_local(fs) else _remote_folders(fs, top.path, recursive)
 

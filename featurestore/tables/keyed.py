@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featurestore.base.text import counted, first_line
 from featurestore.errors import TableError
 from featurestore.tables.arrow import family_of, python_values, reader_of
 from featurestore.tables.compare import is_missing, value_text
 from featurestore.tables.table import no_column, read_table, table_ids
 from featurestore.tables.values import column_type, kind_of, stored_value
-from featurestore.wording import counted, first_line
 
 if TYPE_CHECKING:
     import polars as pl

@@ -39,7 +39,7 @@ def open_parquet(file: SourceFile, stack: ExitStack) -> pq.ParquetFile:
     import pyarrow.parquet as pq
     from pyarrow import fs as pafs
 
-    from featurestore.files import filesystem
+    from featurestore.storage.files import filesystem
 
     # Arrow reads ahead in threads of its own; a file that Python reads (fsspec's) must not be theirs when Python ends.
     read_ahead = not isinstance(filesystem(file.root)[0], pafs.PyFileSystem)

@@ -15,9 +15,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple, cast
 
+from featurestore.base.did_you_mean import did_you_mean
 from featurestore.errors import CorpusError
-from featurestore.nearest import did_you_mean
-from featurestore.pointers import POINTER_BYTES, pointer_problem
+from featurestore.storage.pointers import POINTER_BYTES, pointer_problem
 from featurestore.tables.files import SourceFile
 
 BLOCK_BYTES = 4 << 20  # one request to an object store; larger blocks read no faster
@@ -146,7 +146,7 @@ def open_raw(file: SourceFile, stack: ExitStack) -> BinaryIO:
     Raises:
         CorpusError: They are a pointer of Git LFS or git-annex.
     """
-    from featurestore.files import filesystem, is_local
+    from featurestore.storage.files import filesystem, is_local
 
     fs = filesystem(file.root)[0]
     raw = cast("BinaryIO", stack.enter_context(fs.open_input_file(file.path)))

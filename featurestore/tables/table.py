@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from featurestore.base.did_you_mean import did_you_mean
+from featurestore.base.text import counted
 from featurestore.errors import CorpusError, TableError
-from featurestore.files import shown
-from featurestore.nearest import did_you_mean
+from featurestore.storage.files import shown
 from featurestore.tables.arrays import told_apart
 from featurestore.tables.compare import value_text
 from featurestore.tables.csv_head import with_dialect
@@ -26,7 +27,6 @@ from featurestore.tables.patterns import is_pattern, unescaped
 from featurestore.tables.record import MISSING, Record, Wanted, decompressed, open_raw, refusals
 from featurestore.tables.text import Fused, csv_header, json_keys, text_records
 from featurestore.tables.values import document_id
-from featurestore.wording import counted
 
 if TYPE_CHECKING:
     import polars as pl

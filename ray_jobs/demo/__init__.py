@@ -11,8 +11,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from featurestore.foreign import writing
-from featurestore.outputs import check_free, whole_file
+from featurestore.base.foreign import writing
+from featurestore.storage.outputs import check_free, whole_file
 from ray_jobs.cache import cache_path
 
 SAE_DIR = Path(__file__).parent / "sae"

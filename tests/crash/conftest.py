@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from featurestore.plan import create_store
+from featurestore.format.store_plan import create_store
 from ray_jobs.plan import make_plan
 from ray_jobs.spec import load_job
 from ray_jobs.worker import Worker, WorkerTask

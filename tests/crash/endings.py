@@ -28,11 +28,11 @@ import yaml
 
 import sparsemill
 from featurestore import FeatureStore
-from featurestore.rows import PartRows
-from featurestore.schema import DenseColumn, SaeColumns, StoreSchema
-from featurestore.writer import create_store, finish_store, write_part
+from featurestore.format.rows import PartRows
+from featurestore.format.schema import DenseColumn, SaeColumns, StoreSchema
+from featurestore.writing.writer import create_store, finish_store, write_part
+from tests.featurestore.format.test_part import D_SAE, wide_rows
 from tests.featurestore.stores import plan_of
-from tests.featurestore.test_part import D_SAE, wide_rows
 
 PARTS, DOCUMENTS = 6, 30  # a part; several parts, so that row groups are decoded up to the last moment
 POOLS = ("max", "sum", "count")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from featurestore import FeatureStore
-from featurestore.faults import VARIABLE
+from featurestore.base.fault_points import VARIABLE
 from tests.ray_jobs.jobs import job_mapping, parts_of
 
 ROOT = Path(__file__).parents[2]

@@ -16,8 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from pyarrow import fs as pafs
 
-from featurestore.files import read_bytes
-from featurestore.plan import open_root
+from featurestore.format.store_plan import open_root
+from featurestore.storage.files import read_bytes
 
 BUCKET = "stores"
 SLOW_SECONDS = 5.0

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from featurestore.faults import POINTS, VARIABLE
+from featurestore.base.fault_points import POINTS, VARIABLE
 from tests.crash.ground import (
     PATIENCE,
     ROOT,
@@ -130,7 +130,7 @@ def test_every_point_is_in_the_matrix_and_in_the_code() -> None:
 def test_a_fault_point_is_an_empty_function_unless_a_test_asked_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib
 
-    from featurestore import faults
+    from featurestore.base import fault_points as faults
 
     monkeypatch.delenv(VARIABLE, raising=False)
     module = importlib.reload(faults)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.faults import VARIABLE
-from featurestore.plan import create_store
-from featurestore.schema import round_values
+from featurestore.base.fault_points import VARIABLE
+from featurestore.format.schema import round_values
+from featurestore.format.store_plan import create_store
 from ray_jobs.corpus import read_rows
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
 from ray_jobs.plan import make_plan

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.faults import POINTS
-from featurestore.writer import PartRecord, committed_units
+from featurestore.base.fault_points import POINTS
+from featurestore.writing.writer import PartRecord, committed_units
 from ray_jobs.journal import Journal, earlier_records
 from ray_jobs.worker import Report
 from tests.crash.ground import (

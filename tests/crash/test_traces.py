@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from featurestore.faults import VARIABLE
+from featurestore.base.fault_points import VARIABLE
 from featurestore.status import standing
 from tests.crash.ground import DOCUMENTS, PATIENCE, ROOT, Ground, assert_whole, eventually, start
 from tests.ray_jobs.jobs import job_mapping, parts_of, write_corpus, write_job

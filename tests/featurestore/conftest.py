@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from pyarrow import fs as pafs
 
-from featurestore.files import filesystem
+from featurestore.storage.files import filesystem
 
 BUCKET = "stores"
 START_SECONDS = 60.0  # it takes one; a loaded machine may take longer

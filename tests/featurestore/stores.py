@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from featurestore.schema import DenseColumn, SaeColumns, StoreSchema, is_count_pool
-from featurestore.writer import PartRows, SparseColumn, StorePlan, create_store, finish_store, write_part
+from featurestore.format.schema import DenseColumn, SaeColumns, StoreSchema, is_count_pool
+from featurestore.writing.writer import PartRows, SparseColumn, StorePlan, create_store, finish_store, write_part
 
 POOLS = ("max", "sum", "count", "last", "top2")
 SCHEMA = StoreSchema(

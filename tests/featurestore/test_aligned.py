@@ -11,10 +11,10 @@ import scipy.sparse as sp
 
 from featurestore.aligned import align
 from featurestore.errors import StoreError
+from featurestore.format.rows import PartRows
+from featurestore.format.schema import DenseColumn, SaeColumns, StoreSchema
 from featurestore.reader import FeatureStore
-from featurestore.rows import PartRows
-from featurestore.schema import DenseColumn, SaeColumns, StoreSchema
-from featurestore.writer import create_store, finish_store, write_part
+from featurestore.writing.writer import create_store, finish_store, write_part
 from tests.featurestore.stores import plan_of, random_rows
 
 SMALL = StoreSchema((), (SaeColumns("l12_16", 16, ("max", "sum")),), (DenseColumn("small__hidden_mean", 2),))

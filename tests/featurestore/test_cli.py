@@ -14,7 +14,7 @@ import pytest
 from featurestore import cli
 from featurestore.errors import StoreError, UsageError
 from featurestore.reader import FeatureStore
-from featurestore.writer import create_store, write_part
+from featurestore.writing.writer import create_store, write_part
 from tests.featurestore.stores import SCHEMA, plan_of, random_rows, write_store
 
 ROOT = Path(__file__).parents[2]

@@ -11,10 +11,10 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
+from featurestore.format.rows import PartRows, SparseColumn
+from featurestore.format.schema import DenseColumn, SaeColumns, StoreSchema
 from featurestore.reader import FeatureStore
-from featurestore.rows import PartRows, SparseColumn
-from featurestore.schema import DenseColumn, SaeColumns, StoreSchema
-from featurestore.writer import StorePlan, create_store, finish_store, write_part
+from featurestore.writing.writer import StorePlan, create_store, finish_store, write_part
 from tests.featurestore.stores import POOLS, write_store
 
 PAGE = (Path(__file__).parents[2] / "featurestore" / "FORMAT.md").read_text(encoding="utf-8")

@@ -14,8 +14,8 @@ from pathlib import Path
 import boto3
 import pytest
 
-from featurestore.verify import verify_store
-from featurestore.writer import committed_units, create_store, finish_store, read_record, write_part
+from featurestore.checks.verify import verify_store
+from featurestore.writing.writer import committed_units, create_store, finish_store, read_record, write_part
 from tests.featurestore.conftest import Place
 from tests.featurestore.stores import SCHEMA, plan_of, random_rows
 
@@ -25,8 +25,8 @@ PLAN = plan_of([6, 4])
 # One process that forks a writer for each byte limit: the kernel kills it (SIGXFSZ) when its file would grow beyond.
 LOCAL = """
 import os, resource, signal, sys
-from featurestore.part import encode_part
-from featurestore.files import atomic_write, filesystem
+from featurestore.format.part import encode_part
+from featurestore.storage.files import atomic_write, filesystem
 from tests.featurestore.stores import SCHEMA, plan_of, random_rows
 data = encode_part(plan_of([6, 4]), 0, random_rows(SCHEMA, 6))
 fs, path = filesystem(sys.argv[1] + "/parts/part-000000.parquet")
@@ -46,7 +46,7 @@ for limit in [*range(0, len(data), len(data) // 60), len(data) - 1, len(data)]:
 S3_BYTES = 25_000_000
 REMOTE = """
 import sys, numpy as np
-from featurestore.files import atomic_write, filesystem
+from featurestore.storage.files import atomic_write, filesystem
 fs, path = filesystem(sys.argv[1] + "/parts/part-000000.parquet")
 atomic_write(fs, path, np.random.default_rng(0).bytes(int(sys.argv[2])))
 """

@@ -30,7 +30,7 @@ WAYS = {
 }
 PROGRAM = """
 import sys
-from featurestore.export import export_store
+from featurestore.convert.export import export_store
 from featurestore.reader import FeatureStore
 store, out = FeatureStore.open(sys.argv[1]), sys.argv[2]
 {way}

@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow.dataset
 import pytest
 
-from featurestore import part
+from featurestore.format import part
 from featurestore.reader import FeatureStore
 from tests.featurestore.stores import POOLS, write_store
 

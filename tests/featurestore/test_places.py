@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import BufferReader
 
+from featurestore.checks.verify import verify_store
 from featurestore.errors import MismatchError, StoreError
-from featurestore.files import atomic_write, read_bytes, sha256_file
-from featurestore.plan import check_place
+from featurestore.format.store_plan import check_place
 from featurestore.reader import FeatureStore
-from featurestore.verify import verify_store
-from featurestore.writer import committed_units, create_store, finish_store, read_record, write_part
+from featurestore.storage.files import atomic_write, read_bytes, sha256_file
+from featurestore.writing.writer import committed_units, create_store, finish_store, read_record, write_part
 from tests.featurestore.conftest import Place
 from tests.featurestore.stores import SCHEMA, plan_of, random_rows, write_store
 
@@ -155,7 +155,7 @@ def test_a_write_that_fails_makes_nothing_new(place: Place) -> None:
 
 WRITER = """
 import sys
-from featurestore.writer import write_part
+from featurestore.writing.writer import write_part
 from tests.featurestore.stores import SCHEMA, plan_of, random_rows
 for _ in range(8):
     write_part(sys.argv[1], plan_of([60, 4]), 0, random_rows(SCHEMA, 60, seed=int(sys.argv[2])))

@@ -9,8 +9,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from featurestore.schema import DenseColumn, SaeColumns, StoreSchema
-from featurestore.writer import create_store, finish_store, write_part
+from featurestore.format.schema import DenseColumn, SaeColumns, StoreSchema
+from featurestore.writing.writer import create_store, finish_store, write_part
 from tests.featurestore.stores import plan_of, random_rows
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from featurestore import part
+from featurestore.checks.verify import verify_store
+from featurestore.format import part
+from featurestore.format.rows import PartRows, SparseColumn, concat_rows, from_batch
+from featurestore.format.schema import DenseColumn, SaeColumns, StoreSchema, is_count_pool, round_values
 from featurestore.reader import FeatureStore
-from featurestore.rows import PartRows, SparseColumn, concat_rows, from_batch
-from featurestore.schema import DenseColumn, SaeColumns, StoreSchema, is_count_pool, round_values
-from featurestore.verify import verify_store
-from featurestore.writer import StorePlan, create_store, finish_store, write_part
+from featurestore.writing.writer import StorePlan, create_store, finish_store, write_part
 
 STORES = 50
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

@@ -14,9 +14,9 @@ import pytest
 from scipy.sparse import load_npz
 
 from featurestore.errors import UsageError
-from featurestore.files import filesystem
-from featurestore.outputs import local_path
 from featurestore.reader import FeatureStore
+from featurestore.storage.files import filesystem
+from featurestore.storage.outputs import local_path
 from sparsemill import main
 from tests.featurestore.conftest import BUCKET, S3Server
 from tests.featurestore.stores import write_store
@@ -148,7 +148,7 @@ def test_exports_are_written_to_urls_and_are_the_same_files(
 def test_what_must_be_a_local_directory_is_never_a_folder_named_like_a_url(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from featurestore.cache import cache_path
+    from featurestore.storage.cache import cache_path
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SPARSEMILL_CACHE", place)

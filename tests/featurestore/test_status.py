@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from featurestore import cli
+from featurestore.base.text import error_kind
+from featurestore.checks.run_files import JOURNAL, RUNS, UnderWay
 from featurestore.errors import StoreError
-from featurestore.runs import JOURNAL, RUNS, UnderWay
 from featurestore.status import standing
-from featurestore.wording import error_kind
-from featurestore.writer import committed_units, create_store, write_part
+from featurestore.writing.writer import committed_units, create_store, write_part
+from tests.featurestore.checks.test_run_files import put, record
 from tests.featurestore.stores import SCHEMA, plan_of, random_rows, write_store
-from tests.featurestore.test_runs import put, record
 
 
 @pytest.fixture

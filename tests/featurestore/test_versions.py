@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from featurestore.checks.verify import verify_store
 from featurestore.errors import StoreError
 from featurestore.reader import FeatureStore
-from featurestore.verify import verify_store
 from tests.featurestore.stores import POOLS, edit_json, write_store
 
 # Written by the first version of the writer (counts delta-packed): two parts of 6 and 4 documents, and what they hold.

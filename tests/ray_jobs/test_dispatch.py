@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.simulation import SimulatedCrew, World, units_of
 from featurestore.errors import CorpusError, JobFailed
-from featurestore.writer import PartRecord
+from featurestore.writing.writer import PartRecord
 from ray_jobs.aftermath import STORAGE_TRIES
 from ray_jobs.crew import Answer
 from ray_jobs.demand import GIVE_UP_SECONDS, Unmet

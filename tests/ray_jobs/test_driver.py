@@ -15,7 +15,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.errors import CorpusError, JobFailed, UsageError
-from featurestore.plan import create_store
+from featurestore.format.store_plan import create_store
 from featurestore.status import standing
 from ray_jobs.cluster import ray_cluster
 from ray_jobs.driver import extract, run_plan

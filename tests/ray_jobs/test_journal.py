@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from featurestore.writer import PartRecord
+from featurestore.writing.writer import PartRecord
 from ray_jobs import journal
 from ray_jobs.journal import Journal, earlier_records
 from ray_jobs.worker import Report

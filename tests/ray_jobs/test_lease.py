@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from featurestore import holder
+from featurestore.checks import holder
 from featurestore.errors import JobFailed, StoreError
 from ray_jobs import lease
 from ray_jobs.lease import LEASE_JSON, Lease, check_free, held

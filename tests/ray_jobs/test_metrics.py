@@ -17,14 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from featurestore.faults import VARIABLE
+from featurestore.base.fault_points import VARIABLE
 from featurestore.status import standing
-from featurestore.writer import PartRecord
+from featurestore.writing.writer import PartRecord
 from ray_jobs import metrics
 from ray_jobs.metrics import COUNTERS, KINDS_KEPT, OTHER, SECONDS_BOUNDARIES, RunMeter, UnitDetail, UnitMeter
 from tests.clusters import head_node
 from tests.crash.ground import PATIENCE, eventually
-from tests.featurestore.test_runs import record
+from tests.featurestore.checks.test_run_files import record
 from tests.ray_jobs.jobs import job_mapping, write_corpus, write_job, write_models
 
 ROOT = Path(__file__).parents[2]

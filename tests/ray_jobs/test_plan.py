@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from featurestore.errors import BundleError, CorpusError, JobSpecError, MismatchError, StoreError, UsageError
-from featurestore.plan import create_store, read_plan
+from featurestore.format.store_plan import create_store, read_plan
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
 from ray_jobs.plan import check_device, make_plan
 from ray_jobs.pricing import estimate

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from featurestore.errors import JobSpecError
-from featurestore.plan import create_store
+from featurestore.format.store_plan import create_store
 from ray_jobs.measured import Place, place_here, rate_key, remember_rates
 from ray_jobs.plan import JobPlan, make_plan
 from ray_jobs.pricing import estimate

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from featurestore.checks.run_files import UnderWay, read_runs
 from featurestore.errors import JobFailed
-from featurestore.runs import UnderWay, read_runs
 from ray_jobs.progress import Progress
 from ray_jobs.run_record import Recorder, RunState, recorded
 from tests.featurestore.stores import write_store

@@ -14,7 +14,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.errors import JobFailed, JobStopped
-from featurestore.plan import open_root
+from featurestore.format.store_plan import open_root
 from ray_jobs import lease
 from ray_jobs import stop as stopping
 from ray_jobs.lease import LEASE_JSON, ask_to_stop, held, holding

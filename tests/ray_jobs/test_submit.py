@@ -16,7 +16,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.errors import JobSpecError, UsageError
-from featurestore.plan import create_store
+from featurestore.format.store_plan import create_store
 from ray_jobs.plan import make_plan
 from ray_jobs.shipment import JOB_NAME, load_runtime_env, working_directory
 from ray_jobs.spec import job_from_mapping, load_job

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from featurestore.writer import PartRecord
+from featurestore.writing.writer import PartRecord
 from ray_jobs.measured import Place
 from ray_jobs.tally import Tally
 from ray_jobs.worker import Report

@@ -10,7 +10,7 @@ import pytest
 
 import sparsemill
 from featurestore import FeatureStore
-from featurestore.plan import create_store
+from featurestore.format.store_plan import create_store
 from ray_jobs.driver import extract
 from ray_jobs.outcome import TooManyErrors
 from ray_jobs.plan import make_plan

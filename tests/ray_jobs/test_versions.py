@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from featurestore.plan import StorePlan
-from featurestore.schema import SaeColumns, StoreSchema
+from featurestore.format.schema import SaeColumns, StoreSchema
+from featurestore.format.store_plan import StorePlan
 from featurestore.tables import READING
 from ray_jobs.engine import NUMERICS
 from ray_jobs.identity import deciding_software

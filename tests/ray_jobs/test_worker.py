@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from featurestore.errors import CorpusError, JobFailed, MismatchError
-from featurestore.plan import create_store
-from featurestore.writer import committed_units, read_record
+from featurestore.format.store_plan import create_store
+from featurestore.writing.writer import committed_units, read_record
 from ray_jobs.crew import Abandoned
 from ray_jobs.measured import place_here
 from ray_jobs.plan import JobPlan, make_plan

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from featurestore.schema import DenseColumn, SaeColumns, StoreSchema
-from featurestore.writer import PartRows, SparseColumn, StorePlan, create_store, finish_store, write_part
+from featurestore.format.schema import DenseColumn, SaeColumns, StoreSchema
+from featurestore.writing.writer import PartRows, SparseColumn, StorePlan, create_store, finish_store, write_part
 
 D_SAE, DIM, ACTIVE = 96, 12, 14
 PLANTED = (17, 40, 71, 5)  # feature that fires for class 0, 1, ...

@@ -11,8 +11,8 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.errors import StudyError
-from featurestore.plan import StorePlan
-from featurestore.schema import DenseColumn, SaeColumns, StoreSchema
+from featurestore.format.schema import DenseColumn, SaeColumns, StoreSchema
+from featurestore.format.store_plan import StorePlan
 from tests.training.stores import build_store, make_documents
 from training.applicable import Caution, check_store
 

@@ -12,10 +12,10 @@ import polars as pl
 import pytest
 
 from featurestore.aligned import align
+from featurestore.convert.export import export_store
 from featurestore.errors import StoreError
-from featurestore.export import export_store
-from featurestore.metadata import exact_columns
 from featurestore.reader import FeatureStore
+from featurestore.reading.metadata import exact_columns
 from sparsemill import main
 from tests.training.conftest import make_spec
 from tests.training.stores import SAE, build_store, make_documents

@@ -84,8 +84,8 @@ def test_a_threshold_that_nothing_exceeds_is_refused(store: str, tmp_path: Path)
 
 
 def test_a_dense_baseline_that_the_store_lacks_says_how_to_get_it(tmp_path: Path) -> None:
-    from featurestore.schema import SaeColumns, StoreSchema
-    from featurestore.writer import StorePlan, create_store, finish_store
+    from featurestore.format.schema import SaeColumns, StoreSchema
+    from featurestore.writing.writer import StorePlan, create_store, finish_store
 
     schema = StoreSchema(keep=(("label", "string"),), saes=(SaeColumns(SAE, 8, ("max",)),), dense=())
     create_store(str(tmp_path / "bare"), StorePlan(schema, {}, {}, [], 0, {}))

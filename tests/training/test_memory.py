@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featurestore.schema import DenseColumn, StoreSchema
-from featurestore.writer import PartRows, StorePlan, create_store, finish_store, write_part
+from featurestore.format.schema import DenseColumn, StoreSchema
+from featurestore.writing.writer import PartRows, StorePlan, create_store, finish_store, write_part
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]

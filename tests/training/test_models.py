@@ -159,7 +159,7 @@ def test_explain_prints_the_features_of_a_model(result: StudyResult, capsys: pyt
 
 def test_a_model_says_what_its_bundle_can_be_built_from(tmp_path: Path) -> None:
     """As `store.json` has it: the job, the commits that it was settled on, and the hook of each SAE."""
-    from featurestore.sources import bundle_sources
+    from featurestore.format.provenance import bundle_sources
 
     spec = {
         "model": {"name": "google/gemma-2-2b", "revision": "main"},
@@ -193,7 +193,7 @@ def test_a_model_says_what_its_bundle_can_be_built_from(tmp_path: Path) -> None:
 
 
 def test_a_studys_model_carries_the_sources_of_its_store(result: StudyResult) -> None:
-    from featurestore.sources import bundle_sources
+    from featurestore.format.provenance import bundle_sources
 
     header = load_model(result.paths["model_sae"]).header
     assert header["bundle"] == bundle_sources(FeatureStore.open(result.spec.store).plan)

@@ -1,0 +1,1 @@
+"""How a store stands: what runs left behind, what is done, and whether every promise is kept."""

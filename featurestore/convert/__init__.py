@@ -1,0 +1,1 @@
+"""A store made into something else: fewer, larger parts, or the formats of others."""

@@ -1,0 +1,110 @@
+"""Files that a command writes where its user says: nothing that is there is replaced, unless the user insists.
+
+Whoever writes a file asks `check_free` first, before anything is spent, and fills it through `whole_file`, so that it
+appears whole or not at all. Directories with contents of their own (stores, studies) compare before they refuse.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from featurestore.base.foreign import writing
+from featurestore.errors import UsageError
+from featurestore.urls import shown
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://?")  # with one slash it is a Path that was a URL
+INSIST = "or replace it with --overwrite"
+
+
+def overwrite_argument(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add `--overwrite`, the one way to insist."""
+    parser.add_argument("--overwrite", action="store_true", help=f"replace {what}")
+
+
+def check_free(*places: str, overwrite: bool = False, mark: str | None = None) -> None:
+    """Refuse to write over what is there, or where nothing can be made.
+
+    Args:
+        places: Paths or URLs of the files.
+        overwrite: Whether files there may be replaced.
+        mark: Where directories are written: the file that one has which may be replaced; others never are.
+
+    Raises:
+        UsageError: Naming the place and how to insist.
+    """
+    from featurestore.storage.files import is_local, reached
+
+    for place in places:
+        fs, path = reached(place)
+        kind = fs.get_file_info(path).type.name
+        if kind == "Directory" and mark is None:
+            raise UsageError(f"{shown(place)} is a directory; give the name of a file")
+        if kind == "Directory" and overwrite and fs.get_file_info(f"{path}/{mark}").type.name != "File":
+            raise UsageError(
+                f"{shown(place)} is a directory without {mark}, so it is not replaced; choose another name"
+            )
+        if kind != "NotFound" and not overwrite:
+            raise UsageError(f"{shown(place)} is there already; choose another name, {INSIST}")
+        if is_local(fs) and any(parent.is_file() for parent in Path(path).parents):
+            raise UsageError(f"{shown(place)} lies below a file; choose another place")
+
+
+def local_path(place: str, what: str) -> Path:
+    """A path of this machine, `~` expanded; a URL is refused, which would make a folder named "s3:".
+
+    Args:
+        place: What the user gave.
+        what: Says in the message what is written there.
+
+    Raises:
+        UsageError: It is a URL.
+    """
+    if _URL.match(place):
+        raise UsageError(f"{shown(place)} is a URL, and {what} is written to a local directory; give a path")
+    return Path(place).expanduser()
+
+
+@contextmanager
+def whole_file(place: str) -> Iterator[BinaryIO]:
+    """A binary file to fill, which appears at `place` when the block ends without an error; parents are made.
+
+    Raises:
+        UsageError: It cannot be written there.
+    """
+    import pyarrow as pa
+
+    from featurestore.storage.files import atomic_write, filesystem, is_local
+
+    fs, path = filesystem(place)
+    local = is_local(fs)
+    folder, name = Path(path).parent, f".{Path(path).name}.{secrets.token_hex(4)}.tmp"
+    try:
+        with writing(place):
+            if local:
+                folder.mkdir(parents=True, exist_ok=True)
+            else:  # an object is one upload, so it is gathered on this machine's disk first
+                folder = Path(tempfile.gettempdir())
+            temporary = folder / name
+            try:
+                with temporary.open("xb") as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                if local:
+                    temporary.replace(path)
+                else:
+                    atomic_write(
+                        fs, path, pa.memory_map(str(temporary)).read_buffer() if temporary.stat().st_size else b""
+                    )
+            finally:
+                temporary.unlink(missing_ok=True)
+    except OSError as exc:
+        raise UsageError(f"{shown(place)} cannot be written ({exc.strerror or exc}); check space and access") from exc

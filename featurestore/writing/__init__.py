@@ -1,0 +1,1 @@
+"""Writing a store, and whether one can be written."""

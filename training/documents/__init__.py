@@ -1,0 +1,1 @@
+"""The documents of a study: labels, near-duplicates, and how they are split."""
