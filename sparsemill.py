@@ -148,7 +148,7 @@ def _on_ray(address: str) -> Callable[[Sequence[Any]], Iterator[Any]]:
     def run(tasks: Sequence[Any]) -> Iterator[Any]:
         from ray_jobs.cluster import ray_cluster
         from ray_jobs.demand import LOOK_SECONDS, Shortage, unmet
-        from training.cells import run_source
+        from training.evaluation import run_source
 
         def outcome(
             task: Any, data: Any, splits: Any

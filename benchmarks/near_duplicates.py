@@ -58,7 +58,7 @@ def corpora(n: int) -> dict[str, Callable[[], list[str]]]:
 
 def measure(kind: str, n: int) -> dict[str, Any]:
     """One kind, in this process."""
-    from training.duplicates import near_duplicates
+    from training.documents.near_duplicates import near_duplicates
 
     texts = corpora(n)[kind]()
     near_duplicates([*texts[:100], "学"])  # compiles, and makes the table of letters

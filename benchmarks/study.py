@@ -8,7 +8,7 @@ benchmark` makes: 20,000 real documents (HateCheck in four languages and Reuters
 `--thresholds` make it smaller, and the table says at which size it ran. Nothing is extrapolated. Each side runs in a
 process of its own:
 
-ours    what a study does: `training.probes.evaluate` on each cell, the refit of the chosen C included
+ours    what a study does: `training.probes.fit.evaluate` on each cell, the refit of the chosen C included
 peer    `GridSearchCV(make_pipeline(MaxAbsScaler(), LogisticRegression(...)), {"C": ...}, cv=the same folds,
         scoring="f1_macro", n_jobs=all cores)`, lbfgs for L2 and saga for L1, everything else at its default
 optimum the same, with solvers that run until they are there: lbfgs with tol=1e-7, liblinear with tol=1e-6 for L1
@@ -131,9 +131,9 @@ def _scores(side: str, X: Any, y: np.ndarray, fold: np.ndarray, probe: str) -> l
 def _ours(X: Any, y: np.ndarray, fold: np.ndarray, probe: str) -> list[float]:
     from threadpoolctl import threadpool_limits
 
-    from training.features import Method, MethodMatrix
-    from training.probes import evaluate
-    from training.split import Split
+    from training.documents.split import Split
+    from training.methods.features import Method, MethodMatrix
+    from training.probes.fit import evaluate
 
     # GridSearchCV has no test set; one row is asked for so that the refit has something to predict.
     split = _OneTestRow(0, fold.astype(np.int64))
@@ -151,7 +151,7 @@ def _peer(X: Any, y: np.ndarray, fold: np.ndarray, probe: str, converged: bool) 
     from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import MaxAbsScaler
 
-    from training.l1_path import INTERCEPT_SCALING
+    from training.solvers.l1_path import INTERCEPT_SCALING
 
     model = LogisticRegression() if probe == "logistic_l2" else LogisticRegression(l1_ratio=1, solver="saga")
     if converged and probe == "logistic_l2":
@@ -231,7 +231,7 @@ def _peak_bytes() -> int:
 
 def _one_test_row() -> type[Any]:
     """A split whose test set is one of its training rows: GridSearchCV holds nothing out, and neither do we."""
-    from training.split import Split
+    from training.documents.split import Split
 
     class OneTestRow(Split):
         @property

@@ -57,7 +57,7 @@ def solved(X: Any, y: np.ndarray, fit: np.ndarray, test: np.ndarray, C: float) -
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import f1_score
 
-    from training.l1_path import EXACT, INTERCEPT_SCALING, RANKING, l1_path
+    from training.solvers.l1_path import EXACT, INTERCEPT_SCALING, RANKING, l1_path
 
     largest = np.abs(X[fit]).max(axis=0).toarray().ravel()
     scale = np.where(largest > 0, largest, np.inf)

@@ -117,9 +117,9 @@ def growth(args: argparse.Namespace, folder: Path) -> list[tuple[str, ...]]:
     from threadpoolctl import threadpool_limits
 
     from featurestore import FeatureStore
-    from training.features import Method, MethodMatrix
-    from training.probes import evaluate
-    from training.split import Split
+    from training.documents.split import Split
+    from training.methods.features import Method, MethodMatrix
+    from training.probes.fit import evaluate
 
     rows: list[tuple[str, ...]] = [("non-zeros", "L2 s", "ns a non-zero", "L1 s", "ns a non-zero")]
     documents = args.documents or 20_000

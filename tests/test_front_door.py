@@ -45,7 +45,7 @@ def test_a_cluster_gets_what_tasks_share_once(tmp_path: Path, monkeypatch: pytes
     import ray
     from ray import cloudpickle
 
-    from training.cells import run_here
+    from training.evaluation import run_here
     from training.spec import load_study
     from training.study import run_study
 

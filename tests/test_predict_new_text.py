@@ -13,7 +13,7 @@ from featurestore.format.store_plan import StorePlan
 from ray_jobs.plan import expected_store, make_plan
 from tests.ray_jobs.jobs import make_job, write_corpus, write_models
 from tests.tiny import tiny_gemma2, tiny_sae
-from training.applicable import Caution, check_store
+from training.output.compatibility import Caution, check_store
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from featurestore.storage.outputs import overwrite_argument
 
 if TYPE_CHECKING:
     from featurestore.reader import FeatureStore
-    from training.models import Model, Predicted
+    from training.output.models import Model, Predicted
 
 from featurestore.base.text import span
 from featurestore.urls import shown
@@ -34,11 +34,11 @@ def study_parser(parser: argparse.ArgumentParser) -> None:
 
 def study(args: argparse.Namespace) -> int:
     """Run `sparsemill study`; prints the table, or with --json the content of results.json."""
-    from training.cells import run_here
-    from training.report import format_explanation, format_study
+    from training.evaluation import run_here
+    from training.output.files import summary_json
+    from training.output.report import format_explanation, format_study
     from training.spec import load_study
     from training.study import run_study
-    from training.writing import summary_json
 
     spec = load_study(args.study)
     progress = _progress if sys.stderr.isatty() else None
@@ -77,8 +77,8 @@ def predict_parser(parser: argparse.ArgumentParser) -> None:
 def predict(args: argparse.Namespace) -> int:
     """Run `sparsemill predict`: all that can be wrong is found first, then rows are read and written as they come."""
     from featurestore.reader import FeatureStore
-    from training.models import check_model, load_model
-    from training.predictions import check_out
+    from training.output.models import check_model, load_model
+    from training.output.predictions import check_out
 
     model = load_model(args.model)
     if args.out:
@@ -118,8 +118,8 @@ def _classify(
     """Write or list the predictions; how many of each class, how many of training documents, and `--json`'s rows."""
     import numpy as np
 
-    from training.models import predict_store
-    from training.predictions import PredictionTable, open_table, score_prefix
+    from training.output.models import predict_store
+    from training.output.predictions import PredictionTable, open_table, score_prefix
 
     table, documents, trained = PredictionTable(model, store), [], 0
     predicted = np.zeros(len(model.classes) + 1, dtype=int)  # the last for documents without features
@@ -176,8 +176,8 @@ def explain_parser(parser: argparse.ArgumentParser) -> None:
 def explain(args: argparse.Namespace) -> int:
     """Run `sparsemill explain`."""
     from featurestore.errors import StudyError
-    from training.models import load_model
-    from training.report import format_explanation
+    from training.output.models import load_model
+    from training.output.report import format_explanation
 
     model = load_model(args.model)
     explanation = model.header.get("explanation")

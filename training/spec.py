@@ -208,11 +208,12 @@ class StudySpec(_Model):
         text: Where TF-IDF reads the text; by default the corpus' text column, if the store keeps it.
         features: The SAE cells.
         baselines: Any of tfidf (words), char_ngrams, hidden_mean, hidden_last, majority; majority is always added.
-        probes: The classifiers, each put on every matrix (see `training.estimators`).
+        probes: The classifiers, each put on every matrix (see `training.probes.estimators`).
         split: How documents are divided.
         regimes: Harder conditions, beside the study itself.
         transfer: Training on one value of a column and testing on each.
-        screen: For stores beyond memory: keep so many features, chosen while they stream by (`training.screening`).
+        screen: For stores beyond memory: keep so many features, chosen while they stream by
+            (`training.methods.streamed_selection`).
         bootstrap: Resamples behind each interval.
         out: Directory for the results; of a study that is read from a file, by default one of its name, `default_out`.
     """

@@ -14,19 +14,19 @@ from dataclasses import replace
 
 from featurestore.format.provenance import bundle_sources
 from featurestore.reader import FeatureStore
-from training.cells import Cell, CellCache, Executor, plan_sources, read_source, run_here
-from training.estimators import C_GRID
-from training.explain import explain, fit_method
-from training.features import SPARSE, Method, plan_methods
-from training.labels import StudyData, load_documents
-from training.models import Model, pack, save_model
-from training.place import claim_out
-from training.regimes import make_conditions, with_strata
-from training.results import StudyResult, representative
+from training.documents.labels import StudyData, load_documents
+from training.documents.regimes import make_conditions, with_strata
+from training.documents.split import Split, make_splits, split_sha256, straddling
+from training.evaluation import Cell, CellCache, Executor, plan_sources, read_source, run_here
+from training.methods.features import SPARSE, Method, plan_methods
+from training.output.directory import claim_out
+from training.output.explain import explain, fit_method
+from training.output.files import write_study
+from training.output.models import Model, pack, save_model
+from training.probes.estimators import C_GRID
+from training.results.records import StudyResult, representative
+from training.results.summary import fold_rows, method_rows, overlaps, select, summarise, summarise_regimes
 from training.spec import StudySpec
-from training.split import Split, make_splits, split_sha256, straddling
-from training.summary import fold_rows, method_rows, overlaps, select, summarise, summarise_regimes
-from training.writing import write_study
 
 # Fits x documents that take about 5 s; below that, threads cost more than they save.
 PARALLEL_WORK = 200_000

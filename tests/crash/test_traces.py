@@ -83,7 +83,7 @@ def test_pieces_of_a_study_that_all_fail_on_a_cluster_are_one_error(ray_files: P
     code = """
 import sparsemill
 from featurestore.errors import StoreError
-from training.cells import SourceTask
+from training.evaluation import SourceTask
 tasks = [SourceTask("/nowhere", (), None, (), 1)] * 4
 try:
     list(sparsemill._on_ray("local")(tasks))

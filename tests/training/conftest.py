@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.training.stores import SAE, Documents, build_store, make_documents
-from training.results import StudyResult
+from training.results.records import StudyResult
 from training.spec import StudySpec, study_from_mapping
 from training.study import run_study
 

@@ -1,4 +1,5 @@
-"""Each probe of `training.probes` is the scikit-learn estimator that it says it is, chosen as a grid search chooses."""
+"""Each probe of `training.probes.fit` is the scikit-learn estimator that it says it is, chosen as a grid search
+chooses."""
 
 from __future__ import annotations
 
@@ -15,15 +16,15 @@ from sklearn.preprocessing import MaxAbsScaler
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
-from tests.training.test_split import data_of
-from training.estimators import GRIDS, probe, scores_of
-from training.features import Method, MethodMatrix
-from training.l1_path import l1_path, l1_probe
-from training.probes import evaluate
-from training.search import column_max
+from tests.training.documents.test_split import data_of
+from training.documents.split import Split, make_splits
+from training.methods.features import Method, MethodMatrix
+from training.methods.transformers import LearntThresholds, MinDocuments, SelectTop
+from training.probes.estimators import GRIDS, probe, scores_of
+from training.probes.fit import evaluate
+from training.probes.grid_search import column_max
+from training.solvers.l1_path import l1_path, l1_probe
 from training.spec import PROBES, SplitSpec
-from training.split import Split, make_splits
-from training.transformers import LearntThresholds, MinDocuments, SelectTop
 
 
 def problem(n_classes: int = 2, n: int = 160, k: int = 50) -> tuple[Any, np.ndarray, Split]:
@@ -156,8 +157,8 @@ def test_a_feature_that_only_test_documents_have_is_never_looked_at() -> None:
 
 def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     X, y, split = problem(3)
-    monkeypatch.setattr("training.objective.BLOCK", 20)  # so that one fold's rows are shared out
-    monkeypatch.setattr("training.search.BLOCK", 20)
+    monkeypatch.setattr("training.solvers.objective.BLOCK", 20)  # so that one fold's rows are shared out
+    monkeypatch.setattr("training.probes.grid_search.BLOCK", 20)
     for name in ("logistic_l2", "logistic_l1", "tree"):
         one, two = (
             evaluate(Method("m", "sae", probe=name), MethodMatrix(X), y, 3, [split], n_jobs=n)[0] for n in (1, 2)

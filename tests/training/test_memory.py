@@ -22,7 +22,7 @@ PROGRAM = """
 import sys
 import numpy as np
 from featurestore.reader import FeatureStore
-from training.models import FORMAT, VERSION, Model, predict_store
+from training.output.models import FORMAT, VERSION, Model, predict_store
 store = FeatureStore.open(sys.argv[1])
 k = int(sys.argv[2])
 header = {

@@ -18,8 +18,8 @@ from featurestore import FeatureStore
 from featurestore.errors import StoreError, StudyError
 from tests.training.conftest import make_spec
 from tests.training.stores import PLANTED, SAE, build_store, make_documents
-from training.metrics import auroc, macro_f1
-from training.results import StudyResult
+from training.results.records import StudyResult
+from training.scores.metrics import auroc, macro_f1
 from training.study import run_study
 
 FILES = (

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from tests.training.test_split import data_of
-from training.baselines import count_terms
-from training.features import Method, MethodMatrix
-from training.inference import p_value
-from training.metrics import Prediction, auroc, bootstrap, interval
-from training.probes import evaluate
+from tests.training.documents.test_split import data_of
+from training.documents.split import make_splits
+from training.methods.baselines import count_terms
+from training.methods.features import Method, MethodMatrix
+from training.probes.fit import evaluate
+from training.scores.metrics import Prediction, auroc, bootstrap, interval
+from training.scores.significance import p_value
 from training.spec import PROBES, SplitSpec
-from training.split import make_splits
 
 RUNS = 100
 # Binomial: 100 runs at 95 % have a standard deviation of 2.2; three of them.

@@ -1,0 +1,1 @@
+"""What a study leaves: files, the report, the explanation, and models."""

@@ -1,0 +1,213 @@
+"""The files of a study: results, predictions, split and explanation, each written whole or not at all.
+
+Nothing in them tells time, process count or the order of the store's rows, so a rerun writes the same bytes. What the
+same study wrote before is replaced, never appended to; `training.output.directory` keeps others' results from being so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from featurestore.base.json_text import json_text
+from featurestore.storage.files import atomic_write, filesystem
+from training.documents.shares import share_warnings
+from training.output.directory import SPLIT, unwritable
+from training.results.records import MethodRow, MethodSummary, StudyResult, representative
+from training.scores.metrics import BOOTSTRAP_SEED, LEVEL, Interval
+from training.scores.significance import Comparison
+
+FORMAT_VERSION = 1
+LIBRARIES = ("numpy", "scipy", "scikit-learn", "pyarrow", "polars", "joblib")  # those that can move a number
+_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+
+
+def write_study(result: StudyResult) -> dict[str, str]:
+    """Write every file of a study into `result.spec.out`, but for its split, which is there.
+
+    Returns:
+        Name of each file (without ending) -> its path. results.json comes last: where it is, the others are whole.
+
+    Raises:
+        StudyError: The directory cannot be written.
+    """
+    out = result.spec.out
+    fs, root = filesystem(out)
+    files: dict[str, Any] = {
+        "predictions.parquet": _parquet(_predictions(result)),
+        "folds.parquet": _parquet(_folds(result)),
+        "regimes.parquet": _parquet(_rows(result.regime_rows)),
+        "results.parquet": _parquet(_rows(result.rows)),
+        "explanation.json": _json(result.explanation),
+        "results.json": _json(summary_json(result)),
+    }
+    try:
+        for name, content in files.items():
+            atomic_write(fs, f"{root}/{name}", content)
+    except OSError as exc:
+        raise unwritable(out, exc) from None
+    named = {name.split(".")[0] if name != "results.json" else "summary": f"{out}/{name}" for name in files}
+    return {"split": f"{out}/{SPLIT}", **named}
+
+
+def summary_json(result: StudyResult) -> dict[str, Any]:
+    """The content of results.json: plain data, undefined numbers as null."""
+    data = result.data
+    counts = np.bincount(data.y, minlength=len(data.classes))
+    return {
+        "format_version": FORMAT_VERSION,
+        "spec": result.spec.model_dump(mode="json"),
+        "store": {"fingerprint": result.store_fingerprint, "rows": data.rows},
+        "documents": {
+            "used": len(data.y),
+            "left_out": dict(data.left_out),
+            "notes": list(data.notes),
+            "truncated": data.truncated,
+            "classes": {name: int(count) for name, count in zip(data.classes, counts, strict=True)},
+            "groups": None if data.group is None else int(data.group.max()) + 1,
+            "near_duplicates": _near_duplicates(result),
+        },
+        "split": {
+            "sha256": result.split_sha256,
+            "test_documents": [len(split.test) for split in result.splits],
+            "test_documents_in_any_seed": len(np.unique(np.concatenate([split.test for split in result.splits]))),
+            "warnings": share_warnings(data, result.spec.split, result.splits),
+        },
+        "selection": {"by": "mean macro F1 over inner folds of the training documents", "c_grid": list(result.c_grid)},
+        "test_set": {
+            "looked_at": test_looks(result),
+            "by": "each method once in each split and regime; no choice was made by what it scored",
+        },
+        "intervals": {
+            "level": LEVEL,
+            "method": "percentile bootstrap",
+            "resampled": resampled(result),
+            "cover": "chance in what was tested, not in what was trained on",
+            "resamples": result.spec.bootstrap,
+            "seed": BOOTSTRAP_SEED,
+        },
+        "methods": [_summary(method) for method in result.summary],
+        "selected": {name: _summary(family) for name, family in result.selected.items()},
+        "headline": _headline(result),
+        "difference_macro_f1": None if result.headline is None else _interval(result.headline.comparison.difference),
+        "comparisons": [_comparison(c) for c in result.comparisons],
+        "regimes": [
+            {**dataclasses.asdict(r), "macro_f1": _interval(r.macro_f1), "auroc": _interval(r.auroc)}
+            for r in result.regimes
+        ],
+        "feature_overlap": [
+            dict(zip(("method", "train", "other", "jaccard"), overlap, strict=True)) for overlap in result.overlaps
+        ],
+        "versions": {"python": platform.python_version(), **{n: importlib.metadata.version(n) for n in LIBRARIES}},
+    }
+
+
+def test_looks(result: StudyResult) -> int:
+    """How often a method's predictions for a test set were scored."""
+    conditions = {(row.condition, row.seed, row.outer) for row in result.regime_rows if row.condition != "train=all"}
+    return len(result.summary) * (len(result.splits) + len(conditions))
+
+
+def resampled(result: StudyResult) -> str:
+    """What the bootstrap draws."""
+    data = result.data
+    unit = data.unit
+    if unit is None:
+        return "documents"
+    groups = [] if data.group is None else [f"groups ({result.spec.split.group})"]
+    if data.duplicate is not None and int(data.duplicate.max()) + 1 < len(data.y):
+        groups.append("near-duplicate texts")
+    return " joined with ".join(groups)
+
+
+def _headline(result: StudyResult) -> dict[str, Any] | None:
+    if result.headline is None:
+        return None
+    sides = {"sae": result.headline.sae, "baseline": result.headline.baseline}
+    methods = {side: {"method": representative(cells), "cells": list(cells)} for side, cells in sides.items()}
+    return {**methods, "comparison": _comparison(result.headline.comparison)}
+
+
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    difference = _interval(comparison.difference)
+    return {**dataclasses.asdict(comparison), "difference": difference, "shown": comparison.shown}
+
+
+def _near_duplicates(result: StudyResult) -> dict[str, Any] | None:
+    if result.data.duplicate is None:
+        return None
+    size = np.bincount(result.data.duplicate)
+    return {
+        "documents": int(size[size > 1].sum()),
+        "clusters": int((size > 1).sum()),
+        "largest": int(size.max()),
+        "would_have_straddled_on_average": result.straddling,
+        "straddling": 0,
+    }
+
+
+def _summary(method: MethodSummary) -> dict[str, Any]:
+    plain = {
+        **dataclasses.asdict(method),
+        "C": list(method.C),
+        "class_f1": list(method.class_f1),
+        "cells": list(method.cells),
+        "notes": list(method.notes),
+    }
+    for name in ("macro_f1", "accuracy", "auroc"):
+        plain[name] = _interval(getattr(method, name))
+    return plain
+
+
+def _interval(interval: Interval) -> dict[str, float]:
+    return {"value": interval.value, "low": interval.low, "high": interval.high}
+
+
+def _folds(result: StudyResult) -> pa.Table:
+    names = ("method", "condition", "seed", "outer", "value", "fold", "validation_macro_f1")
+    kinds = (pa.string(), pa.string(), pa.int64(), pa.int64(), pa.float64(), pa.int64(), pa.float64())
+    columns = list(zip(*result.fold_rows, strict=True)) or [()] * len(names)
+    arrays = [pa.array(list(column), kind) for column, kind in zip(columns, kinds, strict=True)]
+    return pa.table(dict(zip(names, arrays, strict=True)))
+
+
+def _rows(rows: Sequence[MethodRow]) -> pa.Table:
+    fields = {field.name: _TYPES[str(field.type).split(" ")[0]] for field in dataclasses.fields(MethodRow)}
+    return pa.table({n: pa.array([getattr(row, n) for row in rows], kind) for n, kind in fields.items()})
+
+
+def _predictions(result: StudyResult) -> pa.Table:
+    """One row for each method, seed and test document; `score` holds the log-probability of each class."""
+    classes, tables = np.array(result.data.classes, dtype=object), []
+    for summary, seeds in zip(result.summary, result.predictions, strict=True):
+        for split, answer in zip(result.splits, seeds, strict=True):
+            n, n_classes = answer.log_proba.shape
+            offsets = pa.array(np.arange(n + 1) * n_classes, pa.int32())
+            columns = {
+                "doc_id": pa.array(result.data.doc_id[answer.rows], pa.string()),
+                "seed": pa.array(np.full(n, split.seed), pa.int64()),
+                "outer": pa.array(np.full(n, split.outer), pa.int64()),
+                "method": pa.array([summary.method] * n, pa.string()),
+                "y_true": pa.array(classes[answer.y_true], pa.string()),
+                "y_pred": pa.array(classes[answer.y_pred], pa.string()),
+                "score": pa.ListArray.from_arrays(offsets, pa.array(answer.log_proba.ravel(), pa.float64())),
+            }
+            tables.append(pa.table(columns))
+    return pa.concat_tables(tables).combine_chunks()
+
+
+def _parquet(table: pa.Table) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _json(content: Mapping[str, Any] | None) -> bytes:
+    return f"{json_text(content, indent=2)}\n".encode()

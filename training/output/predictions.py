@@ -1,0 +1,156 @@
+"""Predictions as a table on disk: CSV, JSON lines or Parquet, by the ending of its name.
+
+A row for each document of a store, in its order: `doc_id`, the columns that the store keeps, `prediction` (null where a
+document has no features), one column for each class, and `in_training`. A class' column is `p_{class}`, its
+probability, or for a linear SVM, which has none, `score_{class}`. Rows are written as they come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+
+from featurestore.base.json_text import json_text
+from featurestore.errors import UsageError
+from featurestore.format.schema import KEEP_TYPES
+from featurestore.storage.files import shown
+from featurestore.storage.outputs import check_free, whole_file
+from featurestore.urls import split_query
+
+if TYPE_CHECKING:
+    from featurestore.reader import FeatureStore
+    from training.output.models import Model, Predicted
+
+Write = Callable[[pa.Table], None]
+
+
+def check_out(out: str, overwrite: bool) -> None:
+    """Refuse a place where no table of predictions can be written, before anything is spent.
+
+    Raises:
+        UsageError: The ending is of no known kind, or something is there.
+    """
+    _writer_of(out)
+    check_free(out, overwrite=overwrite)
+
+
+class PredictionTable:
+    """Rows of predictions, made from what `predict_store` gives.
+
+    Args:
+        model: The model.
+        store: The store whose documents it classifies.
+
+    Attributes:
+        schema: The columns.
+    """
+
+    def __init__(self, model: Model, store: FeatureStore) -> None:
+        self._classes = model.classes
+        scores = [f"{score_prefix(model)}{name}" for name in model.classes]
+        own = {"doc_id", "prediction", "in_training", *scores}
+        self._kept: dict[str, str] = {}  # name in the store -> name here
+        for name, _ in store.schema.keep:
+            here = name
+            while here in own:
+                here = f"kept_{here}"
+            own.add(here)
+            self._kept[name] = here
+        self.schema = pa.schema(
+            [
+                ("doc_id", pa.string()),
+                *((self._kept[name], KEEP_TYPES[kind]) for name, kind in store.schema.keep),
+                ("prediction", pa.string()),
+                *((name, pa.float64()) for name in scores),
+                ("in_training", pa.bool_()),
+            ]
+        )
+        self._rows = _RowReader(store, ["doc_id", *self._kept])
+
+    def rows(self, batch: Predicted) -> pa.Table:
+        """The next rows, with the columns that the store keeps of them."""
+        kept = self._rows.take(len(batch.doc_id))
+        nothing = batch.y_pred < 0
+        names = np.array([*self._classes, None], dtype=object)
+        known = batch.in_training
+        columns = [
+            kept["doc_id"],
+            *(kept[name] for name in self._kept),
+            pa.array(names[batch.y_pred], pa.string()),
+            *(pa.array(batch.proba[:, c], pa.float64(), mask=nothing) for c in range(len(self._classes))),
+            pa.nulls(len(nothing), pa.bool_()) if known is None else pa.array(known, pa.bool_()),
+        ]
+        return pa.table(columns, schema=self.schema)
+
+
+def score_prefix(model: Model) -> str:
+    """What the names of the classes' columns begin with."""
+    return "score_" if model.header["link"] == "margin" else "p_"
+
+
+@contextmanager
+def open_table(out: str, schema: pa.Schema) -> Iterator[Write]:
+    """A table to be filled, which appears at `out` when the block ends without an error.
+
+    Raises:
+        UsageError: It cannot be written there.
+    """
+    with whole_file(out) as file, _writer_of(out)(file, schema) as write:
+        yield write
+
+
+class _RowReader:
+    """Some columns of a store's documents, so many rows at a time."""
+
+    def __init__(self, store: FeatureStore, columns: list[str]) -> None:
+        self._batches = (batch.select(columns) for _, _, batch in store.groups(columns))
+        self._left: pa.RecordBatch | None = None
+
+    def take(self, n: int) -> pa.Table:
+        pieces = []
+        while n:
+            batch = next(self._batches) if self._left is None else self._left
+            pieces.append(batch.slice(0, n))
+            self._left = batch.slice(n) if n < batch.num_rows else None
+            n -= pieces[-1].num_rows
+        return pa.Table.from_batches(pieces)
+
+
+@contextmanager
+def _csv(file: BinaryIO, schema: pa.Schema) -> Iterator[Write]:
+    from pyarrow.csv import CSVWriter
+
+    with CSVWriter(file, schema) as writer:
+        yield writer.write_table
+
+
+@contextmanager
+def _parquet(file: BinaryIO, schema: pa.Schema) -> Iterator[Write]:
+    from pyarrow.parquet import ParquetWriter
+
+    with ParquetWriter(file, schema, compression="zstd") as writer:
+        yield writer.write_table
+
+
+@contextmanager
+def _jsonl(file: BinaryIO, _schema: pa.Schema) -> Iterator[Write]:
+    def write(table: pa.Table) -> None:
+        for row in table.to_pylist():
+            file.write(f"{json_text(row)}\n".encode())
+
+    yield write
+
+
+WRITERS: dict[str, Any] = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
+
+
+def _writer_of(out: str) -> Any:
+    name = split_query(out)[0].lower()
+    for ending, writer in WRITERS.items():
+        if name.endswith(ending):
+            return writer
+    raise UsageError(f"{shown(out)}: a table of predictions is one of {', '.join(WRITERS)}; give it such an ending")

@@ -1,0 +1,1 @@
+"""What a study says: rows for each method, comparisons and summaries."""

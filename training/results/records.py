@@ -1,0 +1,198 @@
+"""What a study hands back: rows for each method and seed, summaries over seeds, and where the files are.
+
+Plain frozen data between `study`, which computes it, and `writing` and `report`, which show it. The attributes of
+`MethodRow` are the columns of results.parquet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from training.documents.labels import StudyData
+from training.documents.split import Split
+from training.scores.metrics import Interval, Prediction
+from training.scores.significance import Comparison
+from training.spec import StudySpec
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """One method on one seed: a row of results.parquet.
+
+    Attributes:
+        method, kind, sae, pool, binarize, column: The method (see `training.methods.features.Method`); binarize is the
+            threshold as text, "learnt" or null.
+        scale, select, k, probe: The rest of the method.
+        condition: The regime, "" for the study itself.
+        test_part: Which value of the transfer column the test rows have, "" for all of them.
+        seed, outer: Seed of the split, and which of its outer folds is held out.
+        n_train, n_test: Documents on either side.
+        n_features: Columns that are nonzero for some document (0 for majority).
+        parameter, value: Hyper-parameter of the probe and what was chosen for it on the inner folds; null without one.
+        C: The same where the parameter is C, else null.
+        c_at_edge: Whether C is the largest or smallest of the grid.
+        converged, iterations: Of the final fit.
+        validation_macro_f1: Mean over inner folds at the chosen C: the only score that selects.
+        macro_f1, accuracy, auroc, auprc: On the test rows.
+        brier, ece: Brier score and calibration error of the probabilities; null for linear_svm, which has none.
+        auroc_undefined: Why auroc is NaN, else null.
+        selected: Whether validation chose this SAE cell (or this baseline) for the seed, among all of its family.
+    """
+
+    method: str
+    kind: str
+    sae: str | None
+    pool: str | None
+    binarize: str | None
+    column: str | None
+    scale: str
+    select: str | None
+    k: int | None
+    probe: str | None
+    condition: str
+    test_part: str
+    seed: int
+    outer: int
+    n_train: int
+    n_test: int
+    n_features: int
+    parameter: str | None
+    value: float | None
+    C: float | None
+    c_at_edge: bool
+    converged: bool
+    iterations: int
+    validation_macro_f1: float
+    macro_f1: float
+    accuracy: float
+    auroc: float
+    auprc: float
+    brier: float | None
+    ece: float | None
+    auroc_undefined: str | None
+    selected: bool
+
+
+@dataclass(frozen=True)
+class MethodSummary:
+    """One method (or one family with its cell selected in each seed) over all seeds.
+
+    Attributes:
+        method: Its name.
+        kind: "sae", "dense", "tfidf" or "majority"; "selected" for a family.
+        macro_f1, accuracy, auroc: Mean over seeds with its bootstrap interval.
+        validation_macro_f1: Mean over seeds.
+        auprc, brier, ece: Means over seeds; NaN where undefined.
+        class_f1: F1 of each class, mean over seeds.
+        C: Chosen value of the hyper-parameter in each split; empty without one.
+        chosen: For a method, in how many seeds its family's selection chose it.
+        cells: For a family, the method selected in each seed.
+        notes: What a reader of the numbers must know, in sentences.
+    """
+
+    method: str
+    kind: str
+    macro_f1: Interval
+    accuracy: Interval
+    auroc: Interval
+    validation_macro_f1: float
+    C: tuple[float, ...]
+    auprc: float = float("nan")
+    brier: float = float("nan")
+    ece: float = float("nan")
+    class_f1: tuple[float, ...] = ()
+    chosen: int = 0
+    cells: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What a study says first: SAE features against the baseline that validates best.
+
+    Attributes:
+        comparison: One of the study's corrected comparisons.
+        sae, baseline: The method that validation chose for either side in each split.
+    """
+
+    comparison: Comparison
+    sae: tuple[str, ...]
+    baseline: tuple[str, ...]
+
+
+def representative(cells: Sequence[str]) -> str:
+    """The method that stands for a family: the one chosen in most splits, among equals the first."""
+    return max(dict.fromkeys(cells), key=cells.count)
+
+
+@dataclass(frozen=True)
+class RegimeSummary:
+    """One method or family under one regime, over all splits.
+
+    Attributes:
+        condition: The regime, "" for the study itself (beside transfer, whose parts of the test set it is scored on).
+        test_part: Value of the transfer column of the test documents, "" for all.
+        method: A method's name, or "SAE, selected" and "baseline, selected".
+        n_train: Training documents, mean over splits.
+        macro_f1: With its interval.
+        auroc: With its interval.
+    """
+
+    condition: str
+    test_part: str
+    method: str
+    n_train: float
+    macro_f1: Interval
+    auroc: Interval
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """Everything a study found.
+
+    Attributes:
+        spec: The study.
+        data: Its documents.
+        splits: Its splits; `split_sha256` identifies them.
+        conditions: The harder splits of its regimes.
+        straddling: Test documents that would have had a near-duplicate in training, mean over splits; None if unknown.
+        c_grid: The values of C that validation chose from.
+        rows: One for each method and split of the study itself.
+        regime_rows: One for each method and split of every regime (and part of its test set).
+        fold_rows: Validation scores: (method, condition, seed, outer, value, fold, macro F1).
+        summary: One for each method, in the order of the rows.
+        selected: The SAE family and the baseline family, where there are any.
+        headline: The comparison of SAE features with the best baseline; None where one of them is missing.
+        comparisons: The tests behind the verdicts, the headline's among them, corrected together.
+        regimes: Summaries of the regimes.
+        overlaps: For transfer: (method, train value, other train value, Jaccard index of their top features).
+        explanation: Of the SAE method that the headline names, see `training.output.explain`; None without SAE cells.
+        store_fingerprint: Of the store read.
+        predictions: [methods][seeds], for predictions.parquet.
+        paths: Name -> path of each file written.
+        seconds: Wall time; the only thing here that a rerun may change.
+    """
+
+    spec: StudySpec
+    data: StudyData
+    splits: tuple[Split, ...]
+    conditions: tuple[Split, ...]
+    split_sha256: str
+    straddling: float | None
+    c_grid: tuple[float, ...]
+    rows: tuple[MethodRow, ...]
+    regime_rows: tuple[MethodRow, ...]
+    fold_rows: tuple[tuple[str, str, int, int, float | None, int, float], ...]
+    summary: tuple[MethodSummary, ...]
+    selected: Mapping[str, MethodSummary]
+    headline: Headline | None
+    comparisons: tuple[Comparison, ...]
+    regimes: tuple[RegimeSummary, ...]
+    overlaps: tuple[tuple[str, str, str, float], ...]
+    explanation: Mapping[str, Any] | None
+    store_fingerprint: str
+    predictions: tuple[tuple[Prediction, ...], ...]
+    paths: Mapping[str, str]
+    seconds: float

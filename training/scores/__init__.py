@@ -1,0 +1,1 @@
+"""Scores with their intervals, and which differences between them are more than chance."""

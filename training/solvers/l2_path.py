@@ -1,0 +1,180 @@
+"""The regularisation paths of many L2 logistic regressions at once: every fold of every seed in one pass over the rows.
+
+Each problem is the one that scikit-learn's `LogisticRegression` solves (mean log-loss + |w|^2 / (2 C n), intercept
+free) on its own subset of rows and with its own scaling of the columns; all share the walk over the one matrix, which
+is what fits cost (`training.solvers.objective`). Limited-memory BFGS with a state for each problem, each C starting
+from the solution of the one before. It exists for selection, which fits thousands of problems, and for final models on
+matrices too large to copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from training.solvers.objective import Objective, Paths, objective_of
+
+MEMORY = 10  # correction pairs kept, as in scikit-learn's L-BFGS
+SUFFICIENT = 1e-4  # share of the promised decrease that a step must bring (Armijo)
+HALVINGS = 30  # of a step before a problem counts as solved to machine precision
+STATE_BYTES = 1 << 28  # correction pairs of all problems solved together; more problems are solved in turns
+
+
+@dataclass(frozen=True)
+class Solution:
+    """One problem at one C: coefficients [M, K] of the unscaled columns, intercepts [M], how it went."""
+
+    coef: np.ndarray
+    intercept: np.ndarray
+    iterations: int
+    converged: bool
+
+
+def logistic_paths(
+    paths: Paths, grid: Sequence[float], tolerances: Sequence[float], max_iterations: int, n_jobs: int = 1
+) -> np.ndarray:
+    """Fit every problem at every C and predict every row.
+
+    Args:
+        paths: The problems.
+        grid: Values of C; from small to large is fastest.
+        tolerances: For each C, the largest entry of the gradient at which a fit stops.
+        max_iterations: At which it stops in any case.
+        n_jobs: Threads; they change no bit.
+
+    Returns:
+        int64 [len(grid), N, P], the predicted class of each row (also of rows not fitted).
+    """
+    n_problems = paths.fit.shape[1]
+    m = 1 if paths.n_classes == 2 else paths.n_classes
+    at_once = max(1, STATE_BYTES // (16 * MEMORY * m * (paths.X.shape[1] + 1)))
+    found = np.empty((len(grid), len(paths.y), n_problems), dtype=np.int64)
+    with ThreadPoolExecutor(n_jobs) as pool:
+        for start in range(0, n_problems, at_once):
+            here = slice(start, start + at_once)
+            objective = objective_of(paths.subset(here), pool if n_jobs > 1 else None)
+            x = np.zeros((objective.problems, m, paths.X.shape[1] + 1))
+            for i, (C, tolerance) in enumerate(zip(grid, tolerances, strict=True)):
+                x, _ = minimise(objective, 1.0 / (C * objective.rows), x, tolerance, max_iterations)
+                decision = objective.decision(x, np.arange(objective.problems))
+                found[i][:, here] = decision[:, :, 0] > 0 if m == 1 else np.argmax(decision, axis=2)
+    return found
+
+
+def logistic_fit(paths: Paths, C: float, tolerance: float, max_iterations: int, n_jobs: int = 1) -> Solution:
+    """Fit the only problem of `paths` at one C, from a cold start."""
+    m = 1 if paths.n_classes == 2 else paths.n_classes
+    with ThreadPoolExecutor(n_jobs) as pool:
+        objective = objective_of(paths, pool if n_jobs > 1 else None)
+        cold = np.zeros((1, m, paths.X.shape[1] + 1))
+        x, steps = minimise(objective, 1.0 / (C * objective.rows), cold, tolerance, max_iterations)
+    coef = x[0, :, :-1] / objective.scale[0]
+    return Solution(coef, x[0, :, -1] - coef @ objective.shift[0], int(steps[0]), bool(steps[0] < max_iterations))
+
+
+@dataclass
+class _State:
+    """Where the unfinished problems stand; the first axis of every array is the problem."""
+
+    which: np.ndarray
+    x: np.ndarray
+    value: np.ndarray
+    gradient: np.ndarray
+    pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)  # step, change, 1 / product
+
+    def keep(self, going: np.ndarray) -> None:
+        """Drop the problems that are done."""
+        self.which, self.value = self.which[going], self.value[going]
+        self.x, self.gradient = self.x[going], self.gradient[going]
+        self.pairs = [(s[going], d[going], r[going]) for s, d, r in self.pairs]
+
+    def direction(self) -> np.ndarray:
+        """The L-BFGS step (two-loop recursion; Nocedal and Wright, Numerical Optimization, algorithm 7.4)."""
+        q, factors = -self.gradient, []
+        for step, change, inverse in reversed(self.pairs):
+            factors.append(_times(inverse * _dot(step, q)))
+            q -= factors[-1] * change
+        if self.pairs:
+            _, change, inverse = self.pairs[-1]
+            size = inverse * _dot(change, change)
+            q /= _times(np.where(size > 0, size, 1.0))
+        else:
+            q /= _times(np.maximum(np.abs(self.gradient).sum(axis=(1, 2)), 1.0))
+        for (step, change, inverse), factor in zip(self.pairs, reversed(factors), strict=True):
+            q += (factor - _times(inverse * _dot(change, q))) * step
+        return q
+
+
+def minimise(
+    objective: Objective, penalty: np.ndarray, start: np.ndarray, tolerance: float, max_iterations: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Minimise all problems from `start` [P, M, K + 1]; a problem leaves the batch as soon as it is solved.
+
+    Returns:
+        (solutions [P, M, K + 1], steps [P]; `max_iterations` steps mean that the tolerance was not reached).
+    """
+    solved, steps = start.copy(), np.full(objective.problems, max_iterations)
+    which = np.arange(objective.problems)
+    state = _State(which, start, *objective(start, penalty, which))
+    for step in range(max_iterations):
+        going = np.abs(state.gradient).max(axis=(1, 2)) > tolerance
+        solved[state.which] = state.x
+        steps[state.which[~going]] = step
+        if not going.any():
+            break
+        if not going.all():
+            state.keep(going)
+        moved = _step(objective, penalty, state)
+        if not moved.all():  # no decrease left to be had in float64
+            steps[state.which[~moved]] = step
+            state.keep(moved)
+            if not moved.any():
+                break
+    solved[state.which] = state.x
+    return solved, steps
+
+
+def _step(objective: Objective, penalty: np.ndarray, state: _State) -> np.ndarray:
+    """Move every problem downhill and remember the curvature; says which could move."""
+    direction = state.direction()
+    slope = _dot(direction, state.gradient)
+    uphill = slope >= 0
+    if uphill.any():
+        direction[uphill] = -state.gradient[uphill]
+        slope = _dot(direction, state.gradient)
+    x, value, gradient = state.x.copy(), state.value.copy(), state.gradient.copy()
+    length, todo = np.ones(len(slope)), np.arange(len(slope))
+    for _ in range(HALVINGS):
+        tried = state.x[todo] + _times(length[todo]) * direction[todo]
+        new_value, new_gradient = objective(tried, penalty[state.which[todo]], state.which[todo])
+        good = new_value <= state.value[todo] + SUFFICIENT * length[todo] * slope[todo]
+        done = todo[good]
+        x[done], value[done], gradient[done] = tried[good], new_value[good], new_gradient[good]
+        # A step too long is cut to the minimum of the parabola through value, slope and new value, at least to a half.
+        excess = new_value - state.value[todo] - length[todo] * slope[todo]
+        parabola = -0.5 * slope[todo] * length[todo] / np.where(excess > 0, excess, np.inf)
+        length[todo] *= np.clip(parabola, 0.1, 0.5)
+        todo = todo[~good]
+        if not len(todo):
+            break
+    moved = np.ones(len(slope), bool)
+    moved[todo] = False
+    step, change = x - state.x, gradient - state.gradient
+    product = _dot(step, change)
+    inverse = np.divide(1.0, product, out=np.zeros_like(product), where=product > 0)  # zero leaves a pair out
+    state.x, state.value, state.gradient = x, value, gradient
+    state.pairs = [*state.pairs[-(MEMORY - 1) :], (step, change, inverse)]
+    return moved
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Of each problem, [p]."""
+    return np.asarray(np.vecdot(a.reshape(len(a), -1), b.reshape(len(b), -1)))
+
+
+def _times(factor: np.ndarray) -> np.ndarray:
+    """A factor [p] for each problem, to be multiplied with [p, M, K + 1]."""
+    return factor[:, None, None]
