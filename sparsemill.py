@@ -146,8 +146,8 @@ def _on_ray(address: str) -> Callable[[Sequence[Any]], Iterator[Any]]:
     """
 
     def run(tasks: Sequence[Any]) -> Iterator[Any]:
-        from ray_jobs.cluster import ray_cluster
-        from ray_jobs.demand import LOOK_SECONDS, Shortage, unmet
+        from ray_jobs.cluster.session import ray_cluster
+        from ray_jobs.run.demand import LOOK_SECONDS, Shortage, unmet
         from training.evaluation import run_source
 
         def outcome(
@@ -202,7 +202,7 @@ def _extracted(job: str, check: Callable[[Any, str], None]) -> str:
     """
     from featurestore.errors import SparsemillError
     from ray_jobs import cli
-    from ray_jobs.plan import expected_store
+    from ray_jobs.planning.job_plan import expected_store
     from ray_jobs.spec import load_job
 
     for command in ("prepare", "extract"):

@@ -26,11 +26,11 @@ from typing import Any
 import pyarrow as pa
 
 from benchmarks import machine, report
-from ray_jobs.corpus import read_rows
-from ray_jobs.scan import scan
-from ray_jobs.slices import Slice, slices
+from ray_jobs.corpus.read import read_rows
+from ray_jobs.corpus.scan import scan
+from ray_jobs.corpus.slices import Slice, slices
+from ray_jobs.corpus.spill import Spill
 from ray_jobs.spec import CorpusSpec
-from ray_jobs.spill import Spill
 
 WORDS = 40  # of six letters a document: a post or a review
 VOCABULARY = 50_000

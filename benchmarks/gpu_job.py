@@ -31,10 +31,10 @@ from benchmarks.gpu import FULL, MEDIAN, SIGMA, SMALL, device_name, sampled_resi
 from benchmarks.gpu_setup import CASES, TINY, Case, Document
 from benchmarks.gpu_ways import POOLS
 from featurestore.checks.run_files import JOURNAL
-from ray_jobs.driver import run_plan
 from ray_jobs.engine.bundle import Bundle
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
-from ray_jobs.plan import JobPlan, make_plan
+from ray_jobs.planning.job_plan import JobPlan, make_plan
+from ray_jobs.run.driver import run_plan
 from ray_jobs.spec import job_from_mapping
 
 PHASES = ("read_seconds", "compute_seconds", "idle_seconds", "write_seconds")
@@ -60,13 +60,13 @@ def planned(
         "units": {"documents": unit_documents},
         "workers": {"max": workers, "gpus": 1 / workers if device == "cuda" else 0},
     }
-    with mock.patch("ray_jobs.prepare.prepare", return_value=bundle.path):
+    with mock.patch("ray_jobs.prepare.build.prepare", return_value=bundle.path):
         return make_plan(job_from_mapping(mapping, folder))
 
 
 def loop(plan: JobPlan) -> dict[str, Any]:
     """The engine alone, on texts in memory."""
-    from ray_jobs.corpus import read_rows
+    from ray_jobs.corpus.read import read_rows
 
     extractor = Extractor(plan.bundle, ExtractSettings(**plan.settings))
     texts = [read_rows(unit.slices, plan.job.corpus, plan.scan.keep_types).text for unit in plan.units]

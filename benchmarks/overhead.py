@@ -35,15 +35,15 @@ from benchmarks import corpus, extract, machine, report
 from benchmarks.peers.ours import job_mapping
 from featurestore.errors import JobFailed
 from featurestore.format.store_plan import create_store
-from ray_jobs.cluster import ray_cluster, worker_environment
-from ray_jobs.dispatch import Dispatcher
-from ray_jobs.failures import Failure
-from ray_jobs.journal import Journal
-from ray_jobs.plan import JobPlan, make_plan
-from ray_jobs.ray_crew import RayCrew
+from ray_jobs.cluster.session import ray_cluster, worker_environment
+from ray_jobs.planning.job_plan import JobPlan, make_plan
+from ray_jobs.planning.units import Unit
+from ray_jobs.run.dispatcher import Dispatcher
+from ray_jobs.run.failures import Failure
+from ray_jobs.run.journal import Journal
+from ray_jobs.run.ray_pool import RayCrew
+from ray_jobs.run.worker import WorkerTask
 from ray_jobs.spec import job_from_mapping
-from ray_jobs.units import Unit
-from ray_jobs.worker import WorkerTask
 
 REHEARSAL = 0  # the unit that every engine does before the clock: kernels are chosen, buffers allocated
 
@@ -131,7 +131,7 @@ def loop(plan: JobPlan) -> tuple[float, float]:
 
 
 def _loop(task: WorkerTask, units: Sequence[Unit], todo: Any, ready: Any, go: Any, done: Any) -> None:
-    from ray_jobs.corpus import read_rows
+    from ray_jobs.corpus.read import read_rows
     from ray_jobs.engine.bundle import open_bundle
     from ray_jobs.engine.extractor import Extractor, ExtractSettings
 

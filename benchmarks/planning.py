@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import machine, report
-from ray_jobs import scan
+from ray_jobs.corpus import scan
 from ray_jobs.spec import CorpusSpec
 
 WORDS = 330  # of six letters a text: some 500 tokens

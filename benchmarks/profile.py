@@ -68,7 +68,7 @@ def measure(n_documents: int) -> dict[str, Any]:
     from benchmarks.weights import MODEL_NAME, model_directory, sae_directory
     from ray_jobs.engine.bundle import open_bundle
     from ray_jobs.engine.extractor import Extractor, ExtractSettings
-    from ray_jobs.prepare import prepare
+    from ray_jobs.prepare.build import prepare
     from ray_jobs.spec import job_from_mapping
 
     torch.set_num_threads(1)

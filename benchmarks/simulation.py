@@ -31,13 +31,13 @@ from benchmarks import machine, report
 from featurestore.format.schema import SaeColumns, StoreSchema
 from featurestore.format.store_plan import StorePlan, create_store
 from featurestore.writing.writer import PartRecord, committed_units, finish_store
-from ray_jobs.crew import Abandoned, Answer
-from ray_jobs.dispatch import Dispatcher
-from ray_jobs.failures import Failure, Kind
-from ray_jobs.journal import Journal, earlier_records
-from ray_jobs.scanned import CorpusFile, CorpusScan
-from ray_jobs.units import Unit, plan_units
-from ray_jobs.worker import Report
+from ray_jobs.corpus.scanned import CorpusFile, CorpusScan
+from ray_jobs.planning.units import Unit, plan_units
+from ray_jobs.run.dispatcher import Dispatcher
+from ray_jobs.run.failures import Failure, Kind
+from ray_jobs.run.journal import Journal, earlier_records
+from ray_jobs.run.worker import Report
+from ray_jobs.run.worker_pool import Abandoned, Answer
 
 MEAN_TOKENS = 500.0
 DOCUMENTS = 125_000  # a unit: 62.5M tokens; 240,000 of them are 15T

@@ -27,8 +27,8 @@ import yaml
 
 from benchmarks.corpus import HEADER_ROWS, REQUIREMENT
 from benchmarks.weights import MODEL_NAME, model_directory, residual_sample, sae_directory, write_sae
-from ray_jobs.cache import cache_path
 from ray_jobs.demo import SAE_DIR, SAE_NAME, model_file
+from ray_jobs.prepare.cache import cache_path
 
 LANGUAGES = {"en": "en", "de": "german", "fr": "french", "es": "spanish"}
 LAYER, D_SAE = 9, 4096

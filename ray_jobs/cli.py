@@ -21,7 +21,7 @@ from typing import Any
 from featurestore.base.json_text import print_json
 from featurestore.base.text import counted
 from featurestore.errors import UsageError
-from ray_jobs.screen import (
+from ray_jobs.console import (
     bundle_facts,
     plan_facts,
     print_bundle,
@@ -43,7 +43,7 @@ def prepare(args: argparse.Namespace) -> int:
     """Build the bundle of a job, or find it built, and say where it is."""
     _silence_libraries()
     from ray_jobs.engine.bundle import open_bundle
-    from ray_jobs.prepare import prepare as build
+    from ray_jobs.prepare.build import prepare as build
     from ray_jobs.spec import load_job
 
     bundle = open_bundle(build(load_job(args.job), progress=_say))
@@ -58,7 +58,8 @@ def plan_parser(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "example:\n  sparsemill plan job.yaml --calibrate\n  sparsemill plan job.yaml --hardware h100\n"
         "  sparsemill plan job.yaml --rate 190000 --price 2.5\n\n"
-        f"The kinds of hardware and their figures are in {Path(__file__).with_name('rates.yaml')}; edit a copy."
+        f"The kinds of hardware and their figures are in {Path(__file__).parent / 'planning/rates.yaml'}; edit a "
+        "copy."
     )
     parser.add_argument("job", metavar="JOB.yaml", help="the job")
     parser.add_argument("--hardware", metavar="KIND", help="price this kind of the rates file, e.g. h100")
@@ -80,11 +81,11 @@ def plan_parser(parser: argparse.ArgumentParser) -> None:
 def plan(args: argparse.Namespace) -> int:
     """Say what a job will take; nothing is written into its store."""
     _silence_libraries()
-    from ray_jobs.advice import notes_of, warnings_of
-    from ray_jobs.calibrate import calibrate
-    from ray_jobs.plan import check_device, make_plan
-    from ray_jobs.pricing import estimate
-    from ray_jobs.rates import load_rates
+    from ray_jobs.planning.calibrate import calibrate
+    from ray_jobs.planning.estimate import estimate
+    from ray_jobs.planning.hardware import load_rates
+    from ray_jobs.planning.job_plan import check_device, make_plan
+    from ray_jobs.planning.warnings import notes_of, warnings_of
     from ray_jobs.spec import load_job
 
     job = load_job(args.job)
@@ -130,12 +131,12 @@ def extract(args: argparse.Namespace) -> int:
     """Run a job, or finish what is missing of it."""
     _silence_libraries()
     from featurestore.storage.files import shown
-    from ray_jobs.cluster import sigterm_unwinds
-    from ray_jobs.driver import run_plan
-    from ray_jobs.lease import check_free
-    from ray_jobs.outcome import TooManyErrors
-    from ray_jobs.plan import make_plan
-    from ray_jobs.progress import Progress
+    from ray_jobs.cluster.session import sigterm_unwinds
+    from ray_jobs.planning.job_plan import make_plan
+    from ray_jobs.reporting.progress import Progress
+    from ray_jobs.run.driver import run_plan
+    from ray_jobs.run.lease import check_free
+    from ray_jobs.run.outcome import TooManyErrors
     from ray_jobs.spec import load_job
 
     job = load_job(args.job)
@@ -200,9 +201,9 @@ def submit(args: argparse.Namespace) -> int:
     """Run a job on a Ray cluster, with its log here."""
     _silence_libraries()
     from featurestore.storage.files import shown
-    from ray_jobs.shipment import load_runtime_env
+    from ray_jobs.cluster.package import load_runtime_env
+    from ray_jobs.cluster.submit import submit as send
     from ray_jobs.spec import load_job
-    from ray_jobs.submit import submit as send
 
     if args.address is None:
         raise UsageError("--address is missing; give the URL of the cluster's dashboard, e.g. http://127.0.0.1:8265")
@@ -240,8 +241,8 @@ def stop(args: argparse.Namespace) -> int:
     """Stop the run of a job's store."""
     _silence_libraries()
     from featurestore.storage.files import shown
+    from ray_jobs.run.stop import stop as end
     from ray_jobs.spec import load_job
-    from ray_jobs.stop import stop as end
 
     store = load_job(args.job).store
     stopped = end(store, args.address, _say)

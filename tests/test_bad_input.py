@@ -47,7 +47,7 @@ class Said:
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Models, corpora and jobs `good` and `bad` side by side; one Ray for all runs."""
-    from ray_jobs.cluster import ray_cluster
+    from ray_jobs.cluster.session import ray_cluster
 
     directory = tmp_path_factory.mktemp("ground")
     write_models(directory)

@@ -18,7 +18,7 @@ import yaml
 
 import sparsemill
 from featurestore import FeatureStore
-from ray_jobs.identity import deciding_software
+from ray_jobs.planning.identity import deciding_software
 from tests.tiny import tiny_gemma2, tiny_sae
 
 EARLIER = Path(__file__).parent / "earlier"

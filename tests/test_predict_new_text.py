@@ -10,7 +10,7 @@ import pytest
 
 from featurestore.errors import StudyError
 from featurestore.format.store_plan import StorePlan
-from ray_jobs.plan import expected_store, make_plan
+from ray_jobs.planning.job_plan import expected_store, make_plan
 from tests.ray_jobs.jobs import make_job, write_corpus, write_models
 from tests.tiny import tiny_gemma2, tiny_sae
 from training.output.compatibility import Caution, check_store

@@ -83,6 +83,6 @@ def test_every_dashboard_that_the_pages_start_is_bound_to_loopback(path: str) ->
 def test_a_local_ray_has_no_dashboard_and_asks_for_a_token() -> None:
     source = (ROOT / "ray_jobs" / "cluster.py").read_text(encoding="utf-8")
     assert "include_dashboard=False" in source
-    from ray_jobs.cluster import LOCAL_ENVIRONMENT
+    from ray_jobs.cluster.session import LOCAL_ENVIRONMENT
 
     assert LOCAL_ENVIRONMENT["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"

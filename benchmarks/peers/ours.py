@@ -51,9 +51,9 @@ class _Job:
 
     def __init__(self, setup: Setup, corpus: Path, store: Path) -> None:
         from featurestore.format.store_plan import create_store
-        from ray_jobs.plan import make_plan
+        from ray_jobs.planning.job_plan import make_plan
+        from ray_jobs.run.worker import WorkerTask
         from ray_jobs.spec import job_from_mapping
-        from ray_jobs.worker import WorkerTask
 
         self.plan = make_plan(job_from_mapping(job_mapping(setup, corpus, store), corpus.parent))
         create_store(self.plan.job.store, self.plan.store)
@@ -61,7 +61,7 @@ class _Job:
 
     def scan(self) -> None:
         """Read the corpus as planning does."""
-        from ray_jobs.scan import scan
+        from ray_jobs.corpus.scan import scan
 
         scan(self.plan.job.corpus)
 
@@ -110,7 +110,7 @@ class Hand:
 
     def open(self, rehearsal: Any, unit: Any, task: Any) -> None:
         """Do one unit of the rehearsal, then open the task."""
-        from ray_jobs.worker import Worker
+        from ray_jobs.run.worker import Worker
 
         worker = Worker(rehearsal)
         worker.open()
@@ -134,7 +134,7 @@ class Ours:
 
     def open(self, setup: Setup, task: Task) -> None:
         """Plan, start Ray and the workers, rehearse."""
-        from ray_jobs.cluster import ray_cluster, worker_environment
+        from ray_jobs.cluster.session import ray_cluster, worker_environment
 
         rehearsal = _Job(setup, task.rehearsal, task.scratch / "store")
         self._job = _Job(setup, task.corpus, task.out / "store")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from featurestore.base.foreign import writing
 from featurestore.storage.outputs import check_free, whole_file
-from ray_jobs.cache import cache_path
+from ray_jobs.prepare.cache import cache_path
 
 SAE_DIR = Path(__file__).parent / "sae"
 SAE_NAME = "l9_4k"

@@ -2,7 +2,8 @@
 
 `bundle.json` names every file with its sha256 and says which model and SAEs they came from; the bundle's own sha256
 covers everything that decides a value and nothing else, so a model read from another path gives the same one. Opening
-reads the manifest only: weights are safetensors, memory-mapped by whoever needs them. Building is `ray_jobs.prepare`'s.
+reads the manifest only: weights are safetensors, memory-mapped by whoever needs them. Building is
+`ray_jobs.prepare.build`'s.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class SaeInfo:
         unverified: What could not be compared because the metadata does not say.
         normalize_activations: How it normalises its input, as sae-lens names it.
         k: Active features of a token, for top-k; else None.
-        sha256: Of its encoder's float32 values, see `ray_jobs.encoder_hash`.
+        sha256: Of its encoder's float32 values, see `ray_jobs.prepare.encoder_hash`.
     """
 
     name: str

@@ -3,11 +3,11 @@
 Nothing dense is masked or multiplied: what exceeds a feature's cutoff (or, for top-k, what the token's k-th largest
 leaves above it) is picked out as (feature, token, value). Three routes lead there:
 
-- *screened*, on CPUs with fast int8 (`ray_jobs.engine.screen`): candidates from an int8 product, each computed again as
-  a float32 dot product of the bundle's weights with the float32 input. A pair's value depends on its row and its token
-  alone: not on neighbours, batches or chunks, to the bit. Four times the speed of
-  MKL's float32 products where a hundredth of the features is active; where more than a seventh of a chunk are
-  candidates, the chunk goes the plain way.
+- *screened*, on CPUs with fast int8 (`ray_jobs.engine.int8_prefilter`): candidates from an int8 product, each computed
+  again as a float32 dot product of the bundle's weights with the float32 input. A pair's value depends on its row and
+  its token alone: not on neighbours, batches or chunks, to the bit. Four times the speed of MKL's float32 products
+  where a hundredth of the features is active; where more than a seventh of a chunk are candidates, the chunk goes the
+  plain way.
 - *plain*, on other CPUs: a float32 product, bfloat16 weights widened chunk by chunk.
 - *device*: weights and inputs in the bundle's dtype with float32 output; in bfloat16 the inputs' low parts in the few
   huge dimensions of the residual stream are multiplied too, as further columns.
@@ -31,7 +31,7 @@ import torch
 from ray_jobs.engine import cpu_products
 from ray_jobs.engine.bundle import Bundle, SaeInfo, bundle_file
 from ray_jobs.engine.families import SaeWeights, check_family, encoder_input
-from ray_jobs.engine.screen import Screen, ScreenInput, can_screen, screen_input
+from ray_jobs.engine.int8_prefilter import Screen, ScreenInput, can_screen, screen_input
 
 Route = Literal["screened", "plain", "device"]
 

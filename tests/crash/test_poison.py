@@ -12,12 +12,12 @@ from featurestore import FeatureStore
 from featurestore.base.fault_points import VARIABLE
 from featurestore.format.schema import round_values
 from featurestore.format.store_plan import create_store
-from ray_jobs.corpus import read_rows
+from ray_jobs.corpus.read import read_rows
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
-from ray_jobs.plan import make_plan
-from ray_jobs.search import DIED
+from ray_jobs.planning.job_plan import make_plan
+from ray_jobs.run.halving import DIED
+from ray_jobs.run.worker import Worker, WorkerTask
 from ray_jobs.spec import JobSpec, load_job
-from ray_jobs.worker import Worker, WorkerTask
 from tests.crash.ground import start
 from tests.ray_jobs.jobs import job_mapping, parts_of, write_job
 from tests.tiny import NAN_WORD, UNEMBEDDED_WORD, tiny_texts

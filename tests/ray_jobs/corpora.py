@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ray_jobs.corpus import DocumentRows, read_rows
-from ray_jobs.scan import scan
-from ray_jobs.slices import slices
+from ray_jobs.corpus.read import DocumentRows, read_rows
+from ray_jobs.corpus.scan import scan
+from ray_jobs.corpus.slices import slices
 from ray_jobs.spec import CorpusSpec
 
 

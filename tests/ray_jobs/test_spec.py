@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from featurestore.errors import JobSpecError
-from ray_jobs.scan import scan
+from ray_jobs.corpus.scan import scan
 from ray_jobs.spec import JobSpec, job_from_mapping, load_job
 
 JOB: dict[str, Any] = {

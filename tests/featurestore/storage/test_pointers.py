@@ -10,8 +10,8 @@ import pytest
 from featurestore.errors import BundleError, CorpusError, TableError
 from featurestore.storage.pointers import pointer_problem
 from featurestore.tables.table import read_table
-from ray_jobs.checkpoint import find_checkpoint
-from ray_jobs.scan import scan
+from ray_jobs.corpus.scan import scan
+from ray_jobs.prepare.checkpoint import find_checkpoint
 from ray_jobs.spec import ModelSpec
 from tests.ray_jobs.corpora import spec, written
 

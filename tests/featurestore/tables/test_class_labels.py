@@ -10,7 +10,7 @@ import pytest
 
 from featurestore.tables.class_labels import class_names
 from featurestore.tables.table import read_table
-from ray_jobs.scan import scan
+from ray_jobs.corpus.scan import scan
 from tests.ray_jobs.corpora import documents, spec
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from featurestore.errors import CorpusError
 from featurestore.tables.files import find_files
-from ray_jobs.scan import scan
+from ray_jobs.corpus.scan import scan
 from tests.ray_jobs.corpora import documents, jsonl, spec, written
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ray_jobs.engine.bundle import Bundle, open_bundle
-from ray_jobs.prepare import prepare
+from ray_jobs.prepare.build import prepare
 from ray_jobs.spec import job_from_mapping
 from tests.reference import ReferenceModel
 from tests.tiny import tiny_gemma2, tiny_sae

@@ -21,7 +21,7 @@ from ray_jobs.engine.backbone import (
 )
 from ray_jobs.engine.bundle import WEIGHTS_NAME, Bundle, open_bundle
 from ray_jobs.engine.tokens import Window
-from ray_jobs.prepare import prepare
+from ray_jobs.prepare.build import prepare
 from ray_jobs.spec import job_from_mapping
 from tests.reference import Fed, ReferenceModel
 from tests.tiny import tiny_gemma2, tiny_sae

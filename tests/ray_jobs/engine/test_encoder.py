@@ -18,7 +18,7 @@ from ray_jobs.engine.bundle import Bundle, SaeInfo
 from ray_jobs.engine.device_pooling import pool_on_device
 from ray_jobs.engine.encoder import Active, Inputs, Route, SaeEncoder, largest_per_token
 from ray_jobs.engine.families import SaeWeights, fold
-from ray_jobs.engine.screen import screen_input
+from ray_jobs.engine.int8_prefilter import screen_input
 from tests.reference import encode
 
 torch.set_num_threads(1)

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.errors import BundleError
-from ray_jobs import saes
 from ray_jobs.engine.device_pooling import pool_on_device
 from ray_jobs.engine.encoder import Inputs, Route, SaeEncoder
 from ray_jobs.engine.families import SaeWeights, exact_cutoff, fold
 from ray_jobs.engine.pooling import pool_windows
-from ray_jobs.saes import LoadedSae, load_sae
+from ray_jobs.prepare import sae_loader as saes
+from ray_jobs.prepare.sae_loader import LoadedSae, load_sae
 from ray_jobs.spec import SaeSpec
 from tests.reference import encode
 from tests.tiny import tiny_sae

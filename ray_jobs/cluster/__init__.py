@@ -1,0 +1,1 @@
+"""A Ray to work on, and jobs that are sent to somebody else's."""

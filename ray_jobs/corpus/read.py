@@ -1,0 +1,75 @@
+"""The corpus, read by ranges of rows once it was scanned.
+
+`read_rows` turns slices into documents, in order, one per row: a row that cannot be used is a document with an `error`,
+never a missing one. What one pass over all files fixes before that is in `scan`; cutting the rows into units is left to
+`units`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from featurestore.errors import CorpusError
+from featurestore.tables.record import Wanted
+from featurestore.tables.values import stored_value
+from ray_jobs.corpus.slices import Slice, changed, records_of
+from ray_jobs.corpus.unreadable import judged
+
+if TYPE_CHECKING:
+    from ray_jobs.corpus.spill import Spill
+    from ray_jobs.spec import CorpusSpec
+
+
+@dataclass(frozen=True)
+class DocumentRows:
+    """Documents in input order; all lists have one entry per row.
+
+    Attributes:
+        doc_id: The given id, or "{file name}:{row}" where none is given or it cannot be used.
+        text: None exactly where `error` is set.
+        keep: Kept column -> values of its type, or None.
+        error: Why the row cannot be used, in one sentence, or None.
+    """
+
+    doc_id: list[str]
+    text: list[str | None]
+    keep: dict[str, list[Any]]
+    error: list[str | None]
+
+
+def read_rows(
+    parts: Sequence[Slice], corpus: CorpusSpec, keep_types: Mapping[str, str], spill: Spill | None = None
+) -> DocumentRows:
+    """The documents of some slices, one per row, in order.
+
+    Args:
+        parts: From `slices`.
+        corpus: The spec that was scanned.
+        keep_types: From the scan.
+        spill: Keeps compressed files decompressed; without it they are read from their start.
+
+    Raises:
+        CorpusError: A file is gone, unreadable, or has changed since it was scanned.
+    """
+    out = DocumentRows([], [], {name: [] for name in corpus.keep}, [])
+    wanted = Wanted(corpus.text, corpus.id, corpus.keep)
+    columns = [(name, keep_types[name], out.keep[name]) for name in corpus.keep]
+    for part in parts:
+        row = part.first_row
+        for record in records_of(part, wanted, spill):
+            doc_id, text, error, _ = judged(record, corpus.text, corpus.id)
+            for (name, kept_type, values), raw in zip(columns, record.keep, strict=True):
+                try:
+                    value, _ = stored_value(raw, kept_type, name)  # what cannot be kept is null; the scan says so
+                except (ValueError, OverflowError, TypeError):
+                    raise CorpusError(changed(part.file, f"column '{name}' is no longer {kept_type}")) from None
+                values.append(value)
+            out.doc_id.append(doc_id if doc_id is not None else f"{part.file.name}:{row}")
+            out.text.append(text)
+            out.error.append(error)
+            row += 1
+        if row != part.first_row + part.n_rows:
+            raise CorpusError(changed(part.file, f"it ends at row {row}"))
+    return out

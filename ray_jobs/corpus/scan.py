@@ -1,0 +1,351 @@
+"""One pass over a corpus, before anything is computed.
+
+`scan` goes through every file a single time and fixes what a job must know before it runs: the files with their
+sha256, how many rows each has and where they start, the types of the kept columns, that ids are unique, and a sample
+of texts to count tokens in. Text is hashed while it is parsed, file after file; Parquet files, of which only footer
+and ids are looked at, are hashed several at a time.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from itertools import islice
+from threading import Lock
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from featurestore.errors import CorpusError
+from featurestore.tables.arrays import told_apart
+from featurestore.tables.class_labels import class_names
+from featurestore.tables.csv_head import with_dialect
+from featurestore.tables.files import SourceFile, look_up
+from featurestore.tables.parquet import UNSEEN_KINDS, number_kinds, open_parquet, parquet_groups, parquet_kinds
+from featurestore.tables.partitions import without_partitions
+from featurestore.tables.record import (
+    MISSING,
+    Counted,
+    Digest,
+    Wanted,
+    check_columns,
+    decompressed,
+    missing_column,
+    open_raw,
+    refusals,
+)
+from featurestore.tables.text import Fused, csv_header, json_keys, text_records
+from featurestore.tables.values import column_type, document_id, document_text, kind_of, stored_value
+from ray_jobs.corpus.scanned import MARK_ROWS, CorpusFile, CorpusScan, UnkeptValues
+from ray_jobs.corpus.slices import Slice, records_of, source_fields
+from ray_jobs.corpus.unique_ids import UniqueIds
+from ray_jobs.corpus.unreadable import Tally, UnreadableRows, judged, no_row_can_be_read, tally_null_texts
+
+if TYPE_CHECKING:
+    from ray_jobs.spec import CorpusSpec
+
+SAMPLE_TEXTS = 512  # enough for the mean length of a corpus to within some percent
+_SAMPLE_CHARACTERS = 100_000  # of each sampled text: beyond any window of a model that is fed whole
+_SAMPLE_ROW_GROUPS = 8  # Parquet row groups to take texts from, spread over all files
+_SAMPLE_GROUP_ROWS = 1 << 17  # rows decoded of each at most
+_KEPT_GROUP_ROWS = 512  # rows of each whose kept values are looked at: images among them are not small
+HASHED_AT_ONCE = 8  # Parquet files: as many as keep an object store busy; hashing itself runs beside reading
+
+
+def scan(corpus: CorpusSpec, progress: Callable[[int, int], None] | None = None) -> CorpusScan:
+    """Read every file of a corpus once.
+
+    Args:
+        corpus: Which files and columns.
+        progress: Called with (bytes read, bytes in all) from time to time.
+
+    Raises:
+        CorpusError: No file or no row, a file that cannot be read, a column that is not there, an id used twice.
+    """
+    looked_up = look_up(corpus.path, corpus.format)
+    found = looked_up.files
+    total = sum(file.size or 0 for file in found)
+    done = 0
+    lock = Lock()
+
+    def advance(n_bytes: int) -> None:
+        nonlocal done
+        with lock:
+            done += n_bytes
+            if progress:
+                progress(done, total)
+
+    state = _Scanned(corpus)
+    with _hashes([file for file in found if file.format == "parquet"], advance) as sha256s:
+        files = tuple(
+            _scan_parquet(file, state, sha256s[file].result())
+            if file.format == "parquet"
+            else _scan_text(file, state, advance)
+            for file in found
+        )
+    rows = sum(file.rows for file in files)
+    if rows == 0:
+        raise CorpusError(f"corpus.path matches only files without a single document; check {files[0].uri}")
+    if state.broken == rows:
+        raise CorpusError(no_row_can_be_read(state.unreadable, rows))
+    for name in corpus.keep:
+        if name not in state.seen:
+            keys = json_keys(next(file for file in files if file.format in {"json", "jsonl"} and file.rows))
+            raise CorpusError(missing_column("the corpus", name, "corpus.keep", keys))
+    if corpus.id is not None and state.ids.suspects():
+        state.ids.confirm((doc_id, f"{file.name}:{row}") for file in files for row, doc_id in _ids(file, corpus.id))
+    sample = [*state.sample.texts, *_parquet_sample(files, corpus.text, state)]
+    keep_types = {name: column_type(_seen_kinds(name, state)) for name in corpus.keep}
+    _look_at_kept(files, [name for name in corpus.keep if keep_types[name] == "string" and name != corpus.text], state)
+    return CorpusScan(
+        files=files,
+        rows=rows,
+        keep_types=keep_types,
+        sample=tuple(text[:_SAMPLE_CHARACTERS] for text in sample),
+        mean_text_bytes=sum(len(text.encode("utf-8", "replace")) for text in sample) / max(len(sample), 1),
+        again=looked_up.again,
+        unkept=tuple(
+            UnkeptValues(name, state.unkept[name], state.looked_at, state.unkept_example[name])
+            for name in corpus.keep
+            if state.unkept[name]
+        ),
+        unreadable=tuple(state.unreadable),
+        classes=tuple(state.classes),
+    )
+
+
+class _Scanned:
+    """What the pass over the files gathers."""
+
+    def __init__(self, corpus: CorpusSpec) -> None:
+        self.wanted = Wanted(corpus.text, corpus.id, corpus.keep)
+        self.csv = corpus.csv
+        self.kinds: dict[str, set[str]] = {name: set() for name in corpus.keep}
+        self.unseen: dict[str, list[SourceFile]] = {name: [] for name in corpus.keep}  # whose numbers may have to be
+        self.unkept = dict.fromkeys(corpus.keep, 0)
+        self.unkept_example: dict[str, str] = {}
+        self.looked_at = 0
+        self.seen: set[str] = set()  # names of wanted columns that some row or schema has
+        self.ids = UniqueIds()
+        self.sample = _Sample(SAMPLE_TEXTS)
+        self.classes: dict[tuple[str, tuple[str, ...]], None] = {}
+        self.broken = 0  # rows that are no rows of their format
+        self.unreadable: list[UnreadableRows] = []
+        self.counted_nulls: set[str] = set()  # names of Parquet files whose statistics tell which texts are null
+
+    def tell(self, told: Mapping[str, str | None]) -> tuple[tuple[str, str | None], ...]:
+        """Take note of kept values that a file's path tells; like fields of CSV they are text that may be numbers."""
+        for name, value in told.items():
+            self.seen.add(name)
+            self.kinds[name].add(kind_of(value, is_csv=True))
+        return tuple(told.items())
+
+    def check_kept(self, name: str, value: Any, file: SourceFile, row: int) -> None:
+        """Count a value that goes into a column of text, if it cannot be kept."""
+        _, problem = stored_value(value, "string", name)
+        if problem:
+            self.unkept[name] += 1
+            self.unkept_example.setdefault(name, f"{file.name} row {row}, {problem}")
+
+
+class _Sample:
+    """Every n-th text, with n doubled whenever there are too many: even spacing without knowing the length."""
+
+    def __init__(self, limit: int) -> None:
+        self.texts: list[str] = []
+        self._limit = limit
+        self._step = 1
+        self._count = 0
+
+    def offer(self, text: Any) -> None:
+        if not isinstance(text, str):
+            return
+        if self._count % self._step == 0:
+            if len(self.texts) == self._limit:
+                self.texts = self.texts[::2]
+                self._step *= 2
+                if self._count % self._step:
+                    self._count += 1
+                    return
+            self.texts.append(text)
+        self._count += 1
+
+
+def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]) -> CorpusFile:
+    """One pass over a JSONL or CSV file, hashing the bytes on the way."""
+    wanted = state.wanted
+    file = with_dialect(file, state.csv, wanted.settings())
+    fused = Fused()
+    is_csv = file.format == "csv"
+    header = csv_header(file) if is_csv else ()
+    read, told = without_partitions(file, header if is_csv else None, wanted)
+    absent = set(told) if is_csv else set()
+    if header:
+        check_columns(file, header, read)
+        state.seen.update(read.keep)
+    kinds = [(name, state.kinds[name]) for name in read.keep]
+    marks = array("q")
+    rows = readable = 0
+    tally = Tally()
+    has_text = has_id = False
+    with refusals(file), ExitStack() as stack:
+        digest = Digest(open_raw(file, stack), advance)
+        counted = Counted(decompressed(digest, file, stack))
+        file, stream = told_apart(file, cast("BinaryIO", counted))
+        # An empty CSV file has no header; it is hashed and has no rows.
+        for record in text_records(stream, file, read, header, 0, fused) if header or not is_csv else ():
+            if rows % MARK_ROWS == 0:
+                marks.append(record.offset)
+            rows += 1
+            doc_id, _, error, setting = judged(record, str(wanted.text), wanted.id)
+            if error:
+                tally.add(rows - 1, error, setting)
+            if wanted.id is not None:
+                state.ids.add(doc_id if doc_id is not None else f"{file.name}:{rows - 1}")
+            if record.error:
+                continue
+            readable += 1
+            has_text = has_text or record.text is not MISSING
+            has_id = has_id or record.id is not MISSING
+            for (name, found), value in zip(kinds, record.keep, strict=True):
+                if value is MISSING:
+                    absent.add(name)
+                    continue
+                state.seen.add(name)
+                found.add(kind := kind_of(value, is_csv))
+                # A field of CSV is UTF-8, or its row cannot be read, and so is a document's text.
+                if kind == "text" and not is_csv and name != wanted.text:
+                    state.check_kept(name, value, file, rows - 1)
+            state.sample.offer(record.text)
+        sha256 = digest.hexdigest()
+    state.looked_at += rows
+    state.unreadable += tally.rows(file.name, rows)
+    state.broken += rows - readable
+    if readable and not (has_text and has_id):
+        setting, column = ("corpus.text", wanted.text) if not has_text else ("corpus.id", wanted.id)
+        raise CorpusError(missing_column(file.uri, str(column), setting, json_keys(file)))
+    text_bytes = counted.count if file.compression else 0
+    return CorpusFile(
+        **source_fields(file),
+        sha256=sha256,
+        rows=rows,
+        header=header,
+        text_bytes=text_bytes,
+        marks=marks,
+        unreadable=sum(tally.by_setting.values()),
+        told=state.tell({name: value for name, value in told.items() if name in absent}),
+        fused=fused,
+    )
+
+
+@contextmanager
+def _hashes(files: Sequence[SourceFile], advance: Callable[[int], None]) -> Iterator[dict[SourceFile, Future[str]]]:
+    """The sha256s of files, several computed at a time: storage has more than one reader's worth, and cores too."""
+
+    def sha256_of(file: SourceFile) -> str:
+        with refusals(file), ExitStack() as stack:
+            return Digest(open_raw(file, stack), advance).hexdigest()
+
+    pool = ThreadPoolExecutor(HASHED_AT_ONCE, "sha256")
+    try:
+        yield {file: pool.submit(sha256_of, file) for file in files}
+    finally:
+        pool.shutdown(cancel_futures=True)  # after the first file that is refused nobody needs the others
+
+
+def _scan_parquet(file: SourceFile, state: _Scanned, sha256: str) -> CorpusFile:
+    """The footer and the id column of a Parquet file."""
+    wanted = state.wanted
+    tally = Tally()
+    with refusals(file), ExitStack() as stack:
+        parquet = open_parquet(file, stack)
+        read, told = without_partitions(file, parquet.schema_arrow.names, wanted)
+        check_columns(file, parquet.schema_arrow.names, read)
+        state.classes |= {
+            (name, names): None for name, names in class_names(parquet.schema_arrow).items() if name in read.keep
+        }
+        for name, kind in parquet_kinds(file, parquet.schema_arrow, read).items():
+            state.kinds[name].add(kind)
+            if kind in UNSEEN_KINDS:
+                state.unseen[name].append(file)
+        rows = parquet.metadata.num_rows
+        if tally_null_texts(parquet, str(wanted.text), tally):
+            state.counted_nulls.add(file.name)
+    state.seen.update(read.keep)
+    scanned = CorpusFile(**source_fields(file), sha256=sha256, rows=rows, told=state.tell(told))
+    if wanted.id is not None:
+        for _, doc_id in _ids(scanned, wanted.id, tally):
+            state.ids.add(doc_id)
+    state.unreadable += tally.rows(file.name, rows)
+    # A row without a text may be one without an id: how many have neither is not known.
+    return replace(scanned, unreadable=max(tally.by_setting.values(), default=0))
+
+
+def _seen_kinds(name: str, state: _Scanned) -> set[str]:
+    """The kinds of a kept column's values; those of Parquet numbers are looked at where the type depends on them."""
+    unseen, kinds = state.kinds[name] & UNSEEN_KINDS, state.kinds[name] - UNSEEN_KINDS
+    floats = bool({"floats", "whole", "float", "nan"} & state.kinds[name])
+    decided = bool(kinds & {"text", "bool"})  # a column of text, whatever the numbers are
+    if decided or not ("unsigned" in unseen or ("integers" in unseen and floats) or ("long" in kinds and unseen)):
+        return kinds | {{"integers": "int", "floats": "float", "unsigned": "text"}[kind] for kind in unseen}
+    for file in state.unseen[name]:
+        with refusals(file), ExitStack() as stack:
+            kinds |= number_kinds(open_parquet(file, stack), name)
+    # A column of floats stays one of floats where none of them is there to be looked at.
+    return kinds or {"float" if "floats" in unseen else "int"}
+
+
+def _look_at_kept(files: Sequence[CorpusFile], names: Sequence[str], state: _Scanned) -> None:
+    """Kept values of a few row groups of Parquet files, which are not read otherwise."""
+    if not names:
+        return
+    for file, first, rows in _some_groups(files):
+        rows = min(rows, _KEPT_GROUP_ROWS)
+        state.looked_at += rows
+        for row, record in enumerate(records_of(Slice(file, first, rows), Wanted(None, None, tuple(names))), first):
+            for name, value in zip(names, record.keep, strict=True):
+                state.check_kept(name, value, file, row)
+
+
+def _ids(file: CorpusFile, column: str, tally: Tally | None = None) -> Iterator[tuple[int, str]]:
+    """(row, id) of every row of a file; what is wrong with ids is counted."""
+    whole = Slice(file, 0, file.rows, file.header, 0, file.marks[0] if file.marks else 0)
+    for row, record in enumerate(records_of(whole, Wanted(None, column))):
+        doc_id, error = document_id(record.id, column)
+        if error and tally is not None:
+            tally.add(row, error, "corpus.id")
+        yield row, doc_id if doc_id is not None else f"{file.name}:{row}"
+
+
+def _parquet_sample(files: Sequence[CorpusFile], text: str, state: _Scanned) -> list[str]:
+    """Texts from a few row groups, evenly spaced over the Parquet files and within each group.
+
+    What is no text there is counted, but for nulls that the file's statistics have told.
+    """
+    texts: list[str] = []
+    groups = _some_groups(files)
+    for file, first, rows in groups:
+        rows = min(rows, _SAMPLE_GROUP_ROWS)
+        records = records_of(Slice(file, first, rows), Wanted(text, None))
+        step = -(-rows * len(groups) // SAMPLE_TEXTS)
+        tally, looked_at = Tally(), 0
+        for looked_at, record in enumerate(islice(records, 0, None, step), 1):
+            if isinstance(record.text, str):
+                texts.append(record.text)
+            elif record.text is not None or file.name not in state.counted_nulls:
+                _, error = document_text(record.text, text)
+                tally.add(first + (looked_at - 1) * step, str(error), "corpus.text")
+        state.unreadable += tally.rows(file.name, looked_at, sampled=True)
+    return texts
+
+
+def _some_groups(files: Sequence[CorpusFile]) -> list[tuple[CorpusFile, int, int]]:
+    """(File, first row, rows) of a few row groups, evenly spaced over the Parquet files."""
+    groups: list[tuple[CorpusFile, int, int]] = []
+    for file in files:
+        if file.format == "parquet":
+            with refusals(file), ExitStack() as stack:
+                groups += [(file, first, rows) for first, rows in parquet_groups(open_parquet(file, stack))]
+    count = min(len(groups), _SAMPLE_ROW_GROUPS)
+    return [groups[(2 * i + 1) * len(groups) // (2 * count)] for i in range(count)]

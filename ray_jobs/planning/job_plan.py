@@ -1,0 +1,323 @@
+"""Everything that is known about a job before anything is spent on it.
+
+`make_plan` scans the corpus, finds or builds the bundle, settles what the job leaves open, samples tokens and cuts the
+corpus into units; it refuses a job that cannot work and writes nothing into the store. It is cheap to repeat, because
+what a store was begun with is read from the store. Figures and money are left to `pricing`, running to the driver.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from featurestore.errors import JobSpecError
+from featurestore.tables.dialect import USUAL
+from ray_jobs.planning.identity import deciding_software, identity, provenance
+from ray_jobs.planning.versions import left_as_it_is, other_version, unfinished
+from ray_jobs.prepare.compute import Compute, extract_settings, settle, settle_attention
+from ray_jobs.prepare.hub import COMMIT
+
+if TYPE_CHECKING:
+    from featurestore.format.store_plan import StorePlan
+    from ray_jobs.corpus.scanned import CorpusScan
+    from ray_jobs.engine.bundle import Bundle
+    from ray_jobs.planning.units import Unit
+    from ray_jobs.spec import JobSpec
+
+SAMPLED_DOCUMENTS = 512  # of the scan's sample; tokenising them takes a fraction of a second
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class JobPlan:
+    """A job that is ready to run.
+
+    Attributes:
+        job: The job, its dtype settled.
+        scan: The corpus.
+        bundle: The opened bundle.
+        compute: The settled settings.
+        units: All units of work.
+        store: The plan of the store.
+        software: Versions that decide values.
+        mean_tokens: Pooled tokens of a document, from the sample.
+        sampled: Documents in that sample.
+        truncated_share: Share of the sample that does not fit into `max_tokens` and will be cut.
+        committed: Unit -> bytes of the parts that are there already.
+        finished: Whether the store has its manifest.
+    """
+
+    job: JobSpec
+    scan: CorpusScan
+    bundle: Bundle
+    compute: Compute
+    units: tuple[Unit, ...]
+    store: StorePlan
+    software: Mapping[str, str]
+    mean_tokens: float
+    sampled: int
+    truncated_share: float
+    committed: Mapping[int, int]
+    finished: bool
+
+    @property
+    def missing(self) -> tuple[Unit, ...]:
+        """Units whose part is not there."""
+        return tuple(unit for unit in self.units if unit.index not in self.committed)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Fields of the engine's `ExtractSettings`."""
+        return extract_settings(self.job, self.compute)
+
+
+def make_plan(job: JobSpec, note: Note | None = None, device: str | None = None) -> JobPlan:
+    """Plan a job; nothing is written into its store.
+
+    Args:
+        job: What to run.
+        note: Called with a line of text before a step that may take long.
+        device: `cpu` or `cuda`, to plan for other hardware than this machine's where the job leaves that open.
+
+    Raises:
+        UsageError: Corpus, model, SAEs or settings are at fault, or the store is another job's.
+    """
+    from featurestore.format.store_plan import (
+        MANIFEST_JSON,
+        STORE_JSON,
+        StorePlan,
+        check_place,
+        create_store,
+        open_root,
+        read_plan,
+    )
+    from featurestore.writing.write_check import check_writable
+    from featurestore.writing.writer import committed_units
+    from ray_jobs.corpus.scan import scan
+    from ray_jobs.engine.bundle import open_bundle
+    from ray_jobs.prepare.build import pinned, prepare
+
+    fs, root = open_root(job.store)
+    there, manifest = (info.is_file for info in fs.get_file_info([f"{root}/{STORE_JSON}", f"{root}/{MANIFEST_JSON}"]))
+    begun = read_plan(job.store) if there else None
+    if begun is None:
+        check_place(job.store)
+    version = other_version(begun) if begun is not None else None
+    if begun is not None and version and not (manifest and len(committed_units(job.store)) == len(begun.units)):
+        raise unfinished(job.store, version)
+    if not manifest:
+        check_writable(job.store)
+    compute = settle(job, begun.identity if begun else None, device)
+    job = job.model_copy(update={"model": job.model.model_copy(update={"dtype": compute.dtype})})
+    scanned = scan(job.corpus)
+    bundle = open_bundle(prepare(_at_recorded_commits(job, begun), progress=note))
+    as_written, job = job, pinned(job, bundle)
+    _policy(bundle, job)
+    if begun is None or not compute.attn:  # a store that was begun has passed the check, which needs torch
+        compute = settle_attention(compute, bundle)
+    files = [
+        {"name": f.name, "size": f.size, "sha256": f.sha256, "rows": f.rows}
+        | ({"csv": str(f.dialect)} if f.dialect not in (None, USUAL) else {})
+        | ({"path": dict(f.told)} if f.told else {})
+        for f in scanned.files
+    ]
+    software = deciding_software()
+    decisive = identity(job, bundle, compute, files, software)
+    # Compared as JSON, as it is stored: there, tuples are lists.
+    same = begun is not None and begun.identity == json.loads(json.dumps(decisive))
+    kept = _kept_sample(begun) if same or version else None
+    mean_tokens, sampled, truncated = kept or sample_tokens(bundle, job, scanned)
+    units = _units(job, scanned, begun if same else None, mean_tokens, compute.device)
+    store = StorePlan(
+        schema=store_schema(job, bundle, scanned.keep_types),
+        identity=decisive,
+        spec=_recorded_spec(as_written),
+        units=[(unit.start, unit.stop) for unit in units],
+        rows=scanned.rows,
+        extra={
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "sample": {"mean_tokens": mean_tokens, "documents": sampled, "truncated_share": truncated},
+            "hub": _commits(job),
+            **provenance(),
+        },
+    )
+    if begun is not None and version is not None:
+        left_as_it_is(job.store, begun, store, version, job.units.documents is not None, note)
+        store, units = begun, _finished_units(begun)
+    elif begun is not None:
+        create_store(job.store, store)  # writes nothing where a store is, and refuses another job's
+    return JobPlan(
+        job=job,
+        scan=scanned,
+        bundle=bundle,
+        compute=compute,
+        units=units,
+        store=store,
+        software=software,
+        mean_tokens=mean_tokens,
+        sampled=sampled,
+        truncated_share=truncated,
+        committed=committed_units(job.store) if begun is not None else {},
+        finished=begun is not None and manifest,
+    )
+
+
+def expected_store(job: JobSpec) -> StorePlan:
+    """What the store of a job says, or would say, of model, SAEs and columns; the corpus is not looked at.
+
+    Returns:
+        The plan of the store where one was begun, else one without documents and kept columns.
+
+    Raises:
+        UsageError: Model, SAEs or settings are at fault.
+    """
+    from featurestore.format.store_plan import STORE_JSON, StorePlan, open_root, read_plan
+    from ray_jobs.engine.bundle import open_bundle
+    from ray_jobs.prepare.build import pinned, prepare
+
+    fs, root = open_root(job.store)
+    if fs.get_file_info(f"{root}/{STORE_JSON}").is_file:
+        return read_plan(job.store)
+    compute = settle(job, None)
+    job = job.model_copy(update={"model": job.model.model_copy(update={"dtype": compute.dtype})})
+    bundle = open_bundle(prepare(job))
+    as_written, job = job, pinned(job, bundle)
+    _policy(bundle, job)
+    decisive = identity(job, bundle, settle_attention(compute, bundle), (), deciding_software())
+    extra = {"hub": _commits(job)}
+    return StorePlan(store_schema(job, bundle, {}), decisive, _recorded_spec(as_written), [], 0, extra)
+
+
+def store_schema(job: JobSpec, bundle: Bundle, keep_types: Mapping[str, str]) -> Any:
+    """The columns that the job's store will have, with kept columns of these types."""
+    from featurestore.format.schema import DenseColumn, SaeColumns, StoreSchema
+
+    return StoreSchema(
+        keep=tuple(keep_types.items()),
+        saes=tuple(SaeColumns(sae.name, sae.d_sae, job.pool) for sae in bundle.saes),
+        dense=tuple(
+            DenseColumn(f"resid_post_{layer}__hidden_{kind}", bundle.d_model)
+            for layer in bundle.hook_layers
+            for kind in job.hidden
+        ),
+        value_bits=job.value_bits,
+    )
+
+
+def sample_tokens(bundle: Bundle, job: JobSpec, scanned: CorpusScan) -> tuple[float, int, float]:
+    """Mean pooled tokens of a document, the number of documents that says so, and the share that will be cut."""
+    from ray_jobs.engine.tokens import ContentTokenizer, windows_of
+
+    texts = scanned.sample[:: max(1, len(scanned.sample) // SAMPLED_DOCUMENTS)]
+    policy = _policy(bundle, job)
+    pooled, n_cut = [], 0
+    for content in ContentTokenizer(bundle).encode(texts):
+        if isinstance(content, str):
+            continue
+        windows, cut = windows_of(0, content, policy)
+        pooled.append(sum(window.n_pooled for window in windows))
+        n_cut += cut
+    if not pooled:
+        return 0.0, 0, 0.0
+    return sum(pooled) / len(pooled), len(pooled), n_cut / len(pooled)
+
+
+def _policy(bundle: Bundle, job: JobSpec) -> Any:
+    from ray_jobs.engine.tokens import token_policy
+
+    model = job.model
+    return token_policy(
+        bundle,
+        tokens=model.tokens,
+        max_tokens=model.max_tokens,
+        long_documents=model.long_documents,
+        stride=model.stride,
+        chat=model.chat,
+    )
+
+
+def _units(
+    job: JobSpec, scanned: CorpusScan, begun: StorePlan | None, mean_tokens: float, device: str
+) -> tuple[Unit, ...]:
+    """The units of the store if it was begun by the same job, else new ones."""
+    from ray_jobs.corpus.slices import slices
+    from ray_jobs.planning.units import Unit, plan_units
+
+    if begun is None or job.units.documents is not None:
+        return tuple(plan_units(scanned, job.units.documents, mean_tokens, device))
+    return tuple(
+        Unit(index, start, stop, slices(scanned, start, stop)) for index, (start, stop) in enumerate(begun.units)
+    )
+
+
+def _commits(job: JobSpec) -> dict[str, Any]:
+    """Commits of the hub, of a job that is pinned to them."""
+    return {"model": job.model.revision, "saes": {sae.name: sae.revision for sae in job.saes if sae.revision}}
+
+
+def _finished_units(begun: StorePlan) -> tuple[Unit, ...]:
+    """The units of a store that is whole: nothing of the corpus is read for them."""
+    from ray_jobs.planning.units import Unit
+
+    return tuple(Unit(index, start, stop, ()) for index, (start, stop) in enumerate(begun.units))
+
+
+def _kept_sample(begun: StorePlan | None) -> tuple[float, int, float] | None:
+    """The sample's figures as the store recorded them; a store without them is sampled again."""
+    try:
+        kept = begun.extra["sample"] if begun else None
+        return (kept["mean_tokens"], kept["documents"], kept["truncated_share"]) if kept else None
+    except (KeyError, TypeError):
+        return None
+
+
+def _at_recorded_commits(job: JobSpec, begun: StorePlan | None) -> JobSpec:
+    """The job at the hub commits with which its store was begun, where it still names the same things.
+
+    So a run that is resumed after `main` moved on goes on with what it had, and asks the hub for nothing.
+    """
+    try:
+        kept, spec = (begun.extra["hub"], begun.spec) if begun else ({}, {})
+        saes = []
+        for sae, before in zip(job.saes, spec.get("saes", ()), strict=False):
+            same = [(sae.name, sae.release, sae.id, sae.revision)] == [
+                (before["name"], before["release"], before["id"], before.get("revision"))
+            ]
+            commit = str(kept["saes"].get(sae.name))
+            saes.append(sae.model_copy(update={"revision": commit}) if same and COMMIT.fullmatch(commit) else sae)
+        model, before, commit = job.model, spec.get("model", {}), str(kept.get("model"))
+        if (model.name, model.revision) == (before.get("name"), before.get("revision")) and COMMIT.fullmatch(commit):
+            model = model.model_copy(update={"revision": commit})
+        return job.model_copy(update={"model": model, "saes": (*saes, *job.saes[len(saes) :])})
+    except (KeyError, TypeError, AttributeError):
+        return job  # begun by an earlier version
+
+
+def _recorded_spec(job: JobSpec) -> dict[str, Any]:
+    """The job as it goes into store.json: plain data, and no credentials of URLs."""
+    from featurestore.storage.files import shown
+
+    spec: dict[str, Any] = job.model_dump(mode="json")
+    spec["store"] = shown(job.store)
+    spec["corpus"]["path"] = [shown(path) for path in job.corpus.path]
+    return spec
+
+
+def check_device(compute: Compute) -> None:
+    """Refuse a GPU job on a machine without one, before a local Ray waits for it for ever.
+
+    Raises:
+        JobSpecError: torch sees no CUDA device here.
+    """
+    if compute.device == "cpu":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise JobSpecError(
+            "workers.gpus: torch sees no CUDA device on this machine; set it to 0, or run on a cluster with --address"
+        )

@@ -1,0 +1,140 @@
+"""What a plan should make its reader think about before money is spent: sentences, each with what to do.
+
+Warnings and no refusals: a job that is warned of runs. They are judged from what the plan knows already; the one thing
+looked up is the free space of a local store's disk.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from featurestore.base.text import counted, size
+from ray_jobs.corpus.spill import shortage
+from ray_jobs.planning.corpus_warnings import corpus_notes, corpus_warnings
+
+if TYPE_CHECKING:
+    from ray_jobs.planning.estimate import Estimate
+    from ray_jobs.planning.job_plan import JobPlan
+
+TINY_FILE_BYTES, MANY_FILES = 2**20, 1_000
+"""Opening a file costs an object store some 30 ms, in which it could have sent a megabyte; a thousand cost 30 s."""
+
+BESIDE_WEIGHTS_BYTES = 1.5e9
+"""What a worker on a GPU needs beside its weights: half a GB for CUDA itself, about one for a batch of a 9B model."""
+
+
+def warnings_of(plan: JobPlan, figures: Estimate) -> tuple[str, ...]:
+    """The sentences that a plan deserves, the costliest matter first."""
+    found = [
+        *corpus_warnings(plan.scan, plan.job.corpus.max_errors),
+        _disk(plan, figures),
+        _memory(plan, figures),
+        _truncated(plan),
+        _tiny_files(plan),
+        _compressed(plan),
+        _idle_workers(plan, figures),
+    ]
+    return tuple(sentence for sentence in found if sentence)
+
+
+def notes_of(plan: JobPlan) -> tuple[str, ...]:
+    """What is good to know of a plan, and needs nothing to be done."""
+    return corpus_notes(plan.scan, plan.job.corpus.keep)
+
+
+def _disk(plan: JobPlan, figures: Estimate) -> str | None:
+    from featurestore.storage.files import filesystem, is_local
+
+    fs, path = filesystem(plan.job.store)
+    if not is_local(fs):
+        return None
+    there = next(parent for parent in (Path(path), *Path(path).parents) if parent.exists())
+    free = shutil.disk_usage(there).free
+    needed = figures.bytes_out - sum(plan.committed.values())
+    if needed <= free:
+        return None
+    return (
+        f"the store still needs about {size(needed)} and {there} has {size(free)} free; "
+        "give store: another disk, or keep less with pool, hidden or value_bits"
+    )
+
+
+def _memory(plan: JobPlan, figures: Estimate) -> str | None:
+    on_gpu = plan.compute.device != "cpu"
+    if figures.hardware:
+        memory, where = (figures.memory_gb or 0.0) * 1e9, f"one {figures.hardware}"
+    else:
+        memory, where = (_gpu_memory(), "this machine's GPU") if on_gpu else (_host_memory(), "this machine")
+    bundle = sum((plan.bundle.path / name).stat().st_size for name in plan.bundle.files)
+    needed = bundle + (BESIDE_WEIGHTS_BYTES if on_gpu else 0.0)  # workers on one host map the same weights
+    part = min(plan.job.workers.gpus or 1.0, 1.0) if on_gpu else 1.0
+    if not memory or needed <= memory * part:
+        return None
+    shared = f", of which a worker gets {part:g} (workers.gpus)" if part < 1 else ""
+    return (
+        f"the bundle is {size(bundle)} and {where} has {size(memory)} of memory{shared}, so it does not fit; run it on "
+        "hardware with more, or take fewer layers or narrower SAEs"
+    )
+
+
+def _gpu_memory() -> float:
+    import torch
+
+    return float(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else 0.0
+
+
+def _host_memory() -> float:
+    """What this process may use: its container's limit, where that is less than the machine has; 0 if unknown."""
+    try:
+        memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (ValueError, OSError, AttributeError):
+        return 0.0
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+    except OSError:
+        return memory
+    return min(memory, float(limit)) if limit.isdecimal() else memory
+
+
+def _truncated(plan: JobPlan) -> str | None:
+    if not plan.truncated_share:
+        return None
+    return (
+        f"{plan.truncated_share:.1%} of the sample exceeds {plan.job.model.max_tokens:,} and is cut; "
+        "raise model.max_tokens, or read on with model.long_documents: windows"
+    )
+
+
+def _tiny_files(plan: JobPlan) -> str | None:
+    files = plan.scan.files
+    mean = sum(file.size or 0 for file in files) / max(len(files), 1)
+    if len(files) < MANY_FILES or mean >= TINY_FILE_BYTES:
+        return None
+    return (
+        f"the corpus is {counted(len(files), 'file')} of {size(mean)} on average, and opening them costs more "
+        "than reading them; join them into files of 100 MB or so"
+    )
+
+
+def _compressed(plan: JobPlan) -> str | None:
+    far = {part.sha256: part for unit in plan.missing for part in unit.slices if part.is_far}
+    for part in sorted(far.values(), key=lambda part: -part.text_bytes):
+        if (reason := shortage(part.text_bytes)) is not None:
+            return (
+                f"{part.file.uri} cannot be kept decompressed here ({reason}), so each unit decompresses it from its "
+                "start; set SPARSEMILL_CACHE to a larger disk, or decompress the corpus"
+            )
+    return None
+
+
+def _idle_workers(plan: JobPlan, figures: Estimate) -> str | None:
+    most = plan.job.workers.max
+    if most is None or not figures.missing_units or most <= figures.missing_units:
+        return None
+    return (
+        f"workers.max is {most:,}, but there are only {counted(figures.missing_units, 'unit')} to do, one worker each; "
+        "the others would not be started"
+    )

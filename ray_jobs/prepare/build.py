@@ -1,0 +1,230 @@
+"""Build the bundle of a job: the part of a model that its SAEs need, and their encoders, ready to be memory-mapped.
+
+SAEs are loaded and checked first (seconds), the model after them (up to a minute). A bundle is built in a temporary
+directory, appears under its name whole or not at all, and is reused as long as nothing that it was built from changed.
+The actors of a node share one copy: the first builds it, the others wait for it, and none of them asks the hub again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featurestore.base.foreign import writing
+from featurestore.errors import BundleError
+from ray_jobs.engine.bundle import (
+    CONFIG_NAME,
+    FORMAT_VERSION,
+    WEIGHTS_NAME,
+    ModelInfo,
+    file_sha256,
+    open_bundle,
+    write_manifest,
+)
+from ray_jobs.prepare.cache import cache_path
+from ray_jobs.prepare.checkpoint import (
+    Checkpoint,
+    config_json,
+    find_checkpoint,
+    model_name,
+    read_config,
+    read_weights,
+    save_tokenizer,
+    truncate,
+)
+from ray_jobs.prepare.compute import settle
+from ray_jobs.prepare.node_lock import node_lock
+from ray_jobs.prepare.sae_loader import SAE_FILES, load_sae
+
+if TYPE_CHECKING:
+    from ray_jobs.engine.bundle import Bundle
+    from ray_jobs.spec import JobSpec, SaeSpec
+
+Progress = Callable[[str], None]
+
+HASHED_BYTES = 2**30
+"""Source files up to this size are recognised by content, larger ones by size and time: hashing takes a second a GB."""
+
+
+def prepare(spec: JobSpec, cache_dir: Path | None = None, progress: Progress | None = None) -> Path:
+    """Build the bundle of a job, or find it built.
+
+    Args:
+        spec: The job; of it, `model`, `saes` and what the dtype follows from (see `ray_jobs.prepare.compute.settle`)
+            matter.
+        cache_dir: Where bundles are kept; default `bundles` in `$SPARSEMILL_CACHE` or `~/.cache/sparsemill`.
+        progress: Called with a line of text before every slow step.
+
+    Returns:
+        The bundle's directory, for `ray_jobs.engine.bundle.open_bundle`.
+
+    Raises:
+        BundleError: Model or SAE cannot be found, read or used, or do not belong together.
+    """
+    say = progress or (lambda _line: None)
+    dtype = settle(spec, None).dtype
+    root = cache_dir or default_cache_dir()
+    lock = root.with_name(f"{root.name}-locks") / _lock_name(spec, dtype)
+    with node_lock(lock, lambda: say("another process of this machine prepares this bundle; waiting for it")):
+        return _find_or_build(root, spec, dtype, say)
+
+
+def pinned(spec: JobSpec, bundle: Bundle) -> JobSpec:
+    """The job with the hub commits that its bundle was built from: another machine builds the same one of it.
+
+    Args:
+        spec: The job.
+        bundle: Its bundle.
+    """
+    revisions = {sae.name: sae.source.get("revision") for sae in bundle.saes}
+    saes = tuple(
+        sae.model_copy(update={"revision": revisions.get(sae.name) or sae.revision}) if sae.path is None else sae
+        for sae in spec.saes
+    )
+    model = spec.model.model_copy(update={"revision": bundle.model.revision or spec.model.revision})
+    return spec.model_copy(update={"model": model, "saes": saes})
+
+
+def _find_or_build(root: Path, spec: JobSpec, dtype: str, say: Progress) -> Path:
+    model = find_checkpoint(spec.model)
+    key = _key(model, spec.saes, dtype)
+    target = root / key
+    if _is_whole(target):
+        return target
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        for left in root.glob(f".building-{key}-*"):  # of a killed process: whoever builds it holds the lock
+            shutil.rmtree(left, ignore_errors=True)
+        building = Path(tempfile.mkdtemp(prefix=f".building-{key}-", dir=root))
+    except OSError as error:
+        raise BundleError(
+            f"bundles cannot be kept in {root} ({error.strerror or error}); set SPARSEMILL_CACHE to another place"
+        ) from None
+    try:
+        with writing(building):
+            _build(building, model, spec, dtype, say)
+            building.chmod(0o755)
+            for path in building.iterdir():
+                path.chmod(0o644)  # other users of the machine map the same pages
+            _move(building, target)
+    except OSError as error:
+        raise BundleError(
+            f"the bundle cannot be written to {root} ({error.strerror or error}); free space or set SPARSEMILL_CACHE"
+        ) from None
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    # A job that names these commits, as workers and resumed runs do, finds the same bundle.
+    commits = root / _key(model, pinned(spec, open_bundle(target)).saes, dtype)
+    if commits != target:
+        with contextlib.suppress(OSError):  # then such a job builds its own
+            commits.symlink_to(target.name, target_is_directory=True)
+    return target
+
+
+def default_cache_dir() -> Path:
+    """`bundles` in `$SPARSEMILL_CACHE`, or in `~/.cache/sparsemill`."""
+    return cache_path("bundles")
+
+
+def _is_whole(path: Path) -> bool:
+    with contextlib.suppress(BundleError):
+        open_bundle(path)
+        return True
+    return False
+
+
+def _move(building: Path, target: Path) -> None:
+    """Give a finished bundle its name, unless another process was faster; a damaged one makes way."""
+    if target.is_symlink():  # its bundle is gone, or it would have been found whole
+        target.unlink()
+    elif target.exists() and not _is_whole(target):
+        shutil.rmtree(target)
+    try:
+        building.rename(target)
+    except OSError:
+        if not _is_whole(target):
+            raise
+
+
+def _build(directory: Path, model: Checkpoint, spec: JobSpec, dtype: str, say: Progress) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    torch_dtype = getattr(torch, dtype)
+    config = read_config(model)
+    name = model_name(model, config)
+    infos, prepend_bos = [], False
+    for sae_spec in spec.saes:
+        say(f"loading SAE {sae_spec.name}")
+        sae = load_sae(sae_spec, name, config)
+        tensors = sae.weights.tensors()
+        tensors["W_enc"] = tensors["W_enc"].to(torch_dtype)
+        save_file({key: value.contiguous() for key, value in tensors.items()}, directory / sae.info.file_name)
+        infos.append(sae.info)
+        prepend_bos |= sae.prepend_bos
+    n_kept = max(info.layer for info in infos) + 1
+    model_info = ModelInfo(
+        name=name,
+        source=model.source,
+        revision=model.revision,
+        model_type=config.model_type,
+        n_layers=config.num_hidden_layers,
+        d_model=config.hidden_size,
+        vocab_size=config.vocab_size,
+        softcap=getattr(config, "attn_logit_softcapping", None),
+    )
+    say(f"taking layers 0 to {n_kept - 1} of {model_info.n_layers} of {name} in {dtype}")
+    truncate(config, n_kept)
+    save_file(read_weights(model, config, torch_dtype), directory / WEIGHTS_NAME)
+    (directory / CONFIG_NAME).write_text(config_json(config), encoding="utf-8")
+    tokenizer = save_tokenizer(model, directory, prepend_bos)
+    write_manifest(
+        directory,
+        {
+            "model": asdict(model_info),
+            "dtype": dtype,
+            "saes": [asdict(info) for info in infos],
+            "tokenizer": asdict(tokenizer),
+        },
+    )
+
+
+def _lock_name(spec: JobSpec, dtype: str) -> str:
+    """Of a bundle before its sources were looked at: the same for all actors of a job."""
+    sources = [spec.model.model_dump(include={"name", "revision"}), [sae.model_dump() for sae in spec.saes], dtype]
+    return hashlib.sha256(json.dumps(sources).encode()).hexdigest()[:32]
+
+
+def _key(model: Checkpoint, saes: Sequence[SaeSpec], dtype: str) -> str:
+    """Directory name of a bundle: a hash of all it is built from."""
+    from importlib.metadata import version
+
+    sources: list[Any] = [[sae.name, sae.layer, sae.allow_mismatch, sae.release, sae.id] for sae in saes]
+    sources += [[sae.name, sae.revision] for sae in saes if sae.revision is not None]
+    sources += [_identity(Path(sae.path) / name) for sae in saes if sae.path is not None for name in SAE_FILES]
+    if model.revision is not None:
+        sources.append([model.source, model.revision])
+    else:
+        files = [model.directory / model.gguf] if model.gguf else sorted(model.directory.iterdir())
+        sources += [
+            [model.name, _identity(path)]
+            for path in files
+            if path.suffix in (".json", ".jinja", ".safetensors", ".gguf")
+        ]
+    made_by = [FORMAT_VERSION, dtype, version("transformers"), version("sae-lens")]
+    return hashlib.sha256(json.dumps([made_by, sources]).encode()).hexdigest()[:32]
+
+
+def _identity(path: Path) -> list[Any]:
+    """Name and content of a file; of a large one size and time; of a missing one nothing (it is reported on use)."""
+    if not path.is_file():
+        return [path.name, None]
+    status = path.stat()
+    return [path.name, status.st_size, status.st_mtime_ns if status.st_size > HASHED_BYTES else file_sha256(path)]

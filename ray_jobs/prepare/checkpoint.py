@@ -1,0 +1,253 @@
+"""Model checkpoints: where they are, and the part of them that a bundle needs.
+
+A hub name, a Hugging Face directory or a GGUF file becomes embedding and layers `0..L` under the decoder's own tensor
+names, its config cut to match, and its tokenizer. Only safetensors and GGUF are opened, and no code from a checkpoint
+is ever run. From the hub, and from sharded directories, only the shards that hold those layers are read.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featurestore.base.foreign import brief, reading, writing
+from featurestore.errors import BundleError
+from featurestore.storage.pointers import POINTER_BYTES, pointer_among, pointer_problem
+from ray_jobs.engine.bundle import TOKENIZER_NAME, WEIGHTS_NAME, TokenizerInfo
+from ray_jobs.prepare.hub import commit_of
+
+if TYPE_CHECKING:
+    from ray_jobs.spec import ModelSpec
+
+_AGAIN = "get the file again"
+SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
+PREFIXES = ("model.", "", "language_model.model.", "model.language_model.", "language_model.")
+"""Where checkpoints keep the text decoder: causal LMs, bare decoders, the multimodal Gemma 3 in its layouts."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model on this disk (or, on the hub, its small files): what it is called and how to recognise it again."""
+
+    name: str
+    source: str
+    directory: Path
+    gguf: str | None = None
+    revision: str | None = None
+
+
+def find_checkpoint(spec: ModelSpec) -> Checkpoint:
+    """Find the model of a job; of a hub model the small files are fetched, weights only when they are read.
+
+    Raises:
+        BundleError: There is no such file, directory or hub model, or the hub cannot be reached.
+    """
+    path = Path(spec.name).expanduser()
+    if spec.name.endswith(".gguf"):
+        if not path.is_file():
+            raise BundleError(f"model.name: there is no file {path}; give the path of a GGUF file")
+        if path.stat().st_size <= POINTER_BYTES and (problem := pointer_problem(path.read_bytes())) is not None:
+            raise BundleError(f"model.name: {path} {problem}")
+        return Checkpoint(name=path.stem, source=str(path), directory=path.parent, gguf=path.name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise BundleError(
+                f"model.name: {path} is not a Hugging Face model directory: it has no config.json; check the path"
+            )
+        if (problem := pointer_among(path)) is not None:
+            raise BundleError(f"model.name: {problem}")
+        in_hub_cache = re.fullmatch(r"models--(.+)--(.+)", path.absolute().parent.parent.name)
+        name = f"{in_hub_cache[1]}/{in_hub_cache[2]}" if in_hub_cache else path.absolute().name
+        return Checkpoint(name=name, source=str(path), directory=path)
+    if path.is_absolute() or spec.name.startswith((".", "~")) or spec.name.count("/") != 1:
+        raise BundleError(
+            f"model.name: {spec.name!r} is neither a directory, a .gguf file nor a hub name (owner/model); check it"
+        )
+    return _on_hub(spec.name, spec.revision)
+
+
+def _on_hub(name: str, revision: str | None) -> Checkpoint:
+    """The small files of a hub model, at the commit that `revision` (or its main branch) means now."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    try:
+        # A commit whose files are in the hub's cache is not asked for: with it, this works without a network.
+        with writing(HF_HUB_CACHE):
+            commit = commit_of(name, revision)
+            directory = Path(snapshot_download(name, revision=commit, allow_patterns=list(SMALL_FILES)))
+    except Exception as error:  # noqa: BLE001 (libraries raise anything)
+        raise BundleError(
+            f"model {name} (revision {revision or 'main'}) could not be fetched from the Hugging Face hub "
+            f"({brief(error)}); check name, access (HF_TOKEN) and network, or give a local directory or GGUF file"
+        ) from None
+    return Checkpoint(name=name, source=name, directory=directory, revision=directory.name)
+
+
+def read_config(model: Checkpoint) -> Any:
+    """The config of the model's text decoder.
+
+    Raises:
+        BundleError: It cannot be read, or belongs to a quantised checkpoint or to something else than a causal decoder.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(model.directory, trust_remote_code=False, **_gguf_argument(model))
+    except Exception as error:  # noqa: BLE001 (libraries raise anything)
+        raise BundleError(f"the config of {model.source} cannot be read ({brief(error)})") from None
+    config = config.get_text_config()
+    if getattr(config, "quantization_config", None) and model.gguf is None:
+        raise BundleError(f"{model.source} holds quantised weights; give the original checkpoint or a GGUF file")
+    if getattr(config, "use_bidirectional_attention", None) or getattr(config, "is_encoder_decoder", False):
+        raise BundleError(f"{model.source} is not a causal decoder, and only those are supported")
+    return config
+
+
+def model_name(model: Checkpoint, config: Any) -> str:
+    """What SAE metadata is compared with; a GGUF file says in its own metadata what it is."""
+    return str(getattr(config, "_model_name_or_path", None) or model.name) if model.gguf else model.name
+
+
+def truncate(config: Any, n_layers: int) -> None:
+    """Cut a config (in place) to its first layers."""
+    config.num_hidden_layers = n_layers
+    if getattr(config, "layer_types", None):
+        config.layer_types = list(config.layer_types[:n_layers])
+
+
+def config_json(config: Any) -> str:
+    """The config as JSON, without what says where it came from."""
+    fields = json.loads(config.to_json_string(use_diff=False))
+    for unrelated in ("_name_or_path", "_model_name_or_path", "transformers_version", "quantization_config", "dtype"):
+        fields.pop(unrelated, None)
+    return json.dumps(fields, indent=1, sort_keys=True) + "\n"
+
+
+def read_weights(model: Checkpoint, config: Any, dtype: Any) -> dict[str, Any]:
+    """The tensors of the truncated decoder `config`, under its own names, in `dtype`.
+
+    Raises:
+        BundleError: The decoder is not built as `model.layers`, or tensors are missing, misshapen or pickled.
+    """
+    from ray_jobs.engine.backbone import build_empty
+
+    try:
+        empty = build_empty(config)
+        shapes = {name: tuple(parameter.shape) for name, parameter in empty.named_parameters()}
+    except (ValueError, AttributeError) as error:
+        raise BundleError(f"{config.model_type} models are not supported ({brief(error)})") from None
+    if "embed_tokens.weight" not in shapes or not hasattr(empty, "layers"):
+        raise BundleError(f"{config.model_type} models are not supported: the decoder has no model.layers")
+    tensors = _gguf_tensors(model, config, shapes, dtype) if model.gguf else _safetensors(model, shapes, dtype)
+    for name, shape in shapes.items():
+        if tuple(tensors[name].shape) != shape:
+            raise BundleError(f"{model.source}: {name} has shape {tuple(tensors[name].shape)}, its config says {shape}")
+    return tensors
+
+
+def _gguf_tensors(model: Checkpoint, config: Any, names: Mapping[str, Any], dtype: Any) -> dict[str, Any]:
+    """Dequantised by transformers, which parses the whole file (10 s) whenever it is not handed the config."""
+    from transformers import AutoModelForCausalLM
+
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(
+            model.directory, config=config, dtype=dtype, trust_remote_code=False, **_gguf_argument(model)
+        )
+    except Exception as error:  # noqa: BLE001 (libraries raise anything)
+        raise BundleError(f"{model.source} cannot be read as a GGUF model ({brief(error)})") from None
+    found = loaded.get_decoder().state_dict()
+    return {name: found[name].to(dtype).contiguous() for name in names}
+
+
+def _safetensors(model: Checkpoint, names: Mapping[str, Any], dtype: Any) -> dict[str, Any]:
+    """Read the named tensors only, from the shards that hold them (fetched first where the model is on the hub)."""
+    from safetensors import safe_open
+
+    index = model.directory / "model.safetensors.index.json"
+    if index.is_file():
+        with reading(index, BundleError, _AGAIN):
+            places: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    else:
+        with reading(file := _weights_file(model, WEIGHTS_NAME), BundleError, _AGAIN), safe_open(file, "pt") as tensors:
+            places = dict.fromkeys(tensors.keys(), WEIGHTS_NAME)
+    prefix = next((prefix for prefix in PREFIXES if f"{prefix}embed_tokens.weight" in places), None)
+    missing = [name for name in names if prefix is None or f"{prefix}{name}" not in places]
+    if missing:
+        raise BundleError(
+            f"{model.source} lacks {missing[0]} (and {len(missing) - 1} more tensors) that its config implies"
+        )
+    found = {}
+    for shard in sorted({places[f"{prefix}{name}"] for name in names}):
+        with reading(file := _weights_file(model, shard), BundleError, _AGAIN), safe_open(file, "pt") as tensors:
+            for name in names:
+                if places[f"{prefix}{name}"] == shard:
+                    found[name] = tensors.get_tensor(f"{prefix}{name}").to(dtype).contiguous()
+    return found
+
+
+def _weights_file(model: Checkpoint, name: str) -> Path:
+    if model.revision is not None:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        try:
+            with writing(HF_HUB_CACHE):
+                return Path(hf_hub_download(model.source, name, revision=model.revision))
+        except Exception as error:  # noqa: BLE001 (libraries raise anything)
+            raise BundleError(f"{name} of {model.source} could not be fetched from the hub ({brief(error)})") from None
+    if not (model.directory / name).is_file():
+        raise BundleError(f"{model.directory} has no {name}; weights must be safetensors (pickled ones are not opened)")
+    return model.directory / name
+
+
+def save_tokenizer(model: Checkpoint, directory: Path, prepend_bos: bool) -> TokenizerInfo:
+    """Write `tokenizer.json`, and find out what goes before and after a text.
+
+    Args:
+        model: The checkpoint.
+        directory: The bundle in the making.
+        prepend_bos: Whether some SAE was trained behind a BOS token: it is then fed even if the tokenizer adds none.
+
+    Raises:
+        BundleError: The tokenizer cannot be read, or has no `tokenizers` form.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model.directory, trust_remote_code=False, **_gguf_argument(model))
+        backend = tokenizer.backend_tokenizer
+    except Exception as error:  # noqa: BLE001 (libraries raise anything)
+        raise BundleError(f"the tokenizer of {model.source} cannot be read ({brief(error)})") from None
+    backend.no_truncation()
+    backend.no_padding()
+    backend.save(str(directory / TOKENIZER_NAME))
+    whole, bare = tokenizer("a")["input_ids"], tokenizer("a", add_special_tokens=False)["input_ids"]
+    starts = [start for start in range(len(whole)) if whole[start : start + len(bare)] == bare]
+    bos = tuple(whole[: starts[0]]) if starts else ()
+    if not bos and prepend_bos and tokenizer.bos_token_id is not None:
+        bos = (tokenizer.bos_token_id,)
+    prefix, suffix = _chat_template(tokenizer, bos)
+    pad = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
+    return TokenizerInfo(bos=bos, pad=pad, chat_prefix=prefix, chat_suffix=suffix)
+
+
+def _chat_template(tokenizer: Any, bos: tuple[int, ...]) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
+    """Ids of the chat template before and after the text of a user's message, behind BOS once."""
+    text = "the user's text"
+    try:
+        rendered = tokenizer.apply_chat_template([{"role": "user", "content": text}], tokenize=False)
+    except Exception:  # noqa: BLE001 (templates raise anything)
+        return None, None
+    if not isinstance(rendered, str) or rendered.count(text) != 1:
+        return None, None
+    prefix, suffix = (tuple(tokenizer(part, add_special_tokens=False)["input_ids"]) for part in rendered.split(text))
+    return (prefix if prefix[: len(bos)] == bos else bos + prefix), suffix
+
+
+def _gguf_argument(model: Checkpoint) -> dict[str, str]:
+    return {"gguf_file": model.gguf} if model.gguf else {}

@@ -1,0 +1,291 @@
+"""SAEs: loaded through sae-lens, compared with the model that a job pairs them with and with sae-lens' own encode.
+
+The SAE's own metadata says which model, layer and site it was trained on. Names are compared to the letter (an SAE of
+gemma-2-9b is not one of gemma-2-9b-it); a contradiction is refused unless the job says `allow_mismatch`, and then it is
+recorded, as is whatever the metadata leaves open. What will run is the engine's encoder: before an SAE is accepted, the
+two encode the same inputs and must agree. Cost: about 0.1 s a million weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featurestore.base.did_you_mean import did_you_mean
+from featurestore.base.foreign import brief, writing
+from featurestore.errors import BundleError
+from featurestore.storage.pointers import pointer_among
+from ray_jobs.engine.bundle import SaeInfo
+from ray_jobs.engine.families import check_family, fold
+from ray_jobs.prepare.encoder_hash import encoder_sha256
+from ray_jobs.prepare.hub import pinned_downloads
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from ray_jobs.engine.encoder import SaeEncoder
+    from ray_jobs.engine.families import SaeWeights
+    from ray_jobs.spec import SaeSpec
+
+SAE_FILES = ("cfg.json", "sae_weights.safetensors")
+
+CHECKED_SCALES = (1.0, 10.0, 100.0, 1_000.0, 10_000.0)
+"""Residual streams have norms from tens (GPT-2) to tens of thousands (Gemma 3)."""
+
+CHECKED_TOKENS = 12
+"""Inputs of each scale that are encoded twice."""
+
+ROUNDING = 1e-5
+"""What the order of float32 sums may move, as a share of |input| x |encoder row|."""
+
+
+@dataclass(frozen=True)
+class LoadedSae:
+    """An SAE as sae-lens loaded it, checked against the model and against sae-lens: float32 weights."""
+
+    info: SaeInfo
+    weights: SaeWeights
+    prepend_bos: bool
+
+
+def same_model(first: str, second: str) -> bool:
+    """Whether two names mean one model: owner, case and separators aside, they must be equal to the letter."""
+    return not _aliases(first).isdisjoint(_aliases(second))
+
+
+def load_sae(spec: SaeSpec, model_name: str, config: Any) -> LoadedSae:
+    """Load one SAE of a job and check it against the model.
+
+    Args:
+        spec: The SAE as the job names it.
+        model_name: What the job's model is called.
+        config: The config of its decoder.
+
+    Raises:
+        BundleError: It cannot be loaded, is of a kind not supported, or does not belong to the model.
+    """
+    source = {"path": spec.path} if spec.path is not None else {"release": str(spec.release), "id": str(spec.id)}
+    if spec.path is not None:
+        sae = _from_disk(spec)
+    else:
+        sae, source["revision"] = _from_release(spec)
+    cfg, where = sae.cfg, f"SAE {spec.name!r}"
+    architecture = cfg.architecture()
+    check_family(where, architecture, cfg.normalize_activations, cfg.reshape_activations)
+    layer, mismatch, unverified = _compare(spec, cfg, model_name, config)
+    if cfg.normalize_activations == "expected_average_only_in":
+        unverified += ("input scale",)  # sae-lens did not find the factor, and encodes without it
+    tensors = _tensors(sae, where)
+    info = SaeInfo(
+        name=spec.name,
+        layer=layer,
+        site="resid_post",
+        d_in=cfg.d_in,
+        d_sae=cfg.d_sae,
+        architecture=architecture,
+        apply_b_dec_to_input=bool(cfg.apply_b_dec_to_input),
+        source=source,
+        mismatch=mismatch,
+        unverified=unverified,
+        normalize_activations=cfg.normalize_activations,
+        k=int(cfg.k) if architecture == "topk" else None,
+        sha256=encoder_sha256(tensors, bool(cfg.apply_b_dec_to_input)),
+    )
+    weights = fold(architecture, tensors)
+    _check_encoder(where, sae, info, weights)
+    return LoadedSae(info, weights, bool(cfg.metadata.get("prepend_bos", False)))
+
+
+def _tensors(sae: Any, where: str) -> dict[str, torch.Tensor]:
+    """The float32 tensors of an SAE's encoder by sae-lens' names, finite."""
+    names = ("W_enc", "b_dec", "b_enc", "threshold", "b_gate", "b_mag", "r_mag")
+    tensors = {name: getattr(sae, name).detach() for name in names if getattr(sae, name, None) is not None}
+    if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
+        tensors["decoder_norm"] = sae.W_dec.detach().norm(dim=-1)
+    for name, tensor in tensors.items():
+        if not bool(tensor.isfinite().all()):
+            raise BundleError(f"{where}: its {name} holds values that are not finite; the file is damaged")
+    return tensors
+
+
+def _check_encoder(where: str, sae: Any, info: SaeInfo, weights: SaeWeights) -> None:
+    """Encode the same inputs with sae-lens and with the engine, in float32.
+
+    Raises:
+        BundleError: Activations differ by more than rounding, or other features are active.
+    """
+    import numpy as np
+    import torch
+
+    from ray_jobs.engine.encoder import Inputs, SaeEncoder
+
+    x_ND = _checked_inputs(weights)
+    with torch.no_grad():
+        expected_NF = sae.encode(x_ND).numpy()
+    encoder = SaeEncoder.of(info, weights)
+    found_NF = np.zeros_like(expected_NF)
+    for active in encoder.active(Inputs(x_ND)):
+        found_NF[active.token, active.feature] = active.value
+    row_norm_F = weights.W_FD.norm(dim=1) * (1 if weights.scale_F is None else weights.scale_F)
+    rounding_NF = ROUNDING * torch.outer(Inputs(x_ND).read(encoder).norm(dim=1), row_norm_F).numpy()
+    rounding_NF += ROUNDING * expected_NF + np.finfo(np.float32).tiny
+    wrong_NF = np.abs(expected_NF - found_NF) > rounding_NF
+    if wrong_NF.any():
+        wrong_NF &= ~_at_the_edge(encoder, x_ND, rounding_NF)
+    if wrong_NF.any():
+        token, feature = (int(place[0]) for place in np.nonzero(wrong_NF))
+        raise BundleError(
+            f"{where} is not encoded here as sae-lens encodes it (feature {feature} of a random input: "
+            f"{found_NF[token, feature]:g}, sae-lens {expected_NF[token, feature]:g}; {int(wrong_NF.sum())} of "
+            f"{wrong_NF.size} differ); choose another SAE and report this one"
+        )
+
+
+def _checked_inputs(weights: SaeWeights) -> torch.Tensor:
+    """Inputs around the decoder bias, of every scale, half of them along a few encoder rows, so that features fire."""
+    import torch
+
+    n_features, d_in = weights.W_FD.shape
+    generator = torch.Generator().manual_seed(0)
+    noise_ND = torch.randn(CHECKED_TOKENS, d_in, generator=generator) / d_in**0.5
+    chosen = torch.randint(n_features, (CHECKED_TOKENS, 4), generator=generator)
+    rows_ND = weights.W_FD[chosen].mean(dim=1)
+    noise_ND[::2] += (rows_ND / rows_ND.norm(dim=1, keepdim=True).clamp(min=1e-30))[::2]
+    return torch.cat([weights.b_dec_D + scale * noise_ND for scale in CHECKED_SCALES])
+
+
+def _at_the_edge(encoder: SaeEncoder, x_ND: torch.Tensor, rounding_NF: np.ndarray) -> np.ndarray:
+    """Pairs whose pre-activation is so close to its cutoff (or a token's k-th largest) that rounding decides."""
+    import numpy as np
+    import torch
+
+    from ray_jobs.engine.encoder import Inputs
+
+    weights, info = encoder.weights, encoder.info
+    with torch.inference_mode():
+        r_NF = (Inputs(x_ND).read(encoder) @ weights.W_FD.T).numpy()
+    if weights.cutoff_F is not None:
+        return np.abs(r_NF - weights.cutoff_F.numpy()) <= rounding_NF
+    assert info.k is not None
+    pre_NF = r_NF + weights.bias_F.numpy()
+    at_zero_NF = np.abs(pre_NF) <= rounding_NF
+    if info.k == info.d_sae:
+        return at_zero_NF
+    ordered_NF = np.partition(pre_NF, (-info.k - 1, -info.k), axis=1)
+    rounding_N1 = 2 * rounding_NF.max(axis=1, keepdims=True)
+    tied_NF = [np.abs(pre_NF - ordered_NF[:, -rank, None]) <= rounding_N1 for rank in (info.k, info.k + 1)]
+    return at_zero_NF | (tied_NF[0] & tied_NF[1])
+
+
+def _from_disk(spec: SaeSpec) -> Any:
+    from sae_lens import SAE
+
+    path = Path(str(spec.path))
+    for name in SAE_FILES:
+        if not (path / name).is_file():
+            raise BundleError(f"SAE {spec.name!r}: {path} is no SAE directory of sae-lens: it has no {name}")
+    if (problem := pointer_among(path)) is not None:
+        raise BundleError(f"SAE {spec.name!r}: {problem}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return SAE.load_from_disk(path, device="cpu", dtype="float32")
+    except Exception as error:  # noqa: BLE001 (libraries raise anything)
+        raise BundleError(f"SAE {spec.name!r}: {path} cannot be loaded by sae-lens ({brief(error)})") from None
+
+
+def _from_release(spec: SaeSpec) -> tuple[Any, str]:
+    """The SAE of a release, and the commit that it was read at."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from sae_lens import SAE
+
+    assert spec.release is not None and spec.id is not None
+    try:
+        with warnings.catch_warnings(), pinned_downloads(spec.revision) as commits:
+            warnings.simplefilter("ignore")
+            with writing(HF_HUB_CACHE):
+                sae = SAE.from_pretrained(spec.release, spec.id, device="cpu", dtype="float32")
+        return sae, next(iter(commits.values()), "")
+    except BundleError as error:
+        raise BundleError(f"SAE {spec.name!r}: {error}") from None
+    except Exception as error:  # noqa: BLE001 (libraries raise anything)
+        what = f"SAE {spec.name!r}: release {spec.release!r}, id {spec.id!r}"
+        if isinstance(error, ValueError) and "not found in" in str(error):
+            raise BundleError(f"{what} is not known to sae-lens{_nearest(spec)}; check both") from None
+        raise BundleError(
+            f"{what} could not be fetched: the Hugging Face hub could not be reached or refused ({brief(error)}); "
+            f"check network and access (HF_TOKEN), or give the path of a local SAE"
+        ) from None
+
+
+def _nearest(spec: SaeSpec) -> str:
+    """The release, or the id within it, that was probably meant."""
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    releases = get_pretrained_saes_directory()
+    release = releases.get(str(spec.release))
+    return (
+        did_you_mean(str(spec.release), releases) if release is None else did_you_mean(str(spec.id), release.saes_map)
+    )
+
+
+def _compare(spec: SaeSpec, cfg: Any, model_name: str, config: Any) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
+    """Layer to hook, what contradicts the job, and what the SAE's metadata leaves open."""
+    where = f"SAE {spec.name!r}"
+    trained_on, hook_name = cfg.metadata.get("model_name"), cfg.metadata.get("hook_name")
+    mismatch, unverified = [], []
+    if not trained_on:
+        unverified.append("model")
+    elif not same_model(str(trained_on), model_name):
+        mismatch.append(f"it was trained on {trained_on}, the job's model is {model_name}")
+    layer, site = _parse_hook(str(hook_name)) if hook_name else (None, None)
+    if site is None:
+        unverified.append("site")
+    elif site != "resid_post":
+        mismatch.append(f"it reads {hook_name}, features are taken from resid_post")
+    if layer is None:
+        unverified.append("layer")
+    elif spec.layer is not None and spec.layer != layer:
+        mismatch.append(f"it reads layer {layer} ({hook_name}), the job says layer {spec.layer}")
+    if mismatch and not spec.allow_mismatch:
+        raise BundleError(
+            f"{where} does not belong here: {'; '.join(mismatch)}; choose another SAE or model, "
+            f"or set allow_mismatch: true for this SAE to run the pair all the same"
+        )
+    hooked = spec.layer if spec.layer is not None else layer
+    if hooked is None:
+        raise BundleError(f"{where}: its metadata names no layer (hook {hook_name!r}); give it as 'layer:' under saes")
+    if hooked >= config.num_hidden_layers:
+        raise BundleError(
+            f"{where} reads layer {hooked}, but {model_name} has layers 0 to {config.num_hidden_layers - 1};"
+            " choose an SAE of this model"
+        )
+    if cfg.d_in != config.hidden_size:
+        raise BundleError(
+            f"{where} reads {cfg.d_in} dimensions, but {model_name} has d_model {config.hidden_size};"
+            " choose an SAE of this model"
+        )
+    return hooked, tuple(mismatch), tuple(unverified)
+
+
+def _parse_hook(hook_name: str) -> tuple[int | None, str | None]:
+    """Layer and site of `blocks.9.hook_resid_post`, `model.layers.9`, `layers.9.output`, ...: None where not said."""
+    found = re.fullmatch(r"(?:.*\.)?(?:blocks|layers|h)\.(\d+)(?:\.(.+))?", hook_name)
+    if not found:
+        return None, hook_name
+    site = (found[2] or "output").removeprefix("hook_")
+    return int(found[1]), "resid_post" if site == "output" else site
+
+
+def _aliases(name: str) -> set[str]:
+    from transformer_lens.loading_from_pretrained import get_official_model_name
+
+    names = {name}
+    with contextlib.suppress(ValueError):
+        names.add(get_official_model_name(name))  # "gpt2-small" is "gpt2", "mistral-7b" is "mistralai/Mistral-7B-v0.1"
+    return {re.sub(r"[\s_]+", "-", alias.rsplit("/", 1)[-1].strip().lower()) for alias in names}

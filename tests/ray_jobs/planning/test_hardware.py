@@ -1,0 +1,88 @@
+"""The rates file: the shipped one is documented and valid, a user's is checked, operations agree with the paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmarks.limit import layer_matrices
+from featurestore.errors import BundleError, JobSpecError
+from ray_jobs.engine.bundle import open_bundle
+from ray_jobs.planning.hardware import SHIPPED_RATES, gflop_per_token, load_rates
+from ray_jobs.prepare.build import prepare
+from tests.ray_jobs.jobs import make_job, write_models
+
+
+@pytest.fixture(scope="module")
+def bundle_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    directory = tmp_path_factory.mktemp("models")
+    job = make_job(write_models(directory), directory / "c.jsonl", directory / "store")
+    yield prepare(job, directory / "cache")
+
+
+def test_every_shipped_kind_has_a_rate_a_price_and_a_source() -> None:
+    rates = load_rates()
+    assert {"h100", "a100", "l40s", "l4", "cpu-core"} <= set(rates.hardware)
+    for kind in rates.hardware.values():
+        assert kind.source
+        assert kind.per_hour > 0
+
+
+def test_every_key_of_the_shipped_file_is_explained_in_it() -> None:
+    text = SHIPPED_RATES.read_text(encoding="utf-8")
+    comments = "\n".join(line for line in text.splitlines() if line.startswith("#"))
+    for kind in yaml.safe_load(text)["hardware"].values():
+        for key in kind:
+            assert f"#   {key} " in comments
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("hardware: {}", "hardware"),
+        ("hardware: {x: {per_hour: 1}}", "needs gflop_per_second or tokens_per_second"),
+        ("hardware: {x: {per_hour: 1, gflop_per_second: 1, tokens_per_second: 1}}", "one of them"),
+        ("hardware: {x: {per_hour: -1, gflop_per_second: 1}}", "per_hour"),
+        ("hardware: {x: {per_hour: 1, gflop_per_second: .inf}}", "gflop_per_second"),
+        ("hardware: {x: {per_huor: 1, gflop_per_second: 1}}", "did you mean 'per_hour'"),
+        ("hardware: &a [1]", "anchors and aliases are refused"),
+        ("!!python/object/apply:os.system ['true']", "not valid YAML"),
+    ],
+)
+def test_a_wrong_rates_file_gets_one_sentence(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "rates.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(JobSpecError) as refusal:
+        load_rates(path)
+    assert says in str(refusal.value)
+    assert str(path) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_an_unknown_kind_names_the_nearest() -> None:
+    with pytest.raises(JobSpecError, match="no hardware 'h10'; did you mean 'h100'"):
+        load_rates().kind("h10", "rates.yaml")
+
+
+def test_operations_of_a_token_are_those_that_the_shapes_give(bundle_dir: Path) -> None:
+    config = yaml.safe_load((bundle_dir / "config.json").read_text(encoding="utf-8"))
+    layer = sum(inputs * outputs for inputs, outputs in layer_matrices(config).values())
+    mean_tokens = 20.0
+    attention = 4 * config["num_attention_heads"] * config["head_dim"] * mean_tokens / 2
+    expected = 3 * (2 * layer + attention) + 2 * 32 * 96  # layers 0 to 2, one SAE of 96 features
+    assert gflop_per_token(open_bundle(bundle_dir), mean_tokens) == pytest.approx(expected / 1e9)
+
+
+def test_a_bundle_with_damaged_weights_is_said_to_be_so(bundle_dir: Path) -> None:
+    weights = bundle_dir / "model.safetensors"
+    whole = weights.read_bytes()
+    try:
+        for damaged in (b"", b"\xff" * 64, whole[:64]):
+            weights.write_bytes(damaged)
+            with pytest.raises(BundleError, match="prepare again"):
+                gflop_per_token(open_bundle(bundle_dir), 1.0)
+    finally:
+        weights.write_bytes(whole)
