@@ -7,7 +7,7 @@ texts, so it is a few dozen megabytes beside a store of gigabytes (FORMAT.md kno
 The index lies in this machine's cache, not in the store: whoever reads a store does not write to it. Its name is a
 hash of the manifest (which has the sha256 of every part) and of the sizes of the parts, so a store that changed finds
 no index and one is built anew. It is still not believed blindly: structure and bounds are checked when it is read, and
-`views` compares the strongest document's value with the part itself. An incomplete store still changes and gets none.
+`lookup` compares the strongest document's value with the part itself. An incomplete store still changes and gets none.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 `read_rows` turns slices into documents, in order, one per row: a row that cannot be used is a document with an `error`,
 never a missing one. What one pass over all files fixes before that is in `scan`; cutting the rows into units is left to
-`units`.
+`planning`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 `make_plan` scans the corpus, finds or builds the bundle, settles what the job leaves open, samples tokens and cuts the
 corpus into units; it refuses a job that cannot work and writes nothing into the store. It is cheap to repeat, because
-what a store was begun with is read from the store. Figures and money are left to `pricing`, running to the driver.
+what a store was begun with is read from the store. Figures and money are left to `estimate`, running to the driver.
 """
 
 from __future__ import annotations
