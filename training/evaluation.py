@@ -29,7 +29,8 @@ from training.methods.streamed_selection import load_screened
 from training.probes.estimators import GRIDS
 from training.probes.fit import Fitted, evaluate
 
-VERSION = 4  # grows when the same method on the same data would come out otherwise
+VERSION = 3  # grows when the same method on the same data would come out otherwise
+SCREENING = 2  # likewise, of studies that screen
 KEPT = 8_000_000  # non-zeros (64 MB) up to which what was read stays for the next cell beside the matrix made of it
 
 
@@ -198,14 +199,16 @@ class CellCache:
         atomic_write(self._fs, self._path(cell.method), sink.getvalue())
 
     def _path(self, method: Method) -> str:
+        named = asdict(method)
+        del named["screen"]  # follows from the study's own
         decided = {
             "version": VERSION,
             "library": importlib.metadata.version("scikit-learn"),
             "store": self._fingerprints[method.store or self._store],
             "problem": self._problem,
-            "method": {**asdict(method), "name": "", "store": ""},
+            "method": {**named, "name": "", "store": ""},
             "grid": GRIDS[method.probe],
-            "screen": self._screen,
+            "screen": None if self._screen is None else [self._screen, SCREENING],
         }
         key = hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
         return f"{self._root}/{key[:32]}.npz"

@@ -52,7 +52,7 @@ def text_tokenizer(path: Path) -> tuple[Tokenizer, frozenset[int]]:
     if _found(tokenizer, control):
         state = json.loads(tokenizer.to_str())
         _rename(state, control)
-        tokenizer = Tokenizer.from_str(json.dumps(state))
+        tokenizer = Tokenizer.from_str(json.dumps(state, allow_nan=False))
         _spelt_out(tokenizer)
     unknown = tokenizer.encode(_NAMELESS, add_special_tokens=False).ids
     return tokenizer, frozenset(control) - set(unknown)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.errors import CorpusError, JobFailed, UsageError
+from featurestore.errors import BundleError, CorpusError, JobFailed, UsageError
 from featurestore.format.store_plan import create_store
 from featurestore.status import standing
 from ray_jobs.cluster.session import ray_cluster
@@ -226,7 +226,7 @@ def test_what_a_worker_cannot_open_is_said_by_the_driver(models: Path, corpus: P
     whole = weights.read_bytes()
     try:
         weights.write_bytes(whole[:1000])
-        with pytest.raises(JobFailed, match="a worker cannot start"):
+        with pytest.raises(BundleError, match=r"model\.safetensors is damaged \(.*\); delete .* and prepare again"):
             run_plan(plan)
     finally:
         weights.write_bytes(whole)
