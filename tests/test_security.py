@@ -81,7 +81,7 @@ def test_every_dashboard_that_the_pages_start_is_bound_to_loopback(path: str) ->
 
 
 def test_a_local_ray_has_no_dashboard_and_asks_for_a_token() -> None:
-    source = (ROOT / "ray_jobs" / "cluster.py").read_text(encoding="utf-8")
+    source = (ROOT / "ray_jobs" / "cluster" / "session.py").read_text(encoding="utf-8")
     assert "include_dashboard=False" in source
     from ray_jobs.cluster.session import LOCAL_ENVIRONMENT
 

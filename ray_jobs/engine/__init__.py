@@ -3,8 +3,8 @@
 Imports torch, transformers, tokenizers, safetensors and numpy, and nothing that knows about clusters, stores or SAE
 training. In the order of the data: `bundle` (what is loaded), `tokens` (what is fed and what counts) with `spelling`
 (control tokens are text in texts), `batching`, `backbone` (the truncated decoder) with `gemma` (our own layer) and
-`attention`, `families` and `encoder` (SAEs) with `int8_prefilter` (candidates in int8), `pooling` and `device_pooling`, and
-`extractor`, which puts them in a row.
+`attention`, `families` and `encoder` (SAEs) with `int8_prefilter` (candidates in int8), `pooling` and `device_pooling`,
+and `extractor`, which puts them in a row.
 """
 
 NUMERICS = 3
