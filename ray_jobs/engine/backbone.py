@@ -194,6 +194,9 @@ class PackedBackbone:
         else:
             self._attention = DenseAttention(shape)
             self._score_dtype = torch.float32
+        if device.type == "cpu" and self.dtype != torch.float32:
+            self._find_peaks(head)
+        if not flex:
             self._run_head(head)
 
     @torch.inference_mode()
@@ -219,6 +222,14 @@ class PackedBackbone:
             return [[window] for window in windows]
         return fill_batches([[_filled_up(window, FLEX_BLOCK) for window in windows]], row_tokens)
 
+    def _find_peaks(self, head: np.ndarray) -> None:
+        """Let tokens behind the head say which dimensions are large: mostly frequent ones, which have small ids."""
+        n_ids = len(self._embedding)
+        # up to about 500 lie control tokens and bytes
+        ids = np.geomspace(min(500, n_ids // 2), n_ids - 1, gemma.PEAK_TOKENS).astype(np.int32)
+        with torch.inference_mode():
+            self._run(self._packed([np.concatenate([head, ids])], 0, 1), find_peaks=True)
+
     def _run_head(self, head: np.ndarray) -> None:
         """Run the common head once and keep its keys, values and residual stream."""
         if not len(head):
@@ -237,7 +248,9 @@ class PackedBackbone:
         position_N[:n_tokens] = np.arange(n_tokens) - starts_N[:n_tokens] + first_position
         return PackedBatch(lengths, moved(ids_N, self.device), moved(position_N, self.device), starts_N)
 
-    def _run(self, batch: PackedBatch, keep_keys: bool = False) -> tuple[dict[int, torch.Tensor], list[Head | None]]:
+    def _run(
+        self, batch: PackedBatch, keep_keys: bool = False, find_peaks: bool = False
+    ) -> tuple[dict[int, torch.Tensor], list[Head | None]]:
         """All layers: the residual stream after the hooked ones, and on request keys and values of all."""
         x_ND = self._embedding[batch.ids_N].float() * self._embed_scale
         plan: Any = self._attention.plan(batch)
@@ -249,6 +262,8 @@ class PackedBackbone:
                 x_ND, weights, *rotary[self._kinds[number]], self._head_dim, self._eps, self.dtype, self._score_dtype
             )
             o_NO = self._attention.attend(plan, self._windows[number], self._head_keys[number], q_NHE, k_NKE, v_NKE)
+            if find_peaks:
+                weights = self._layers[number] = gemma.with_peaks(x_ND, o_NO, weights, self._eps, self.dtype)
             x_ND = self._finish(x_ND, o_NO, weights, self._eps, self.dtype)
             if keep_keys:
                 keys.append(Head(k_NKE, v_NKE))

@@ -57,7 +57,8 @@ def rounded_off(x_NK: torch.Tensor, weight_MK: torch.Tensor, y_NM: torch.Tensor)
     if fused():
         product: Any = torch.ops.mkldnn._linear_pointwise
         return product.binary(x_NK, -y_NM, weight_MK, None, "add")  # subtracts before it rounds
-    return torch_linear(x_NK.float(), weight_MK.float()).sub_(y_NM)
+    # float64, in which the order of a sum is no matter: float32 products of few rows have another than those of many
+    return torch_linear(x_NK.double(), weight_MK.double()).sub_(y_NM).float()
 
 
 def _linear(x_NK: torch.Tensor, weight_MK: torch.Tensor) -> torch.Tensor:

@@ -194,6 +194,30 @@ def test_an_attention_that_transformers_does_not_have_for_a_model_is_refused(tmp
         open_backbone(bundle, "cpu", "sdpa", BOS)
 
 
+@pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-6), ("bfloat16", 2**-10)])
+def test_a_documents_residual_hardly_depends_on_its_neighbours(tmp_path: Path, dtype: str, bound: float) -> None:
+    sae = tiny_sae(tmp_path / "sae", layer=2, d_in=128)
+    job = {
+        "corpus": {"path": "unused.jsonl"},
+        "model": {"name": str(tiny_gemma2(tmp_path, d_model=128)), "dtype": dtype},
+        "saes": [{"path": str(sae), "name": "sae"}],
+        "store": "unused",
+    }
+    bundle = open_bundle(prepare(job_from_mapping(job, tmp_path), cache_dir=tmp_path))
+    backbone = open_backbone(bundle, "cpu", "eager", BOS)
+    for length in (1, 2, 4, 9):
+        (document,) = windows_of_lengths([length])
+        alone = backbone.forward([document], 4096)[2]
+        for n_others in (1, 3, 10, 50):
+            others = windows_of_lengths(np.random.default_rng(n_others).integers(1, 40, n_others).tolist())
+            for place in (0, n_others // 2, n_others):
+                before = sum(window.n_pooled for window in others[:place])
+                together = backbone.forward([*others[:place], document, *others[place:]], 4096)[2]
+                found = together[before : before + length]
+                # half a unit of bfloat16's eighth bit is 2**-9: less than one rounding of every number
+                assert (found - alone).norm() <= bound * alone.norm()
+
+
 def test_in_bfloat16_weights_are_bfloat16_and_the_residual_stream_is_not(make_bundle: Callable[..., Bundle]) -> None:
     backbone = open_backbone(make_bundle("bfloat16"), "cpu", "eager", BOS)
     assert isinstance(backbone, PackedBackbone)

@@ -145,3 +145,18 @@ def test_tags_and_runs_of_spaces_are_read_as_in_training(
     expected = [plain.encode(text, add_special_tokens=False).ids for text in texts]
     assert [np.asarray(ids).tolist() for ids in ContentTokenizer(bundle).encode(texts)] == expected
     assert plain.token_to_id("<table>") in expected[2]
+
+
+def test_bfloat16_features_hardly_depend_on_a_documents_neighbours(
+    bundle_of: Callable[[Path, str], Bundle], real_model_dir: Path
+) -> None:
+    extractor = Extractor(bundle_of(real_model_dir, "bfloat16"), SETTINGS)
+    short = [" ".join(text.split()[:n]) for text, n in zip(TEXTS[:12], (2, 3, 4, 5) * 3, strict=True)]
+    together = extractor.extract([*TEXTS, *short]).saes["demo"]
+    overlap = []
+    for number, text in enumerate(short):
+        alone, beside = extractor.extract([text]).saes["demo"].row(0), together.row(len(TEXTS) + number)
+        overlap.append(jaccard(alone.indices, beside.indices))
+        _, one, other = np.intersect1d(alone.indices, beside.indices, return_indices=True)
+        np.testing.assert_allclose(alone.values["max"][one], beside.values["max"][other], rtol=0.05, atol=1.0)
+    assert np.mean(overlap) >= 0.995
