@@ -25,6 +25,7 @@ SIMILAR = 0.8  # the usual threshold of corpus deduplication; a template with an
 PROMISING = SIMILAR - 0.15  # estimated overlap below which no exact look is taken: four standard errors of 128 bins
 BUCKET = 64  # texts of one bucket compared with each other; the rest of a larger one is compared with these
 VAIN = 1000  # exact looks without success after which a text of large buckets gets no more: a millisecond
+BLOCK = 2048  # texts that go through all bands together: what is known of them stays near the processor
 KEPT = 8 << 20  # shingles kept, 64 MB: of some ten thousand texts, and the same ones are needed again and again
 _ENOUGH = round(PROMISING * BINS)
 
@@ -42,15 +43,21 @@ def near_duplicates(texts: Sequence[str]) -> np.ndarray:
     sketches, sets = Sketches(texts), _Sets(texts)
     parent = np.arange(len(texts))
     unique = _join_equal(sketches, parent)
-    buckets, first, place = _buckets(sketches.band, unique)
+    buckets, first, place, worth = _buckets(sketches, unique)
     # Texts that are alike come soon after one another, so that the shingles of few are needed at a time.
-    order = unique[np.argsort(sketches.sketch[unique, 0], kind="stable")]
+    order = unique[worth[unique] > 0]
+    order = order[np.argsort(sketches.sketch[order, 0], kind="stable")]
     tried, vain = np.full(len(texts), -1), np.zeros(len(texts), np.uint16)
-    at = 0
-    while at < len(order):
-        at, missing = _compare(order, at, buckets, first, place, sketches.sketch, parent, tried, vain, *sets.kept)
-        if missing >= 0:
-            sets.add(missing)
+    for begin in range(0, len(order), BLOCK):
+        block = order[begin : begin + BLOCK]
+        for band in range(BANDS):
+            at = 0
+            while at < len(block):
+                at, missing = _compare(
+                    block, at, band, buckets, first, place, worth, sketches.sketch, parent, tried, vain, *sets.kept
+                )
+                if missing >= 0:
+                    sets.add(missing)
     roots = np.array([_find(parent, i) for i in range(len(texts))], dtype=np.int64)
     return np.unique(roots, return_inverse=True)[1].astype(np.int64)
 
@@ -67,18 +74,21 @@ def _join_equal(sketches: Sketches, parent: np.ndarray) -> np.ndarray:
     return unique
 
 
-def _buckets(band: np.ndarray, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _buckets(sketches: Sketches, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Texts with the same key in a band, side by side.
 
     Args:
-        band: uint32 [N, BANDS], the keys; overwritten.
+        sketches: Of N texts; the keys are overwritten.
         texts: int64 [U], those that count.
 
     Returns:
         uint32 [BANDS, U], texts by bucket; uint32 [N, BANDS], where the bucket of each begins there; uint8 [N, BANDS],
-        how many come before it in its bucket, up to BUCKET.
+        how many come before it in its bucket, up to BUCKET; uint32 [N], a bit for each band in which one of these is
+        likely to be alike.
     """
+    band = sketches.band
     buckets, place = np.empty((BANDS, len(texts)), np.uint32), np.full(band.shape, BUCKET, np.uint8)
+    worth = np.zeros(len(band), np.uint32)
     at, new = np.arange(len(texts)), np.ones(len(texts), bool)
     for b in range(BANDS):
         # Each band begins elsewhere, so that the first texts of large buckets are others in each.
@@ -88,7 +98,19 @@ def _buckets(band: np.ndarray, texts: np.ndarray) -> tuple[np.ndarray, np.ndarra
         new[1:] = key[1:] != key[:-1]
         start = np.maximum.accumulate(np.where(new, at, 0))
         buckets[b], band[member, b], place[member, b] = member, start, np.minimum(at - start, BUCKET)
-    return buckets, band, place
+        _mark(member, start, b, sketches.sketch, worth)
+    return buckets, band, place, worth
+
+
+@njit(nogil=True, cache=True)
+def _mark(member, start, band, sketch, worth):  # type: ignore[no-untyped-def]
+    """Set the bit of a band in `worth`; here, where a bucket's texts follow one another, estimates cost least."""
+    for at in range(len(member)):
+        i, first = member[at], start[at]
+        for j in member[first : min(at, first + BUCKET)]:
+            if agreeing(sketch[i], sketch[j]) >= _ENOUGH:
+                worth[i] |= np.uint32(1) << np.uint32(band)
+                break
 
 
 class _Sets:
@@ -115,13 +137,14 @@ class _Sets:
 
 
 @njit(nogil=True, cache=True)
-def _compare(order, at, buckets, first, place, sketch, parent, tried, vain, kept, where):  # type: ignore[no-untyped-def]
+def _compare(block, at, band, buckets, first, place, worth, sketch, parent, tried, vain, kept, where):  # type: ignore[no-untyped-def]
     """Compare texts with those before them in their buckets, and join those that are alike.
 
     Args:
-        order: int64 [U], the texts.
+        block: int64 [B], some texts.
         at: Where to go on.
-        buckets, first, place: As `_buckets` returns them.
+        band: Which buckets.
+        buckets, first, place, worth: As `_buckets` returns them.
         sketch: As in `Sketches`.
         parent: Of the clusters.
         tried: int64 [N], the last text that each was compared with in vain.
@@ -132,40 +155,39 @@ def _compare(order, at, buckets, first, place, sketch, parent, tried, vain, kept
         (where to go on next, a text whose shingles are needed before that); -1 at the end.
     """
     alike, found = np.empty(BUCKET, np.int64), np.empty(BUCKET, np.int64)
-    for now in range(at, len(order)):
-        i = order[now]
-        for band in range(BANDS):
-            inside = place[i, band]
-            if inside == 0 or (inside == BUCKET and vain[i] >= VAIN):
+    for now in range(at, len(block)):
+        i = block[now]
+        inside = place[i, band]
+        if not worth[i] >> np.uint32(band) & np.uint32(1) or (inside == BUCKET and vain[i] >= VAIN):
+            continue
+        start, root, n = np.int64(first[i, band]), _find(parent, i), 0
+        for j in buckets[band, start : start + inside]:
+            if parent[j] == root or tried[j] == i:
                 continue
-            start, root, n = np.int64(first[i, band]), _find(parent, i), 0
-            for j in buckets[band, start : start + inside]:
-                if parent[j] == root or tried[j] == i:
-                    continue
-                same = agreeing(sketch[i], sketch[j])
-                if same < _ENOUGH or _find(parent, j) == root or _met(i, j, band, first, place):
-                    continue
-                k = n
-                while k > 0 and alike[k - 1] < same:
-                    alike[k], found[k] = alike[k - 1], found[k - 1]
-                    k -= 1
-                alike[k], found[k] = same, j
-                n += 1
-            for j in found[:n]:
-                if inside == BUCKET and vain[i] >= VAIN:
-                    break
-                if _find(parent, j) == _find(parent, i):
-                    continue
-                for t in (i, j):
-                    if where[t, 0] < 0:
-                        return now, t
-                if jaccard(kept[where[i, 0] : where[i, 1]], kept[where[j, 0] : where[j, 1]]) >= SIMILAR:
-                    a, b = _find(parent, i), _find(parent, j)
-                    parent[max(a, b)] = min(a, b)
-                else:
-                    tried[j] = i
-                    vain[i] += inside == BUCKET
-    return len(order), -1
+            same = agreeing(sketch[i], sketch[j])
+            if same < _ENOUGH or _find(parent, j) == root or _met(i, j, band, first, place):
+                continue
+            k = n
+            while k > 0 and alike[k - 1] < same:
+                alike[k], found[k] = alike[k - 1], found[k - 1]
+                k -= 1
+            alike[k], found[k] = same, j
+            n += 1
+        for j in found[:n]:
+            if inside == BUCKET and vain[i] >= VAIN:
+                break
+            if _find(parent, j) == _find(parent, i):
+                continue
+            for t in (i, j):
+                if where[t, 0] < 0:
+                    return now, t
+            if jaccard(kept[where[i, 0] : where[i, 1]], kept[where[j, 0] : where[j, 1]]) >= SIMILAR:
+                a, b = _find(parent, i), _find(parent, j)
+                parent[max(a, b)] = min(a, b)
+            else:
+                tried[j] = i
+                vain[i] += inside == BUCKET
+    return len(block), -1
 
 
 @njit(nogil=True, cache=True)
