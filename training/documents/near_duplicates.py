@@ -25,6 +25,7 @@ SIMILAR = 0.8  # the usual threshold of corpus deduplication; a template with an
 PROMISING = SIMILAR - 0.15  # estimated overlap below which no exact look is taken: four standard errors of 128 bins
 BUCKET = 64  # texts of one bucket compared with each other; the rest of a larger one is compared with these
 VAIN = 1000  # exact looks without success after which a text of large buckets gets no more: a millisecond
+BLOCK = 2048  # texts that go through all bands together: what is known of them stays near the processor
 KEPT = 8 << 20  # shingles kept, 64 MB: of some ten thousand texts, and the same ones are needed again and again
 _ENOUGH = round(PROMISING * BINS)
 
@@ -39,22 +40,24 @@ def near_duplicates(texts: Sequence[str]) -> np.ndarray:
         int64 [N], a cluster number for each text; a text without near-duplicate has a cluster of its own. Empty texts
         are nobody's duplicates.
     """
-    sketches = Sketches(texts)
+    sketches, sets = Sketches(texts), _Sets(texts)
     parent = np.arange(len(texts))
     unique = _join_equal(sketches, parent)
-    place, vain = np.full((len(texts), BANDS), BUCKET, np.uint8), np.zeros(len(texts), np.uint16)
-    sets = _Sets(texts)
-    for band in range(BANDS):
-        # Each band begins elsewhere, so that the first texts of large buckets are others in each.
-        mine = np.roll(unique, band * len(unique) // BANDS)
-        member, start = _buckets(sketches.band[mine, band])
-        member, at = mine[member], 0
-        while at < len(member):
-            at, missing = _compare(
-                member, start, at, band, parent, place, vain, sketches.band, sketches.sketch, *sets.kept
-            )
-            if missing >= 0:
-                sets.add(missing)
+    buckets, first, place, worth = _buckets(sketches, unique)
+    # Texts that are alike come soon after one another, so that the shingles of few are needed at a time.
+    order = unique[worth[unique] > 0]
+    order = order[np.argsort(sketches.sketch[order, 0], kind="stable")]
+    tried, vain = np.full(len(texts), -1), np.zeros(len(texts), np.uint16)
+    for begin in range(0, len(order), BLOCK):
+        block = order[begin : begin + BLOCK]
+        for band in range(BANDS):
+            at = 0
+            while at < len(block):
+                at, missing = _compare(
+                    block, at, band, buckets, first, place, worth, sketches.sketch, parent, tried, vain, *sets.kept
+                )
+                if missing >= 0:
+                    sets.add(missing)
     roots = np.array([_find(parent, i) for i in range(len(texts))], dtype=np.int64)
     return np.unique(roots, return_inverse=True)[1].astype(np.int64)
 
@@ -71,13 +74,43 @@ def _join_equal(sketches: Sketches, parent: np.ndarray) -> np.ndarray:
     return unique
 
 
-def _buckets(key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """int64 [U], places of the keys so that equal ones are side by side, and int64 [U], where each's bucket begins."""
-    both = np.sort(key.astype(np.uint64) << np.uint64(32) | np.arange(len(key), dtype=np.uint64))  # faster than argsort
-    key, at = both >> np.uint64(32), np.arange(len(both))
-    new = np.ones(len(both), bool)
-    new[1:] = key[1:] != key[:-1]
-    return (both & np.uint64(0xFFFFFFFF)).astype(np.int64), np.maximum.accumulate(np.where(new, at, 0))
+def _buckets(sketches: Sketches, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Texts with the same key in a band, side by side.
+
+    Args:
+        sketches: Of N texts; the keys are overwritten.
+        texts: int64 [U], those that count.
+
+    Returns:
+        uint32 [BANDS, U], texts by bucket; uint32 [N, BANDS], where the bucket of each begins there; uint8 [N, BANDS],
+        how many come before it in its bucket, up to BUCKET; uint32 [N], a bit for each band in which one of these is
+        likely to be alike.
+    """
+    band = sketches.band
+    buckets, place = np.empty((BANDS, len(texts)), np.uint32), np.full(band.shape, BUCKET, np.uint8)
+    worth = np.zeros(len(band), np.uint32)
+    at, new = np.arange(len(texts)), np.ones(len(texts), bool)
+    for b in range(BANDS):
+        # Each band begins elsewhere, so that the first texts of large buckets are others in each.
+        mine = np.roll(texts, b * len(texts) // BANDS)
+        both = np.sort(band[mine, b].astype(np.uint64) << np.uint64(32) | at.astype(np.uint64))  # faster than argsort
+        key, member = both >> np.uint64(32), mine[(both & np.uint64(0xFFFFFFFF)).astype(np.int64)]
+        new[1:] = key[1:] != key[:-1]
+        start = np.maximum.accumulate(np.where(new, at, 0))
+        buckets[b], band[member, b], place[member, b] = member, start, np.minimum(at - start, BUCKET)
+        _mark(member, start, b, sketches.sketch, worth)
+    return buckets, band, place, worth
+
+
+@njit(nogil=True, cache=True)
+def _mark(member, start, band, sketch, worth):  # type: ignore[no-untyped-def]
+    """Set the bit of a band in `worth`; here, where a bucket's texts follow one another, estimates cost least."""
+    for at in range(len(member)):
+        i, first = member[at], start[at]
+        for j in member[first : min(at, first + BUCKET)]:
+            if agreeing(sketch[i], sketch[j]) >= _ENOUGH:
+                worth[i] |= np.uint32(1) << np.uint32(band)
+                break
 
 
 class _Sets:
@@ -104,33 +137,35 @@ class _Sets:
 
 
 @njit(nogil=True, cache=True)
-def _compare(member, start, at, band, parent, place, vain, bands, sketch, kept, where):  # type: ignore[no-untyped-def]
-    """Go on through the buckets of a band, comparing texts and joining those that are alike.
+def _compare(block, at, band, buckets, first, place, worth, sketch, parent, tried, vain, kept, where):  # type: ignore[no-untyped-def]
+    """Compare texts with those before them in their buckets, and join those that are alike.
 
     Args:
-        member, start: int64 [U], texts and where their buckets begin.
+        block: int64 [B], some texts.
         at: Where to go on.
-        band, bands: Which band, and the keys of all; with `place`, the place of each text in its buckets up to
-            BUCKET, they tell which pairs an earlier band had in the same bucket.
-        parent: Of the clusters.
-        vain: uint16 [N], looks in large buckets that were.
+        band: Which buckets.
+        buckets, first, place, worth: As `_buckets` returns them.
         sketch: As in `Sketches`.
+        parent: Of the clusters.
+        tried: int64 [N], the last text that each was compared with in vain.
+        vain: uint16 [N], how often that happened to a text in large buckets.
         kept, where: As in `_Sets`.
 
     Returns:
-        (where to go on next, a text whose shingles are needed before that); -1 when the band is done.
+        (where to go on next, a text whose shingles are needed before that); -1 at the end.
     """
     alike, found = np.empty(BUCKET, np.int64), np.empty(BUCKET, np.int64)
-    for now in range(at, len(member)):
-        i, first = member[now], start[now]
-        inside = min(now - first, BUCKET)
-        place[i, band] = inside
-        root, n = _find(parent, i), 0
-        for j in member[first : first + inside]:
-            if parent[j] == root:
+    for now in range(at, len(block)):
+        i = block[now]
+        inside = place[i, band]
+        if not worth[i] >> np.uint32(band) & np.uint32(1) or (inside == BUCKET and vain[i] >= VAIN):
+            continue
+        start, root, n = np.int64(first[i, band]), _find(parent, i), 0
+        for j in buckets[band, start : start + inside]:
+            if parent[j] == root or tried[j] == i:
                 continue
             same = agreeing(sketch[i], sketch[j])
-            if same < _ENOUGH or _find(parent, j) == root or _met(i, j, band, place, bands):
+            if same < _ENOUGH or _find(parent, j) == root or _met(i, j, band, first, place):
                 continue
             k = n
             while k > 0 and alike[k - 1] < same:
@@ -149,16 +184,17 @@ def _compare(member, start, at, band, parent, place, vain, bands, sketch, kept, 
             if jaccard(kept[where[i, 0] : where[i, 1]], kept[where[j, 0] : where[j, 1]]) >= SIMILAR:
                 a, b = _find(parent, i), _find(parent, j)
                 parent[max(a, b)] = min(a, b)
-            elif inside == BUCKET:
-                vain[i] += 1
-    return len(member), -1
+            else:
+                tried[j] = i
+                vain[i] += inside == BUCKET
+    return len(block), -1
 
 
 @njit(nogil=True, cache=True)
-def _met(i, j, band, place, bands):  # type: ignore[no-untyped-def]
-    """Whether two texts were compared in an earlier band."""
+def _met(i, j, band, first, place):  # type: ignore[no-untyped-def]
+    """Whether the buckets of an earlier band have two texts compared."""
     for b in range(band):  # noqa: SIM110  (numba compiles no generators)
-        if bands[i, b] == bands[j, b] and min(place[i, b], place[j, b]) < BUCKET:
+        if first[i, b] == first[j, b] and min(place[i, b], place[j, b]) < BUCKET:
             return True
     return False
 
