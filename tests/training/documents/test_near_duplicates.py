@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from training.documents import near_duplicates as module
 from training.documents.near_duplicates import BUCKET, SIMILAR, near_duplicates
 from training.documents.shingles import BANDS, BINS, ROWS, Sketches, agreeing, jaccard, shingle_set
 
@@ -170,6 +171,16 @@ def test_large_buckets_give_the_same_clusters_in_any_order() -> None:
     assert 1 < len(set(found)) < len(texts)
     order = dice.sample(range(len(texts)), len(texts))
     assert same_partition(found[order].tolist(), near_duplicates([texts[i] for i in order]).tolist())
+
+
+def test_room_for_two_texts_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So long texts need no more memory than two of them."""
+    dice = random.Random(0)
+    texts = [f"{words(random.Random(i % 9), 60)} {words(dice, i % 4)}" for i in range(200)]
+    found = near_duplicates(texts)
+    monkeypatch.setattr(module, "KEPT", 100)
+    assert found.tolist() == near_duplicates(texts).tolist()
+    assert same_partition(found.tolist(), clusters_by_hand(texts))
 
 
 def footers(n: int) -> list[str]:
