@@ -3,10 +3,10 @@
     python -m benchmarks.near_duplicates [--texts 1000000] [--kinds without,footer] [--json] [--record]
 
 Each kind of corpus is made and searched in a process of its own, whose memory is that of the interpreter, the texts and
-the search; the compiled loops are warm, and what is short is repeated. Further kinds are such as a search can choke on: `own` has as many words as
-`footer` and shares none, `same` is one auto-reply over and over, `template` fills small slots of eight prompts,
-`straddle` has pairs just above and below the threshold everywhere, `words` are single words, `cjk` is without spaces,
-`long` has a hundredth of the texts at a hundred times their length.
+the search; the compiled loops are warm, and what is short is repeated. Further kinds are such as a search can choke on:
+`own` has as many words as `footer` and shares none, `same` is one auto-reply over and over, `template` fills small
+slots of eight prompts, `straddle` has pairs just above and below the threshold everywhere, `words` are single words,
+`cjk` is without spaces, `long` has a hundredth of the texts at a hundred times their length.
 """
 
 from __future__ import annotations
