@@ -127,7 +127,7 @@ def no_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_proc")
 def test_without_proc_a_driver_that_was_killed_holds_nothing_after_a_while(file: Path) -> None:
     code = (
-        "import os, pathlib, signal; from featurestore import holder; from ray_jobs import lease\n"
+        "import os, pathlib, signal; from featurestore.checks import holder; from ray_jobs.run import lease\n"
         "holder.PROC = pathlib.Path('/no-proc')\n"
         f"with lease.held({str(file.parent)!r}): os.kill(os.getpid(), signal.SIGKILL)"
     )
