@@ -150,9 +150,8 @@ def _on_ray(address: str) -> Callable[[Sequence[Any]], Iterator[Any]]:
         from ray_jobs.run.demand import LOOK_SECONDS, Shortage, unmet
         from training.evaluation import run_source
 
-        def outcome(
-            task: Any, data: Any, splits: Any
-        ) -> Any:  # Ray prints, stack and all, what a task raises and nobody asks for any more
+        def outcome(task: Any, data: Any, splits: Any) -> Any:
+            # A value: Ray prints, stack and all, what a task raises and nobody asks for any more.
             try:
                 return list(run_source(dataclasses.replace(task, data=data, splits=splits)))
             except Exception as error:  # noqa: BLE001  (raised again below)

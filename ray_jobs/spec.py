@@ -24,7 +24,6 @@ from ray_jobs.tolerance import errors_allowed
 
 POOLS = ("max", "sum", "count", "last")  # besides top{N}
 RESERVED_COLUMNS = ("doc_id", "n_tokens", "truncated", "error")
-CORPUS_FORMATS = ("parquet", "jsonl", "csv")
 
 _SAE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _TOP_N = re.compile(r"top([1-9][0-9]{0,5})")

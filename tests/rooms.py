@@ -83,7 +83,8 @@ def picture() -> str:
             asked = set().union(*left.values())
             top = min((room for room in left if room not in asked), key=lambda room: (-len(left[room]), room))
             files = sum(room_of(module, known) == top and module != top for module in known)
-            name = top.removeprefix(f"{package}.") + (f"/ ({files})" if files else ".py")
+            ending = f"/ ({files})" if files else "/" if known[top].name == "__init__.py" else ".py"
+            name = top.removeprefix(f"{package}.") + ending
             names = sorted(o.removeprefix(f"{package}.") for o in left.pop(top))
             shown = [other for other in names if other not in ("errors", "urls", "spec")]
             lines += _wrapped(f"  {name:<26}", shown)

@@ -22,8 +22,6 @@ from featurestore.tables.patterns import joined
 
 BASELINES = ("tfidf", "char_ngrams", "hidden_mean", "hidden_last", "majority")
 PROBES = ("logistic_l2", "logistic_l1", "tree", "k_sparse", "linear_svm", "softmax")
-SCALES = ("max_abs", "sqrt")
-SELECTORS = ("class_means", "anova", "l1", "random")
 _POOL = re.compile(r"max|sum|mean|count|last|top[1-9][0-9]*")
 
 

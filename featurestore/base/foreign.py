@@ -59,9 +59,14 @@ def reading(place: str | os.PathLike[str], error: type[SparsemillError], advice:
 
 
 def brief(error: BaseException) -> str:
-    """An exception in a few words, for the middle of a sentence."""
-    if isinstance(error, SparsemillError):
-        return str(error)
+    """An exception in a few words, for the middle of a sentence; what the system refused without its type."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
+    return named(error)
+
+
+def named(error: BaseException) -> str:
+    """An exception in one line with its type, for whoever looks into it; ours are sentences as they are."""
+    if isinstance(error, SparsemillError):
+        return str(error)
     return f"{type(error).__name__}: {without_secrets(' '.join(str(error).split()))[:_CHARACTERS]}".rstrip(": ")

@@ -118,7 +118,7 @@ def export_store(
     documents = f"{head}.documents.parquet{query}"
     check_free(out, documents, overwrite=overwrite)
     with whole_file(out) as file:
-        nnz = FORMATS[kind](source, file)
+        nnz = _STREAMED[kind](source, file)
         with whole_file(documents) as beside:
             store.documents().sink_parquet(beside)
     return Exported(out, documents, len(store), columns.d_sae, nnz)
@@ -258,4 +258,5 @@ def _fill(array: Any, blocks: Iterator[np.ndarray], chunk: int) -> None:
         array[at : at + held] = np.concatenate(waiting)
 
 
-FORMATS: dict[str, Callable[[_Source, Any], int]] = {"npz": _npz, "svmlight": _svmlight, "anndata": _anndata}
+_STREAMED: dict[str, Callable[[_Source, BinaryIO], int]] = {"npz": _npz, "svmlight": _svmlight}
+FORMATS = (*_STREAMED, "anndata")

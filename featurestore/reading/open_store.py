@@ -1,4 +1,7 @@
-"""What reading asks of a store that is open; `featurestore.reader.FeatureStore` is one."""
+"""What reading asks of a store that is open; `featurestore.reader.FeatureStore` is one.
+
+A type only: the functions of this room are what that class calls, so they cannot import it.
+"""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from featurestore.base.fault_points import fault_point
+from featurestore.base.foreign import named
 from featurestore.errors import JobFailed
 from featurestore.storage.files import shown
 from ray_jobs.cluster.session import ray_cluster
@@ -23,7 +24,7 @@ from ray_jobs.planning.measured import remember_rates
 from ray_jobs.reporting.run_record import Recorder, RunState, recorded
 from ray_jobs.run.dispatcher import Dispatcher, UnitsFailed
 from ray_jobs.run.failure_policy import STORAGE_TRIES, waiting
-from ray_jobs.run.failures import brief, storage_refusal, transient_faults_shown
+from ray_jobs.run.failures import storage_refusal, transient_faults_shown
 from ray_jobs.run.journal import Journal, earlier_records
 from ray_jobs.run.lease import Lease, check_free, held
 from ray_jobs.run.outcome import ExtractResult, check_errors
@@ -172,7 +173,7 @@ def patiently(do: Callable[..., T], *args: object) -> T:
             if (refusal := storage_refusal(error, "the store")) is not None:
                 raise JobFailed(refusal) from error
             if times >= STORAGE_TRIES:
-                raise JobFailed(f"storage failed {times} times ({brief(error)}); the same command goes on") from error
+                raise JobFailed(f"storage failed {times} times ({named(error)}); the same command goes on") from error
             time.sleep(waiting(times))
 
 

@@ -13,10 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 
+from featurestore.base.foreign import named
 from featurestore.errors import BundleError, CorpusError, JobSpecError, MismatchError, SparsemillError, UsageError
 from featurestore.urls import without_secrets
-
-_REASON_CHARACTERS = 200  # of a foreign message; a sentence, not a page
 
 # Storage that refuses like this will refuse every other unit too, until somebody does something about it.
 _FULL = {errno.ENOSPC: "it is full", errno.EDQUOT: "the quota is used up"}
@@ -71,7 +70,7 @@ def classify(error: BaseException, store: str) -> Failure:
     """
     from featurestore.errors import JobFailed
 
-    reason = brief(error)
+    reason = named(error)
     if isinstance(error, CorpusError | MismatchError | JobSpecError | BundleError | JobFailed):
         return Failure(Kind.JOB, reason, error)
     if isinstance(error, OSError):
@@ -116,11 +115,3 @@ def _may_pass(below: BaseException | None) -> bool:
     if not isinstance(below, OSError) or isinstance(below, (FileNotFoundError, PermissionError, *_OBSTACLES)):
         return False
     return type(below).__name__ != "BadGzipFile" and storage_refusal(below, "") is None
-
-
-def brief(error: BaseException) -> str:
-    """One line of an error."""
-    if isinstance(error, SparsemillError):
-        return str(error)
-    text = without_secrets(" ".join(str(error).split()))
-    return f"{type(error).__name__}: {text[:_REASON_CHARACTERS]}" if text else type(error).__name__

@@ -78,7 +78,8 @@ class Lease:
         beaten = time.monotonic()
         while not self._stop.wait(min(BEAT_SECONDS, LOOK_SECONDS[is_local(self._fs)])):
             with contextlib.suppress(OSError):  # most often there is no such file
-                self._asked = self._asked or plain(read_bytes(self._fs, _request(self._path, self._mine)).decode())
+                said = read_bytes(self._fs, _request(self._path, self._mine)).decode(errors="replace")
+                self._asked = self._asked or plain(said) or "elsewhere"
             if time.monotonic() - beaten < BEAT_SECONDS:
                 continue
             beaten = time.monotonic()

@@ -12,11 +12,12 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from featurestore.base.foreign import named
 from featurestore.errors import JobFailed
 from ray_jobs.cluster.session import worker_environment
 from ray_jobs.run.actor import WorkerActor
 from ray_jobs.run.demand import Unmet, unmet
-from ray_jobs.run.failures import Failure, Kind, brief, classify
+from ray_jobs.run.failures import Failure, Kind, classify
 from ray_jobs.run.worker import WorkerTask
 from ray_jobs.run.worker_pool import Answer, Request
 
@@ -172,4 +173,4 @@ def _loss(error: Any, errors: Any) -> Failure:
         return Failure(Kind.MEMORY, "the host ran out of memory")
     # A node that went took its workers with it, whatever they were doing; so did one that cannot be reached.
     gone = isinstance(error, errors.ActorUnavailableError | errors.NodeDiedError) or _NODE_DIED in text
-    return Failure(Kind.LOST, brief(error), charged=not (gone or getattr(error, "preempted", False)))
+    return Failure(Kind.LOST, named(error), charged=not (gone or getattr(error, "preempted", False)))

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from featurestore.checks import holder
-from featurestore.errors import JobFailed, StoreError
+from featurestore.errors import JobFailed, JobStopped, StoreError
 from ray_jobs.run import lease
 from ray_jobs.run.lease import LEASE_JSON, Lease, check_free, held
 
@@ -231,3 +231,20 @@ def test_what_a_lease_says_cannot_write_to_a_terminal(file: Path) -> None:
         pass
     assert "\x1b" not in str(refused.value)
     assert len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize("left", [b"", b"\xff\xfe", b"\x1b[2J"])
+def test_whatever_a_request_to_stop_says_it_is_one_and_the_lease_goes_on(file: Path, left: bytes) -> None:
+    def is_stopped() -> bool:
+        try:
+            mine.check()
+        except JobStopped as error:
+            return str(error).isprintable() and "stopped from ;" not in str(error)
+        return False
+
+    with held(str(file.parent)) as mine:
+        token = json.loads(file.read_text())["token"]
+        (file.parent / f".stop-{token}").write_bytes(left)
+        eventually(is_stopped)
+        before = json.loads(file.read_text())["beat"]
+        eventually(lambda: json.loads(file.read_text())["beat"] > before)
