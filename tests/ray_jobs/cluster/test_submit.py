@@ -225,7 +225,7 @@ def test_no_file_of_the_cluster_holds_the_nodes_secret(cluster: Cluster, models:
         ("auto", "no URL of a Ray dashboard"),
         ("ray://127.0.0.1:10001", "no URL of a Ray dashboard"),
         ("http://me:verysecret@127.0.0.1:8265", "RAY_AUTH_TOKEN"),
-        ("http://127.0.0.1:1", "did not take it (Failed to connect"),
+        ("http://127.0.0.1:1", "was not reached, or refused (Failed to connect"),
     ],
 )
 def test_an_address_that_is_none_is_refused_in_one_sentence(
