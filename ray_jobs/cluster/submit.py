@@ -182,9 +182,10 @@ def _refusals(address: str) -> Iterator[None]:
                 f"the Ray cluster at {address} asks for its token ({reason.partition('.')[0][:100]}); set "
                 "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN in the environment"
             ) from None
+        reason = reason[:300].rstrip(".") or type(error).__name__
         raise UsageError(
-            f"the Ray cluster at {address} was not reached, or refused ({reason[:300].rstrip('.') or type(error).__name__}"
-            "); see that its dashboard runs there, with `ray status` on the head node"
+            f"the Ray cluster at {address} was not reached, or refused ({reason}); see that its dashboard runs there, "
+            "with `ray status` on the head node"
         ) from None
 
 
