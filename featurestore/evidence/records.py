@@ -111,9 +111,7 @@ def from_json(data: Any) -> DocumentEvidence:
 
 
 def _token(item: Any) -> Token:
-    token = Token(
-        _text(item, "text"), _whole(item, "start", 0), _whole(item, "stop", 0), _typed(item, "pooled", bool)
-    )
+    token = Token(_text(item, "text"), _whole(item, "start", 0), _whole(item, "stop", 0), _typed(item, "pooled", bool))
     if token.stop < token.start:
         raise ValueError(f"a token ends at {token.stop}, before its start {token.start}")
     return token

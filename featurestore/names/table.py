@@ -49,7 +49,9 @@ class FeatureName:
 
     def shown(self) -> str:
         """The name in one line, with its source: `names of dogs [imported, gpt-4o-mini]`; no control characters."""
-        return f"{_one_line(self.text)} [{', '.join(_one_line(part) for part in (self.source, self.explainer) if part)}]"
+        return (
+            f"{_one_line(self.text)} [{', '.join(_one_line(part) for part in (self.source, self.explainer) if part)}]"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +75,19 @@ class NameRow(FeatureName):
 
 
 class NameTable:
-    """All names of one encoder's features; empty where there are none."""
+    """All names of one encoder's features.
+
+    Attributes:
+        path: Its file, which need not be there.
+        sha256, d_sae: Of the encoder.
+        rows: By feature, the columns of `table_schema`; None where nothing was named yet.
+        prefer: Explainers whose names come first.
+    """
 
     def __init__(self, path: Path, sha256: str, d_sae: int, rows: pa.Table | None, prefer: tuple[str, ...]) -> None:
         """Use `open`."""
         self.path, self.sha256, self.d_sae, self.prefer = path, sha256, d_sae, prefer
-        self._rows = rows
+        self.rows = rows
 
     @classmethod
     def open(cls, sha256: str, d_sae: int, directory: str | os.PathLike[str] | None = None) -> NameTable:
@@ -105,27 +114,27 @@ class NameTable:
 
     def __len__(self) -> int:
         """How many names there are, several of one feature counted each."""
-        return 0 if self._rows is None else self._rows.num_rows
+        return 0 if self.rows is None else self.rows.num_rows
 
     @property
     def n_features(self) -> int:
         """How many features have a name."""
-        return 0 if self._rows is None else len(self._rows["feature"].unique())
+        return 0 if self.rows is None else len(self.rows["feature"].unique())
 
     def explainers(self) -> dict[tuple[str, str | None, str | None], int]:
         """(source, explainer, method) -> how many names; in the order of the table's columns."""
-        if self._rows is None:
+        if self.rows is None:
             return {}
         keys = ["source", "explainer", "method"]
-        counts = self._rows.group_by(keys).aggregate([("feature", "count")]).to_pylist()
+        counts = self.rows.group_by(keys).aggregate([("feature", "count")]).to_pylist()
         found = {(row["source"], row["explainer"], row["method"]): int(row["feature_count"]) for row in counts}
         return dict(sorted(found.items(), key=lambda item: tuple(part or "" for part in item[0])))
 
     def names(self, features: Iterable[int] | None = None) -> Iterator[NameRow]:
         """Every name of these features (of all where None), by feature, the best first."""
-        if self._rows is None:
+        if self.rows is None:
             return
-        rows = self._rows
+        rows = self.rows
         if features is not None:
             import pyarrow as pa
             import pyarrow.compute as pc
@@ -166,7 +175,9 @@ def table_path(sha256: str, directory: str | os.PathLike[str] | None = None) -> 
         NamesError: The sha256 is none.
     """
     if not _SHA256.fullmatch(sha256.lower()):
-        raise NamesError(f"{sha256!r} is no sha256 of an encoder; give its 64 hex digits, as `sparsemill prepare` prints")
+        raise NamesError(
+            f"{sha256!r} is no sha256 of an encoder; give its 64 hex digits, as `sparsemill prepare` prints"
+        )
     return (cache_path("names") if directory is None else Path(directory)) / f"{sha256.lower()}.parquet"
 
 
@@ -211,12 +222,14 @@ def _read(path: Path, sha256: str) -> tuple[pa.Table, int, tuple[str, ...]]:
         if not set(rows["source"].unique().to_pylist()) <= set(SOURCES):
             raise ValueError("it has names of an unknown source")
     except (OSError, ValueError, KeyError, TypeError, RecursionError, pa.ArrowException) as exc:
-        raise NamesError(f"{path}: cannot be read as a table of names ({brief(exc)}); move it away and import again") from exc
+        raise NamesError(
+            f"{path}: cannot be read as a table of names ({brief(exc)}); move it away and import again"
+        ) from exc
     return rows, width, prefer
 
 
 def _one_line(text: str) -> str:
     """A text without control and format characters (bidi ones included), in one line, cut to what a page can show."""
-    head = "".join(char if char.isprintable() else " " for char in text[: SHOWN_CHARACTERS * 4])
-    line = " ".join(head.split())
-    return line if len(line) <= SHOWN_CHARACTERS and len(text) <= SHOWN_CHARACTERS * 4 else f"{line[:SHOWN_CHARACTERS]}..."
+    head = text[: SHOWN_CHARACTERS * 4]  # spaces may go
+    line = " ".join("".join(char if char.isprintable() else " " for char in head).split())
+    return f"{line[:SHOWN_CHARACTERS]}..." if len(line) > SHOWN_CHARACTERS or len(text) > len(head) else line
