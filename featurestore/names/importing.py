@@ -1,12 +1,13 @@
 """Names that others wrote: Neuronpedia's exports, and tables of one's own, as rows of a table of names.
 
 An export has a JSON object a line with `modelId`, `layer` (which names the SAE), `index`, `description`,
-`explanationModelName` and `typeName`. A table of one's own (CSV, JSON lines, Parquet) has the columns `feature` or `index`
-and `name` or `description`, and may have `explainer`, `method` and `licence`. All are read by the reader of users'
-tables. Descriptions are kept as they are, HTML and control characters included; showing them safely is for those who show.
+`explanationModelName` and `typeName`. A table of one's own (CSV, JSON lines, Parquet) has the columns `feature` or
+`index` and `name` or `description`, and may have `explainer`, `method` and `licence`. All are read by the reader of
+users' tables. Descriptions are kept as they are, HTML and control characters included; showing them safely is for those
+who show.
 
-A file that is of another SAE is refused as a whole. A row without a usable name is left out and counted. Of two names of
-one feature by the same explainer the later one counts.
+A file that is of another SAE is refused as a whole. A row without a usable name is left out and counted. Of two names
+of one feature by the same explainer the later one counts.
 """
 
 from __future__ import annotations
@@ -94,7 +95,8 @@ class _File:
         else:
             self._columns = {"feature": _first(_FEATURE, there, path), "text": _first(_TEXT, there, path)}
         for key, names in _OPTIONAL.items():
-            self._columns |= {key: name for name in names if name in there}
+            if (name := next((name for name in names if name in there), None)) is not None:
+                self._columns[key] = name
         wanted = [*self._columns.values(), *((_MODEL, _SAE) if self._is_export else ())]
         self._table: Table = read_table(path, wanted)
         self._left_out = 0

@@ -1,8 +1,8 @@
 """Names from evidence: the words that distinguish where a feature fires from where it does not.
 
-The log-odds ratio with an informative Dirichlet prior (Monroe, Colaresi and Quinn 2008, "Fightin' Words", section 3.5.1):
-for each word, the log odds of it among the words that the feature marks, less those among all others, each smoothed by
-the word's share of all words, and divided by the standard deviation of the difference. The prior keeps common words from
+The log-odds ratio with an informative Dirichlet prior (Monroe, Colaresi and Quinn 2008, "Fightin' Words"): for each
+word, the log odds of it among the words that the feature marks, less those among all others, each smoothed by the
+word's share of all words, and divided by the standard deviation of the difference. The prior keeps common words from
 leading because they are common and rare ones because they are rare. It needs neither a network nor another model, and
 it explains nothing: keywords say where a feature fires, not why, so they are marked as such wherever they are shown.
 """
@@ -18,9 +18,10 @@ from featurestore.evidence.records import DocumentEvidence
 from featurestore.names.table import KEYWORDS, FeatureName
 from featurestore.names.words import DocumentWords, is_symbol
 
-PRIOR_WORDS = 500.0
-"""How many words the prior is worth: Monroe et al.'s figure. With tens of marked words it outweighs what one or two
-occurrences say, and common words that are marked as often as their share say nothing."""
+PRIOR = 10.0
+"""How many words the prior is worth for each word that is marked. On the scale of the evidence, so that features with ten
+and with a thousand marked words are judged alike: a word that is marked twice and stands nowhere else has z 2.0, one
+that makes up a quarter of twenty marked words and a twentieth of all others 1.3."""
 MOST_WORDS = 5  # of a name: what a line can show and an eye can take in
 LEAST_Z = 1.96  # a difference that chance alone makes in fewer than one word of twenty
 LEAST_DOCUMENTS = 2  # in which a keyword is marked: what one document says is its subject, not the feature's
@@ -116,10 +117,11 @@ class _Counts:
     def _z(self, word: str) -> float:
         n_marked, n_unmarked = self._marked.total(), self._unmarked.total()
         here, elsewhere = self._marked[word], self._unmarked[word]
-        prior = PRIOR_WORDS * (here + elsewhere) / (n_marked + n_unmarked)
-        if here + prior >= n_marked + PRIOR_WORDS or elsewhere + prior >= n_unmarked + PRIOR_WORDS:
+        if here + elsewhere == n_marked + n_unmarked:
             return 0.0  # there is no other word
-        odds = _log_odds(here + prior, n_marked + PRIOR_WORDS) - _log_odds(elsewhere + prior, n_unmarked + PRIOR_WORDS)
+        size = PRIOR * n_marked
+        prior = size * (here + elsewhere) / (n_marked + n_unmarked)
+        odds = _log_odds(here + prior, n_marked + size) - _log_odds(elsewhere + prior, n_unmarked + size)
         return odds / math.sqrt(1 / (here + prior) + 1 / (elsewhere + prior))
 
 

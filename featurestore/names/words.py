@@ -1,10 +1,10 @@
 """Words in the tokens of a document, and which of them a feature marks.
 
 A tokenizer cuts words into pieces; people read words. Tokens are put back onto the characters they stand for, the
-characters are grouped to words, and a word is marked where any of its tokens is. Characters are grouped by Unicode: runs
-of letters, marks and digits (with an apostrophe between letters), and runs of one kind of punctuation, which features
-fire on as well. Chinese, Japanese, Thai, Lao, Khmer, Burmese and Tibetan write no spaces between words: there the
-tokens themselves, which a large vocabulary makes about as long as words, are taken for words.
+characters are grouped to words, and a word is marked where any of its tokens is. Characters are grouped by Unicode:
+runs of letters, marks and digits (with an apostrophe between letters), and runs of one sign, which features fire on as
+well. Chinese, Japanese, Thai, Lao, Khmer, Burmese and Tibetan write no spaces between words: there the tokens
+themselves, which a large vocabulary makes about as long as words, are taken for words.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import numpy as np
 
@@ -62,9 +62,7 @@ class DocumentWords:
 
 def text_words(text: str) -> list[str]:
     """The words of a text without tokens, as `DocumentWords` has them; a run of an unspaced script stays whole."""
-    return [
-        unicodedata.normalize("NFC", word).lower() for word, _ in _words(list(text), [(0,)] * len(text))
-    ]
+    return [unicodedata.normalize("NFC", word).lower() for word, _ in _words(list(text), [(0,)] * len(text))]
 
 
 def is_unspaced(word: str) -> bool:
@@ -85,11 +83,9 @@ def _characters(tokens: Sequence[Token]) -> tuple[list[str], list[tuple[int, ...
     for at, token in enumerate(tokens):
         if not token.pooled:
             continue
+        chars[token.start - first : token.stop - first] = token.text[: token.stop - token.start]
         # A character of several tokens (bytes) belongs to each; one without characters belongs to what is before it.
-        covered = range(token.start, token.stop) or range(max(token.start - 1, first), token.start)
-        for offset, char in zip(covered, token.text, strict=False):
-            chars[offset - first] = char
-        for offset in covered:
+        for offset in range(token.start, token.stop) or range(max(token.start - 1, first), token.start):
             owners[offset - first] = (*owners[offset - first], at)
     return chars, owners
 
@@ -104,15 +100,17 @@ def _words(chars: list[str], owners: list[tuple[int, ...]]) -> list[tuple[str, l
     for kind, run in groupby(range(len(chars)), kinds.__getitem__):
         if kind == "":
             continue
-        for piece in _pieces(list(run), owners) if kind == "unspaced" else (list(run),):
-            found.append(("".join(chars[at] for at in piece), sorted({token for at in piece for token in owners[at]})))
+        found += [
+            ("".join(chars[at] for at in piece), sorted({token for at in piece for token in owners[at]}))
+            for piece in (_pieces(list(run), owners) if kind == "unspaced" else [list(run)])
+        ]
     return found
 
 
 def _pieces(run: list[int], owners: list[tuple[int, ...]]) -> list[list[int]]:
     """A run of characters cut where no token goes on."""
     pieces = [run[:1]]
-    for before, at in zip(run, run[1:], strict=False):
+    for before, at in pairwise(run):
         if set(owners[before]) & set(owners[at]):
             pieces[-1].append(at)
         else:
