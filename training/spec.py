@@ -22,6 +22,7 @@ from featurestore.tables.patterns import joined
 
 BASELINES = ("tfidf", "char_ngrams", "hidden_mean", "hidden_last", "majority")
 PROBES = ("logistic_l2", "logistic_l1", "tree", "k_sparse", "linear_svm", "softmax")
+PRIVATE = "private"  # as `text`: the corpus' own column, and nobody is shown it
 _POOL = re.compile(r"max|sum|mean|count|last|top[1-9][0-9]*")
 
 
@@ -51,6 +52,16 @@ class TableColumn(_Model):
     id: str = Field(min_length=1)
     column: str = Field(min_length=1)
     csv: CsvSpec | None = None
+
+
+class TextColumn(TableColumn):
+    """The texts, in a table outside the store.
+
+    Attributes:
+        private: Whether what the study writes for people is to hold no text.
+    """
+
+    private: Flag = False
 
 
 class SelectSpec(_Model):
@@ -203,7 +214,8 @@ class StudySpec(_Model):
     Attributes:
         store: URI of a complete feature store.
         label: The class of each document: a kept column of the store, or a column of another table.
-        text: Where TF-IDF reads the text; by default the corpus' text column, if the store keeps it.
+        text: Where TF-IDF reads the text; by default the corpus' text column, if the store keeps it. `private` reads that
+            one too, and keeps texts, ids and names of files out of report, explanation, model files and evidence.
         features: The SAE cells.
         baselines: Any of tfidf (words), char_ngrams, hidden_mean, hidden_last, majority; majority is always added.
         probes: The classifiers, each put on every matrix (see `training.probes.estimators`).
@@ -218,7 +230,7 @@ class StudySpec(_Model):
 
     store: PathText
     label: str | TableColumn
-    text: str | TableColumn | None = None
+    text: str | TextColumn | None = None
     features: tuple[FeatureSpec, ...] = ()
     baselines: tuple[str, ...] = ()
     probes: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ("logistic_l2",)
@@ -228,6 +240,16 @@ class StudySpec(_Model):
     screen: int | None = Field(default=None, ge=1)
     bootstrap: int = Field(default=1000, ge=100, le=100_000)
     out: PathText = "study"
+
+    @property
+    def private(self) -> bool:
+        """Whether texts, ids and names of files stay out of what is written for people."""
+        return self.text.private if isinstance(self.text, TextColumn) else self.text == PRIVATE
+
+    @property
+    def text_source(self) -> str | TextColumn | None:
+        """Where the texts are, None for the corpus' own column."""
+        return None if self.text == PRIVATE else self.text
 
     @field_validator("baselines")
     @classmethod

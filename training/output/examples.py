@@ -6,8 +6,6 @@ show what it does as a rule, the counter-examples where it fires in another clas
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -54,18 +52,3 @@ def snippet(data: StudyData, row: int) -> str | None:
     """The beginning of a document's text, on one line; None where the text is unknown."""
     text = None if data.text is None else " ".join(data.text[row].split())
     return text if text is None or len(text) <= SNIPPET else f"{text[: SNIPPET - 1]}…"
-
-
-def without_text(explanation: Mapping[str, Any]) -> dict[str, Any]:
-    """An explanation for those who may not share text: none in it, and ids only as hashes, for they can name files."""
-    features = [
-        {**feature, **{kind: [_hidden(d) for d in feature[kind]] for kind in ("documents", "random", "counter")}}
-        for feature in explanation["features"]
-    ]
-    errors = [_hidden(error) for error in explanation.get("errors", ())]
-    return {**explanation, "private": True, "features": features, "errors": errors}
-
-
-def _hidden(document: Mapping[str, Any]) -> dict[str, Any]:
-    digest = hashlib.sha256(str(document["doc_id"]).encode("utf-8", "surrogatepass")).hexdigest()
-    return {**document, "doc_id": f"sha256:{digest[:16]}", "text": None}

@@ -9,7 +9,7 @@ the examples, only among the errors (`training.output.errors_made`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from training.methods.features import SPARSE, Method, MethodMatrix, columns_of, 
 from training.output.examples import examples_of
 from training.probes.estimators import PARAMETER, as_pipeline, importance
 from training.probes.fit import Final, fit_final
+from training.results.comparisons import AGAINST_BASELINES
+from training.scores.significance import Comparison
 from training.scores.wilson import wilson
 
 if TYPE_CHECKING:
@@ -140,6 +142,19 @@ def explain(
         if method.probe == "tree"
         else "|coefficient x difference of class means| of the scaled feature",
         "features": features,
+    }
+
+
+def versus_majority(comparisons: Sequence[Comparison], data: StudyData) -> dict[str, Any] | None:
+    """How the SAE features stand to always answering the commonest class; None where that was not compared."""
+    found = next((c for c in comparisons if (c.question, c.b) == (AGAINST_BASELINES, "majority")), None)
+    if found is None:
+        return None
+    return {
+        "answer": data.classes[int(np.bincount(data.y).argmax())],
+        "difference": asdict(found.difference),
+        "p_adjusted": found.p_adjusted,
+        "beaten": found.shown and found.difference.value > 0,
     }
 
 

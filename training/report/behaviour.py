@@ -74,12 +74,15 @@ def _confusion(counts: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
         f"Of each class, the share answered as each class; most often mistaken: {classes[worst[0]]} "
         f"for {classes[worst[1]]}, {percent(share[worst])}"
     )
-    pairs = sorted(((counts[r, c], r, c) for r in range(len(classes)) for c in range(len(classes)) if r != c and counts[r, c]), reverse=True)  # noqa: E501
+    pairs = sorted(
+        ((counts[r, c], r, c) for r in range(len(classes)) for c in range(len(classes)) if r != c and counts[r, c]),
+        reverse=True,
+    )
     return {
         "svg": grid(names, names, cells, says, "true class", "answered"),
         "left": len(classes) - len(shown),
         "columns": names,
-        "rows": [(classes[r], [whole(counts[r, c]) for c in shown]) for r in shown],
+        "table": [[classes[r], *[whole(counts[r, c]) for c in shown]] for r in shown],
         "pairs": [(classes[r], classes[c], whole(n), percent(share[r, c])) for n, r, c in pairs[:10]],
     }
 
@@ -169,11 +172,17 @@ def _curves(
     if wanted in classes:
         chosen = [classes.index(wanted)]
     for c in chosen:
-        lines = [line for seed in seeds if (line := _interpolated(y_true[of == seed] == c, log_proba[of == seed, c])) is not None]  # noqa: E501
+        lines = [
+            line
+            for seed in seeds
+            if (line := _interpolated(y_true[of == seed] == c, log_proba[of == seed, c])) is not None
+        ]
         if not lines:
             continue
         mean = np.mean(lines, axis=0)
-        drawn = [(list(zip(GRID.tolist(), line.tolist(), strict=True)), "stroke thin sae") for line in lines[:MOST_CURVES]]
+        drawn = [
+            (list(zip(GRID.tolist(), line.tolist(), strict=True)), "stroke thin sae") for line in lines[:MOST_CURVES]
+        ]
         drawn.append((list(zip(GRID.tolist(), mean.tolist(), strict=True)), "stroke sae"))
         share = float((y_true == c).mean())
         at = {f"{r:.0%}": mean[int(r * 40)] for r in (0.5, 0.8, 0.9, 0.95)}

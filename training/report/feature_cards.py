@@ -190,7 +190,9 @@ def _marked_error(study: StudyFiles, error: Mapping[str, Any]) -> Marked | None:
     if not found:
         return None
     document = DocumentEvidence(
-        found[0].doc_id, found[0].tokens, tuple(f for one in found if one.tokens == found[0].tokens for f in one.features)
+        found[0].doc_id,
+        found[0].tokens,
+        tuple(f for one in found if one.tokens == found[0].tokens for f in one.features),
     )
     shown = marked(document, {}, sides)
     return shown if shown.spans else None

@@ -44,8 +44,12 @@ def percent(value: Any) -> str:
         return NONE
     if value in (0, 1):
         return f"{value:.0%}"
-    return "under 0.1%" if value < 0.001 else "over 99.9%" if value > 0.999 else (
-        f"{value:.1%}" if value < 0.1 or value > 0.9 else f"{value:.0%}"
+    return (
+        "under 0.1%"
+        if value < 0.001
+        else "over 99.9%"
+        if value > 0.999
+        else (f"{value:.1%}" if value < 0.1 or value > 0.9 else f"{value:.0%}")
     )
 
 

@@ -30,7 +30,6 @@ def regimes_section(study: StudyFiles) -> list[dict[str, Any]]:
 
 
 def _regime(study: StudyFiles, kind: str, title: str, axis: str, mine: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    xs = sorted({_level(r, kind) for r in mine})
     lines, rows = [], []
     for name, (said, klass) in FAMILIES.items():
         values = {_level(r, kind): r["macro_f1"] for r in mine if r["method"] == name}
@@ -38,8 +37,8 @@ def _regime(study: StudyFiles, kind: str, title: str, axis: str, mine: Sequence[
         points = [(x, values[x]["value"], values[x]["low"], values[x]["high"]) for x in sorted(values)]
         if points:
             lines.append((said, klass, points))
-            rows.append((said, klass, values))
-    xs = sorted({x for _, _, values in rows for x in values})
+            rows.append((said, values))
+    xs = sorted({x for _, values in rows for x in values})
     place = {x: float(i) for i, x in enumerate(xs)}  # even steps: sizes are doubled, shares are a few
     drawn = [Curve(s, [(place[x], y, low, high) for x, y, low, high in p], k) for s, k, p in lines]
     majority = next((m["macro_f1"]["value"] for m in study.summary["methods"] if m["kind"] == "majority"), None)
@@ -49,8 +48,10 @@ def _regime(study: StudyFiles, kind: str, title: str, axis: str, mine: Sequence[
         "title": title,
         "axis": axis,
         "svg": curves(drawn, axis, "macro F1", says, marks, majority),
-        "columns": [_named(x) for x in xs],
-        "rows": [(s, k, [(score(v[x]["value"]), bounds(v[x])) if x in v else ("", "") for x in xs]) for s, k, v in rows],
+        "sides": [said for said, _ in rows],
+        "rows": [
+            (_named(x), [(score(v[x]["value"]), bounds(v[x])) if x in v else ("", "") for _, v in rows]) for x in xs
+        ],
     }
 
 

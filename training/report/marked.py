@@ -35,7 +35,9 @@ class Marked:
     after: bool
 
 
-def marked(document: DocumentEvidence, most: Mapping[tuple[str, int], float], sides: Mapping[tuple[str, int], str]) -> Marked:  # noqa: E501
+def marked(
+    document: DocumentEvidence, most: Mapping[tuple[str, int], float], sides: Mapping[tuple[str, int], str]
+) -> Marked:
     """The window around the strongest token of a document.
 
     Args:

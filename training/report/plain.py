@@ -13,7 +13,7 @@ import unicodedata
 
 from markupsafe import Markup, escape
 
-_HIDDEN = frozenset("Cc Cf Cs Zl Zp Co Cn".split())  # categories that draw nothing, or what nobody can foresee
+_HIDDEN = frozenset(["Cc", "Cf", "Cs", "Zl", "Zp", "Co", "Cn"])  # categories that draw nothing, or what nobody can foresee
 _FILLERS = frozenset(map(chr, (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0, 0x2800)))  # letters without ink
 _JOINERS = frozenset("\u200c\u200d")
 _SPACE = re.compile(r"[ \t\r\n]+")  # not what else counts as white space: U+2028 is to be seen
@@ -30,7 +30,7 @@ def hidden_at(text: str, i: int) -> bool:
         around = (text[i - 1] if i else "", text[i + 1] if i + 1 < len(text) else "")
         return not all(c and ord(c) >= _SCRIPTS and unicodedata.category(c) not in _HIDDEN for c in around)
     if 0xFE00 <= ord(char) <= 0xFE0F:
-        return not i or text[i - 1].isspace() or text[i - 1].isalpha() and text[i - 1].isascii()
+        return not i or text[i - 1].isspace() or (text[i - 1].isalpha() and text[i - 1].isascii())
     if unicodedata.combining(char):
         return i >= MARKS and all(map(unicodedata.combining, text[i - MARKS : i]))
     return char in _FILLERS or unicodedata.category(char) in _HIDDEN or 0xE0100 <= ord(char) <= 0xE01EF

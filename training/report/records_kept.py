@@ -27,9 +27,7 @@ def documents_section(study: StudyFiles) -> dict[str, Any]:
         "used": whole(documents["used"]),
         "rows": whole(study.summary["store"]["rows"]),
         "classes": [(name, whole(n), percent(n / total)) for name, n in documents["classes"].items()],
-        "left_out": [
-            (REASONS.get(reason, reason), whole(n)) for reason, n in documents["left_out"].items() if n
-        ],
+        "left_out": [(REASONS.get(reason, reason), whole(n)) for reason, n in documents["left_out"].items() if n],
         "truncated": documents.get("truncated") or 0,
         "groups": documents.get("groups"),
         "group": study.summary["spec"]["split"].get("group"),

@@ -29,12 +29,16 @@ def render(template: str, page: Mapping[str, Any]) -> bytes:
         page: What it shows; strings of strangers as they are, SVG as Markup.
     """
     style, script = _source("style.css"), _source("page.js")
-    text = _environment().get_template(template).render(
-        page=page,
-        style=Markup(style),
-        script=Markup(script),
-        policy=f"default-src 'none'; style-src 'sha256-{_digest(style)}'; script-src 'sha256-{_digest(script)}'; "
-        "base-uri 'none'; form-action 'none'",
+    text = (
+        _environment()
+        .get_template(template)
+        .render(
+            page=page,
+            style=Markup(style),
+            script=Markup(script),
+            policy=f"default-src 'none'; style-src 'sha256-{_digest(style)}'; script-src 'sha256-{_digest(script)}'; "
+            "base-uri 'none'; form-action 'none'",
+        )
     )
     # A half of a surrogate pair is spelled out by then; what comes from elsewhere must not stop the page.
     return text.encode("utf-8", "replace")

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from featurestore.errors import StudyError
 from featurestore.evidence.cache import EVIDENCE, EvidenceCache
 from featurestore.storage.files import list_files, reached, read_bytes, read_json, sha256_file, shown
+from training.spec import PRIVATE
 
 SUMMARY = "results.json"
 HASHED = ("results.json", "results.parquet", "predictions.parquet", "folds.parquet", "regimes.parquet", "split.parquet")
@@ -139,9 +140,13 @@ def read_study(uri: str, private: bool = False) -> StudyFiles:
         models={family: header for family, header in models.items() if isinstance(header, dict)},
         sha256=hashes,
         evidence=EvidenceCache(f"{str(uri).rstrip('/')}/{EVIDENCE}"),
-        private=private or summary["spec"].get("text") == "private" or bool(summary["spec"].get("private")),
+        private=private or _private(summary["spec"].get("text")),
         _predictions=predictions,
     )
+
+
+def _private(text: Any) -> bool:
+    return bool(text.get("private")) if isinstance(text, Mapping) else text == PRIVATE
 
 
 def _table(fs: Any, root: str, name: str) -> pa.Table:

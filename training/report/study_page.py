@@ -17,6 +17,18 @@ from training.report.study_files import StudyFiles, read_study
 from training.report.verdicts import comparison_section, verdict_section
 
 REPORT = "report.html"
+SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (  # id, name, and what the page must hold for it to be there
+    ("verdict", "Verdict", ()),
+    ("tried", "What was tried", ()),
+    ("comparisons", "What was compared", ("comparisons",)),
+    ("documents", "Who took part", ()),
+    ("harder", "Harder conditions", ("regimes", "transfer")),
+    ("features", "Features that decide", ("features",)),
+    ("behaviour", "How it decides", ("behaviour",)),
+    ("errors", "Its worst errors", ("errors",)),
+    ("costs", "What it cost", ()),
+    ("provenance", "Provenance", ()),
+)
 
 
 def study_report(uri: str, private: bool = False) -> bytes:
@@ -52,7 +64,7 @@ def study_page(study: StudyFiles) -> dict[str, Any]:
     names = feature_names(study)
     name = study.uri.rstrip("/").rsplit("/", 1)[-1]
     store = study.store.rstrip("/").rsplit("/", 1)[-1]
-    return {
+    page = {
         "title": "Study" if study.private else f"Study {name}",
         "store": "a private corpus" if study.private else store,
         "private": study.private,
@@ -68,3 +80,4 @@ def study_page(study: StudyFiles) -> dict[str, Any]:
         "costs": costs_section(study.store, study.summary["store"]["fingerprint"]),
         "provenance": provenance_section(study),
     }
+    return page | {"sections": [(id, name) for id, name, part in SECTIONS if not part or any(page[p] for p in part)]}

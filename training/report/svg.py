@@ -35,7 +35,9 @@ def tag(name: str, content: str | Markup | None = None, **attributes: float | st
     return Markup(f"<{name}{written}>{inside}</{name}>" if content is not None else f"<{name}{written}/>")
 
 
-def drawing(parts: Iterable[Markup], says: str, width: float = WIDTH, height: float = HEIGHT, klass: str = "") -> Markup:
+def drawing(
+    parts: Iterable[Markup], says: str, width: float = WIDTH, height: float = HEIGHT, klass: str = ""
+) -> Markup:
     """A whole chart; `says` is what it shows, for those who cannot see it."""
     return tag(
         "svg",
@@ -95,16 +97,27 @@ class Frame:
         floor, parts = self.height - self.bottom, []
         for value, label in self.y.labelled():
             y = self.at_y(value)
-            parts.append(tag("path", d=f"M{number(self.left)} {number(y)}H{number(self.width - self.right)}", klass="rule"))
+            parts.append(
+                tag("path", d=f"M{number(self.left)} {number(y)}H{number(self.width - self.right)}", klass="rule")
+            )
             parts.append(tag("text", label, x=self.left - 5, y=y + 3.5, klass="end"))
         for value, label in self.x.labelled():
             parts.append(tag("text", label, x=self.at_x(value), y=floor + 14, klass="mid"))
         middle = (self.left + self.width - self.right) / 2
-        parts.append(tag("path", d=f"M{number(self.left)} {number(floor)}H{number(self.width - self.right)}", klass="base"))
+        parts.append(
+            tag("path", d=f"M{number(self.left)} {number(floor)}H{number(self.width - self.right)}", klass="base")
+        )
         parts.append(tag("text", self.x.title, x=middle, y=self.height - 4, klass="mid name"))
         across = (self.top + floor) / 2
         parts.append(
-            tag("text", self.y.title, x=0.0, y=0.0, klass="mid name", transform=f"translate(10 {number(across)}) rotate(-90)")
+            tag(
+                "text",
+                self.y.title,
+                x=0.0,
+                y=0.0,
+                klass="mid name",
+                transform=f"translate(10 {number(across)}) rotate(-90)",
+            )
         )
         return parts
 
@@ -131,7 +144,12 @@ class Frame:
         """A bar from the bottom of the axis."""
         x, y = self.at_x(start), self.at_y(height)
         return tag(
-            "rect", x=x + 0.5, y=y, width=max(self.at_x(stop) - x - 1, 0.5), height=self.at_y(self.y.low) - y, klass=klass
+            "rect",
+            x=x + 0.5,
+            y=y,
+            width=max(self.at_x(stop) - x - 1, 0.5),
+            height=self.at_y(self.y.low) - y,
+            klass=klass,
         )
 
 
