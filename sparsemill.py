@@ -40,6 +40,7 @@ COMMANDS = {
     "status": ("featurestore.cli", "how far a store has come"),
     "verify": ("featurestore.cli", "recheck every promise of a store's format"),
     "show": ("featurestore.cli", "look at documents and features of a store"),
+    "tokens": ("ray_jobs.evidence.cli", "where in its documents a feature fires, token by token"),
     "compact": ("featurestore.convert.cli", "merge the small parts of a store into a new one"),
     "export": ("featurestore.convert.cli", "write a store's features as npz, svmlight or AnnData"),
     "study": ("training.cli", "train and compare classifiers from a store"),

@@ -2,8 +2,8 @@
 
 One JSON file for a document, `STUDY/evidence/DOCUMENT-SOURCE.json`, named after the sha256 of its id and of what
 computed the values (bundle and token policy, see `source`). It says the sha256 of the text too, so evidence of another
-text is never taken for that of this one. The same evidence gives the same bytes, in whatever order it was written. Files
-are checked when they are read; one that is damaged counts as missing, as a cache may.
+text is never taken for that of this one. The same evidence gives the same bytes, in whatever order it was written.
+Files are checked when they are read; one that is damaged counts as missing, as a cache may.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class EvidenceCache:
         self._names: set[str] | None = None  # of the files that are there
 
     def read(
-        self, doc_id: str, text_sha256: str, features: Iterable[tuple[str, int]], source: str | None = None
+        self, doc_id: str, text_sha256: str | None, features: Iterable[tuple[str, int]], source: str | None = None
     ) -> DocumentEvidence | None:
         """The evidence of a document for all of certain features.
 
         Args:
             doc_id: Which document.
-            text_sha256: Of its text in UTF-8 (`text_sha256`).
+            text_sha256: Of its text in UTF-8 (`text_sha256`); None accepts any, for readers without it.
             features: Of (name of the SAE, index of the feature); the result has them in this order.
             source: Of what the values must come from (`source`); None accepts any.
 
@@ -58,15 +58,14 @@ class EvidenceCache:
             (
                 found
                 for entry in self._entries(doc_id, source)
-                if entry["text_sha256"] == text_sha256 and (found := entry["document"].only(wanted)) is not None
+                if text_sha256 in (None, entry["text_sha256"]) and (found := entry["document"].only(wanted)) is not None
             ),
             None,
         )
 
     def find(self, doc_id: str, sae: str, feature: int, source: str | None = None) -> DocumentEvidence | None:
         """The evidence of a document for one feature, for readers without its text; None where it is missing."""
-        documents = (entry["document"].only([(sae, feature)]) for entry in self._entries(doc_id, source))
-        return next((found for found in documents if found is not None), None)
+        return self.read(doc_id, None, [(sae, feature)], source)
 
     def write(self, document: DocumentEvidence, text_sha256: str, source: str) -> None:
         """Keep evidence; features of the same text and source that are kept already stay.
@@ -141,6 +140,4 @@ def _merged(old: DocumentEvidence, new: DocumentEvidence) -> DocumentEvidence:
     """The features of both, the new ones first in doubt, in a settled order."""
     features = {(one.sae, one.feature): one for one in (*old.features, *new.features)}
     problems = dict.fromkeys(problem for one in (old, new) if (problem := one.problem) is not None)
-    return replace(
-        new, features=tuple(features[key] for key in sorted(features)), problem="; ".join(problems) or None
-    )
+    return replace(new, features=tuple(features[key] for key in sorted(features)), problem="; ".join(problems) or None)

@@ -83,7 +83,9 @@ def _rows(
     return found
 
 
-def _corpus_texts(store: FeatureStore, rows: Sequence[int], doc_ids: Sequence[str]) -> tuple[dict[int, str], str | None]:
+def _corpus_texts(
+    store: FeatureStore, rows: Sequence[int], doc_ids: Sequence[str]
+) -> tuple[dict[int, str], str | None]:
     """Row of the store -> text, from the corpus; and why there is none."""
     if not rows:
         return {}, None
