@@ -22,7 +22,7 @@ from ray_jobs.engine.bundle import Bundle, SaeInfo, bundle_file
 from ray_jobs.engine.encoder import Inputs, SaeEncoder
 from ray_jobs.engine.extractor import ExtractSettings
 from ray_jobs.engine.families import SaeWeights
-from ray_jobs.engine.tokens import ContentTokenizer, TokenPolicy, Window, token_policy, windows_of
+from ray_jobs.engine.tokens import ContentTokenizer, Window, token_policy, windows_of
 
 LOT = 64
 """Texts whose windows are packed together: enough to fill batches of short ones, few enough that answers come soon."""

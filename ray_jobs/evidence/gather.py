@@ -19,8 +19,8 @@ def gather_evidence(
 ) -> dict[str, DocumentEvidence]:
     """The evidence of documents of a store; what was missing in the cache is there afterwards, unless it is private.
 
-    A bundle or a text that is gone is no error here: the documents concerned have a `problem` that says what is missing.
-    Evidence that is cached stands in for it, which is what the cache is for.
+    A bundle or a text that is gone is no error here: cached evidence stands in for it, which is what the cache is for,
+    and documents without have a `problem` that says what is missing.
 
     Args:
         store_uri: Directory or URL of the store.
@@ -54,9 +54,8 @@ def gather_evidence(
     except (SparsemillError, ModuleNotFoundError) as exc:
         reason = str(exc)
         if isinstance(exc, ModuleNotFoundError):
-            reason = (
-                f"computing tokens of {shown(store_uri)} needs the package '{exc.name}'; install sparsemill[extract]"
-            )
+            needs = f"needs the package '{exc.name}'; install sparsemill[extract]"
+            reason = f"running documents of {shown(store_uri)} again {needs}"
         for doc_id in missing:
             found.setdefault(doc_id, DocumentEvidence(doc_id, (), (), reason))
     return {doc_id: found[doc_id] for doc_id in wanted}

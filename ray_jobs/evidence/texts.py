@@ -1,4 +1,4 @@
-"""The texts of documents of a store: from the column that the store keeps, or else from the corpus that its job names."""
+"""The texts of a store's documents: from the column that the store keeps, or else from the corpus of its job."""
 
 from __future__ import annotations
 
