@@ -80,9 +80,16 @@ class EvidenceCache:
         """
         if self.private:
             return
+        features, problems = list(document.features), [document.problem]
         for entry in self._entries(document.doc_id, source):
             if entry["text_sha256"] == text_sha256 and entry["document"].tokens == document.tokens:
-                document = _merged(entry["document"], document)
+                features, problems = [*entry["document"].features, *features], [entry["document"].problem, *problems]
+        by_name = {(feature.sae, feature.feature): feature for feature in features}  # the new one, if it is there twice
+        document = replace(
+            document,
+            features=tuple(by_name[name] for name in sorted(by_name)),
+            problem="; ".join(dict.fromkeys(filter(None, problems))) or None,
+        )
         there = {"format": FORMAT, "version": VERSION, "source": source, "text_sha256": text_sha256}
         fs, root = reached(self.directory)
         name = f"{_prefix(document.doc_id)}{source[:_DIGITS]}.json"
@@ -135,9 +142,3 @@ def source(identity: Mapping[str, Any]) -> str:
 def _prefix(doc_id: str) -> str:
     return hashlib.sha256(doc_id.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS] + "-"
 
-
-def _merged(old: DocumentEvidence, new: DocumentEvidence) -> DocumentEvidence:
-    """The features of both, the new ones first in doubt, in a settled order."""
-    features = {(one.sae, one.feature): one for one in (*old.features, *new.features)}
-    problems = dict.fromkeys(problem for one in (old, new) if (problem := one.problem) is not None)
-    return replace(new, features=tuple(features[key] for key in sorted(features)), problem="; ".join(problems) or None)

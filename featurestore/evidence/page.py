@@ -70,7 +70,7 @@ def _near(shown: Sequence[Stretch]) -> list[bool]:
     """Which stretches are at most SILENT away from one that fires; the beginning is always shown."""
     firing = [0, *(number for number, stretch in enumerate(shown) if stretch.value > 0)]
     near = [False] * len(shown)
-    for place, after in zip(firing, [*firing[1:], len(shown) + 3 * SILENT], strict=True):
+    for place, after in zip(firing, [*firing[1:], len(shown) + SILENT], strict=True):
         first = 0 if place == 0 else place - SILENT
         last = place + SILENT if after - place > 3 * SILENT else after  # what is cut is worth a word
         for number in range(max(first, 0), min(last + 1, len(shown))):
