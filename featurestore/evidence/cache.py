@@ -8,6 +8,7 @@ Files are checked when they are read; one that is damaged counts as missing, as 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -122,7 +123,9 @@ class EvidenceCache:
     def _listed(self) -> set[str]:
         if self._names is None:
             fs, root = reached(self.directory)
-            self._names = set(list_files(fs, root))
+            self._names = set()
+            with contextlib.suppress(OSError):  # something that is no directory has no files
+                self._names = set(list_files(fs, root))
         return self._names
 
 
@@ -141,4 +144,3 @@ def source(identity: Mapping[str, Any]) -> str:
 
 def _prefix(doc_id: str) -> str:
     return hashlib.sha256(doc_id.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS] + "-"
-

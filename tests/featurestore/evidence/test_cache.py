@@ -113,6 +113,11 @@ def test_a_file_of_any_bytes_counts_as_missing(tmp_path: Path, data: bytes) -> N
     assert cache.find("d1", "l9", 7) is None
 
 
+def test_a_directory_that_is_none_counts_as_empty(tmp_path: Path) -> None:
+    (tmp_path / "evidence").write_text("a file")
+    assert EvidenceCache(tmp_path / "evidence").find("d1", "l9", 7) is None
+
+
 def test_a_file_that_gives_itself_out_for_another_documents_is_not_believed(tmp_path: Path) -> None:
     cache = EvidenceCache(tmp_path)
     cache.write(DOCUMENT, TEXT, HERE)

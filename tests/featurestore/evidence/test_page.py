@@ -39,12 +39,21 @@ def test_colours_add_nothing_but_colours() -> None:
     plain, coloured = list(page(document, 60, False)), list(page(document, 60, True))
     assert [ESCAPE.sub("", line) for line in coloured] == plain
     assert any("\x1b[38;5;16;48;5;202m[love|3]\x1b[0m" in line for line in coloured)
-    assert all(line.count("\x1b[38") == line.count("\x1b[0m") for line in coloured)  # no colour leaks into the next line
+    assert all(
+        line.count("\x1b[38") == line.count("\x1b[0m") for line in coloured
+    )  # no colour leaks into the next line
 
 
 @pytest.mark.parametrize("width", [20, 60, 100])
 def test_no_line_is_wider_than_the_terminal(width: int) -> None:
-    words = ["word", "漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字", "a" * 150, "e\u0301" * 30, "🙂", "x"]
+    words = [
+        "word",
+        "漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字",
+        "a" * 150,
+        "e\u0301" * 30,
+        "🙂",
+        "x",
+    ]
     document = evidence(words * 3, [0.0, 1.0, 0.0, 2.0, 0.0, 0.5] * 3, doc_id="d" * 90)
     for line in page(document, width, False):
         assert sum(map(columns, line)) <= width

@@ -138,9 +138,7 @@ def test_pooling_the_values_gives_what_the_engine_stores(bundle: Bundle) -> None
 
 
 @pytest.mark.parametrize("architecture", ["gated", "topk", "batchtopk"])
-def test_every_family_is_cut_without_changing_a_value(
-    tiny_model: Path, tmp_path: Path, architecture: str
-) -> None:
+def test_every_family_is_cut_without_changing_a_value(tiny_model: Path, tmp_path: Path, architecture: str) -> None:
     sae = tiny_sae(tmp_path / "sae", architecture=architecture)
     job = job_from_mapping(
         {
