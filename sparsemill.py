@@ -45,6 +45,7 @@ COMMANDS = {
     "verify": ("featurestore.cli", "recheck every promise of a store's format"),
     "show": ("featurestore.cli", "look at documents and features of a store"),
     "names": ("featurestore.names.cli", "what features mean in words: imported, fetched, or from evidence"),
+    "tokens": ("ray_jobs.evidence.cli", "where in its documents a feature fires, token by token"),
     "compact": ("featurestore.convert.cli", "merge the small parts of a store into a new one"),
     "export": ("featurestore.convert.cli", "write a store's features as npz, svmlight or AnnData"),
     "study": ("training.cli", "train and compare classifiers from a store"),
@@ -233,8 +234,10 @@ class _StageOne:
         self, store: FeatureStore, doc_ids: Sequence[str], features: Sequence[tuple[str, int]]
     ) -> Iterator[DocumentEvidence]:
         """The tokens of documents with the activations of features."""
+        from ray_jobs.cli import silence_libraries
         from ray_jobs.evidence.compute import compute_evidence
 
+        silence_libraries()
         return compute_evidence(store, dict.fromkeys(doc_ids, features), say=_say)
 
     def neuronpedia_id(self, release: str, id: str) -> str | None:
