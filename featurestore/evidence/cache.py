@@ -144,13 +144,3 @@ def source(identity: Mapping[str, Any]) -> str:
 
 def _prefix(doc_id: str) -> str:
     return hashlib.sha256(doc_id.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS] + "-"
-<<<<<<< HEAD
-
-
-def _merged(old: DocumentEvidence, new: DocumentEvidence) -> DocumentEvidence:
-    """The features of both, the new ones first in doubt, in a settled order."""
-    features = {(one.sae, one.feature): one for one in (*old.features, *new.features)}
-    problems = dict.fromkeys(problem for one in (old, new) if (problem := one.problem) is not None)
-    return replace(new, features=tuple(features[key] for key in sorted(features)), problem="; ".join(problems) or None)
-=======
->>>>>>> E
