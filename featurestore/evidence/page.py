@@ -54,7 +54,7 @@ def _pieces(document: DocumentEvidence, feature: FeatureEvidence, colours: bool)
         if not near[number]:
             if number == 0 or near[number - 1]:
                 length = next((i for i, kept in enumerate(near[number:]) if kept), len(near) - number)
-                yield f" ... ({counted(length, 'token')}) ... ", ""
+                yield f" ... ({counted(length, 'token')}) ...", ""
             continue
         if stretch.value <= 0:
             yield visible(stretch.text), ""
