@@ -151,7 +151,7 @@ def column_products(indptr, indices, data, w, columns, out):  # type: ignore[no-
 
 @njit(nogil=True, cache=True)
 def l1_newton(  # type: ignore[no-untyped-def]
-    indptr, indices, data, y, share, w, b, z, penalty, columns, tolerance, total, settled, max_newton, max_sweeps
+    indptr, indices, data, y, inside, w, b, z, penalty, columns, tolerance, total, settled, max_newton, max_sweeps
 ):
     """Minimise the sum of log-losses + penalty . |w| over some columns and the intercept, from where w, b and z stand.
 
@@ -163,7 +163,7 @@ def l1_newton(  # type: ignore[no-untyped-def]
     Args:
         indptr, indices, data: X, CSC [N, K].
         y: float64 [N], 0 or 1.
-        share: float64 [N], how often each row counts; 0 for rows that are not fitted and have no influence.
+        inside: bool [N], the rows fitted; others have no influence.
         w: float64 [K]; changed in place.
         b: The intercept.
         z: float64 [N], X w + b; changed in place.
@@ -182,16 +182,16 @@ def l1_newton(  # type: ignore[no-untyped-def]
     residual, curve, move = np.empty(n), np.empty(n), np.empty(n)
     value = 0.0
     for i in range(n):
-        if share[i] > 0.0:
-            value += share[i] * (max(z[i], 0.0) + np.log1p(np.exp(-abs(z[i]))) - y[i] * z[i])
+        if inside[i]:
+            value += max(z[i], 0.0) + np.log1p(np.exp(-abs(z[i]))) - y[i] * z[i]
     for newton in range(max_newton):
         g_b, h_b = 0.0, 1e-12
         for i in range(n):
             residual[i] = curve[i] = move[i] = 0.0
-            if share[i] > 0.0:
+            if inside[i]:
                 small = np.exp(-abs(z[i]))
                 chance = (1.0 if z[i] > 0 else small) / (1.0 + small)
-                residual[i], curve[i] = share[i] * (chance - y[i]), share[i] * (chance * (1.0 - chance))
+                residual[i], curve[i] = chance - y[i], chance * (1.0 - chance)
                 g_b += residual[i]
                 h_b += curve[i]
         worst = all_broken = 0.0
@@ -258,9 +258,9 @@ def l1_newton(  # type: ignore[no-untyped-def]
         for _ in range(20):
             new = 0.0
             for i in range(n):
-                if share[i] > 0.0:
+                if inside[i]:
                     t = z[i] + length * (move[i] + d_b)
-                    new += share[i] * (max(t, 0.0) + np.log1p(np.exp(-abs(t))) - y[i] * t)
+                    new += max(t, 0.0) + np.log1p(np.exp(-abs(t))) - y[i] * t
             change = new - value
             for c in range(m):
                 j = columns[c]

@@ -121,7 +121,6 @@ def l1_path(
     grid: Sequence[float],
     accuracy: Accuracy = EXACT,
     start: L1Fit | None = None,
-    weight: np.ndarray | None = None,
 ) -> list[L1Fit]:
     """Fit one two-class problem at each C.
 
@@ -133,21 +132,20 @@ def l1_path(
         grid: Values of C, rising.
         accuracy: EXACT, or RANKING where solutions are only to be compared.
         start: A solution of the same problem at a smaller C, to begin with.
-        weight: float64 [N], how often each row counts, as scikit-learn's `sample_weight`; None counts each once.
     """
     from training.solvers.kernels import column_products, column_sums, l1_newton
 
     parts = (X if isinstance(X, ByColumn) else by_column(X)).parts
-    target, counts = np.asarray(y, dtype=np.float64), np.zeros(len(y))
-    counts[fit] = 1.0 if weight is None else weight[fit]
+    target, inside = np.asarray(y, dtype=np.float64), np.zeros(len(y), dtype=bool)
+    inside[fit] = True
     there = np.flatnonzero(np.isfinite(scale)).astype(np.uint32)
-    share = float((counts * target).sum() / counts.sum())
+    share = float(target[inside].mean())
     w, b = np.zeros(len(scale)), float(np.log(share / (1 - share)))
     z, gradient = np.full(len(y), b), np.zeros(len(scale))
 
     def look() -> None:
         small = np.exp(-np.abs(z))
-        residual = counts * (np.where(z > 0, 1.0, small) / (1.0 + small) - target)
+        residual = np.where(inside, np.where(z > 0, 1.0, small) / (1.0 + small) - target, 0.0)
         column_sums(*parts, residual, there, gradient)
 
     look()
@@ -169,7 +167,7 @@ def l1_path(
             b, steps, converged = l1_newton(
                 *parts,
                 target,
-                counts,
+                inside,
                 w,
                 b,
                 z,

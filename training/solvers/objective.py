@@ -31,9 +31,7 @@ class Paths:
         X: CSR float32 or float64, or dense float64 [N, K].
         y: int64 [N], class indices.
         n_classes: How many classes there are.
-        fit: bool [N, P], the rows that each problem is fitted on, or float64 weights of rows, 0 where they are not; no
-            other row has any influence on it. The log-loss is the weighted mean, C counts with the sum of the weights,
-            as with scikit-learn's `sample_weight`.
+        fit: bool [N, P], the rows that each problem is fitted on; no other row has any influence on it.
         scale: float64 [K, P], what each problem divides the columns by; infinite for columns that it leaves out.
         shift: float64 [K, P], what it subtracts before; None for the mean of the rows fitted, which for the solution
             is the same as nothing.
@@ -66,7 +64,7 @@ class Objective(ABC):
         self.paths = paths
         self.m = 1 if paths.n_classes == 2 else paths.n_classes
         self.problems = paths.fit.shape[1]
-        self.rows = paths.fit.sum(axis=0).astype(np.float64)  # [P], sum of their weights
+        self.rows = paths.fit.sum(axis=0).astype(np.float64)  # [P]
         self.share = paths.fit / self.rows  # [N, P], weight of each row in the mean
         self.scale = np.ascontiguousarray(paths.scale.T)  # [P, K]
         self.shift = self._means() if paths.shift is None else np.ascontiguousarray(paths.shift.T)  # [P, K]
