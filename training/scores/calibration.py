@@ -3,7 +3,7 @@
 Sigmoid (Platt), isotonic and temperature compete with leaving scores as they are. Each is judged by the log loss of
 every inner fold under what the other folds' out-of-fold scores taught it; the best one is kept if it beats no
 calibration by more than one standard error of the paired difference, and is then fitted on all of them. What is kept is
-plain arrays, which `featurestore.models.decisions.calibrated` applies.
+plain arrays, which `featurestore.models.calibration.calibrated` applies.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from featurestore.models.decisions import CALIBRATIONS, LOG_ZERO, calibrated, class_scores
+from featurestore.models.calibration import CALIBRATIONS, calibrated
+from featurestore.models.thresholds import LOG_ZERO, class_log_odds
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Calibration:
 
     Attributes:
         method: "sigmoid", "isotonic" or "temperature"; None where none helps.
-        arrays: What it is, by name, see `featurestore.models.decisions.calibrated`.
+        arrays: What it is, by name, see `featurestore.models.calibration.calibrated`.
         log_loss: Method ("none" for scores as they are) -> its mean log loss over the documents of all folds.
     """
 
@@ -51,7 +52,7 @@ def choose_calibration(log_proba: np.ndarray, y: np.ndarray, fold: np.ndarray, p
             continue
         for name in names:
             arrays = {} if name is None else fit_calibration(name, log_proba[rest], y[rest])
-            losses[name][here] = _log_loss(calibrated(name, arrays, log_proba[here]), y[here])
+            losses[name][here] = log_loss(calibrated(name, arrays, log_proba[here]), y[here])
     judged = ~np.isnan(losses[None])
     if not judged.any():
         return Calibration(None, {}, {})
@@ -71,11 +72,11 @@ def fit_calibration(method: str, log_proba: np.ndarray, y: np.ndarray) -> dict[s
 
     n_classes = log_proba.shape[1]
     if n_classes == 2:
-        scores = class_scores(log_proba, 1)[:, None]
+        scores = class_log_odds(log_proba, 1)[:, None]
     elif method == "temperature":
         scores = np.nan_to_num(log_proba, nan=np.nan, neginf=LOG_ZERO)
     else:
-        scores = np.stack([class_scores(log_proba, c) for c in range(n_classes)], axis=1)
+        scores = np.stack([class_log_odds(log_proba, c) for c in range(n_classes)], axis=1)
     every = np.arange(len(y))
     frozen = FrozenEstimator(_scores_as_they_are(n_classes))
     model = CalibratedClassifierCV(frozen, method=method, cv=[(every, every)], ensemble=True)
@@ -112,7 +113,7 @@ def _scores_as_they_are(n_classes: int) -> Any:
     return Scores(n_classes)
 
 
-def _log_loss(log_proba: np.ndarray, y: np.ndarray) -> np.ndarray:
+def log_loss(log_proba: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Of each document; a probability of 0 counts as the smallest that is left beside 1, as in scikit-learn."""
     own = log_proba[np.arange(len(y)), y]
     return -np.maximum(own, np.log(np.finfo(np.float64).eps))

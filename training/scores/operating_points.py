@@ -1,4 +1,4 @@
-"""Thresholds for a stated aim, chosen on out-of-fold scores, and what they are worth on documents not seen by the choice.
+"""Thresholds for a stated aim, chosen on out-of-fold scores, and what they are worth on documents held out from that.
 
 A threshold is chosen among the cuts between out-of-fold scores of training documents (each scored by a model that was
 fitted on the other folds): the one that finds most of the class among those that meet the aim. It is then fixed, and
@@ -16,10 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from featurestore.errors import StudyError
-from featurestore.models.decisions import CLAIMED, REJECTED, UNDECIDED
+from featurestore.models.thresholds import CLAIMED, REJECTED, UNDECIDED
 from training.scores.proportions import Proportion, proportion
-
-AIMS = ("precision", "recall", "false_positive_rate", "cost")
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class Aim:
     """What a threshold is for.
 
     Attributes:
-        kind: One of AIMS.
+        kind: One of `training.spec.AIMS`.
         value: The precision or recall to reach, or the false-positive rate to stay below; NaN for cost.
         false_positive, false_negative: What one error of either kind costs, for kind "cost".
         undecided: Share of the documents to hand on.
