@@ -7,7 +7,6 @@ found out by `training.study`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from featurestore.base.poolings import READABLE, is_readable
 from featurestore.base.spec_file import load_mapping, parse_spec
 from featurestore.base.spec_values import Flag, PathText, Value
 from featurestore.errors import StudyError
@@ -25,7 +25,6 @@ BASELINES = ("tfidf", "char_ngrams", "hidden_mean", "hidden_last", "majority")
 PROBES = ("logistic_l2", "logistic_l1", "tree", "k_sparse", "linear_svm", "softmax")
 AIMS = ("precision", "recall", "false_positive_rate", "cost")  # of an operating point
 LENGTH = "length"  # in `by`: the length of documents, and no column
-_POOL = re.compile(r"max|sum|mean|count|last|top[1-9][0-9]*")
 
 
 def _as_list(value: Any) -> Any:
@@ -101,8 +100,8 @@ class FeatureSpec(_Model):
     @classmethod
     def _known_pools(cls, pools: tuple[str, ...]) -> tuple[str, ...]:
         for pool in pools:
-            if _POOL.fullmatch(pool) is None:
-                raise ValueError(f"unknown pooling '{pool}'; use max, sum, mean, count, last or top<N>")
+            if not is_readable(pool):
+                raise ValueError(f"unknown pooling '{pool}'; use {READABLE}")
         return _unique(pools, "pooling")
 
     @field_validator("binarize")
