@@ -23,13 +23,9 @@ from featurestore.tables.patterns import joined
 
 BASELINES = ("tfidf", "char_ngrams", "hidden_mean", "hidden_last", "majority")
 PROBES = ("logistic_l2", "logistic_l1", "tree", "k_sparse", "linear_svm", "softmax")
-<<<<<<< HEAD
 AIMS = ("precision", "recall", "false_positive_rate", "cost")  # of an operating point
 LENGTH = "length"  # in `by`: the length of documents, and no column
-=======
 PRIVATE = "private"  # as `text`: the corpus' own column, and nobody is shown it
-_POOL = re.compile(r"max|sum|mean|count|last|top[1-9][0-9]*")
->>>>>>> X
 
 
 def _as_list(value: Any) -> Any:

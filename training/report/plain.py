@@ -13,7 +13,9 @@ import unicodedata
 
 from markupsafe import Markup, escape
 
-_HIDDEN = frozenset(["Cc", "Cf", "Cs", "Zl", "Zp", "Co", "Cn"])  # categories that draw nothing, or what nobody can foresee
+_HIDDEN = frozenset(
+    ["Cc", "Cf", "Cs", "Zl", "Zp", "Co", "Cn"]
+)  # categories that draw nothing, or what nobody can foresee
 _FILLERS = frozenset(map(chr, (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0, 0x2800)))  # letters without ink
 _JOINERS = frozenset("\u200c\u200d")
 _SPACE = re.compile(r"[ \t\r\n]+")  # not what else counts as white space: U+2028 is to be seen
