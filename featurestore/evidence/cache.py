@@ -2,12 +2,13 @@
 
 One JSON file for a document, `STUDY/evidence/DOCUMENT-SOURCE.json`, named after the sha256 of its id and of what
 computed the values (bundle and token policy, see `source`). It says the sha256 of the text too, so evidence of another
-text is never taken for that of this one. The same evidence gives the same bytes, in whatever order it was written. Files
-are checked when they are read; one that is damaged counts as missing, as a cache may.
+text is never taken for that of this one. The same evidence gives the same bytes, in whatever order it was written.
+Files are checked when they are read; one that is damaged counts as missing, as a cache may.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -40,13 +41,13 @@ class EvidenceCache:
         self._names: set[str] | None = None  # of the files that are there
 
     def read(
-        self, doc_id: str, text_sha256: str, features: Iterable[tuple[str, int]], source: str | None = None
+        self, doc_id: str, text_sha256: str | None, features: Iterable[tuple[str, int]], source: str | None = None
     ) -> DocumentEvidence | None:
         """The evidence of a document for all of certain features.
 
         Args:
             doc_id: Which document.
-            text_sha256: Of its text in UTF-8 (`text_sha256`).
+            text_sha256: Of its text in UTF-8 (`text_sha256`); None accepts any, for readers without it.
             features: Of (name of the SAE, index of the feature); the result has them in this order.
             source: Of what the values must come from (`source`); None accepts any.
 
@@ -58,15 +59,14 @@ class EvidenceCache:
             (
                 found
                 for entry in self._entries(doc_id, source)
-                if entry["text_sha256"] == text_sha256 and (found := entry["document"].only(wanted)) is not None
+                if text_sha256 in (None, entry["text_sha256"]) and (found := entry["document"].only(wanted)) is not None
             ),
             None,
         )
 
     def find(self, doc_id: str, sae: str, feature: int, source: str | None = None) -> DocumentEvidence | None:
         """The evidence of a document for one feature, for readers without its text; None where it is missing."""
-        documents = (entry["document"].only([(sae, feature)]) for entry in self._entries(doc_id, source))
-        return next((found for found in documents if found is not None), None)
+        return self.read(doc_id, None, [(sae, feature)], source)
 
     def write(self, document: DocumentEvidence, text_sha256: str, source: str) -> None:
         """Keep evidence; features of the same text and source that are kept already stay.
@@ -81,9 +81,16 @@ class EvidenceCache:
         """
         if self.private:
             return
+        features, problems = list(document.features), [document.problem]
         for entry in self._entries(document.doc_id, source):
             if entry["text_sha256"] == text_sha256 and entry["document"].tokens == document.tokens:
-                document = _merged(entry["document"], document)
+                features, problems = [*entry["document"].features, *features], [entry["document"].problem, *problems]
+        by_name = {(feature.sae, feature.feature): feature for feature in features}  # the new one, if it is there twice
+        document = replace(
+            document,
+            features=tuple(by_name[name] for name in sorted(by_name)),
+            problem="; ".join(dict.fromkeys(filter(None, problems))) or None,
+        )
         there = {"format": FORMAT, "version": VERSION, "source": source, "text_sha256": text_sha256}
         fs, root = reached(self.directory)
         name = f"{_prefix(document.doc_id)}{source[:_DIGITS]}.json"
@@ -116,7 +123,9 @@ class EvidenceCache:
     def _listed(self) -> set[str]:
         if self._names is None:
             fs, root = reached(self.directory)
-            self._names = set(list_files(fs, root))
+            self._names = set()
+            with contextlib.suppress(OSError):  # something that is no directory has no files
+                self._names = set(list_files(fs, root))
         return self._names
 
 
@@ -135,10 +144,3 @@ def source(identity: Mapping[str, Any]) -> str:
 
 def _prefix(doc_id: str) -> str:
     return hashlib.sha256(doc_id.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS] + "-"
-
-
-def _merged(old: DocumentEvidence, new: DocumentEvidence) -> DocumentEvidence:
-    """The features of both, the new ones first in doubt, in a settled order."""
-    features = {(one.sae, one.feature): one for one in (*old.features, *new.features)}
-    problems = dict.fromkeys(problem for one in (old, new) if (problem := one.problem) is not None)
-    return replace(new, features=tuple(features[key] for key in sorted(features)), problem="; ".join(problems) or None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 MAX_TOKENS = 1 << 22  # of a document: four times the longest context of any model; more is a mistake or an attack
@@ -19,11 +20,14 @@ _SUM_ERROR = 1e-6  # relative, of a sum of float32 values in float64, however it
 class Token:
     """One token that the model was fed.
 
+    The tokens of the document follow one another without a gap: their texts joined are the document, up to where it was
+    cut. Where several tokens share a character (its bytes) the first one has it, and the others have none.
+
     Attributes:
-        text: What it stands for: the characters [start, stop) of the document; for tokens that are not of the document
-            (beginning of sequence, chat template) their name, as `<bos>`.
+        text: The characters [start, stop) of the document; of a token that is not of the document (beginning of
+            sequence, chat template) its name, `<bos>` for instance, and then `start == stop`.
         start: First character in the document, counted in code points.
-        stop: One past the last; `start == stop` where the token has no character of its own.
+        stop: One past the last.
         pooled: Whether it counts for the document's features.
     """
 
@@ -78,6 +82,39 @@ class DocumentEvidence:
             return None
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """Characters to be marked alike.
+
+    Attributes:
+        text: The characters, never none.
+        value: Of the strongest token that they belong to.
+        of_document: Whether they are text of the document, and not the name of a token around it.
+        pooled: Whether they count.
+    """
+
+    text: str
+    value: float
+    of_document: bool
+    pooled: bool
+
+
+def stretches(document: DocumentEvidence, feature: FeatureEvidence) -> list[Stretch]:
+    """What to show of a document with one of its features: a token each, those without characters with the one before.
+
+    Args:
+        document: The evidence.
+        feature: One of its features.
+    """
+    shown: list[Stretch] = []
+    for token, value in zip(document.tokens, feature.values, strict=True):
+        if token.text:
+            shown.append(Stretch(token.text, value, token.stop > token.start, token.pooled))
+        elif shown and value > shown[-1].value:
+            shown[-1] = replace(shown[-1], value=value)
+    return shown
+
+
 def to_json(document: DocumentEvidence) -> dict[str, Any]:
     """A document's evidence as plain JSON data; `problem` is there only if there is one."""
     data: dict[str, Any] = {
@@ -102,7 +139,7 @@ def from_json(data: Any) -> DocumentEvidence:
     """
     tokens = tuple(_token(item) for item in _sequence(data, "tokens"))
     features = tuple(_feature(item, len(tokens)) for item in _sequence(data, "features"))
-    if any(after.start < before.start for before, after in zip(tokens, tokens[1:], strict=False)):
+    if any(after.start < before.start for before, after in pairwise(tokens)):
         raise ValueError("its tokens are not in the order of the text")
     problem = data.get("problem")
     return DocumentEvidence(
@@ -124,8 +161,8 @@ def _feature(item: Any, n_tokens: int) -> FeatureEvidence:
     )
     if len(values) != n_tokens:
         raise ValueError(f"a feature has {len(values)} values for {n_tokens} tokens")
-    total = math.fsum(map(abs, values))
-    if feature.max != max(values, default=0.0) or abs(feature.sum - math.fsum(values)) > _SUM_ERROR * total:
+    total = math.fsum(values)
+    if feature.max != max(values, default=0.0) or abs(feature.sum - total) > _SUM_ERROR * total:
         raise ValueError(f"feature {feature.feature} has a max or sum that its values do not give")
     return feature
 
@@ -159,6 +196,6 @@ def _sequence(item: Any, key: str) -> Sequence[Any]:
 
 
 def _number(value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise ValueError(f"{str(value)[:40]} is no finite number")
+    if type(value) not in (int, float) or not 0 <= value < math.inf:
+        raise ValueError(f"{str(value)[:40]} is no activation")
     return float(value)

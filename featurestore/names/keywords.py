@@ -19,8 +19,8 @@ from featurestore.names.table import KEYWORDS, FeatureName
 from featurestore.names.words import DocumentWords, is_symbol
 
 PRIOR = 10.0
-"""How many words the prior is worth for each word that is marked. On the scale of the evidence, so that features with ten
-and with a thousand marked words are judged alike: a word that is marked twice and stands nowhere else has z 2.0, one
+"""How many words the prior is worth for each word that is marked. On the scale of the evidence, so that features of ten
+and of a thousand marked words are judged alike: a word that is marked twice and stands nowhere else has z 2.0, one
 that makes up a quarter of twenty marked words and a twentieth of all others 1.3."""
 MOST_WORDS = 5  # of a name: what a line can show and an eye can take in
 LEAST_Z = 1.96  # a difference that chance alone makes in fewer than one word of twenty

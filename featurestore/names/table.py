@@ -116,11 +116,6 @@ class NameTable:
         """How many names there are, several of one feature counted each."""
         return 0 if self.rows is None else self.rows.num_rows
 
-    @property
-    def n_features(self) -> int:
-        """How many features have a name."""
-        return 0 if self.rows is None else len(self.rows["feature"].unique())
-
     def explainers(self) -> dict[tuple[str, str | None, str | None], int]:
         """(source, explainer, method) -> how many names; in the order of the table's columns."""
         if self.rows is None:
@@ -142,7 +137,7 @@ class NameTable:
             asked = pa.array(sorted({feature for feature in features if 0 <= feature < self.d_sae}), pa.int64())
             rows = rows.filter(pc.is_in(rows["feature"], value_set=asked))
         found = [NameRow(**row) for batch in rows.to_batches() for row in batch.to_pylist()]
-        yield from sorted(found, key=lambda row: (row.feature, self._rank(row, self.prefer)))
+        yield from sorted(found, key=lambda row: (row.feature, self.rank(row, self.prefer)))
 
     def best(self, features: Iterable[int], prefer: Sequence[str] = ()) -> dict[int, FeatureName]:
         """One name for each of these features that has any.
@@ -158,12 +153,17 @@ class NameTable:
         order = (*prefer, *self.prefer)
         found: dict[int, NameRow] = {}
         for row in self.names(features):
-            if row.feature not in found or self._rank(row, order) < self._rank(found[row.feature], order):
+            if row.feature not in found or self.rank(row, order) < self.rank(found[row.feature], order):
                 found[row.feature] = row
         return {n: FeatureName(row.feature, row.text, row.source, row.explainer) for n, row in found.items()}
 
+    def features(self) -> list[int]:
+        """The features that have a name, in order."""
+        return [] if self.rows is None else [int(feature) for feature in self.rows["feature"].unique().to_pylist()]
+
     @staticmethod
-    def _rank(row: NameRow, prefer: Sequence[str]) -> tuple[int, int, str, str]:
+    def rank(row: NameRow, prefer: Sequence[str]) -> tuple[int, int, str, str]:
+        """What names of a feature are ordered by, the best first; `prefer` as for `best`."""
         wanted = [at for at, name in enumerate(prefer) if name in (row.explainer, row.method, row.source)]
         return min(wanted, default=len(prefer)), SOURCES.index(row.source), row.explainer or "", row.method or ""
 

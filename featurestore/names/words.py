@@ -76,18 +76,24 @@ def is_symbol(word: str) -> bool:
 
 
 def _characters(tokens: Sequence[Token]) -> tuple[list[str], list[tuple[int, ...]]]:
-    """The document's characters as far as pooled tokens cover them (others are spaces), and the tokens of each."""
-    size = max((token.stop for token in tokens if token.pooled), default=0)
-    first = min((token.start for token in tokens if token.pooled), default=0)
-    chars, owners = [" "] * (size - first), [()] * (size - first)  # type: list[str], list[tuple[int, ...]]
+    """The characters that pooled tokens stand for, a space where some are left out, and the tokens of each."""
+    text: dict[int, str] = {}
+    owners: dict[int, tuple[int, ...]] = {}
     for at, token in enumerate(tokens):
         if not token.pooled:
             continue
-        chars[token.start - first : token.stop - first] = token.text[: token.stop - token.start]
         # A character of several tokens (bytes) belongs to each; one without characters belongs to what is before it.
-        for offset in range(token.start, token.stop) or range(max(token.start - 1, first), token.start):
-            owners[offset - first] = (*owners[offset - first], at)
-    return chars, owners
+        for offset, char in enumerate(token.text[: token.stop - token.start], token.start):
+            text[offset] = char
+            owners[offset] = (*owners.get(offset, ()), at)
+        if token.start == token.stop and token.start - 1 in owners:
+            owners[token.start - 1] += (at,)
+    found: list[tuple[str, tuple[int, ...]]] = []
+    for offset in sorted(text):
+        if offset - 1 not in text:
+            found.append((" ", ()))
+        found.append((text[offset], owners[offset]))
+    return [char for char, _ in found], [of for _, of in found]
 
 
 def _words(chars: list[str], owners: list[tuple[int, ...]]) -> list[tuple[str, list[int]]]:

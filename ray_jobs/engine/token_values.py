@@ -22,7 +22,7 @@ from ray_jobs.engine.bundle import Bundle, SaeInfo, bundle_file
 from ray_jobs.engine.encoder import Inputs, SaeEncoder
 from ray_jobs.engine.extractor import ExtractSettings
 from ray_jobs.engine.families import SaeWeights
-from ray_jobs.engine.tokens import ContentTokenizer, TokenPolicy, Window, token_policy, windows_of
+from ray_jobs.engine.tokens import ContentTokenizer, Window, token_policy, windows_of
 
 LOT = 64
 """Texts whose windows are packed together: enough to fill batches of short ones, few enough that answers come soon."""
@@ -141,11 +141,11 @@ class TokenReader:
             own = slice(int(ends[number]) - window.n_pooled, int(ends[number]))
             pieces[window.document, window.place] = {name: of[own] for name, of in values.items()}
 
-    def _assembled(
-        self, stops: np.ndarray, pieces: Sequence[Mapping[str, np.ndarray]], truncated: bool
-    ) -> TokenValues:
+    def _assembled(self, stops: np.ndarray, pieces: Sequence[Mapping[str, np.ndarray]], truncated: bool) -> TokenValues:
         if not pieces:
-            return TokenValues(values={encoder.name: np.zeros((0, encoder.k), np.float32) for encoder in self._encoders})
+            return TokenValues(
+                values={encoder.name: np.zeros((0, encoder.k), np.float32) for encoder in self._encoders}
+            )
         policy = self._policy
         n_content = min(len(stops), policy.room) if truncated else len(stops)
         stop = stops[:n_content]

@@ -114,9 +114,7 @@ def check_features(store: FeatureStore, wanted: Wanted) -> None:
             raise StoreError(f"SAE '{sae}' has no feature {feature}; it has features 0 to {d_sae - 1}")
 
 
-def _evidence(
-    doc_id: str, text: str, found: TokenValues, wanted: Sequence[tuple[str, int, int]]
-) -> DocumentEvidence:
+def _evidence(doc_id: str, text: str, found: TokenValues, wanted: Sequence[tuple[str, int, int]]) -> DocumentEvidence:
     if found.error is not None:
         return DocumentEvidence(doc_id, (), (), f"document '{doc_id}': {found.error}")
     tokens = tuple(
@@ -190,9 +188,7 @@ def _checked(
     if not differing:
         return document
     more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
-    return DocumentEvidence(
-        document.doc_id, document.tokens, document.features, f"{differing[0]}{more}: {_why(store)}"
-    )
+    return DocumentEvidence(document.doc_id, document.tokens, document.features, f"{differing[0]}{more}: {_why(store)}")
 
 
 def _pool(feature: FeatureEvidence, tokens: Sequence[Token], pool: str) -> float:

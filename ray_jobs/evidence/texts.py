@@ -1,4 +1,4 @@
-"""The texts of documents of a store: from the column that the store keeps, or else from the corpus that its job names."""
+"""The texts of a store's documents: from the column that the store keeps, or else from the corpus of its job."""
 
 from __future__ import annotations
 
@@ -83,7 +83,9 @@ def _rows(
     return found
 
 
-def _corpus_texts(store: FeatureStore, rows: Sequence[int], doc_ids: Sequence[str]) -> tuple[dict[int, str], str | None]:
+def _corpus_texts(
+    store: FeatureStore, rows: Sequence[int], doc_ids: Sequence[str]
+) -> tuple[dict[int, str], str | None]:
     """Row of the store -> text, from the corpus; and why there is none."""
     if not rows:
         return {}, None
