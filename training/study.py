@@ -184,6 +184,7 @@ def _export(
             n_tokens = token_counts(stores[spec.store], data)
             explanation = {
                 "majority": majority,
+                "store": method.store,
                 **explain(method, data, splits[0], fitted.value, pooled, matrix, final, n_tokens),
                 "errors": errors_made(data, splits[0], fitted, matrix, final),
             }

@@ -1,7 +1,7 @@
 """Which features decide: for each class the heaviest of the headline's SAE method, what they fire on, and where not.
 
 A feature weighs |coefficient x difference of class means|: how far it moves the decision between a typical document of
-the class and a typical other one; in a tree, it weighs what its splits gain. Its share is of the weight of all features.
+the class and a typical other one; in a tree, it weighs what its splits gain. Its share is of all features' weight.
 Everything is computed from the training documents of one split; held-out documents appear neither in the fit nor among
 the examples, only among the errors (`training.output.errors_made`).
 """

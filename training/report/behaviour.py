@@ -1,4 +1,4 @@
-"""How the headline's classifier decides: what it takes for what, how far its probabilities can be believed, at what price.
+"""How the headline's classifier decides: what it takes for what, and how far its probabilities can be believed.
 
 Everything is counted from `predictions.parquet`, over the test documents of all splits; a document that several splits
 hold out counts in each of them, so the intervals here are of the shares shown and not of the study's comparisons.
@@ -69,7 +69,7 @@ def _confusion(counts: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     names = [classes[c] for c in shown]
     cells = [[(percent(share[r, c]), shade(share[r, c], 0.0, 1.0)) for c in shown] for r in shown]
     off = share - np.diag(np.diag(share))
-    worst = np.unravel_index(int(np.argmax(off)), off.shape)
+    worst = divmod(int(np.argmax(off)), len(classes))
     says = (
         f"Of each class, the share answered as each class; most often mistaken: {classes[worst[0]]} "
         f"for {classes[worst[1]]}, {percent(share[worst])}"
@@ -152,7 +152,7 @@ def _confidence(y_true: np.ndarray, y_pred: np.ndarray, proba: np.ndarray) -> di
     if not len(wrong):
         return None
     low = np.floor(1 / proba.shape[1] * 10) / 10  # the winner of C classes has at least 1 / C
-    edges = np.linspace(low, 1.0, int(round((1 - low) * 20)) + 1)
+    edges = np.linspace(low, 1.0, round((1 - low) * 20) + 1)
     heights = np.histogram(wrong, edges)[0]
     says = f"How sure the model was of its {len(wrong):,} wrong answers; {int((wrong >= 0.9).sum()):,} at 90% or above"
     labels = [significant(edge, 2) for edge in edges]

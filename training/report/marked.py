@@ -36,7 +36,10 @@ class Marked:
 
 
 def marked(
-    document: DocumentEvidence, most: Mapping[tuple[str, int], float], sides: Mapping[tuple[str, int], str]
+    document: DocumentEvidence,
+    most: Mapping[tuple[str, int], float],
+    sides: Mapping[tuple[str, int], str],
+    before: int = BEFORE,
 ) -> Marked:
     """The window around the strongest token of a document.
 
@@ -44,6 +47,7 @@ def marked(
         document: Tokens with the values of some features.
         most: (SAE, feature) -> the value that gets the strongest mark.
         sides: (SAE, feature) -> its side, "a" or "b"; where several fire, the strongest marks the token.
+        before: Tokens shown before the strongest.
     """
     n = len(document.tokens)
     strength, side, value = [0.0] * n, ["a"] * n, [0.0] * n
@@ -58,7 +62,7 @@ def marked(
     if not pooled:
         return Marked((), False, False)
     place = min(range(len(pooled)), key=lambda i: abs(pooled[i] - peak))
-    first, last = max(place - BEFORE, 0), place + AFTER
+    first, last = max(place - before, 0), place + AFTER
     window = pooled[first : last + 1]
     spans: list[Span] = []
     end = document.tokens[window[0]].start

@@ -42,7 +42,7 @@ def methods_section(study: StudyFiles) -> dict[str, Any]:
 
 
 def heat_maps(study: StudyFiles) -> list[dict[str, Any]]:
-    """Macro F1 by pooling and threshold, a map for each SAE (and scale, selection and probe) with more than one cell."""
+    """Macro F1 by pooling and threshold, a map for each SAE (and scale, selection, probe) with several cells."""
     scores: dict[tuple[str, ...], dict[tuple[str, str], list[float]]] = {}
     for row in study.rows:
         if row["kind"] == "sae" and not row["condition"]:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from featurestore.errors import StudyError
 from featurestore.evidence.cache import EVIDENCE, EvidenceCache
 from featurestore.storage.files import list_files, reached, read_bytes, read_json, sha256_file, shown
+from training.report.kept_evidence import KeptEvidence
 from training.spec import PRIVATE
 
 SUMMARY = "results.json"
@@ -61,7 +62,7 @@ class StudyFiles:
     explanation: Mapping[str, Any] | None
     models: Mapping[str, Mapping[str, Any]]
     sha256: Mapping[str, str]
-    evidence: EvidenceCache
+    evidence: KeptEvidence
     private: bool = False
     _predictions: pa.Table | None = field(default=None, repr=False)
 
@@ -139,7 +140,7 @@ def read_study(uri: str, private: bool = False) -> StudyFiles:
         explanation=explanation if isinstance(explanation, dict) else None,
         models={family: header for family, header in models.items() if isinstance(header, dict)},
         sha256=hashes,
-        evidence=EvidenceCache(f"{str(uri).rstrip('/')}/{EVIDENCE}"),
+        evidence=KeptEvidence(EvidenceCache(f"{str(uri).rstrip('/')}/{EVIDENCE}")),
         private=private or _private(summary["spec"].get("text")),
         _predictions=predictions,
     )
