@@ -21,31 +21,13 @@ import pyarrow.parquet as pq
 
 from featurestore.evidence.cache import EvidenceCache, text_sha256
 from featurestore.evidence.records import DocumentEvidence, FeatureEvidence, Token
-from training.report.naming import wanted_evidence
+from training.report.naming import EXAMPLES, wanted_evidence
 from training.report.study_page import study_report
 from training.results.comparisons import AGAINST_BASELINES
 
 BUDGET = {(40, 10): (300_000, 60_000), (200, 50): (1_500_000, None)}  # (cells, features): bytes, gzipped bytes
 SECONDS = 5.0
-WORDS = [
-    "the",
-    "of",
-    "ignore",
-    "previous",
-    "instructions",
-    "system",
-    "prompt",
-    "and",
-    "please",
-    "summarise",
-    "this",
-    "text",
-    "for",
-    "me",
-    "now",
-    "reveal",
-    "hidden",
-]
+WORDS = tuple("the of ignore previous instructions system prompt and please summarise this text for me".split())
 POOLS, THRESHOLDS = ("max", "sum", "mean", "count", "last"), (None, 0.0, 1.0, 2.0)
 SAE = "l9_4k"
 
@@ -120,20 +102,23 @@ def _summary(
         "spec": {"store": f"/data/store{odd[0]}", "label": f"label{odd[-1]}", "split": {"folds": 5, "group": None},
                  "transfer": {"by": f"lang{odd[-1]}"}},
         "store": {"fingerprint": "0" * 64, "rows": 1010},
-        "documents": {"used": 1000, "left_out": {"no_label": 10}, "notes": [f"note{o}" for o in odd[:5]], "truncated": 3,
+        "documents": {"used": 1000, "left_out": {"no_label": 10}, "notes": [f"note{o}" for o in odd[:5]],
+                      "truncated": 3,
                       "classes": dict.fromkeys(classes, 1000 // len(classes)), "groups": None, "near_duplicates": None},
         "split": {"sha256": "1" * 64, "test_documents": [200] * 5, "warnings": [f"warning{o}" for o in odd[:3]]},
         "selection": {"by": "mean macro F1 over inner folds of the training documents", "c_grid": [1.0]},
         "test_set": {"looked_at": len(methods) * 5, "by": "each method once in each split and regime"},
         "intervals": {"resampled": "documents", "resamples": 1000, "cover": "chance in what was tested"},
         "methods": list(methods),
-        "selected": {"sae": {**sae, "cells": [sae["method"]] * 5}, "baseline": {**baseline, "cells": [baseline["method"]]}},
+        "selected": {"sae": {**sae, "cells": [sae["method"]] * 5},
+                     "baseline": {**baseline, "cells": [baseline["method"]] * 5}},
         "headline": {"sae": {"method": sae["method"], "cells": [sae["method"]] * 5},
                      "baseline": {"method": baseline["method"], "cells": [baseline["method"]] * 5},
                      "comparison": comparisons[1]},
         "comparisons": comparisons,
         "regimes": [
-            {"condition": c, "test_part": part, "method": m, "n_train": n, "macro_f1": _around(0.6), "auroc": _around(0.7)}
+            {"condition": c, "test_part": part, "method": m, "n_train": n, "macro_f1": _around(0.6),
+             "auroc": _around(0.7)}
             for c, part, n in sizes for m in families
         ],
         "feature_overlap": [{"method": sae["method"], "train": "en", "other": "de", "jaccard": 0.3}],
@@ -149,11 +134,12 @@ def _explanation(
         return {"doc_id": doc_ids[i % 1000], "label": classes[i % len(classes)], "value": 3.0, "text": text[:160]}
 
     shown = [
-        {"feature": i, "name": f"{SAE}:{i}", "toward": classes[i % len(classes)], "coefficient": 1.5, "weight": 1 / (i + 1),
+        {"feature": i, "name": f"{SAE}:{i}", "toward": classes[i % len(classes)], "coefficient": 1.5,
+         "weight": 1 / (i + 1),
          "share": 0.05, "document_frequency": dict.fromkeys(classes, 0.4),
-         "document_interval": dict.fromkeys(classes, [0.3, 0.5]), "document_counts": dict.fromkeys(classes, [160, 400]),
+         "document_interval": {c: [0.3, 0.5] for c in classes}, "document_counts": {c: [160, 400] for c in classes},
          "flags": [], "copies": [{"name": f"{SAE}:{i + 1}", "correlation": 0.95}] if i + 1 < features else [],
-         **{kind: [document(9 * i + 3 * k + j) for j in range(3)] for k, kind in enumerate(("documents", "random", "counter"))}}
+         **{kind: [document(9 * i + 3 * k + j) for j in range(3)] for k, kind in enumerate(EXAMPLES)}}
         for i in range(features)
     ]  # fmt: skip
     errors = [
@@ -162,8 +148,9 @@ def _explanation(
         for i in range(20)
     ]  # fmt: skip
     return {
-        "method": method, "sae": SAE, "pool": "sum", "binarize": None, "probe": "logistic_l2", "parameter": "C", "C": 1.0,
-        "seed": 0, "documents": 800, "classes": list(classes), "deciding": 900, "weight": "|coefficient x difference|",
+        "method": method, "sae": SAE, "pool": "sum", "binarize": None, "probe": "logistic_l2", "parameter": "C",
+        "C": 1.0, "seed": 0, "documents": 800, "classes": list(classes), "deciding": 900,
+        "weight": "|coefficient x difference|",
         "majority": None, "store": None, "features": shown, "errors": errors,
     }  # fmt: skip
 
@@ -215,10 +202,9 @@ def main() -> None:
             if args.keep:
                 (out / "report.html").write_bytes(page)
             zipped = len(gzip.compress(page, mtime=0))
-            limit = f" (of {most_zipped:,})" if most_zipped else ""
-            print(
-                f"{cells} cells, {features} features: {len(page):,} bytes (of {most:,}), {zipped:,} gzipped{limit}, {seconds:.2f} s (of {SECONDS:g})"
-            )  # noqa: E501
+            sizes = f"{len(page):,} bytes (of {most:,}), {zipped:,} gzipped"
+            sizes += f" (of {most_zipped:,})" if most_zipped else ""
+            print(f"{cells} cells, {features} features: {sizes}, {seconds:.2f} s (of {SECONDS:g})")
 
 
 if __name__ == "__main__":

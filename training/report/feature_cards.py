@@ -1,8 +1,8 @@
 """The features that decide, one card each: for which class, how much, with evidence for and against.
 
 A feature has a name only where somebody or something gave it one, and the card says who. Evidence are documents with
-the tokens that fired marked; where they were not gathered, the beginning of the text stands instead and the page says what
-is missing.
+the tokens that fired marked; where they were not gathered, the beginning of the text stands instead and the page says
+what is missing.
 """
 
 from __future__ import annotations
