@@ -84,7 +84,7 @@ def run_study(
     exported = {family: [m.name for m in methods].index(representative(names)) for family, names in named.items()}
     explanation, models = _export(
         spec, {spec.store: store, **others}, methods, main, data, splits, conditions, exported, n_jobs,
-        versus_majority(comparisons, data),
+        versus_majority(comparisons, selected, data),
     )  # fmt: skip
     result = StudyResult(
         spec=spec,

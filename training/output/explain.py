@@ -8,7 +8,7 @@ the examples, only among the errors (`training.output.errors_made`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from training.output.examples import examples_of
 from training.probes.estimators import PARAMETER, as_pipeline, importance
 from training.probes.fit import Final, fit_final
 from training.results.comparisons import AGAINST_BASELINES
+from training.results.records import MethodSummary
 from training.scores.significance import Comparison
 from training.scores.wilson import wilson
 
@@ -34,6 +35,7 @@ EVERYWHERE = 0.95  # share of the training documents from which a feature is sai
 FOLLOWS = 0.6  # rank correlation with the number of tokens from which a feature is said to follow length
 TOGETHER = 0.9  # correlation of two features over documents from which they are said to be near-copies
 MOST_COPIES = 5
+CHANCE = 0.5  # AUROC
 
 
 def fit_method(
@@ -145,16 +147,23 @@ def explain(
     }
 
 
-def versus_majority(comparisons: Sequence[Comparison], data: StudyData) -> dict[str, Any] | None:
-    """How the SAE features stand to always answering the commonest class; None where that was not compared."""
+def versus_majority(
+    comparisons: Sequence[Comparison], selected: Mapping[str, MethodSummary], data: StudyData
+) -> dict[str, Any] | None:
+    """How the SAE features stand to always answering the commonest class; None where that was not compared.
+
+    Answers drawn by lot have a higher macro F1 than the majority's, so to beat it takes an AUROC above chance, too.
+    """
     found = next((c for c in comparisons if (c.question, c.b) == (AGAINST_BASELINES, "majority")), None)
     if found is None:
         return None
+    area = selected["sae"].auroc
     return {
         "answer": data.classes[int(np.bincount(data.y).argmax())],
         "difference": asdict(found.difference),
         "p_adjusted": found.p_adjusted,
-        "beaten": found.shown and found.difference.value > 0,
+        "auroc": asdict(area),
+        "beaten": found.shown and found.difference.value > 0 and not area.low <= CHANCE,
     }
 
 

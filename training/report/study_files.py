@@ -114,7 +114,7 @@ def read_study(uri: str, private: bool = False) -> StudyFiles:
     name = SUMMARY
     try:
         summary = read_json(fs, f"{root}/{SUMMARY}")
-        if not isinstance(summary, dict) or not {"spec", "documents", "methods"} <= summary.keys():
+        if not _is_summary(summary):
             raise ValueError("it does not hold what a study writes")
         there = list_files(fs, root)
         name = "results.parquet"
@@ -143,6 +143,15 @@ def read_study(uri: str, private: bool = False) -> StudyFiles:
         evidence=KeptEvidence(EvidenceCache(f"{str(uri).rstrip('/')}/{EVIDENCE}")),
         private=private or _private(summary["spec"].get("text")),
         _predictions=predictions,
+    )
+
+
+def _is_summary(summary: Any) -> bool:
+    mappings = ("spec", "documents", "store", "split", "selected", "test_set")
+    return (
+        isinstance(summary, dict)
+        and all(isinstance(summary.get(key), dict) for key in mappings)
+        and isinstance(summary.get("methods"), list)
     )
 
 

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training.report.charts import Scale
-from training.report.figures import bounds, p_value, percent, score, signed, whole
+from training.report.figures import bounds, defined, p_value, percent, score, signed, whole
 from training.report.study_files import StudyFiles
 from training.results.comparisons import AGAINST_BASELINES
 
+CHANCE = 0.5  # AUROC
 SIDES = {"sae": "SAE features", "baseline": "best baseline"}
 
 
@@ -48,11 +49,14 @@ def lead(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     """The sentences that open the page, each with whether it is good news: `good`, `bad` or `even`."""
     said: list[dict[str, str]] = []
     n, majority = summary["documents"]["used"], against(summary, "majority")
-    if majority is not None and not beats(majority):
+    beaten = majority is not None and beats(majority, summary)
+    if majority is not None and not beaten:
+        area = (summary["selected"].get("sae") or {}).get("auroc")
+        chance = f"; AUROC is {score(area['value'])} ({bounds(area)}), and 0.5 is chance" if bounds(area) else ""
         said.append({
             "kind": "bad",
             "text": f"The classifier is not shown to be better than always answering {_commonest(summary)}: macro F1 "
-            f"differs by {difference(majority)} at n = {n:,}. Nothing below explains a working model.",
+            f"differs by {difference(majority)} at n = {n:,}{chance}. Nothing below explains a working model.",
         })  # fmt: skip
     headline = summary.get("headline")
     if headline is None:
@@ -67,7 +71,7 @@ def lead(summary: Mapping[str, Any]) -> list[dict[str, str]]:
         text = f"SAE features ({sae}) do {'better' if better else 'worse'} than the best baseline ({baseline})"
         kind = "good" if better else "bad"
     said.append({"kind": kind, "text": f"{text}: macro F1 {difference(comparison)}."})
-    if majority is not None and beats(majority):
+    if majority is not None and beaten:
         said.append({
             "kind": "good",
             "text": f"They do better than always answering {_commonest(summary)}: macro F1 {difference(majority)}.",
@@ -91,9 +95,13 @@ def against(summary: Mapping[str, Any], baseline: str) -> Mapping[str, Any] | No
     )
 
 
-def beats(comparison: Mapping[str, Any]) -> bool:
-    """Whether SAE features are shown to be better."""
-    return bool(comparison["shown"]) and comparison["difference"]["value"] > 0
+def beats(majority: Mapping[str, Any], summary: Mapping[str, Any]) -> bool:
+    """Whether SAE features are shown to be better than the majority's answer.
+
+    Answers drawn by lot have a higher macro F1 than the majority's, so they must rank documents better than chance, too.
+    """
+    low = ((summary["selected"].get("sae") or {}).get("auroc") or {}).get("low")
+    return bool(majority["shown"]) and majority["difference"]["value"] > 0 and not (defined(low) and low <= CHANCE)
 
 
 def difference(comparison: Mapping[str, Any]) -> str:

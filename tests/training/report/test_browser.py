@@ -25,9 +25,10 @@ def test_a_page_is_silent_fits_and_has_nothing_serious_for_axe(
     opened: Callable[..., Any], axe: str, html: bytes, width: int, look: str
 ) -> None:
     shown = opened(html, width, "dark" if look == "dark" else "light")
-    if look == "print":
+    if look == "print":  # on paper, whose width is another's to choose
         shown.page.emulate_media(media="print")
-    assert shown.page.evaluate("document.documentElement.scrollWidth") <= width
+    else:
+        assert shown.page.evaluate("document.documentElement.scrollWidth") <= width
     shown.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     shown.page.evaluate(axe)
     serious = [v for v in shown.page.evaluate("axe.run()")["violations"] if v["impact"] in ("serious", "critical")]
@@ -95,7 +96,9 @@ def test_sixty_hostile_strings_execute_nothing(opened: Callable[..., Any], tmp_p
 
 
 def test_the_policy_stops_a_script_that_would_get_in(opened: Callable[..., Any], html: bytes) -> None:
-    spoiled = html.replace(b"<main id=\"main\">", b"<main id=\"main\"><script>window.bad = 1</script><b style='color:red'>x</b>")
+    spoiled = html.replace(
+        b'<main id="main">', b"<main id=\"main\"><script>window.bad = 1</script><b style='color:red'>x</b>"
+    )
     shown = opened(spoiled)
     assert shown.page.evaluate("window.bad") is None
     assert len(shown.heard) == 2 and all("Content Security Policy" in said for said in shown.heard)

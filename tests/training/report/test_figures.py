@@ -13,7 +13,14 @@ def test_undefined_numbers_are_said() -> None:
 
 
 def test_a_share_is_none_or_all_only_where_it_is() -> None:
-    assert [percent(x) for x in (0, 1e-5, 0.034, 0.5, 0.99999, 1)] == ["0%", "under 0.1%", "3.4%", "50%", "over 99.9%", "100%"]
+    assert [percent(x) for x in (0, 1e-5, 0.034, 0.5, 0.99999, 1)] == [
+        "0%",
+        "under 0.1%",
+        "3.4%",
+        "50%",
+        "over 99.9%",
+        "100%",
+    ]
 
 
 def test_a_minus_is_as_wide_as_a_plus() -> None:

@@ -8,7 +8,9 @@ from tests.training.report.hostile import HOSTILE
 from training.report.plain import cut, hidden_at, plain, visible
 
 
-@pytest.mark.parametrize("code", [0x00, 0x1B, 0x85, 0xAD, 0x200B, 0x2028, 0x202E, 0x2066, 0xFEFF, 0x3164, 0xE0041, 0xE000])
+@pytest.mark.parametrize(
+    "code", [0x00, 0x1B, 0x85, 0xAD, 0x200B, 0x2028, 0x202E, 0x2066, 0xFEFF, 0x3164, 0xE0041, 0xE000]
+)
 def test_a_hidden_character_is_shown_by_its_code_point(code: int) -> None:
     assert visible(f"a{chr(code)}b") == f"a<i class=u>U+{code:04X}</i>b"
     assert plain(f"a{chr(code)}b") == f"a⟨U+{code:04X}⟩b"
