@@ -75,6 +75,7 @@ def exact(extract: Callable[[str], ExtractedRows]) -> ExtractedRows:
     return extract("float32")
 
 
+@pytest.mark.slow
 def test_float32_features_equal_the_reference(exact: ExtractedRows, real_model_dir: Path, demo_sae_dir: Path) -> None:
     reference = ReferenceModel(real_model_dir)
     assert exact.errors == [None] * len(TEXTS)
@@ -90,6 +91,7 @@ def test_float32_features_equal_the_reference(exact: ExtractedRows, real_model_d
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_bfloat16_features_are_nearly_the_same_sets(
     exact: ExtractedRows, extract: Callable[[str], ExtractedRows]
 ) -> None:
@@ -147,6 +149,7 @@ def test_tags_and_runs_of_spaces_are_read_as_in_training(
     assert plain.token_to_id("<table>") in expected[2]
 
 
+@pytest.mark.slow
 def test_bfloat16_features_hardly_depend_on_a_documents_neighbours(
     bundle_of: Callable[[Path, str], Bundle], real_model_dir: Path
 ) -> None:
