@@ -16,7 +16,7 @@ from ray_jobs.prepare.build import prepare
 from ray_jobs.spec import job_from_mapping
 from tests.reference import ReferenceModel, assert_row_equals, encode, jaccard
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 LAYER = 9
 POOLS = ("max", "sum", "count", "last", "top20")
@@ -75,7 +75,6 @@ def exact(extract: Callable[[str], ExtractedRows]) -> ExtractedRows:
     return extract("float32")
 
 
-@pytest.mark.slow
 def test_float32_features_equal_the_reference(exact: ExtractedRows, real_model_dir: Path, demo_sae_dir: Path) -> None:
     reference = ReferenceModel(real_model_dir)
     assert exact.errors == [None] * len(TEXTS)
@@ -91,7 +90,6 @@ def test_float32_features_equal_the_reference(exact: ExtractedRows, real_model_d
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.slow
 def test_bfloat16_features_are_nearly_the_same_sets(
     exact: ExtractedRows, extract: Callable[[str], ExtractedRows]
 ) -> None:
@@ -103,7 +101,6 @@ def test_bfloat16_features_are_nearly_the_same_sets(
     assert np.mean(overlap) >= 0.98
 
 
-@pytest.mark.slow
 def test_a_gguf_file_gives_the_bundle_of_the_same_weights_in_a_directory(
     bundle_of: Callable[[Path, str], Bundle], real_model_file: Path, real_model_dir: Path
 ) -> None:
@@ -149,7 +146,6 @@ def test_tags_and_runs_of_spaces_are_read_as_in_training(
     assert plain.token_to_id("<table>") in expected[2]
 
 
-@pytest.mark.slow
 def test_bfloat16_features_hardly_depend_on_a_documents_neighbours(
     bundle_of: Callable[[Path, str], Bundle], real_model_dir: Path
 ) -> None:
