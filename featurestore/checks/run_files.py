@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from featurestore.base.json_text import json_text
 from featurestore.format.store_plan import open_root
 from featurestore.storage.files import list_files, read_bytes
+from featurestore.writing.writer import PartRecord
 
 if TYPE_CHECKING:
     from pyarrow import fs as pafs
@@ -112,25 +113,15 @@ class RunRecord:
 
 
 @dataclass(frozen=True)
-class UnitNote:
-    """What is noted of a unit beside its part.
+class UnitNote(PartRecord):
+    """What the journal says of a unit: the record of its part, and how that came about.
 
     Attributes:
-        unit: Which.
-        bytes: Of its part; a note about a part of another size is void.
-        rows: Documents.
-        errors: Documents with an error.
-        tokens: Tokens pooled.
         seconds: From the first byte read to the part in its place.
         host: Where.
         kinds: Kind of error -> how many documents, and one of them as [id, sentence].
     """
 
-    unit: int
-    bytes: int
-    rows: int
-    errors: int
-    tokens: int
     seconds: float
     host: str
     kinds: Mapping[str, tuple[int, str, str]] | None = None
@@ -143,21 +134,24 @@ def read_runs(uri: str) -> list[RunRecord]:
     return sorted((run for run in found if run is not None), key=lambda run: run.started_at)
 
 
-def read_notes(uri: str, sizes: Mapping[int, int]) -> dict[int, UnitNote]:
-    """Unit -> what is noted of it, of the parts that are there.
+def journal_notes(uri: str, sizes: Mapping[int, int]) -> Iterator[UnitNote]:
+    """All notes of the journal about parts that are there; of a unit that was done again, all that agree in the size.
 
     Args:
         uri: The store.
-        sizes: Unit -> bytes of its part.
+        sizes: Unit -> bytes of its part; a note about a part of another size is void.
     """
     fs, root = open_root(uri)
-    found: dict[int, UnitNote] = {}
     for document in _documents(fs, f"{root}/{JOURNAL}"):
         for line in document if isinstance(document, list) else ():
             note = _unit_note(line)
             if note is not None and sizes.get(note.unit) == note.bytes:
-                found[note.unit] = note
-    return found
+                yield note
+
+
+def read_notes(uri: str, sizes: Mapping[int, int]) -> dict[int, UnitNote]:
+    """Unit -> the last of its notes; arguments as for `journal_notes`."""
+    return {note.unit: note for note in journal_notes(uri, sizes)}
 
 
 def _documents(fs: pafs.FileSystem, directory: str) -> Iterator[Any]:
@@ -203,15 +197,22 @@ def _run_record(document: Any) -> RunRecord | None:
         return None
 
 
+def part_record(line: Any) -> PartRecord | None:
+    """The record of a part as a manifest or a journal holds it (its hash "" if it has none); None if it is none."""
+    try:
+        numbers = {name: int(line[name]) for name in ("unit", "rows", "errors", "tokens", "bytes")}
+        return PartRecord(**numbers, sha256=str(line.get("sha256", "")))
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return None
+
+
 def _unit_note(line: Any) -> UnitNote | None:
+    if (record := part_record(line)) is None:
+        return None
     try:
         kinds = line.get("kinds")
         return UnitNote(
-            unit=int(line["unit"]),
-            bytes=int(line["bytes"]),
-            rows=int(line["rows"]),
-            errors=int(line["errors"]),
-            tokens=int(line["tokens"]),
+            **vars(record),
             seconds=float(line["seconds"]),
             host=str(line["host"]),
             kinds=None
