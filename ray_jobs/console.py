@@ -1,4 +1,8 @@
-"""What `prepare`, `plan` and `extract` say: lines for people, and the same as plain data for `--json`."""
+"""Print what `prepare`, `plan` and `extract` found: lines for people, and the same as plain data for `--json`.
+
+Nothing is computed here: figures come from `planning.estimate` and from the run. Sentences that warn are made in
+`planning.warnings` and only broken into lines here.
+"""
 
 from __future__ import annotations
 

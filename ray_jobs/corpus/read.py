@@ -1,8 +1,7 @@
-"""The corpus, read by ranges of rows once it was scanned.
+"""Read documents by ranges of rows; a row that cannot be parsed or used becomes a document with an `error`.
 
-`read_rows` turns slices into documents, in order, one per row: a row that cannot be used is a document with an `error`,
-never a missing one. What one pass over all files fixes before that is in `scan`; cutting the rows into units is left to
-`planning`.
+Every row gives exactly one document, in order, so no row is ever missing. A file that is not what the scan saw is
+refused. Finding the records in the files is left to `slices`, parsing them to `featurestore.tables`.
 """
 
 from __future__ import annotations

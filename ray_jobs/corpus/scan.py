@@ -1,9 +1,9 @@
-"""One pass over a corpus, before anything is computed.
+"""Go through all files of a corpus once, before anything is computed, and note what a job must know.
 
-`scan` goes through every file a single time and fixes what a job must know before it runs: the files with their
-sha256, how many rows each has and where they start, the types of the kept columns, that ids are unique, and a sample
-of texts to count tokens in. Text is hashed while it is parsed, file after file; Parquet files, of which only footer
-and ids are looked at, are hashed several at a time.
+That is: the files with their sha256, how many rows each has and where they start, the types of the kept columns, that
+ids are unique, and a sample of texts to count tokens in. A corpus that cannot be used is refused here. Text files are
+hashed while they are parsed; Parquet files, of which only footer and ids are looked at, are hashed several at a time.
+What was found is a `CorpusScan` (`scanned`); documents are read later, by `read`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What one pass over a corpus found: its files with their sha256 and rows, types, samples, and what cannot be used."""
+"""Hold what the pass over a corpus found: files with their rows and sha256, column types, a sample, unusable rows.
+
+Plain values, made by `scan` and used by everything that plans.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Finding ids that are used twice, in eight bytes of memory for each id.
+"""Find ids that are used twice, in eight bytes of memory for each id.
 
-Ids are kept as 64-bit hashes; equal hashes only raise a suspicion, which a second pass over the ids confirms. A corpus
-without duplicates is therefore read once, and two ids that merely share a hash are never accused.
+Ids are kept as 64-bit hashes. Equal hashes alone prove nothing, so a second pass over the ids compares the ids that
+have them. A corpus without duplicates is therefore read once, and two ids that merely share a hash are not refused.
 """
 
 from __future__ import annotations

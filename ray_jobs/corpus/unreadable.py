@@ -1,7 +1,7 @@
-"""Rows that will have an error instead of features: which files they are in, how many of a kind, and an example.
+"""Count, before a run, the rows that will have an error instead of features: by file and kind, with an example.
 
-A pass over the corpus finds them long before a run does. Of text files every row is looked at; of a Parquet file's
-texts its own statistics tell the nulls, and a sample the rest.
+Of text files every row is looked at; of a Parquet file's texts its own statistics tell the nulls, and a sample the
+rest. The sentences that `plan` makes of these counts are in `planning.corpus_warnings`.
 """
 
 from __future__ import annotations

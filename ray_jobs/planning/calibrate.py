@@ -1,9 +1,9 @@
-"""This machine's rate: the real engine on a sample of the job's own documents, as many workers at once as would run.
+"""Measure this machine's rate: the real engine on a sample of the job's own documents, on all workers at once.
 
 Workers share caches and memory, so one alone would be too fast; each is a process with a worker's environment, as Ray
 would start it. After a warm-up, which also says how fast it goes, all begin together and run as much of the sample as
-takes about MEASURED_SECONDS. Reading the corpus and writing parts are left out (a run's own rate, remembered when
-it ends, has them); the result replaces what an earlier run or calibration remembered.
+takes about MEASURED_SECONDS. Reading the corpus and writing parts are left out (a run's own rate, remembered when it
+ends, has them). The result replaces what an earlier run or calibration remembered (`measured`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Figures for a plan: tokens, bytes, and hours and money where a rate is known.
+"""Put figures on a plan: tokens, bytes, and hours and money where a rate is known.
 
-Nothing is guessed twice: what parts are there already tells the bytes of the rest, and the last run or calibration of
-the same bundle on this machine tells its speed. A kind of hardware named from the rates file gives speed and price for
-a machine that is not here. With neither, there is no figure for hours.
+What is known is not guessed: parts that are there tell the bytes of the rest, and the last run or calibration of the
+same bundle on this machine tells its speed. A kind of hardware named from the rates file gives speed and price for a
+machine that is not here. With neither, there is no figure for hours.
 """
 
 from __future__ import annotations

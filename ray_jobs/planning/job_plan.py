@@ -1,8 +1,8 @@
-"""Everything that is known about a job before anything is spent on it.
+"""Make the plan of a job: everything that is known about it before anything is spent on it.
 
 `make_plan` scans the corpus, finds or builds the bundle, settles what the job leaves open, samples tokens and cuts the
-corpus into units; it refuses a job that cannot work and writes nothing into the store. It is cheap to repeat, because
-what a store was begun with is read from the store. Figures and money are left to `estimate`, running to the driver.
+corpus into units. It refuses a job that cannot work, writes nothing into the store, and is cheap to repeat: what a
+store was created with is read from the store. Figures and money are left to `estimate`, running to `run.driver`.
 """
 
 from __future__ import annotations

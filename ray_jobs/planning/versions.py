@@ -1,4 +1,4 @@
-"""Stores of another version of this program: unfinished ones are refused by name, finished ones stay as they are.
+"""Deal with stores that another version of this program wrote: unfinished ones are refused, finished ones stay.
 
 Two numbers in the identity decide: the *reading* of corpora (`featurestore.tables.READING`) and the *numerics* of the
 engine (`ray_jobs.engine.NUMERICS`). With other numbers the same job would give rows of two kinds in one store. A store

@@ -1,7 +1,7 @@
-"""What a plan should make its reader think about before money is spent: sentences, each with what to do.
+"""Say what should be thought about before a plan is run: disk, memory, cut documents, idle workers.
 
-Warnings and no refusals: a job that is warned of runs. They are judged from what the plan knows already; the one thing
-looked up is the free space of a local store's disk.
+Each warning is a sentence that says what to do. Nothing is refused here: a job that is warned of runs. Warnings are
+judged from what the plan knows already; the one thing looked up is the free space of a local store's disk.
 """
 
 from __future__ import annotations

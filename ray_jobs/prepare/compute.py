@@ -1,7 +1,7 @@
-"""How a job computes: device, precision, threads and attention, settled where the job leaves them open.
+"""Settle how a job computes where it leaves that open: device, precision, threads and attention.
 
-What JOB.yaml leaves open is chosen once, from the hardware, when a store is begun; from then on the store says, so that
-a run resumed on another machine, or with another number of workers, goes on writing the same bytes.
+What JOB.yaml leaves open is chosen once, from the hardware, when a store is created. From then on the store says it, so
+that a run resumed on another machine, or with another number of workers, goes on writing the same bytes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The class of which Ray makes actors: a `Worker` whose exceptions leave it as values.
+"""Wrap a `Worker` as the class that Ray makes actors of: its exceptions leave it as values.
 
 Ray keeps an exception that an actor raised until somebody asks for it. Where nobody does (a worker that is let go, the
 second of two that meet the same fault), it prints the exception with its whole stack into whatever the driver says. So
-of which kind it is gets told here, beside the exception, and a `Failure` goes back like any other answer.
+an exception is told its kind here, and goes back as a `Failure`, like any other answer.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Say how long a unit should take, and when to stop waiting for it.
 
-Expected durations come from the latest units that came back, by their tokens. A unit that takes much longer than that
-is overdue, which costs an idle worker a second try; one that takes beyond any honest difference has missed its
-deadline, and so has one that gets no further at all.
+Expected durations come from the latest units that came back, by their tokens. A unit that takes half as long again is
+overdue, and an idle worker may do it a second time. One that takes ten times as long has missed its deadline, and so
+has one that gets no further at all: its worker is replaced.
 """
 
 from __future__ import annotations

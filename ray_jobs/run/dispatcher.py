@@ -1,9 +1,8 @@
-"""The loop of a run: give free workers something to do, take what they answer, and look at the clock.
+"""Loop over a run: give free workers something to do, take what they answer, and look at the clock.
 
 Workers pull: each has one unit under way and one to go on with, so it never waits for the driver. When nothing waits
 any more, idle workers do a second time what is overdue, and the first to commit wins. What is known is in `RunState`,
 what follows from a failure is decided by `failure_policy`, and a `WorkerPool` does the work: Ray's, or a simulated one.
-
 It writes nothing and shows nothing: what happens is yielded to the driver.
 """
 

@@ -1,6 +1,6 @@
 """Tell of which kind a failure is: an exception goes in, a `Failure` with its `Kind` and one sentence comes out.
 
-The kinds are as few as there are different consequences: the job is wrong, a worker or its node is gone, memory or
+There are as few kinds as there are different consequences: the job is wrong, a worker or its node is gone, memory or
 storage is short, something stands in the part's place, or computing the unit failed. The consequences themselves are
 decided by `failure_policy`.
 """

@@ -1,4 +1,4 @@
-"""Stop, from outside, the run of one store and no other.
+"""Stop the run of one store from outside, and no other.
 
 A job on a cluster is found by the store in its metadata and stopped as Ray stops jobs. Any other run is known by its
 lease, and asked through the store (`lease.ask_to_stop`); it has ended when it has let go of the lease.

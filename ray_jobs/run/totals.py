@@ -1,4 +1,4 @@
-"""What a run has done so far, in numbers, and where it was done."""
+"""Count what a run has done so far, and where it was done."""
 
 from __future__ import annotations
 

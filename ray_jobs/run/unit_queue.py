@@ -1,7 +1,7 @@
-"""The queue of units: which wait, which wait until a certain time, which worker has which, and which are done.
+"""Keep the queue of units: which wait, which worker has which, which are done and which were given up.
 
-A pure account, without a clock and without opinions: where a unit that did not come back goes next (first, last, later,
-nowhere) is told to it. Two workers may have the same unit, and the first of them to commit it wins.
+A pure account, without a clock and without opinions: where a unit that did not come back goes (to the front, to the
+end, to a later time) is told to it by `state`. Two workers may have the same unit, and the first to commit it wins.
 """
 
 from __future__ import annotations

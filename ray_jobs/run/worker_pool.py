@@ -1,4 +1,4 @@
-"""The protocol between the dispatcher, which decides who does what, and the workers, which do it.
+"""Define the protocol between the dispatcher, which decides who does what, and the workers, which do it.
 
 A `WorkerPool` starts workers, gives them units and says what came of it. `ray_pool.RayPool` is the one that works; a
 simulated one with a clock of its own runs the same dispatcher through a year of units in minutes.

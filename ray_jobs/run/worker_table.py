@@ -1,6 +1,6 @@
-"""The table of workers: who was started, who can work, what each computes, since when, and how far it has come.
+"""Keep the table of workers: who was started, who can work, what each computes, since when, and how far it has come.
 
-A pure account beside the queue of units. It starts nobody and gives nobody anything; `RunState` tells it what changed.
+A pure account beside the queue of units. It starts nobody and gives nobody anything; `state` tells it what changed.
 """
 
 from __future__ import annotations
