@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from featurestore.format.provenance import bundle_sources
+from featurestore.models.model import Model
 from featurestore.reader import FeatureStore
 from training.documents.labels import StudyData, load_documents
 from training.documents.regimes import make_conditions, with_strata
@@ -22,7 +23,7 @@ from training.methods.features import SPARSE, Method, plan_methods
 from training.output.directory import claim_out
 from training.output.explain import explain, fit_method
 from training.output.files import write_study
-from training.output.models import Model, pack, save_model
+from training.output.models import pack, save_model
 from training.probes.estimators import C_GRID
 from training.results.records import StudyResult, representative
 from training.results.summary import fold_rows, method_rows, overlaps, select, summarise, summarise_regimes
