@@ -141,7 +141,7 @@ def drop(run: str) -> None:
     shutil.rmtree(_root() / run, ignore_errors=True)
 
 
-def shortage(text_bytes: int) -> str | None:
+def why_not_kept(text_bytes: int) -> str | None:
     """Why a text of so many bytes could not be kept here; None if it could."""
     try:
         _make_room(_root() / "none", text_bytes)
@@ -175,8 +175,8 @@ def _make_room(directory: Path, wanted: int) -> None:
         with contextlib.suppress(FileNotFoundError):
             texts[path] = path.stat()
     there = next(parent for parent in (directory, *directory.parents) if parent.exists())
-    held = sum(status.st_size for status in texts.values())
-    room = SHARE * (shutil.disk_usage(there).free + held) - held
+    used = sum(status.st_size for status in texts.values())
+    room = SHARE * (shutil.disk_usage(there).free + used) - used
     ours = sorted((path for path in texts if path.parent == directory), key=lambda path: texts[path].st_mtime_ns)
     if wanted > room + sum(texts[path].st_size for path in ours):
         raise _NoRoomError(

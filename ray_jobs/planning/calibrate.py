@@ -126,14 +126,14 @@ def _timed(bundle: str, settings: Mapping[str, Any], texts: Sequence[str]) -> tu
     torch.set_num_threads(settings["threads"])
     extractor = Extractor(open_bundle(bundle), ExtractSettings(**settings))
     extractor.extract(texts[:WARM_UP_DOCUMENTS])
-    begun = time.perf_counter()
+    started = time.perf_counter()
     extractor.extract(texts[:WARM_UP_DOCUMENTS])
-    a_document = (time.perf_counter() - begun) / len(texts[:WARM_UP_DOCUMENTS])
+    a_document = (time.perf_counter() - started) / len(texts[:WARM_UP_DOCUMENTS])
     wanted = min(max(round(MEASURED_SECONDS / a_document), WARM_UP_DOCUMENTS), MAX_ROUNDS * len(texts))
     lot = [*texts[:: max(1, len(texts) // wanted)]][:wanted] if wanted < len(texts) else list(texts)
     rounds = max(1, round(wanted / len(lot)))
     if _barrier is not None:
         _barrier.wait(START_SECONDS)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     tokens = sum(int(extractor.extract(lot).n_tokens.sum()) for _ in range(rounds))
-    return tokens, rounds * len(lot), time.perf_counter() - begun
+    return tokens, rounds * len(lot), time.perf_counter() - started

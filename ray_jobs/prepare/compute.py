@@ -37,19 +37,19 @@ class Compute:
     attn: str
 
 
-def settle(job: JobSpec, begun: Mapping[str, Any] | None, device: str | None = None) -> Compute:
+def settle(job: JobSpec, stored: Mapping[str, Any] | None, device: str | None = None) -> Compute:
     """Decide what the job leaves open.
 
     Args:
         job: What the user fixed wins.
-        begun: The identity of the store that the job writes to, if it is there already; it decides what the job leaves
+        stored: The identity of the store that the job writes to, if it is there already; it decides what the job leaves
             open.
         device: What to plan for where neither says, if it is not this machine's: `cpu` or `cuda`.
 
     Returns:
         The settled settings. torch is imported only if something had to be found out about the hardware.
     """
-    model, compute = (dict((begun or {}).get(part) or {}) for part in ("model", "compute"))
+    model, compute = (dict((stored or {}).get(part) or {}) for part in ("model", "compute"))
     gpus = job.workers.gpus
     device = ("cuda" if gpus else "cpu") if gpus is not None else compute.get("device") or device or _hardware_device()
     if device != compute.get("device"):
