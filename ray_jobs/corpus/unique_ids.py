@@ -18,7 +18,7 @@ _MAX_COMPARED = (
 
 
 class UniqueIds:
-    """Collects ids, then says whether all differ: `add` each; if any are `repeated`, `confirm` with all of them again."""
+    """Collects ids, then says whether all differ: `add` each; if any are `repeated`, `confirm` with all again."""
 
     def __init__(self) -> None:
         self._hashes = array("q")
