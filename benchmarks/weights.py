@@ -30,8 +30,8 @@ SPREAD = 2.0
 """Standard deviation of the logarithm of firing frequencies: with it, the median feature fires on 0.07 % of tokens."""
 MOST_FREQUENT = 0.5
 COSINE = 0.8
-"""Of a direction and the trained one it was made from. Prefiltering leaves 1.4 candidates for each active feature of the
-trained SAE, 2 with this angle; 14 with directions that are random in the standardised stream."""
+"""Of a direction and the trained one it was made from. Prefiltering leaves 1.4 candidates for each active feature of
+the trained SAE, 2 with this angle; 14 with directions that are random in the standardised stream."""
 SAMPLE_DOCUMENTS = 160
 """Of R8, about 20,000 tokens: the rarest feature that their quantiles can resolve fires once."""
 CHUNK = 4096
