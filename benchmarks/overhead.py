@@ -38,7 +38,7 @@ from featurestore.format.store_plan import create_store
 from ray_jobs.cluster.session import ray_cluster, worker_environment
 from ray_jobs.planning.job_plan import JobPlan, make_plan
 from ray_jobs.planning.units import Unit
-from ray_jobs.reporting.snapshot import JobSize
+from ray_jobs.reporting.rate import JobSize
 from ray_jobs.run.dispatcher import Committed, Dispatcher
 from ray_jobs.run.failures import Failure
 from ray_jobs.run.journal import Journal

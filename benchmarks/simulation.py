@@ -33,7 +33,7 @@ from featurestore.format.store_plan import StorePlan, create_store
 from featurestore.writing.writer import PartRecord, committed_units, finish_store
 from ray_jobs.corpus.scanned import CorpusFile, CorpusScan
 from ray_jobs.planning.units import Unit, plan_units
-from ray_jobs.reporting.snapshot import JobSize
+from ray_jobs.reporting.rate import JobSize
 from ray_jobs.run.dispatcher import Committed, Dispatcher
 from ray_jobs.run.failures import Failure, Kind
 from ray_jobs.run.journal import Journal, earlier_records

@@ -46,18 +46,11 @@ class UnderWay:
     tokens: int
 
 
-@dataclass(frozen=True)
-class RunRecord:
-    """How a run stands, or stood when it was last heard of.
+@dataclass(frozen=True, kw_only=True)
+class RunSnapshot:
+    """The figures of a run at a moment.
 
     Attributes:
-        run: Its name: when it began, and some random digits.
-        state: `running` until it says otherwise; a killed one says so for ever.
-        reason: Why it failed.
-        host: Where its driver runs, with `pid`.
-        pid: Its process there.
-        started_at: UTC, ISO 8601.
-        updated_at: UTC, ISO 8601; when this was written, by the driver's clock.
         units_done: Units that it has committed; so for the next three.
         documents: Their documents.
         tokens: Their tokens.
@@ -72,13 +65,6 @@ class RunRecord:
         unmet: What it waits for because no node has it.
     """
 
-    run: str
-    state: State
-    host: str
-    pid: int
-    started_at: str
-    updated_at: str
-    reason: str | None = None
     units_done: int = 0
     documents: int = 0
     tokens: int = 0
@@ -91,6 +77,29 @@ class RunRecord:
     failed: Mapping[int, str] = field(default_factory=dict)
     under_way: Sequence[UnderWay] = ()
     unmet: str | None = None
+
+
+@dataclass(frozen=True)
+class RunRecord(RunSnapshot):
+    """How a run stands, or stood when it was last heard of: its figures, and who it is.
+
+    Attributes:
+        run: Its name: when it began, and some random digits.
+        state: `running` until it says otherwise; a killed one says so for ever.
+        host: Where its driver runs, with `pid`.
+        pid: Its process there.
+        started_at: UTC, ISO 8601.
+        updated_at: UTC, ISO 8601; when this was written, by the driver's clock.
+        reason: Why it failed.
+    """
+
+    run: str
+    state: State
+    host: str
+    pid: int
+    started_at: str
+    updated_at: str
+    reason: str | None = None
 
     def to_bytes(self) -> bytes:
         """As its file holds it."""

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import TextIO
 
 from featurestore.base.text import counted, duration
-from ray_jobs.reporting.snapshot import JobSize, RunSnapshot
+from featurestore.checks.run_files import RunSnapshot
+from ray_jobs.reporting.rate import JobSize
 
 LIVE_SECONDS = 0.5  # a line that moves faster cannot be read
 LOG_SECONDS = 30.0  # two lines a minute: a day's log stays a page or two for `less`

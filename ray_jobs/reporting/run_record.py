@@ -26,8 +26,8 @@ from featurestore.storage.files import atomic_write, shown
 from ray_jobs.reporting.prometheus import RunMeter
 
 if TYPE_CHECKING:
+    from featurestore.checks.run_files import RunSnapshot
     from ray_jobs.reporting.progress import Progress
-    from ray_jobs.reporting.snapshot import RunSnapshot
 
 
 class Recorder:

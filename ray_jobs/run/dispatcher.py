@@ -30,8 +30,9 @@ from ray_jobs.run.state import RunState
 from ray_jobs.run.worker_pool import Abandoned
 
 if TYPE_CHECKING:
+    from featurestore.checks.run_files import RunSnapshot
     from ray_jobs.planning.units import Unit
-    from ray_jobs.reporting.snapshot import JobSize, RunSnapshot
+    from ray_jobs.reporting.rate import JobSize
     from ray_jobs.run.totals import RunTotals
     from ray_jobs.run.worker import Report
     from ray_jobs.run.worker_pool import Answer, WorkerPool

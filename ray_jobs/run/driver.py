@@ -20,8 +20,8 @@ from ray_jobs.cluster.session import ray_cluster
 from ray_jobs.corpus.spill import drop, run_name
 from ray_jobs.planning.job_plan import JobPlan, check_device, make_plan
 from ray_jobs.planning.measured import remember_rates
+from ray_jobs.reporting.rate import JobSize
 from ray_jobs.reporting.run_record import recorded
-from ray_jobs.reporting.snapshot import JobSize
 from ray_jobs.run.dispatcher import Committed, Dispatcher, Note, UnitsFailed
 from ray_jobs.run.failure_policy import STORAGE_TRIES, seconds_to_wait
 from ray_jobs.run.failures import storage_refusal, transient_storage_errors

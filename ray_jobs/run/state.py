@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ray_jobs.reporting.snapshot import JobSize, RateWindow, RunSnapshot
+from featurestore.checks.run_files import RunSnapshot
+from ray_jobs.reporting.rate import JobSize, RateWindow
 from ray_jobs.run.deadlines import UnitDurations
 from ray_jobs.run.document_search import DocumentRange, DocumentSearches
 from ray_jobs.run.failure_policy import (

@@ -8,24 +8,12 @@ from dataclasses import replace
 import pytest
 
 from featurestore.base.text import duration
-from featurestore.checks.run_files import UnderWay
+from featurestore.checks.run_files import RunSnapshot, UnderWay
 from ray_jobs.reporting.progress import LIVE_SECONDS, LOG_SECONDS, Progress, describe
-from ray_jobs.reporting.snapshot import JobSize, RunSnapshot
+from ray_jobs.reporting.rate import JobSize
 
 JOB = JobSize(documents=1000, documents_before=0, mean_tokens=100.0)
-NOW = RunSnapshot(
-    units_done=0,
-    documents=0,
-    tokens=0,
-    errors=0,
-    waiting=5,
-    workers=0,
-    workers_wanted=2,
-    tokens_per_second=None,
-    events={},
-    failed={},
-    under_way=(),
-)
+NOW = RunSnapshot(waiting=5, workers_wanted=2)
 
 
 class Clock:

@@ -7,16 +7,27 @@ from pathlib import Path
 
 import pytest
 
-from featurestore.checks.run_files import UnderWay, read_runs
+from featurestore.checks.run_files import RunSnapshot, UnderWay, read_runs
 from featurestore.errors import JobFailed
 from ray_jobs.reporting.progress import Progress
 from ray_jobs.reporting.run_record import Recorder, recorded
-from ray_jobs.reporting.snapshot import RunSnapshot
 from tests.featurestore.stores import write_store
 
 
 def snapshot(tokens: int = 0, rate: float | None = None) -> RunSnapshot:
-    return RunSnapshot(1, 20, tokens, 2, 5, 1, 3, rate, {"lost": 1}, {7: "why"}, (UnderWay(2, "n", 1.0, 3, 0),))
+    return RunSnapshot(
+        units_done=1,
+        documents=20,
+        tokens=tokens,
+        errors=2,
+        waiting=5,
+        workers=1,
+        workers_wanted=3,
+        tokens_per_second=rate,
+        events={"lost": 1},
+        failed={7: "why"},
+        under_way=(UnderWay(2, "n", 1.0, 3, 0),),
+    )
 
 
 def latest(store: Path, recorder: Recorder) -> str:

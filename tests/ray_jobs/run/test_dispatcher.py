@@ -14,7 +14,7 @@ from featurestore.errors import CorpusError, JobFailed
 from featurestore.writing.writer import PartRecord
 from ray_jobs.planning.units import Unit
 from ray_jobs.reporting.progress import Progress
-from ray_jobs.reporting.snapshot import JobSize
+from ray_jobs.reporting.rate import JobSize
 from ray_jobs.run.deadlines import STALL_SECONDS
 from ray_jobs.run.demand import GIVE_UP_SECONDS, Unmet
 from ray_jobs.run.dispatcher import IDLE_SECONDS, Committed, Dispatcher, Note, Tick

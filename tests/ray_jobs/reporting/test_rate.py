@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ray_jobs.reporting.snapshot import RateWindow
+from ray_jobs.reporting.rate import RateWindow
 
 
 def test_speed_is_that_of_the_last_minute() -> None:

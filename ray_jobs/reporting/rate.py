@@ -1,16 +1,13 @@
-"""A run at a moment: the figures that the live line, the run's record and Prometheus are all made from.
+"""Measure a run: its speed over the last minute, and what its progress is measured against.
 
-Only values, and `RateWindow`, the one place where the speed of a run is measured. The state that they are taken from
-belongs to `run.state`.
+The figures of a run at a moment are a `RunSnapshot` (`featurestore.checks.run_files`, where they are stored too); they
+are taken by `run.state` and shown by the other modules here.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass
-
-from featurestore.checks.run_files import UnderWay
 
 RATE_SECONDS = 60.0  # over which speed is measured: a start-up or a lost worker does not linger in it
 
@@ -28,24 +25,6 @@ class JobSize:
     documents: int
     documents_before: int
     mean_tokens: float
-
-
-@dataclass(frozen=True)
-class RunSnapshot:
-    """What is known of a run at a moment; the fields mean what those of `RunRecord` do."""
-
-    units_done: int
-    documents: int
-    tokens: int
-    errors: int
-    waiting: int
-    workers: int
-    workers_wanted: int
-    tokens_per_second: float | None
-    events: Mapping[str, int]
-    failed: Mapping[int, str]
-    under_way: tuple[UnderWay, ...]
-    unmet: str | None = None
 
 
 class RateWindow:
