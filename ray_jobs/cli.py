@@ -16,9 +16,9 @@ import sys
 import warnings
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from featurestore.base.json_text import print_json
+from featurestore.base.terminal import print_facts
 from featurestore.base.text import counted
 from featurestore.errors import UsageError
 from ray_jobs.console import (
@@ -28,7 +28,6 @@ from ray_jobs.console import (
     print_calibration,
     print_plan,
     print_result,
-    print_sentences,
     result_facts,
 )
 
@@ -41,14 +40,14 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
 
 def prepare(args: argparse.Namespace) -> int:
     """Build the bundle of a job, or find it built, and say where it is."""
-    _silence_libraries()
+    silence_libraries()
     from ray_jobs.engine.bundle import open_bundle
     from ray_jobs.prepare.build import prepare as build
     from ray_jobs.spec import load_job
 
     bundle = open_bundle(build(load_job(args.job), progress=_say))
     if args.json:
-        return _print_json({"bundle": str(bundle.path), **bundle_facts(bundle)})
+        return print_json({"bundle": str(bundle.path), **bundle_facts(bundle)})
     print_bundle(bundle)
     return 0
 
@@ -80,7 +79,7 @@ def plan_parser(parser: argparse.ArgumentParser) -> None:
 
 def plan(args: argparse.Namespace) -> int:
     """Say what a job will take; nothing is written into its store."""
-    _silence_libraries()
+    silence_libraries()
     from ray_jobs.planning.calibrate import calibrate
     from ray_jobs.planning.estimate import estimate
     from ray_jobs.planning.hardware import load_rates
@@ -109,12 +108,11 @@ def plan(args: argparse.Namespace) -> int:
     if args.json:
         facts = plan_facts(made, figures)
         calibration = None if measured is None else asdict(measured)
-        return _print_json({**facts, "calibration": calibration, "notes": list(noted), "warnings": list(warned)})
+        return print_json({**facts, "calibration": calibration, "notes": list(noted), "warnings": list(warned)})
     print_plan(made, figures)
     if measured is not None:
         print_calibration(measured, figures)
-    print_sentences("note", noted)
-    print_sentences("warning", warned)
+    print_facts([*(("note", said) for said in noted), *(("warning", said) for said in warned)])
     return 0
 
 
@@ -129,7 +127,7 @@ def extract_parser(parser: argparse.ArgumentParser) -> None:
 
 def extract(args: argparse.Namespace) -> int:
     """Run a job, or finish what is missing of it."""
-    _silence_libraries()
+    silence_libraries()
     from featurestore.storage.files import shown
     from ray_jobs.cluster.session import sigterm_unwinds
     from ray_jobs.planning.job_plan import make_plan
@@ -164,10 +162,10 @@ def extract(args: argparse.Namespace) -> int:
         print(f"sparsemill: {failed}", file=sys.stderr)
         kinds = [asdict(kind) for kind in failed.kinds]
         facts = {"error": str(failed), "exit_code": failed.exit_code, "error_kinds": kinds}
-        _print_json({**result_facts(made, failed.result), **facts})
+        print_json({**result_facts(made, failed.result), **facts})
         return failed.exit_code
     if args.json:
-        return _print_json(result_facts(made, result))
+        return print_json(result_facts(made, result))
     print_result(result)
     return 0
 
@@ -199,7 +197,7 @@ def _dashboard_argument(parser: argparse.ArgumentParser) -> None:
 
 def submit(args: argparse.Namespace) -> int:
     """Run a job on a Ray cluster, with its log here."""
-    _silence_libraries()
+    silence_libraries()
     from featurestore.storage.files import shown
     from ray_jobs.cluster.package import load_runtime_env
     from ray_jobs.cluster.submit import submit as send
@@ -218,7 +216,7 @@ def submit(args: argparse.Namespace) -> int:
 
     done = send(job, args.address, _say, log, options, runtime_env, args.detach)
     if args.json:
-        return _print_json({"address": args.address, "store": shown(job.store), **asdict(done)})
+        return print_json({"address": args.address, "store": shown(job.store), **asdict(done)})
     if args.detach:
         print(f"{done.submission_id}: {done.status.lower()}; the same command without --detach follows it,")
         print(f"`sparsemill stop {shlex.quote(args.job)} --address {shlex.quote(args.address)}` stops it")
@@ -239,7 +237,7 @@ def stop_parser(parser: argparse.ArgumentParser) -> None:
 
 def stop(args: argparse.Namespace) -> int:
     """Stop the run of a job's store."""
-    _silence_libraries()
+    silence_libraries()
     from featurestore.storage.files import shown
     from ray_jobs.run.stop import stop as end
     from ray_jobs.spec import load_job
@@ -247,12 +245,12 @@ def stop(args: argparse.Namespace) -> int:
     store = load_job(args.job).store
     stopped = end(store, args.address, _say)
     if args.json:
-        return _print_json({"store": shown(store), "stopped": list(stopped)})
+        return print_json({"store": shown(store), "stopped": list(stopped)})
     print(f"{shown(store)}: stopped {', '.join(stopped)}")
     return 0
 
 
-def _silence_libraries() -> None:
+def silence_libraries() -> None:
     """Warnings and chatter of libraries are not for our users; errors still reach us as exceptions."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -263,11 +261,6 @@ def _silence_libraries() -> None:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _print_json(document: dict[str, Any]) -> int:
-    print_json(document, indent=2)
-    return 0
 
 
 def _positive(text: str) -> float:

@@ -48,8 +48,7 @@ def study(args: argparse.Namespace) -> int:
     result = run_study(spec, progress=progress, n_jobs=args.jobs, executor=executor, overwrite=args.overwrite)
     if args.json:
         paths = {name: shown(path) for name, path in result.paths.items()}
-        print_json({"summary": summary_json(result), "explanation": result.explanation, "paths": paths})
-        return 0
+        return print_json({"summary": summary_json(result), "explanation": result.explanation, "paths": paths})
     print(format_study(result))
     if result.explanation is not None:
         print(f"\n{format_explanation(result.explanation)}")
@@ -105,8 +104,7 @@ def predict(args: argparse.Namespace) -> int:
             "warnings": cautions,
             "trained_on": trained,
         }
-        print_json({**about, "predictions": documents})
-        return 0
+        return print_json({**about, "predictions": documents})
     said = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     print(
         f"{len(store):,} documents: {said}" + (f"; written to {shown(args.out)}" if args.out else ""), file=sys.stderr
@@ -186,8 +184,7 @@ def explain(args: argparse.Namespace) -> int:
     if not isinstance(explanation, dict):
         raise StudyError(f"{args.model}: is a model of {model.header['method']}, which has no features to name")
     if args.json:
-        print_json({"explanation": explanation})
-        return 0
+        return print_json({"explanation": explanation})
     try:
         print(format_explanation(explanation))
     except (KeyError, TypeError, AttributeError, ValueError):

@@ -17,16 +17,18 @@ from featurestore.format.provenance import bundle_sources
 from featurestore.models.model import Model
 from featurestore.reader import FeatureStore
 from training.documents.condition import STUDY
-from training.documents.labels import load_documents
+from training.documents.labels import load_documents, token_counts
 from training.documents.regimes import make_conditions, with_strata
 from training.documents.split import make_splits, split_sha256, straddling
 from training.evaluation import Executor, MethodOutcome, OutcomeCache, SourceTask, plan_sources, read_source, run_here
 from training.methods.method import SPARSE, Method
 from training.methods.plan import plan_methods
 from training.output.directory import claim_out
-from training.output.explain import explain, fit_method
+from training.output.errors_made import errors_made
+from training.output.explain import explain, fit_method, versus_majority
 from training.output.files import write_study
 from training.output.models import pack, save_model
+from training.output.private import without_file_names, without_text
 from training.probes.probe import C_GRID
 from training.results.evaluated import Evaluated
 from training.results.records import StudyResult
@@ -88,7 +90,8 @@ def run_study(
     named = {name: family.members for name, family in said.selected.items()}
     named |= {} if said.headline is None else {"sae": said.headline.sae, "baseline": said.headline.baseline}
     exported = {family: representative(names) for family, names in named.items()}
-    explanation, models = _export(spec, {spec.store: store, **others}, everything, exported, n_jobs)
+    majority = versus_majority(said.comparisons, data)
+    explanation, models = _export(spec, {spec.store: store, **others}, everything, exported, n_jobs, majority)
     result = StudyResult(
         spec=spec,
         data=data,
@@ -144,6 +147,7 @@ def _export(
     evaluated: Evaluated,
     exported: Mapping[str, str],
     n_jobs: int,
+    majority: dict[str, object] | None,
 ) -> tuple[dict[str, object] | None, dict[str, Model]]:
     """Explanation of the SAE method that the headline names, and the models of its two methods that have files.
 
@@ -159,15 +163,13 @@ def _export(
         source = [outcome.method for outcome in evaluated.outcomes if outcome.method.source == method.source]
         (task,) = plan_sources(source, spec.store, data, evaluated.splits, 1, spec.screen)
         pooled, matrix, final = fit_method(store, method, data, split, found.value, read_source(store, task), n_jobs)
-        explained = explain(method, data, split, found.value, pooled, matrix, final) if family == "sae" else None
-        explanation = explained or explanation
         splits = [s for s in evaluated.splits if s.condition == STUDY]
         about = {
             "classes": list(data.classes),
             "value": found.value,
             "bundle": bundle_sources(store.plan),
             "trained_on": {
-                "identity": store.plan.identity,
+                "identity": without_file_names(store.plan.identity) if spec.private else store.plan.identity,
                 "d_sae": {sae.name: sae.d_sae for sae in store.schema.saes},
                 "fingerprint": store.fingerprint,
                 "split_sha256": split_sha256(data, splits),
@@ -175,7 +177,16 @@ def _export(
                 "documents": len(split.train),
                 "validation_macro_f1": found.validation_macro_f1,
             },
-            "explanation": explained,
+            "explanation": None,
         }
+        if family == "sae":
+            n_tokens = token_counts(stores[spec.store], data)
+            explanation = {
+                "majority": majority,
+                **explain(method, data, split, found.value, pooled, matrix, final, n_tokens),
+                "errors": errors_made(data, split, found, matrix, final),
+            }
+            explanation = without_text(explanation) if spec.private else explanation
+            about["explanation"] = explanation
         models[family] = pack(method, matrix, final, about, data.doc_id[split.train])
     return explanation, models
