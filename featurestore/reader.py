@@ -1,7 +1,8 @@
-"""A store open for reading: what can be asked of it, and who answers.
+"""Open a store for reading: `FeatureStore`, and which module answers each of its methods.
 
-Rows come in input order, everywhere. What a selection is stands in `selection`, how it becomes a matrix in `matrices`,
-what is known of documents in `metadata` and by their ids in `documents`, how row groups are read in `parts`.
+Rows come in input order, everywhere. What a selection is stands in `reading.selection`, how it becomes a matrix in
+`matrices`, what is known of documents in `metadata` and by their ids in `documents`, how row groups are read in
+`parts`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What differs between two values of plain data, in the words that a refusal needs: "pool ['max'] -> ['sum']"."""
+"""List what differs between two values of plain data, in the words that a refusal needs: "pool ['max'] -> ['sum']".
+
+Only differences are named, each by the path that leads to it. Whether they matter is the caller's to say.
+"""
 
 from __future__ import annotations
 

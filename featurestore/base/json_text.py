@@ -1,4 +1,4 @@
-"""The one way in which JSON leaves the program: what a command prints with `--json`, and files.
+"""Write JSON, to stdout for `--json` and into files: no other way leads JSON out of the program.
 
 JSON has no NaN and no infinity, and readers in other languages refuse what Python writes for them: `null` stands for a
 number that is not finite, as it does for one that is not there.

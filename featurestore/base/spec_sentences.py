@@ -1,4 +1,4 @@
-"""What is wrong with a spec, as one sentence in the words of the file and not of Python: pydantic's findings, retold.
+"""Retell pydantic's findings about a spec as one sentence, in the words of the file and not of Python.
 
 A sentence names the key as the user wrote it, what is wrong and what to do. An unknown key is looked for at every
 level, for a key in the wrong place is the commonest mistake after a slip of the pen.

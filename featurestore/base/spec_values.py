@@ -1,4 +1,7 @@
-"""The kinds of values that a job or study holds besides numbers and texts: truth values, values of columns, paths."""
+"""Accept the values of a spec that are neither numbers nor texts: truth values, values of columns, paths.
+
+They are types for the fields of pydantic models; what YAML makes of the letters in a file is left to `spec_yaml`.
+"""
 
 from __future__ import annotations
 

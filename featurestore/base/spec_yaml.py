@@ -1,4 +1,4 @@
-"""The YAML of spec files: the safe part of it, with what people write taken as they meant it.
+"""Parse the YAML of spec files: the safe part of it, with what people write taken as they meant it.
 
 YAML reads `no` as false, `010` as eight and 2020-01-01 as a date; here a word is a word and a number remembers how it
 was written, so that names and values of columns can be compared with what stands in a file. A mistake becomes a few

@@ -1,7 +1,7 @@
-"""Pages for people on a terminal: tables, and facts behind their labels, broken so that they fit its width.
+"""Print pages for people on a terminal: tables, and facts behind their labels, broken so that they fit its width.
 
 Where stdout is no terminal lines stay as long as they are, so that a page reads the same in every file and log. A
-terminal of 60 columns shows everything that a wide one does. JSON for machines is `json_text`'s.
+terminal of 60 columns shows everything that a wide one does. JSON for machines is left to `json_text`.
 """
 
 from __future__ import annotations

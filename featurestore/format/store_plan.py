@@ -1,8 +1,7 @@
-"""`store.json`: what a store will hold, written once and first.
+"""Write and read `store.json`: what a store will hold, written once and first.
 
 A `StorePlan` names the columns, the units and everything that decided a value; its fingerprint is the hash of those.
-Every part carries it, and a job with another one is refused with a diff of what changed. How parts are written is the
-writer's business.
+Every part carries it, and a job with another one is refused with what differs. Writing parts is left to `writing`.
 """
 
 from __future__ import annotations
@@ -155,7 +154,7 @@ def create_store(uri: str, plan: StorePlan) -> None:
 
 
 def check_place(uri: str) -> None:
-    """Refuse a place where no store can be begun, before anything is spent; nothing is written.
+    """Refuse a place where no store can be made, before anything is spent; nothing is written.
 
     Raises:
         StoreError: It is a file, or a directory with other things in it, or below a file.

@@ -1,7 +1,7 @@
-"""Thrift's compact protocol, as far as Parquet's headers use it, over bytes that may be anything.
+"""Parse Thrift's compact protocol, as far as Parquet's headers use it, from bytes that may be anything.
 
 Everything that is wrong with them is a ValueError; no more is allocated than the bytes themselves can fill. Which
-fields mean what is the caller's business. The protocol is doc/specs/thrift-compact-protocol.md of Apache Thrift.
+fields mean what is left to `parquet_limits`. The protocol is doc/specs/thrift-compact-protocol.md of Apache Thrift.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Documents by id and by what is known of them: row selections, positions, joins with other tables.
+"""Select documents by id or by what is known of them, and join other tables to them by id.
 
-Ids decide, never the order of rows, and what one side of a join lacks is reported, not dropped in silence. Metadata
-goes through polars (`metadata`); features never pass through here.
+Ids decide, never the order of rows, and what one side of a join lacks is reported, not dropped in silence. When two ids
+are the same is left to `tables.compare`, reading metadata to `metadata`; features never pass through here.
 """
 
 from __future__ import annotations

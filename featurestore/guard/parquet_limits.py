@@ -1,9 +1,9 @@
-"""What a hostile part could make a decoder do, checked before it decodes.
+"""Check a hostile Parquet file before Arrow decodes it: what its footer and pages promise must stay within limits.
 
 A Parquet file of a kilobyte can promise terabytes: a page that unpacks to 2 GiB of zeros, a run of a billion levels in
-one byte, text that repeats a long prefix, a schema nested deeper than the stack. Arrow believes such promises. So
-`part_file` has the footer and the header of every page parsed here, which adds up what they promise and refuses a row
-group beyond MAX_GROUP_BYTES. Every column chunk is read once and checked on its way to the decoder, so this costs no
+one byte, text that repeats a long prefix, a schema nested deeper than the stack. Arrow believes such promises. So the
+footer and the header of every page are parsed here, their promises added up, and a row group beyond MAX_GROUP_BYTES
+refused. Every column chunk is read once and checked on its way to the decoder (`format.part_file`), so this costs no
 request and less than a millisecond a row group. It says nothing about values: a part that passes can be decoded in
 bounded memory, and may still be wrong.
 
