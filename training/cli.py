@@ -15,8 +15,9 @@ from featurestore.base.json_text import print_json
 from featurestore.storage.outputs import overwrite_argument
 
 if TYPE_CHECKING:
+    from featurestore.models.model import Model
+    from featurestore.models.predict import Predicted
     from featurestore.reader import FeatureStore
-    from training.output.models import Model, Predicted
 
 from featurestore.base.text import span
 from featurestore.urls import shown
@@ -75,8 +76,9 @@ def predict_parser(parser: argparse.ArgumentParser) -> None:
 
 def predict(args: argparse.Namespace) -> int:
     """Run `sparsemill predict`: all that can be wrong is found first, then rows are read and written as they come."""
+    from featurestore.models.model import load_model
+    from featurestore.models.predict import check_model
     from featurestore.reader import FeatureStore
-    from training.output.models import check_model, load_model
     from training.output.predictions import check_out
 
     model = load_model(args.model)
@@ -116,7 +118,7 @@ def _classify(
     """Write or list the predictions; how many of each class, how many of training documents, and `--json`'s rows."""
     import numpy as np
 
-    from training.output.models import predict_store
+    from featurestore.models.predict import predict_store
     from training.output.predictions import PredictionTable, open_table, score_prefix
 
     table, documents, trained = PredictionTable(model, store), [], 0
@@ -174,7 +176,7 @@ def explain_parser(parser: argparse.ArgumentParser) -> None:
 def explain(args: argparse.Namespace) -> int:
     """Run `sparsemill explain`."""
     from featurestore.errors import StudyError
-    from training.output.models import load_model
+    from featurestore.models.model import load_model
     from training.output.report import format_explanation
 
     model = load_model(args.model)

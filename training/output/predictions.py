@@ -22,8 +22,9 @@ from featurestore.storage.outputs import check_free, whole_file
 from featurestore.urls import split_query
 
 if TYPE_CHECKING:
+    from featurestore.models.model import Model
+    from featurestore.models.predict import Predicted
     from featurestore.reader import FeatureStore
-    from training.output.models import Model, Predicted
 
 Write = Callable[[pa.Table], None]
 

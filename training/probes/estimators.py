@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from featurestore.models.scoring import log_proba, log_proba_ovr
 from training.methods.transformers import SelectTop
 from training.solvers.l1_path import l1_probe
 
@@ -78,15 +79,6 @@ def l2_tolerance(base: float, C: float) -> float:
     return base * min(1.0, C**0.5)
 
 
-def log_proba(decision: np.ndarray) -> np.ndarray:
-    """Log-probabilities [n, classes] from a decision function [n] (two classes) or [n, classes]."""
-    from scipy.special import log_softmax
-
-    if decision.ndim == 1:
-        return np.column_stack([-np.logaddexp(0.0, decision), -np.logaddexp(0.0, -decision)])
-    return np.asarray(log_softmax(decision, axis=1))
-
-
 def scores_of(model: Any, X: Any) -> np.ndarray:
     """Log-probabilities [n, classes] of any fitted probe; from the decision function where there is one, for they do
     not round to 1 and tie far from the boundary."""
@@ -98,14 +90,6 @@ def scores_of(model: Any, X: Any) -> np.ndarray:
         return log_proba(np.asarray(model.decision_function(X)))
     with np.errstate(divide="ignore"):
         return np.log(model.predict_proba(X))
-
-
-def log_proba_ovr(decision: np.ndarray) -> np.ndarray:
-    """Each class' own log-sigmoid, normalised over classes as scikit-learn's OneVsRestClassifier does; [n, classes]."""
-    from scipy.special import logsumexp
-
-    own = -np.logaddexp(0.0, -decision)
-    return np.asarray(own - logsumexp(own, axis=1, keepdims=True))
 
 
 def importance(model: Any, n_columns: int) -> np.ndarray:

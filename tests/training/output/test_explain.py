@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from featurestore.models.model import load_model
 from tests.training.conftest import make_spec
 from tests.training.stores import SAE, Documents, build_store, make_documents
-from training.output.models import load_model
 from training.output.report import verdict
 from training.results.records import StudyResult, representative
 from training.study import run_study

@@ -15,6 +15,8 @@ from safetensors.numpy import load_file, save_file
 
 from featurestore import FeatureStore
 from featurestore.errors import StudyError
+from featurestore.models.model import load_model
+from featurestore.models.predict import predict_store
 from tests.training.conftest import make_spec
 from tests.training.stores import HOOK, SAE, build_store, make_documents
 from training import cli
@@ -22,7 +24,7 @@ from training.documents.labels import load_documents
 from training.documents.split import make_splits
 from training.methods.features import Method
 from training.output.explain import fit_method
-from training.output.models import load_model, pack, predict_store, save_model
+from training.output.models import pack, save_model
 from training.probes.estimators import PARAMETER, scores_of
 from training.results.records import StudyResult
 from training.spec import PROBES

@@ -12,11 +12,12 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
+from featurestore.models.scoring import log_proba
 from tests.training.documents.test_split import data_of
 from training.documents.split import Split, make_splits
 from training.methods.baselines import CountsToTfidf
 from training.methods.features import MethodMatrix
-from training.probes.estimators import C_GRID, log_proba, probe
+from training.probes.estimators import C_GRID, probe
 from training.probes.fit import choose, evaluate
 from training.spec import SplitSpec
 

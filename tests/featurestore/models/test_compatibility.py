@@ -13,8 +13,8 @@ from featurestore import FeatureStore
 from featurestore.errors import StudyError
 from featurestore.format.schema import DenseColumn, SaeColumns, StoreSchema
 from featurestore.format.store_plan import StorePlan
+from featurestore.models.compatibility import Caution, check_store
 from tests.training.stores import build_store, make_documents
-from training.output.compatibility import Caution, check_store
 
 IDENTITY: dict[str, Any] = {
     "model": {
