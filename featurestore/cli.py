@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from featurestore.base.json_text import print_json
 from featurestore.base.terminal import print_facts
@@ -248,12 +248,12 @@ def _tell_of_indexing(store: str, n_bytes: int) -> None:
         print(f"{store}: reading its {size(n_bytes)} once, to index this pooling", file=sys.stderr, flush=True)
 
 
-def _metadata_line(metadata: dict[str, Any]) -> str:
+def _metadata_line(metadata: dict[str, object]) -> str:
     rest = {key: value for key, value in metadata.items() if key != "doc_id" and value is not None}
     return f"{_one_line(metadata['doc_id'])}  " + "  ".join(f"{key}={_one_line(value)}" for key, value in rest.items())
 
 
-def _one_line(value: Any) -> str:
+def _one_line(value: object) -> str:
     """A value as a page can show it: no line breaks or control characters, and cut; --json has all of it."""
     text = "".join(char if char.isprintable() else " " for char in str(value)[: _SHOWN_CHARACTERS + 1])
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."

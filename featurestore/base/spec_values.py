@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -21,11 +21,11 @@ _VARIABLE = re.compile(
 _PERCENT_ENCODED = re.compile(r"(?:[^%]|%[0-9A-Fa-f]{2})*")
 
 
-def _flag(value: Any) -> Any:
+def _flag(value: object) -> object:
     return _FLAGS.get(value.lower(), value) if isinstance(value, str) else value
 
 
-def _as_written(value: Any) -> Any:
+def _as_written(value: object) -> object:
     if isinstance(value, bool):
         return "true" if value else "false"
     return getattr(value, "written", str(value)) if isinstance(value, int | float) else value

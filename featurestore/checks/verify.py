@@ -177,7 +177,7 @@ def _tame(name: str) -> str:
     return name if name.isprintable() else ascii(name)
 
 
-def _whole(value: Any) -> int:
+def _whole(value: object) -> int:
     if type(value) is not int or value < 0:
         raise ValueError(f"{value!r} is no count")
     return value

@@ -67,5 +67,5 @@ def bundle_sources(plan: StorePlan) -> dict[str, Any]:
     }
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}

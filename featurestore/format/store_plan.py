@@ -115,7 +115,7 @@ class StorePlan:
             )
         return plan
 
-    def _decisive(self) -> dict[str, Any]:
+    def _decisive(self) -> dict[str, object]:
         return {
             "format_version": FORMAT_VERSION,
             "schema": self.schema.to_json(),
@@ -190,12 +190,12 @@ def open_root(uri: str) -> tuple[pafs.FileSystem, str]:
     return fs, root or "/"
 
 
-def canonical_json(value: Any) -> bytes:
+def canonical_json(value: object) -> bytes:
     """Sorted keys, no spaces, ASCII: the same value always gives the same bytes. NaN is refused with ValueError."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
 
 
-def json_lines(document: Mapping[str, Any]) -> bytes:
+def json_lines(document: Mapping[str, object]) -> bytes:
     """A JSON object with one top-level key a line, so that it can be read and compared by eye and by `diff`."""
     body = ",\n".join(f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in document.items())
     return f"{{\n{body}\n}}\n".encode()

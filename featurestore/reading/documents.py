@@ -88,7 +88,7 @@ def row_mask(store: OpenStore, rows: pl.Expr | np.ndarray) -> np.ndarray:
     return mask
 
 
-def row_positions(store: OpenStore, doc_id: Iterable[Any]) -> np.ndarray:
+def row_positions(store: OpenStore, doc_id: Iterable[object]) -> np.ndarray:
     """int64 [K]: the row of each id, in the order asked for.
 
     Raises:

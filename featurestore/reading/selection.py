@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from featurestore.base.poolings import MEAN, stored_pool
 from featurestore.errors import StoreError
@@ -48,7 +48,7 @@ class Selection:
         sae: SaeColumns,
         pool: str,
         binarize: float | None,
-        dtype: Any,
+        dtype: DTypeLike,
         features: Sequence[int] | np.ndarray | None,
         rows: np.ndarray | None,
     ) -> Selection:
