@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from featurestore.base.fault_points import VARIABLE
-from featurestore.status import standing
+from featurestore.status import run_status
 from tests.crash.ground import DOCUMENTS, PATIENCE, ROOT, Ground, assert_whole, eventually, start
 from tests.ray_jobs.jobs import job_mapping, parts_of, write_corpus, write_job
 
@@ -50,7 +50,7 @@ def test_a_straggler_that_is_done_a_second_time_leaves_no_trace(ground: Ground, 
     out, err = driver.communicate(timeout=PATIENCE)
     straggler.join()
     assert driver.returncode == 0, err
-    run = standing(str(ground.store)).run
+    run = run_status(str(ground.store)).run
     assert run is not None
     assert run.events.get("second run", 0) >= 1, "nothing was done a second time"
     assert json.loads(out)["documents"] == 10 * DOCUMENTS

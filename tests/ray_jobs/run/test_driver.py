@@ -16,7 +16,7 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.errors import BundleError, CorpusError, JobFailed, UsageError
 from featurestore.format.store_plan import create_store
-from featurestore.status import standing
+from featurestore.status import run_status
 from ray_jobs.cluster.session import ray_cluster
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
 from ray_jobs.planning.job_plan import make_plan
@@ -116,7 +116,7 @@ def test_a_compressed_corpus_gives_the_same_rows_and_leaves_nothing_decompressed
 
 
 def test_a_run_leaves_its_record_and_a_line_for_each_unit(first_run: ExtractResult, whole: Path) -> None:
-    now = standing(str(whole))
+    now = run_status(str(whole))
     assert now.run is not None
     assert (now.run.state, now.run.units_done, now.run.documents, now.run.errors) == ("finished", 7, 130, 3)
     assert (now.complete, now.running, now.units_running, now.units_failed) == (True, False, 0, 0)
