@@ -40,7 +40,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
 
 def prepare(args: argparse.Namespace) -> int:
     """Build the bundle of a job, or find it built, and say where it is."""
-    _silence_libraries()
+    silence_libraries()
     from ray_jobs.engine.bundle import open_bundle
     from ray_jobs.prepare.build import prepare as build
     from ray_jobs.spec import load_job
@@ -79,7 +79,7 @@ def plan_parser(parser: argparse.ArgumentParser) -> None:
 
 def plan(args: argparse.Namespace) -> int:
     """Say what a job will take; nothing is written into its store."""
-    _silence_libraries()
+    silence_libraries()
     from ray_jobs.planning.calibrate import calibrate
     from ray_jobs.planning.estimate import estimate
     from ray_jobs.planning.hardware import load_rates
@@ -127,7 +127,7 @@ def extract_parser(parser: argparse.ArgumentParser) -> None:
 
 def extract(args: argparse.Namespace) -> int:
     """Run a job, or finish what is missing of it."""
-    _silence_libraries()
+    silence_libraries()
     from featurestore.storage.files import shown
     from ray_jobs.cluster.session import sigterm_unwinds
     from ray_jobs.planning.job_plan import make_plan
@@ -197,7 +197,7 @@ def _dashboard_argument(parser: argparse.ArgumentParser) -> None:
 
 def submit(args: argparse.Namespace) -> int:
     """Run a job on a Ray cluster, with its log here."""
-    _silence_libraries()
+    silence_libraries()
     from featurestore.storage.files import shown
     from ray_jobs.cluster.package import load_runtime_env
     from ray_jobs.cluster.submit import submit as send
@@ -237,7 +237,7 @@ def stop_parser(parser: argparse.ArgumentParser) -> None:
 
 def stop(args: argparse.Namespace) -> int:
     """Stop the run of a job's store."""
-    _silence_libraries()
+    silence_libraries()
     from featurestore.storage.files import shown
     from ray_jobs.run.stop import stop as end
     from ray_jobs.spec import load_job
@@ -250,7 +250,7 @@ def stop(args: argparse.Namespace) -> int:
     return 0
 
 
-def _silence_libraries() -> None:
+def silence_libraries() -> None:
     """Warnings and chatter of libraries are not for our users; errors still reach us as exceptions."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -25,6 +25,7 @@ BASELINES = ("tfidf", "char_ngrams", "hidden_mean", "hidden_last", "majority")
 PROBES = ("logistic_l2", "logistic_l1", "tree", "k_sparse", "linear_svm", "softmax")
 AIMS = ("precision", "recall", "false_positive_rate", "cost")  # of an operating point
 LENGTH = "length"  # in `by`: the length of documents, and no column
+PRIVATE = "private"  # as `text`: the corpus' own column, and nobody is shown it
 
 
 def _as_list(value: Any) -> Any:
@@ -53,6 +54,16 @@ class TableColumn(_Model):
     id: str = Field(min_length=1)
     column: str = Field(min_length=1)
     csv: CsvSpec | None = None
+
+
+class TextColumn(TableColumn):
+    """The texts, in a table outside the store.
+
+    Attributes:
+        private: Whether what the study writes for people is to hold no text.
+    """
+
+    private: Flag = False
 
 
 class SelectSpec(_Model):
@@ -273,7 +284,8 @@ class StudySpec(_Model):
     Attributes:
         store: URI of a complete feature store.
         label: The class of each document: a kept column of the store, or a column of another table.
-        text: Where TF-IDF reads the text; by default the corpus' text column, if the store keeps it.
+        text: Where TF-IDF reads the text; by default the corpus' text column, if the store keeps it. `private` reads that
+            one too, and keeps texts, ids and names of files out of report, explanation, model files and evidence.
         features: The SAE cells.
         baselines: Any of tfidf (words), char_ngrams, hidden_mean, hidden_last, majority; majority is always added.
         probes: The classifiers, each put on every matrix (see `training.probes.estimators`).
@@ -295,7 +307,7 @@ class StudySpec(_Model):
 
     store: PathText
     label: str | TableColumn
-    text: str | TableColumn | None = None
+    text: str | TextColumn | None = None
     features: tuple[FeatureSpec, ...] = ()
     baselines: tuple[str, ...] = ()
     probes: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ("logistic_l2",)
@@ -310,6 +322,16 @@ class StudySpec(_Model):
     calibrate: Flag = True
     refit: Flag = True
     out: PathText = "study"
+
+    @property
+    def private(self) -> bool:
+        """Whether texts, ids and names of files stay out of what is written for people."""
+        return self.text.private if isinstance(self.text, TextColumn) else self.text == PRIVATE
+
+    @property
+    def text_source(self) -> str | TextColumn | None:
+        """Where the texts are, None for the corpus' own column."""
+        return None if self.text == PRIVATE else self.text
 
     @field_validator("baselines")
     @classmethod

@@ -113,7 +113,7 @@ def load_documents(store: FeatureStore, spec: StudySpec, others: Sequence[Featur
             left, or TF-IDF is asked for and there is no text.
     """
     needs_text = bool({"tfidf", "char_ngrams"} & set(spec.baselines))
-    text_source = spec.text if spec.text is not None else _kept_text(store)
+    text_source = spec.text_source if spec.text_source is not None else _kept_text(store)
     if needs_text and text_source is None:
         name = "tfidf" if "tfidf" in spec.baselines else "char_ngrams"
         raise StudyError(
@@ -181,6 +181,11 @@ def load_documents(store: FeatureStore, spec: StudySpec, others: Sequence[Featur
         truncated=int(frame["truncated"].gather(data.position).sum() or 0),
         slices=make_slices(spec.by, frame, data.position),
     )
+
+
+def token_counts(store: FeatureStore, data: StudyData) -> np.ndarray:
+    """int64 [N], counted tokens of each document of a study, from its own store."""
+    return exact_columns(store.documents(), ["n_tokens"])["n_tokens"].to_numpy()[data.position].astype(np.int64)
 
 
 def _near_duplicates(text: Sequence[str]) -> np.ndarray:
