@@ -7,7 +7,8 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm, t
 
-from training.scores.proportions import proportion, wilson
+from training.scores.proportions import proportion
+from training.scores.wilson import wilson
 
 
 @pytest.mark.parametrize(("hits", "n"), [(8, 10), (49, 50), (1, 7), (300, 1000)])
@@ -28,7 +29,7 @@ def test_documents_that_stand_there_three_times_say_no_more_than_once() -> None:
     units = np.tile(np.arange(60), 3)
     found = proportion(np.tile(once, 3), units)
     # The linearised variance between 60 units has 59 in its denominator, and Student's quantile as many degrees.
-    low, high = wilson(once.mean(), 59, float(t.ppf(0.975, 59)))
+    low, high = wilson(once.mean() * 59, 59, float(t.ppf(0.975, 59)))
     assert (found.interval.low, found.interval.high) == pytest.approx((low, high))
     assert found.units == 60
     assert found.method == "Wilson, clustered"
@@ -50,7 +51,7 @@ def test_groups_never_narrow_it() -> None:
 
 def test_without_a_miss_grouped_documents_count_as_groups() -> None:
     found = proportion(np.ones(100, bool), np.repeat(np.arange(10), 10))
-    low, _ = wilson(1.0, 10, float(t.ppf(0.975, 9)))
+    low, _ = wilson(10, 10, float(t.ppf(0.975, 9)))
     assert (found.interval.low, found.interval.high) == (pytest.approx(low), 1.0)
 
 
