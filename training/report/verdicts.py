@@ -12,7 +12,7 @@ from typing import Any
 from training.report.charts import Scale
 from training.report.figures import bounds, p_value, percent, score, signed, whole
 from training.report.study_files import StudyFiles
-from training.results.comparisons import AGAINST_BASELINES
+from training.results.factors import AGAINST_BASELINES
 
 SIDES = {"sae": "SAE features", "baseline": "best baseline"}
 

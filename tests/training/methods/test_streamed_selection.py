@@ -16,7 +16,9 @@ from tests.training.stores import SAE, build_store, make_documents
 from training.documents.labels import load_documents
 from training.documents.split import make_splits
 from training.evaluation import plan_sources, read_source
-from training.methods.features import SPARSE, derive, load_pooled, plan_methods
+from training.methods.matrices import derive, load_pooled
+from training.methods.method import SPARSE
+from training.methods.plan import plan_methods
 from training.output.report import format_study
 from training.probes.fit import evaluate
 from training.spec import PROBES
