@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from featurestore.base.arguments import feature_argument
 from featurestore.base.did_you_mean import did_you_mean
 from featurestore.base.json_text import print_json
 from featurestore.base.text import counted, share
@@ -47,8 +48,8 @@ def names_parser(parser: argparse.ArgumentParser) -> None:
         "examples:\n"
         "  sparsemill names import batch-*.jsonl.gz --store store/ --sae l12_16k --prefer gpt-4o-mini\n"
         "  sparsemill names fetch --store store/ --sae l12_16k\n"
-        "  sparsemill names keywords store/ --sae l12_16k --feature 1234 99\n"
-        "  sparsemill names list store/ --sae l12_16k --feature 1234\n\n"
+        "  sparsemill names keywords store/ --feature l12_16k:1234 --feature l12_16k:99\n"
+        "  sparsemill names list store/ --feature l12_16k:1234\n\n"
         "Names are kept by the encoder's sha256 in $SPARSEMILL_CACHE/names or ~/.cache/sparsemill/names, or in --names."
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -134,7 +135,7 @@ def _keep(args: argparse.Namespace, sae: NamedSae, read: Imported) -> int:
 def _keywords_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", help="directory or URL of a complete store that keeps its text")
     parser.add_argument("--sae", metavar="NAME", help="which SAE (needed if the store has several)")
-    parser.add_argument("--feature", metavar="N", type=_number, nargs="+", required=True, help="which features")
+    _feature_argument(parser, "which feature", required=True)
 
 
 def _keywords(args: argparse.Namespace) -> int:
@@ -149,8 +150,9 @@ def _keywords(args: argparse.Namespace) -> int:
     from featurestore.urls import shown
 
     store = FeatureStore.open(args.store)
-    sae, column = sae_of_store(store, args.sae), store.sae(args.sae).name
-    features = _checked(args.feature, sae)
+    name, asked = _asked(args)
+    sae, column = sae_of_store(store, name), store.sae(name).name
+    features = _checked(asked, sae)
     firing = firing_documents(store, column, features, _STRONGEST, _RANDOM)
     rows = np.unique(np.concatenate([np.concatenate([one.strongest, one.random]) for one in firing.values()]))
     ids = store.documents().select("doc_id").collect()["doc_id"].gather(rows).to_list()
@@ -186,7 +188,7 @@ def _keywords(args: argparse.Namespace) -> int:
 
 def _list_arguments(parser: argparse.ArgumentParser) -> None:
     _which_arguments(parser, positional=True)
-    parser.add_argument("--feature", metavar="N", type=_number, nargs="+", help="every name of these features")
+    _feature_argument(parser, "every name of this feature")
     parser.add_argument("--prefer", metavar="EXPLAINER", nargs="+", default=[], help="whose names come first")
     parser.add_argument("--top", metavar="K", type=_number, default=20, help="features to list (default: 20)")
 
@@ -200,9 +202,10 @@ def _list(args: argparse.Namespace) -> int:
         {"source": source, "explainer": explainer, "method": method, "names": n}
         for (source, explainer, method), n in table.explainers().items()
     ]
-    if args.feature is not None:
-        rows = list(table.names(_checked(args.feature, sae)))
-        rows.sort(key=lambda row: (args.feature.index(row.feature), table.rank(row, (*args.prefer, *table.prefer))))
+    asked = _checked(_asked(args)[1], sae)
+    if asked:
+        rows = list(table.names(asked))
+        rows.sort(key=lambda row: (asked.index(row.feature), table.rank(row, (*args.prefer, *table.prefer))))
     else:
         rows = list(table.best(table.features()[: args.top], args.prefer).values())
     if args.json:
@@ -219,7 +222,7 @@ def _list(args: argparse.Namespace) -> int:
         print(f"  {one['source']:<9} {counted(int(one['names'] or 0), 'name')}{f' by {by}' if by else ''}")
     for row in rows:
         print(f"  {row.feature:>9}  {row.shown()}")
-    for feature in args.feature or ():
+    for feature in asked:
         if all(row.feature != feature for row in rows):
             print(f"  {feature:>9}  has no name")
     return 0
@@ -252,10 +255,30 @@ def _which(args: argparse.Namespace, registry_id: RegistryId | None = None) -> N
     if args.store is not None:
         if args.width is not None:
             raise UsageError("--width goes with --sha256; a store knows its own, so leave it out")
-        return sae_of_store(FeatureStore.open(args.store, partial=True), args.sae, registry_id)
-    if args.width is None or args.width < 1 or args.sae is not None:
+        return sae_of_store(FeatureStore.open(args.store, partial=True), _asked(args)[0], registry_id)
+    if args.width is None or args.width < 1 or _asked(args)[0] is not None:
         raise UsageError("--sha256 needs the SAE's --width, and no --sae")
     return NamedSae(args.sha256.lower(), args.width, f"the SAE {args.sha256[:12]}")
+
+
+def _feature_argument(parser: argparse.ArgumentParser, what: str, required: bool = False) -> None:
+    parser.add_argument(
+        "--feature",
+        metavar="[SAE:]N",
+        type=feature_argument,
+        action="append",
+        required=required,
+        help=f"{what}; may be repeated",
+    )
+
+
+def _asked(args: argparse.Namespace) -> tuple[str | None, list[int]]:
+    """The SAE that the arguments name, if any, and the features that they ask for."""
+    features = getattr(args, "feature", None) or []
+    named = list(dict.fromkeys(sae for sae in (args.sae, *(sae for sae, _ in features)) if sae is not None))
+    if len(named) > 1:
+        raise UsageError(f"features of {' and '.join(map(repr, named))} are asked for; name one SAE at a time")
+    return (named[0] if named else None), [number for _, number in features]
 
 
 def _registry_if_there(stage_one: StageOne) -> RegistryId:

@@ -81,9 +81,8 @@ def test_an_export_is_imported_for_an_sae_of_a_store_and_listed(
     assert "2 of 64 features have a name" in out and str(cache / "names" / f"{SHA}.parquet") in out
     assert "  imported  2 names by gpt-4o-mini oai_token-act-pair\n" in out
     assert "1  canines [imported, o3]\n" in out and "2  cats [imported, gpt-4o-mini]\n" in out
-    listed = run_json(
-        capsys, "list", "--sha256", SHA.upper(), "--width", "64", "--feature", "2", "1", "--prefer", "gpt-4o-mini"
-    )
+    which = ["--sha256", SHA.upper(), "--width", "64", "--prefer", "gpt-4o-mini"]
+    listed = run_json(capsys, "list", *which, "--feature", "2", "--feature", "1")
     assert [(row["feature"], row["text"]) for row in listed["rows"]] == [(2, "cats"), (1, "dogs\u202e"), (1, "canines")]
     assert (listed["names"], listed["features"], listed["prefer"], listed["version"]) == (3, 2, ["o3"], 1)
 
@@ -102,7 +101,12 @@ def test_tables_can_lie_elsewhere(store: str, tmp_path: Path, cache: Path, capsy
 def test_keywords_are_made_from_strongest_and_random_documents_and_kept(
     store: str, stage_one: StageOne, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert sparsemill.main(["names", "keywords", store, "--sae", "l12_64", "--feature", "5", "6", "5"]) == 0
+    assert (
+        sparsemill.main(
+            ["names", "keywords", store, "--feature", "l12_64:5", "--feature", "l12_64:6", "--feature", "l12_64:5"]
+        )
+        == 0
+    )
     out = capsys.readouterr().out
     assert "l12_64:5  word5 [evidence, keywords]\n" in out and "l12_64:6  no word distinguishes the" in out
     assert "note: 1 document: it differs" in out
@@ -154,6 +158,7 @@ def test_an_import_goes_on_without_sae_lens(
             ["import", "{own}", "--store", "{store}", "--sae", "l12_64", "--prefer", "gtp"],
             "no name is by 'gtp'; did you mean 'gpt'?",
         ),
+        (["keywords", "{store}", "--sae", "l12_64", "--feature", "l9_8:1"], "name one SAE at a time"),
         (["fetch", "--sha256", SHA, "--width", "64"], "give --id MODEL/SOURCE"),
         (["fetch", "--sha256", SHA, "--width", "64", "--id", "x"], "'x' is no id of an SAE"),
     ],
