@@ -228,7 +228,7 @@ def _extracted(job: str, check: Callable[[Any, str], None]) -> str:
 
 
 class _StageOne:
-    """What `names` asks of stage 1, as `featurestore.names.cli.StageOne` says it."""
+    """What `names` asks of stage 1, as `featurestore.names.evidence_cli.StageOne` says it."""
 
     def evidence(
         self, store: FeatureStore, doc_ids: Sequence[str], features: Sequence[tuple[str, int]]
@@ -245,6 +245,15 @@ class _StageOne:
         from ray_jobs.prepare.registry import neuronpedia_id
 
         return neuronpedia_id(release, id)
+
+    def generator(self, model: str) -> tuple[str, Callable[[Sequence[str]], Iterator[str]]]:
+        """The name of a text generator of this machine, and what it writes after prompts."""
+        from ray_jobs.cli import silence_libraries
+        from ray_jobs.naming.generator import find_generator, generate
+
+        silence_libraries()
+        found = find_generator(model)
+        return found.name, functools.partial(generate, found)
 
 
 def _say(line: str) -> None:
