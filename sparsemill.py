@@ -1,7 +1,7 @@
-"""The front door: one command line over the three packages, and the demo that walks through all of them.
+"""Mount the commands of all three packages in one program, turn exceptions into exit codes, and run the demo.
 
-A sub-command's package is imported only when that sub-command is asked for, so `sparsemill --help` answers at once.
-This is also the one place where exceptions become exit codes: 0 done, 1 the job failed, 2 the input or usage was wrong.
+A command's package is imported only when that command is asked for, so `sparsemill --help` answers at once. Exit codes:
+0 done, 1 the work failed, 2 the input or usage was wrong. This is the only file that sees stage 1 and stage 2 at once.
 """
 
 from __future__ import annotations

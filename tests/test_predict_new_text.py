@@ -10,10 +10,10 @@ import pytest
 
 from featurestore.errors import StudyError
 from featurestore.format.store_plan import StorePlan
+from featurestore.models.compatibility import Caution, check_store
 from ray_jobs.planning.job_plan import expected_store, make_plan
 from tests.ray_jobs.jobs import make_job, write_corpus, write_models
 from tests.tiny import tiny_gemma2, tiny_sae
-from training.output.compatibility import Caution, check_store
 
 
 @pytest.fixture(scope="module")

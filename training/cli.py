@@ -15,8 +15,9 @@ from featurestore.base.json_text import print_json
 from featurestore.storage.outputs import overwrite_argument
 
 if TYPE_CHECKING:
+    from featurestore.models.model import Model
+    from featurestore.models.predict import Predicted
     from featurestore.reader import FeatureStore
-    from training.output.models import Model, Predicted
 
 from featurestore.base.text import span
 from featurestore.urls import shown
@@ -25,7 +26,7 @@ from featurestore.urls import shown
 def study_parser(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `sparsemill study`."""
     parser.description = "Train and compare classifiers from a feature store: SAE features against baselines."
-    parser.epilog = "example: sparsemill study STUDY.yaml --jobs 2\n\nRun it again: cells that are done are kept."
+    parser.epilog = "example: sparsemill study STUDY.yaml --jobs 2\n\nRun it again: methods that are done are kept."
     parser.add_argument("study", metavar="STUDY.yaml", help="which labels, features and baselines; where results go")
     parser.add_argument("--jobs", type=_positive, default=None, help="threads (default: by size of the study)")
     parser.add_argument("--address", default=None, help="Ray cluster whose nodes share the work, e.g. auto")
@@ -47,8 +48,7 @@ def study(args: argparse.Namespace) -> int:
     result = run_study(spec, progress=progress, n_jobs=args.jobs, executor=executor, overwrite=args.overwrite)
     if args.json:
         paths = {name: shown(path) for name, path in result.paths.items()}
-        print_json({"summary": summary_json(result), "explanation": result.explanation, "paths": paths})
-        return 0
+        return print_json({"summary": summary_json(result), "explanation": result.explanation, "paths": paths})
     print(format_study(result))
     if result.explanation is not None:
         print(f"\n{format_explanation(result.explanation)}")
@@ -76,8 +76,9 @@ def predict_parser(parser: argparse.ArgumentParser) -> None:
 
 def predict(args: argparse.Namespace) -> int:
     """Run `sparsemill predict`: all that can be wrong is found first, then rows are read and written as they come."""
+    from featurestore.models.model import load_model
+    from featurestore.models.predict import check_model
     from featurestore.reader import FeatureStore
-    from training.output.models import check_model, load_model
     from training.output.predictions import check_out
 
     model = load_model(args.model)
@@ -103,8 +104,7 @@ def predict(args: argparse.Namespace) -> int:
             "warnings": cautions,
             "trained_on": trained,
         }
-        print_json({**about, "predictions": documents})
-        return 0
+        return print_json({**about, "predictions": documents})
     said = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     print(
         f"{len(store):,} documents: {said}" + (f"; written to {shown(args.out)}" if args.out else ""), file=sys.stderr
@@ -118,7 +118,7 @@ def _classify(
     """Write or list the predictions; how many of each class, how many of training documents, and `--json`'s rows."""
     import numpy as np
 
-    from training.output.models import predict_store
+    from featurestore.models.predict import predict_store
     from training.output.predictions import PredictionTable, open_table, score_prefix
 
     table, documents, trained = PredictionTable(model, store), [], 0
@@ -176,7 +176,7 @@ def explain_parser(parser: argparse.ArgumentParser) -> None:
 def explain(args: argparse.Namespace) -> int:
     """Run `sparsemill explain`."""
     from featurestore.errors import StudyError
-    from training.output.models import load_model
+    from featurestore.models.model import load_model
     from training.output.report import format_explanation
 
     model = load_model(args.model)
@@ -184,8 +184,7 @@ def explain(args: argparse.Namespace) -> int:
     if not isinstance(explanation, dict):
         raise StudyError(f"{args.model}: is a model of {model.header['method']}, which has no features to name")
     if args.json:
-        print_json({"explanation": explanation})
-        return 0
+        return print_json({"explanation": explanation})
     try:
         print(format_explanation(explanation))
     except (KeyError, TypeError, AttributeError, ValueError):

@@ -1,4 +1,4 @@
-"""What is wrong with a spec, as one sentence in the words of the file and not of Python: pydantic's findings, retold.
+"""Retell pydantic's findings about a spec as one sentence, in the words of the file and not of Python.
 
 A sentence names the key as the user wrote it, what is wrong and what to do. An unknown key is looked for at every
 level, for a key in the wrong place is the commonest mistake after a slip of the pen.
@@ -89,7 +89,7 @@ def _remedy(problem: Any, key: str, model: type[BaseModel]) -> str:
         return "; put quotes around it" if is_number else ""
     if kind == "model_type":
         wanted = next(cls for _, cls in _levels(model) if cls.__name__ == problem["ctx"]["class_name"])
-        required = [(name, field.annotation) for name, field in wanted.model_fields.items() if field.is_required()]
+        required = [(f.alias or name, f.annotation) for name, f in wanted.model_fields.items() if f.is_required()]
         if len(required) != 1 or (required[0][1] is int) != is_number or not isinstance(given, str | int | float):
             return ""
         name = key.rpartition(".")[2]
@@ -111,7 +111,7 @@ def _unknown(key: str, steps: list[Any], model: type[BaseModel]) -> str:
     here: dict[str, None] = {}
     elsewhere: dict[str, list[tuple[str, ...]]] = {}
     for place, cls in _levels(model):
-        for there in cls.model_fields:
+        for there in (field.alias or attribute for attribute, field in cls.model_fields.items()):
             if place == level:
                 here[there] = None
             else:
@@ -160,13 +160,13 @@ def _steps(problem: Any, mapping: Mapping[str, Any]) -> list[Any]:
     return found
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value as YAML has it, in a few words."""
     text = _yaml(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _yaml(value: Any) -> str:
+def _yaml(value: object) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_yaml(key)}: {_yaml(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list | tuple):
@@ -176,7 +176,7 @@ def _yaml(value: Any) -> str:
     return str(getattr(value, "written", None) or repr(value))
 
 
-def kind_of(value: Any) -> str:
+def kind_of(value: object) -> str:
     """What a YAML file holds that is no mapping."""
     names = {list: "list", str: "text", bool: "truth value", int: "number", float: "number"}
     return next((name for kind, name in names.items() if isinstance(value, kind)), "value")

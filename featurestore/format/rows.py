@@ -1,4 +1,4 @@
-"""The rows of one unit in memory, and their way to and from Arrow.
+"""Hold the rows of one unit in memory, and convert them to and from Arrow.
 
 `PartRows` is what an extractor hands over. Which rules they must obey stands in `rules`; text and models are unknown
 here.
@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from featurestore.format.schema import DenseColumn, SaeColumns, StoreSchema, is_count_pool, round_values
+from featurestore.base.poolings import is_count_pool
+from featurestore.format.schema import DenseColumn, SaeColumns, StoreSchema, round_values
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ PROGRAM = """
 import sys
 import numpy as np
 from featurestore.reader import FeatureStore
-from training.output.models import FORMAT, VERSION, Model, predict_store
+from featurestore.models.model import FORMAT, VERSION, Model
+from featurestore.models.predict import predict_store
 store = FeatureStore.open(sys.argv[1])
 k = int(sys.argv[2])
 header = {

@@ -22,6 +22,7 @@ from featurestore.storage.files import shown
 from featurestore.tables.compare import class_texts, in_order, match_ids, value_text
 from training.documents.joined import joined_column
 from training.documents.named_values import meant
+from training.documents.slices import Slices, make_slices, sliced_columns
 from training.spec import SplitSpec, StudySpec, TableColumn
 
 if TYPE_CHECKING:
@@ -57,9 +58,10 @@ class StudyData:
         rows: Documents in the store.
         left_out: Reason (a key of REASONS) -> number of documents left out for it.
         truncated: How many of the N documents were cut at `max_tokens`.
-        duplicate: int64 [N], cluster of near-duplicate texts; None when the texts are unknown or not looked at.
+        text_cluster: int64 [N], cluster of near-duplicate texts; None when the texts are unknown or not looked at.
         columns: Name -> str object [N], for the columns that a given split or transfer goes by.
         notes: What a reader must know of the tables outside the store, in sentences.
+        slices: Name in the study's `by` -> its slices.
         strata: int64 [N], finer than classes: what a split leaves some of to train on; None where a class is enough.
     """
 
@@ -72,9 +74,10 @@ class StudyData:
     rows: int
     left_out: Mapping[str, int]
     truncated: int
-    duplicate: np.ndarray | None = None
+    text_cluster: np.ndarray | None = None
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    slices: Mapping[str, Slices] = field(default_factory=dict)
     strata: np.ndarray | None = None
 
     @cached_property
@@ -86,13 +89,13 @@ class StudyData:
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import connected_components
 
-        if self.duplicate is None or int(self.duplicate.max()) + 1 == len(self.y):
+        if self.text_cluster is None or int(self.text_cluster.max()) + 1 == len(self.y):
             return self.group
         if self.group is None:
-            return self.duplicate
+            return self.text_cluster
         n_groups = int(self.group.max()) + 1
-        size = n_groups + int(self.duplicate.max()) + 1
-        edges = coo_array((np.ones(len(self.y)), (self.group, n_groups + self.duplicate)), shape=(size, size))
+        size = n_groups + int(self.text_cluster.max()) + 1
+        edges = coo_array((np.ones(len(self.y)), (self.group, n_groups + self.text_cluster)), shape=(size, size))
         _, component = connected_components(edges, directed=False)
         return np.unique(component[self.group], return_inverse=True)[1].astype(np.int64)
 
@@ -110,7 +113,7 @@ def load_documents(store: FeatureStore, spec: StudySpec, others: Sequence[Featur
             left, or TF-IDF is asked for and there is no text.
     """
     needs_text = bool({"tfidf", "char_ngrams"} & set(spec.baselines))
-    text_source = spec.text if spec.text is not None else _kept_text(store)
+    text_source = spec.text_source if spec.text_source is not None else _kept_text(store)
     if needs_text and text_source is None:
         name = "tfidf" if "tfidf" in spec.baselines else "char_ngrams"
         raise StudyError(
@@ -118,7 +121,7 @@ def load_documents(store: FeatureStore, spec: StudySpec, others: Sequence[Featur
             "in the job, or give the study 'text: {path: ..., id: ..., column: ...}'"
         )
     by = [*([spec.split.column.name] if spec.split.column else []), *([spec.transfer.by] if spec.transfer else [])]
-    wanted = [spec.label, spec.split.group, text_source, *by]
+    wanted = [spec.label, spec.split.group, text_source, *by, *sliced_columns(spec.by)]
     names = [name for name in wanted if isinstance(name, str)]
     _require_columns(store, names)
     base = ["doc_id", "n_tokens", "truncated", "error"]
@@ -168,12 +171,21 @@ def load_documents(store: FeatureStore, spec: StudySpec, others: Sequence[Featur
         rows=len(ids),
         left_out=left_out,
         truncated=0,
-        duplicate=_near_duplicates(text) if text is not None and spec.split.duplicates == "together" else None,
+        text_cluster=_near_duplicates(text) if text is not None and spec.split.duplicates == "together" else None,
         columns={name: np.array(_value_texts(frame[name].gather(position)), dtype=object) for name in by},
         notes=tuple(notes),
     )
     data = _without_classes(data, spec.split)
-    return replace(data, truncated=int(frame["truncated"].gather(data.position).sum() or 0))
+    return replace(
+        data,
+        truncated=int(frame["truncated"].gather(data.position).sum() or 0),
+        slices=make_slices(spec.by, frame, data.position),
+    )
+
+
+def token_counts(store: FeatureStore, data: StudyData) -> np.ndarray:
+    """int64 [N], counted tokens of each document of a study, from its own store."""
+    return exact_columns(store.documents(), ["n_tokens"])["n_tokens"].to_numpy()[data.position].astype(np.int64)
 
 
 def _near_duplicates(text: Sequence[str]) -> np.ndarray:
@@ -237,7 +249,7 @@ def _with_classes(data: StudyData, stays: np.ndarray, reason: str) -> StudyData:
         y=(np.cumsum(stays) - 1)[data.y[rows]],
         classes=tuple(name for name, stay in zip(data.classes, stays, strict=True) if stay),
         group=renumbered(data.group),
-        duplicate=renumbered(data.duplicate),
+        text_cluster=renumbered(data.text_cluster),
         text=None if data.text is None else tuple(data.text[i] for i in rows),
         columns={name: values[rows] for name, values in data.columns.items()},
         left_out={**data.left_out, reason: len(data.y) - len(rows)},

@@ -20,7 +20,8 @@ from featurestore.base.json_text import json_text
 from featurestore.storage.files import atomic_write, filesystem
 from training.documents.shares import share_warnings
 from training.output.directory import SPLIT, unwritable
-from training.results.records import MethodRow, MethodSummary, StudyResult, representative
+from training.results.records import FoldRow, MethodRow, MethodSummary, StudyResult
+from training.results.selection import representative
 from training.scores.metrics import BOOTSTRAP_SEED, LEVEL, Interval
 from training.scores.significance import Comparison
 
@@ -111,8 +112,7 @@ def summary_json(result: StudyResult) -> dict[str, Any]:
 
 def test_looks(result: StudyResult) -> int:
     """How often a method's predictions for a test set were scored."""
-    conditions = {(row.condition, row.seed, row.outer) for row in result.regime_rows if row.condition != "train=all"}
-    return len(result.summary) * (len(result.splits) + len(conditions))
+    return len(result.summary) * (len(result.splits) + len(result.conditions))
 
 
 def resampled(result: StudyResult) -> str:
@@ -122,7 +122,7 @@ def resampled(result: StudyResult) -> str:
     if unit is None:
         return "documents"
     groups = [] if data.group is None else [f"groups ({result.spec.split.group})"]
-    if data.duplicate is not None and int(data.duplicate.max()) + 1 < len(data.y):
+    if data.text_cluster is not None and int(data.text_cluster.max()) + 1 < len(data.y):
         groups.append("near-duplicate texts")
     return " joined with ".join(groups)
 
@@ -131,7 +131,7 @@ def _headline(result: StudyResult) -> dict[str, Any] | None:
     if result.headline is None:
         return None
     sides = {"sae": result.headline.sae, "baseline": result.headline.baseline}
-    methods = {side: {"method": representative(cells), "cells": list(cells)} for side, cells in sides.items()}
+    methods = {side: {"method": representative(names), "cells": list(names)} for side, names in sides.items()}
     return {**methods, "comparison": _comparison(result.headline.comparison)}
 
 
@@ -141,9 +141,9 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
 
 
 def _near_duplicates(result: StudyResult) -> dict[str, Any] | None:
-    if result.data.duplicate is None:
+    if result.data.text_cluster is None:
         return None
-    size = np.bincount(result.data.duplicate)
+    size = np.bincount(result.data.text_cluster)
     return {
         "documents": int(size[size > 1].sum()),
         "clusters": int((size > 1).sum()),
@@ -156,9 +156,10 @@ def _near_duplicates(result: StudyResult) -> dict[str, Any] | None:
 def _summary(method: MethodSummary) -> dict[str, Any]:
     plain = {
         **dataclasses.asdict(method),
+        "values": list(method.values),
         "C": list(method.C),
         "class_f1": list(method.class_f1),
-        "cells": list(method.cells),
+        "cells": list(method.members),
         "notes": list(method.notes),
     }
     for name in ("macro_f1", "accuracy", "auroc"):
@@ -171,7 +172,7 @@ def _interval(interval: Interval) -> dict[str, float]:
 
 
 def _folds(result: StudyResult) -> pa.Table:
-    names = ("method", "condition", "seed", "outer", "value", "fold", "validation_macro_f1")
+    names = FoldRow._fields
     kinds = (pa.string(), pa.string(), pa.int64(), pa.int64(), pa.float64(), pa.int64(), pa.float64())
     columns = list(zip(*result.fold_rows, strict=True)) or [()] * len(names)
     arrays = [pa.array(list(column), kind) for column, kind in zip(columns, kinds, strict=True)]

@@ -1,14 +1,14 @@
-"""What a study hands back: rows for each method and seed, summaries over seeds, and where the files are.
+"""The plain records of a study: rows for each method and seed, summaries over seeds, and where the files are.
 
-Plain frozen data between `study`, which computes it, and `writing` and `report`, which show it. The attributes of
-`MethodRow` are the columns of results.parquet.
+Plain frozen data between `training.study`, which computes it, and `training.output`, which writes and shows it. The
+attributes of `MethodRow` are the columns of results.parquet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from training.documents.labels import StudyData
 from training.documents.split import Split
@@ -22,7 +22,7 @@ class MethodRow:
     """One method on one seed: a row of results.parquet.
 
     Attributes:
-        method, kind, sae, pool, binarize, column: The method (see `training.methods.features.Method`); binarize is the
+        method, kind, sae, pool, binarize, column: The method (see `training.methods.method.Method`); binarize is the
             threshold as text, "learnt" or null.
         scale, select, k, probe: The rest of the method.
         condition: The regime, "" for the study itself.
@@ -38,7 +38,7 @@ class MethodRow:
         macro_f1, accuracy, auroc, auprc: On the test rows.
         brier, ece: Brier score and calibration error of the probabilities; null for linear_svm, which has none.
         auroc_undefined: Why auroc is NaN, else null.
-        selected: Whether validation chose this SAE cell (or this baseline) for the seed, among all of its family.
+        selected: Whether validation chose this SAE method (or this baseline) for the seed, among all of its family.
     """
 
     method: str
@@ -77,7 +77,7 @@ class MethodRow:
 
 @dataclass(frozen=True)
 class MethodSummary:
-    """One method (or one family with its cell selected in each seed) over all seeds.
+    """One method (or one family with the member selected in each seed) over all seeds.
 
     Attributes:
         method: Its name.
@@ -86,9 +86,11 @@ class MethodSummary:
         validation_macro_f1: Mean over seeds.
         auprc, brier, ece: Means over seeds; NaN where undefined.
         class_f1: F1 of each class, mean over seeds.
-        C: Chosen value of the hyper-parameter in each split; empty without one.
+        parameter: Name of the hyper-parameter, None without one (of a family, where its members' differ).
+        values: What was chosen for it in each split; empty without one.
+        C: The same of the splits where it is C.
         chosen: For a method, in how many seeds its family's selection chose it.
-        cells: For a family, the method selected in each seed.
+        members: For a family, the method selected in each seed (`cells` in results.json).
         notes: What a reader of the numbers must know, in sentences.
     """
 
@@ -98,13 +100,15 @@ class MethodSummary:
     accuracy: Interval
     auroc: Interval
     validation_macro_f1: float
+    parameter: str | None
+    values: tuple[float, ...]
     C: tuple[float, ...]
     auprc: float = float("nan")
     brier: float = float("nan")
     ece: float = float("nan")
     class_f1: tuple[float, ...] = ()
     chosen: int = 0
-    cells: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -122,9 +126,35 @@ class Headline:
     baseline: tuple[str, ...]
 
 
-def representative(cells: Sequence[str]) -> str:
-    """The method that stands for a family: the one chosen in most splits, among equals the first."""
-    return max(dict.fromkeys(cells), key=cells.count)
+class FoldRow(NamedTuple):
+    """A row of folds.parquet: macro F1 of one value of a method's hyper-parameter on one inner fold of one split."""
+
+    method: str
+    condition: str
+    seed: int
+    outer: int
+    value: float | None
+    fold: int
+    validation_macro_f1: float
+
+
+@dataclass(frozen=True)
+class Summaries:
+    """What a study says over all its splits, regimes apart.
+
+    Attributes:
+        methods: One for each method, in their order.
+        selected: Of the SAE family and the baseline family, where there are any.
+        headline: The comparison of SAE features with the best baseline; None where one of them is missing.
+        comparisons: All comparisons, corrected together.
+        predictions: [methods][splits].
+    """
+
+    methods: tuple[MethodSummary, ...]
+    selected: Mapping[str, MethodSummary]
+    headline: Headline | None
+    comparisons: tuple[Comparison, ...]
+    predictions: tuple[tuple[Prediction, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -161,14 +191,14 @@ class StudyResult:
         c_grid: The values of C that validation chose from.
         rows: One for each method and split of the study itself.
         regime_rows: One for each method and split of every regime (and part of its test set).
-        fold_rows: Validation scores: (method, condition, seed, outer, value, fold, macro F1).
+        fold_rows: Validation scores of every value on every inner fold.
         summary: One for each method, in the order of the rows.
         selected: The SAE family and the baseline family, where there are any.
         headline: The comparison of SAE features with the best baseline; None where one of them is missing.
         comparisons: The tests behind the verdicts, the headline's among them, corrected together.
         regimes: Summaries of the regimes.
         overlaps: For transfer: (method, train value, other train value, Jaccard index of their top features).
-        explanation: Of the SAE method that the headline names, see `training.output.explain`; None without SAE cells.
+        explanation: Of the SAE method that the headline names (`training.output.explain`); None without SAE features.
         store_fingerprint: Of the store read.
         predictions: [methods][seeds], for predictions.parquet.
         paths: Name -> path of each file written.
@@ -184,7 +214,7 @@ class StudyResult:
     c_grid: tuple[float, ...]
     rows: tuple[MethodRow, ...]
     regime_rows: tuple[MethodRow, ...]
-    fold_rows: tuple[tuple[str, str, int, int, float | None, int, float], ...]
+    fold_rows: tuple[FoldRow, ...]
     summary: tuple[MethodSummary, ...]
     selected: Mapping[str, MethodSummary]
     headline: Headline | None

@@ -12,10 +12,10 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.errors import UsageError
+from featurestore.models.model import id_hashes, load_model
 from tests.training.conftest import make_spec
 from tests.training.stores import build_store, make_documents
 from training import cli
-from training.output.models import id_hashes, load_model
 from training.results.records import StudyResult
 from training.study import run_study
 
