@@ -197,6 +197,7 @@ def _slices(result: StudyResult) -> pa.Table:
             columns[name if part == "value" else f"{name}_{part}"] = pa.array(values, pa.float64())
     for name in ("auprc", "brier", "ece"):
         columns[name] = pa.array([getattr(s, name) for s in result.slices], pa.float64())
+    columns["too_small"] = pa.array([s.too_small for s in result.slices], pa.bool_())
     return pa.table({**columns, "warning": pa.array([s.warning or None for s in result.slices], pa.string())})
 
 

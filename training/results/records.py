@@ -193,7 +193,8 @@ class SliceSummary:
         macro_f1, accuracy, auroc: With their intervals.
         auprc, brier, ece: NaN where undefined; the last two also where scores are no probabilities.
         classes: The scores of each class.
-        warning: Why the slice says nothing, or what it lacks; "" if nothing is amiss.
+        too_small: Whether the slice says nothing.
+        warning: Why it does not, or what it lacks; "" if nothing is amiss.
     """
 
     by: str
@@ -208,6 +209,7 @@ class SliceSummary:
     brier: float
     ece: float
     classes: tuple[ClassScores, ...]
+    too_small: bool = False
     warning: str = ""
 
 

@@ -111,6 +111,7 @@ def _summary(
         brier=mean([brier for brier, _ in calibrations]),
         ece=mean([ece for _, ece in calibrations]),
         classes=mean_of_classes(answers, n_classes),
+        too_small=units < TOO_FEW,
         warning=_warning(np.bincount(data.y[rows], minlength=n_classes), units, len(rows), data.classes),
     )
 
