@@ -30,6 +30,11 @@ def test_a_table_sets_names_left_and_numbers_right() -> None:
     assert second.startswith("*  l9_4k:sum     0.933  [0.878, 0.976]  ")
 
 
+def test_wide_letters_take_two_columns() -> None:
+    rows = [["class", "n"], ["猫", "1"], ["dog", "22"]]
+    assert table_lines(rows, left={0}) == ["class   n", "---------", "猫      1", "dog    22"]
+
+
 def test_a_table_that_is_too_wide_says_the_same_row_by_row(sixty: None) -> None:
     lines = table_lines(ROWS, left={0, 1, 3}, naming=2)
     assert lines[:3] == ["tfidf", "    macro F1  0.769", "    interval  [0.679, 0.849]"]

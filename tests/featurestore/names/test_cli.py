@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import sparsemill
+from featurestore.errors import BundleError
 from featurestore.evidence.records import DocumentEvidence
 from featurestore.names import cli
 from featurestore.reader import FeatureStore
@@ -37,6 +38,11 @@ class StageOne:
             made = evidence(doc_id, pieces, {features[0][1]: [1], **{n: [] for _, n in features[1:]}})
             marked = [type(one)("l12_64", one.feature, one.values, one.max, one.sum) for one in made.features]
             yield DocumentEvidence(doc_id, made.tokens, tuple(marked), "it differs" if doc_id == doc_ids[0] else None)
+
+    def generator(self, model: str) -> tuple[str, Callable[[Sequence[str]], Iterator[str]]]:
+        if model != "here":
+            raise BundleError(f"{model}: there is no such model; give one that is here")
+        return "small-it", lambda prompts: (f" things {len(prompt) > 0}\nmore" for prompt in prompts)
 
     def neuronpedia_id(self, release: str, id: str) -> str | None:
         return SOURCE if (release, id) == ("scope", "12") else None
@@ -81,9 +87,8 @@ def test_an_export_is_imported_for_an_sae_of_a_store_and_listed(
     assert "2 of 64 features have a name" in out and str(cache / "names" / f"{SHA}.parquet") in out
     assert "  imported  2 names by gpt-4o-mini oai_token-act-pair\n" in out
     assert "1  canines [imported, o3]\n" in out and "2  cats [imported, gpt-4o-mini]\n" in out
-    listed = run_json(
-        capsys, "list", "--sha256", SHA.upper(), "--width", "64", "--feature", "2", "1", "--prefer", "gpt-4o-mini"
-    )
+    which = ["--sha256", SHA.upper(), "--width", "64", "--prefer", "gpt-4o-mini"]
+    listed = run_json(capsys, "list", *which, "--feature", "2", "--feature", "1")
     assert [(row["feature"], row["text"]) for row in listed["rows"]] == [(2, "cats"), (1, "dogs\u202e"), (1, "canines")]
     assert (listed["names"], listed["features"], listed["prefer"], listed["version"]) == (3, 2, ["o3"], 1)
 
@@ -102,7 +107,12 @@ def test_tables_can_lie_elsewhere(store: str, tmp_path: Path, cache: Path, capsy
 def test_keywords_are_made_from_strongest_and_random_documents_and_kept(
     store: str, stage_one: StageOne, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert sparsemill.main(["names", "keywords", store, "--sae", "l12_64", "--feature", "5", "6", "5"]) == 0
+    assert (
+        sparsemill.main(
+            ["names", "keywords", store, "--feature", "l12_64:5", "--feature", "l12_64:6", "--feature", "l12_64:5"]
+        )
+        == 0
+    )
     out = capsys.readouterr().out
     assert "l12_64:5  word5 [evidence, keywords]\n" in out and "l12_64:6  no word distinguishes the" in out
     assert "note: 1 document: it differs" in out
@@ -115,6 +125,18 @@ def test_keywords_are_made_from_strongest_and_random_documents_and_kept(
     assert row["origin"].startswith(store)
     found = run_json(capsys, "keywords", store, "--sae", "l12_64", "--feature", "5")["features"][0]
     assert found["keywords"][0]["word"] == "word5" and found["keywords"][0]["marked"] == len(stage_one.asked[1][0])
+
+
+def test_a_text_generator_names_features_that_fire(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["names", "generate", store, "--model", "here", "--feature", "l12_64:5", "--feature", "l12_64:6"]
+    assert sparsemill.main(argv) == 0
+    out = capsys.readouterr().out
+    assert "l12_64:5  things True [generated, small-it]\n" in out
+    assert "l12_64:6  small-it says nothing of the" in out  # its evidence has no token that fires
+    assert sparsemill.main(["names", "keywords", store, "--feature", "l12_64:5"]) == 0
+    capsys.readouterr()
+    rows = run_json(capsys, "list", store, "--feature", "l12_64:5")["rows"]
+    assert [(row["source"], row["text"]) for row in rows] == [("generated", "things True"), ("evidence", "word5")]
 
 
 def test_what_the_registry_says_is_compared_with_an_export(
@@ -154,6 +176,8 @@ def test_an_import_goes_on_without_sae_lens(
             ["import", "{own}", "--store", "{store}", "--sae", "l12_64", "--prefer", "gtp"],
             "no name is by 'gtp'; did you mean 'gpt'?",
         ),
+        (["keywords", "{store}", "--sae", "l12_64", "--feature", "l9_8:1"], "name one SAE at a time"),
+        (["generate", "{store}", "--feature", "l12_64:1", "--model", "gone"], "there is no such model"),
         (["fetch", "--sha256", SHA, "--width", "64"], "give --id MODEL/SOURCE"),
         (["fetch", "--sha256", SHA, "--width", "64", "--id", "x"], "'x' is no id of an SAE"),
     ],

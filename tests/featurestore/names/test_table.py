@@ -159,7 +159,10 @@ def test_what_is_no_table_is_one_sentence_and_is_not_replaced(folder: Path) -> N
     [
         (FeatureName(1, "dogs", "imported", "gpt-4o-mini"), "dogs [imported, gpt-4o-mini]"),
         (FeatureName(1, "dogs", "imported", None), "dogs [imported]"),
-        (FeatureName(1, "a\u202e\x1b[31mb\n\nc\u200b", "generated", "m\x07"), "a [31mb c [generated, m]"),
+        (
+            FeatureName(1, "a\u202e\x1b[31mb\n\nc\u200b", "generated", "m\x07"),
+            r"a\u202e\x1b[31mb c\u200b [generated, m\x07]",
+        ),
         (FeatureName(1, "<script>alert(1)</script>", "imported", None), "<script>alert(1)</script> [imported]"),
         (FeatureName(1, "x" * 500, "imported", None), f"{'x' * 120}... [imported]"),
         (FeatureName(1, " " * 9000 + "x", "imported", None), "... [imported]"),
