@@ -1,4 +1,4 @@
-"""What a few features do at each token of a text: the engine once more, for texts that somebody looks at.
+"""Compute what a few features do at each token of a text, for texts that somebody looks at.
 
 Tokens, windows and layers are those of `extractor`, so pooling these values gives what it stores, up to the rounding of
 products. Encoders are cut to the features asked for; only top-k SAEs are computed whole, for there every feature
