@@ -1,4 +1,4 @@
-"""What runs leave in a store for people to read: a record of each run, and a line for each unit.
+"""Read and write what runs leave in a store for people: a record of each run, and a line for each unit.
 
 Two directories whose names start with ".", which readers of features ignore and which no value depends on. `.runs/` has
 one small JSON object for each run, rewritten every few seconds while it lives. `.journal/` has JSON lists with one
@@ -55,7 +55,7 @@ class RunSnapshot:
         documents: Their documents.
         tokens: Their tokens.
         errors: Their documents with an error.
-        waiting: Units that nobody has begun.
+        waiting: Units that nobody has started.
         workers: Workers that can work.
         workers_wanted: Workers that it would have if there were room.
         tokens_per_second: Of all workers, over the last minute.

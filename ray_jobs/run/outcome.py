@@ -71,9 +71,9 @@ def check_errors(result: ExtractResult, allowed: float) -> None:
     """
     if not exceeds(result.errors, result.documents, allowed):
         return
-    from featurestore.status import standing
+    from featurestore.status import run_status
 
-    kinds = standing(result.store).error_kinds
+    kinds = run_status(result.store).error_kinds
     named = [
         f"{kind.documents:,}: {kind.kind} (as {doc_id}: {sentence})"
         for kind in kinds[:KINDS_NAMED]
