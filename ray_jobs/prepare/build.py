@@ -74,7 +74,7 @@ def prepare(spec: JobSpec, cache_dir: Path | None = None, progress: Progress | N
     root = cache_dir or default_cache_dir()
     lock = root.with_name(f"{root.name}-locks") / _lock_name(spec, dtype)
     with node_lock(lock, lambda: say("another process of this machine prepares this bundle; waiting for it")):
-        return _find_or_build(root, spec, dtype, say)
+        return _find_or_build(root, spec, dtype, f".building-{lock.name}-", say)
 
 
 def pinned(spec: JobSpec, bundle: Bundle) -> JobSpec:
@@ -93,7 +93,8 @@ def pinned(spec: JobSpec, bundle: Bundle) -> JobSpec:
     return spec.model_copy(update={"model": model, "saes": saes})
 
 
-def _find_or_build(root: Path, spec: JobSpec, dtype: str, say: Progress) -> Path:
+def _find_or_build(root: Path, spec: JobSpec, dtype: str, prefix: str, say: Progress) -> Path:
+    """`prefix` is that of directories in which only the holder of the lock builds."""
     model = find_checkpoint(spec.model)
     key = _key(model, spec.saes, dtype)
     target = root / key
@@ -101,9 +102,10 @@ def _find_or_build(root: Path, spec: JobSpec, dtype: str, say: Progress) -> Path
         return target
     try:
         root.mkdir(parents=True, exist_ok=True)
-        for left in root.glob(f".building-{key}-*"):  # of a killed process: whoever builds it holds the lock
+        # Of a killed process. The same sources at another path have the same key and another lock: they are left alone.
+        for left in root.glob(f"{prefix}*"):
             shutil.rmtree(left, ignore_errors=True)
-        building = Path(tempfile.mkdtemp(prefix=f".building-{key}-", dir=root))
+        building = Path(tempfile.mkdtemp(prefix=prefix, dir=root))
     except OSError as error:
         raise BundleError(
             f"bundles cannot be kept in {root} ({error.strerror or error}); set SPARSEMILL_CACHE to another place"

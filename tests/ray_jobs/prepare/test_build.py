@@ -107,6 +107,22 @@ def test_the_bundles_hash_does_not_depend_on_where_its_sources_lie(
     assert there.model.source == str(model)
 
 
+def test_copies_of_the_same_sources_do_not_disturb_each_other_while_they_are_built(
+    tiny_model: Path, tiny_sae_dir: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_sae_dir, tmp_path / "copy")
+    here, there = (job(tiny_model, {"path": str(path)}) for path in (tiny_sae_dir, tmp_path / "copy"))
+    others: list[Path] = []
+
+    def other_one_builds(line: str) -> None:
+        if not others:
+            others.append(tmp_path)
+            others.append(prepare(there, tmp_path / "cache"))
+
+    assert prepare(here, tmp_path / "cache", other_one_builds) == others[1]
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [others[1].name]
+
+
 def test_a_damaged_bundle_is_built_again(tiny_model: Path, tiny_sae_dir: Path, tmp_path: Path) -> None:
     spec = job(tiny_model, {"path": str(tiny_sae_dir)})
     path = prepare(spec, tmp_path)
