@@ -26,10 +26,10 @@ def format_explanation(
         top: Features of each class; all that are there by default.
     """
     lines = _majority(explanation.get("majority"))
-    lines.append(
-        f"Features that decide most in {explanation['method']} (training documents of seed {explanation['seed']}"
-        + (f", {explanation['parameter']} = {explanation['C']:g}):" if explanation["parameter"] else "):")
-    )
+    value = explanation["value"] if "value" in explanation else explanation["C"]  # the latter in earlier versions
+    chosen = f", {explanation['parameter']} = {value:g}" if explanation["parameter"] else ""
+    seed = f"training documents of seed {explanation['seed']}"
+    lines.append(f"Features that decide most in {explanation['method']} ({seed}{chosen}):")
     features: Sequence[Mapping[str, Any]] = explanation["features"]
     for name in dict.fromkeys(f["toward"] for f in features):
         for feature in [f for f in features if f["toward"] == name][:top]:

@@ -12,7 +12,7 @@ from typing import Any
 from training.report.charts import Scale
 from training.report.figures import bounds, defined, p_value, percent, score, signed, whole
 from training.report.study_files import StudyFiles
-from training.results.comparisons import AGAINST_BASELINES
+from training.results.factors import AGAINST_BASELINES
 
 CHANCE = 0.5  # AUROC
 SIDES = {"sae": "SAE features", "baseline": "best baseline"}
@@ -98,7 +98,7 @@ def against(summary: Mapping[str, Any], baseline: str) -> Mapping[str, Any] | No
 def beats(majority: Mapping[str, Any], summary: Mapping[str, Any]) -> bool:
     """Whether SAE features are shown to be better than the majority's answer.
 
-    Answers drawn by lot have a higher macro F1 than the majority's, so they must rank documents better than chance, too.
+    Answers drawn by lot have a higher macro F1 than the majority's, so they must rank better than chance, too.
     """
     low = ((summary["selected"].get("sae") or {}).get("auroc") or {}).get("low")
     return bool(majority["shown"]) and majority["difference"]["value"] > 0 and not (defined(low) and low <= CHANCE)
