@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import importlib
 import io
+import itertools
 import json
 import os
 import re
@@ -43,7 +44,7 @@ COMMANDS = {
     "compact": ("featurestore.convert.cli", "merge the small parts of a store into a new one"),
     "export": ("featurestore.convert.cli", "write a store's features as npz, svmlight or AnnData"),
     "study": ("training.cli", "train and compare classifiers from a store"),
-    "predict": ("training.cli", "classify a store's documents, or new text, with a trained model"),
+    "predict": ("training.predict", "classify texts, files or a store's documents with a trained model"),
     "explain": ("training.cli", "which features decide in a trained model"),
 }
 
@@ -101,8 +102,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if name == "study" and args.address:
             args.executor = _on_ray(args.address)
-        if name == "predict" and args.job:
+        if name == "predict":
             args.extracted = functools.partial(_extracted, args.job)
+            args.scored = _scored
         code = int(getattr(module, name)(args))
         print(end="", flush=True)  # a full disk or a closed pipe shows here, not after the last handler
         return code
@@ -219,6 +221,32 @@ def _extracted(job: str, check: Callable[[Any, str], None]) -> str:
                 f"{job}: {command} ended with {code}, so there is nothing to classify; mend that first"
             )
     return str(load_job(job).store)
+
+
+def _scored(args: argparse.Namespace, model: Any, warn: Callable[[str], None]) -> Iterator[Any]:
+    """What a model says of documents that are in no store, computed in this process; stage 2 itself knows no engine.
+
+    Args:
+        args: Of `predict`: `text`, or `input` with its columns, or neither for standard input.
+        model: The trained model.
+        warn: Called with what is worth knowing.
+    """
+    from ray_jobs.quiet import silence_libraries
+    from ray_jobs.scoring.documents import of_files, of_lines, of_texts
+
+    silence_libraries()
+    if args.text is not None:
+        documents = of_texts(args.text)
+    elif args.input is not None:
+        keep = [args.evaluate] if args.evaluate else []
+        documents = of_files(args.input, args.text_column, args.id_column, keep)
+    else:
+        documents = of_lines(sys.stdin.buffer)
+    first = next(documents)  # what is wrong with the input is known before seconds are spent on the engine
+    from ray_jobs.scoring.scorer import Scorer
+
+    scorer = Scorer(model, args.explain, warn, functools.partial(print, file=sys.stderr, flush=True))
+    return (scorer.score(batch) for batch in itertools.chain([first], documents))
 
 
 class _Parser(argparse.ArgumentParser):

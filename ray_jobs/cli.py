@@ -8,12 +8,10 @@ them.
 from __future__ import annotations
 
 import argparse
-import logging
 import math
 import os
 import shlex
 import sys
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,6 +29,7 @@ from ray_jobs.console import (
     print_sentences,
     result_facts,
 )
+from ray_jobs.quiet import silence_libraries
 
 
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +40,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
 
 def prepare(args: argparse.Namespace) -> int:
     """Build the bundle of a job, or find it built, and say where it is."""
-    _silence_libraries()
+    silence_libraries()
     from ray_jobs.engine.bundle import open_bundle
     from ray_jobs.prepare.build import prepare as build
     from ray_jobs.spec import load_job
@@ -80,7 +79,7 @@ def plan_parser(parser: argparse.ArgumentParser) -> None:
 
 def plan(args: argparse.Namespace) -> int:
     """Say what a job will take; nothing is written into its store."""
-    _silence_libraries()
+    silence_libraries()
     from ray_jobs.planning.calibrate import calibrate
     from ray_jobs.planning.estimate import estimate
     from ray_jobs.planning.hardware import load_rates
@@ -129,7 +128,7 @@ def extract_parser(parser: argparse.ArgumentParser) -> None:
 
 def extract(args: argparse.Namespace) -> int:
     """Run a job, or finish what is missing of it."""
-    _silence_libraries()
+    silence_libraries()
     from featurestore.storage.files import shown
     from ray_jobs.cluster.session import sigterm_unwinds
     from ray_jobs.planning.job_plan import make_plan
@@ -199,7 +198,7 @@ def _dashboard_argument(parser: argparse.ArgumentParser) -> None:
 
 def submit(args: argparse.Namespace) -> int:
     """Run a job on a Ray cluster, with its log here."""
-    _silence_libraries()
+    silence_libraries()
     from featurestore.storage.files import shown
     from ray_jobs.cluster.package import load_runtime_env
     from ray_jobs.cluster.submit import submit as send
@@ -239,7 +238,7 @@ def stop_parser(parser: argparse.ArgumentParser) -> None:
 
 def stop(args: argparse.Namespace) -> int:
     """Stop the run of a job's store."""
-    _silence_libraries()
+    silence_libraries()
     from featurestore.storage.files import shown
     from ray_jobs.run.stop import stop as end
     from ray_jobs.spec import load_job
@@ -250,15 +249,6 @@ def stop(args: argparse.Namespace) -> int:
         return _print_json({"store": shown(store), "stopped": list(stopped)})
     print(f"{shown(store)}: stopped {', '.join(stopped)}")
     return 0
-
-
-def _silence_libraries() -> None:
-    """Warnings and chatter of libraries are not for our users; errors still reach us as exceptions."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
 
 
 def _say(line: str) -> None:

@@ -23,7 +23,7 @@ from training.methods.features import SPARSE, Method, plan_methods
 from training.output.directory import claim_out
 from training.output.explain import explain, fit_method
 from training.output.files import write_study
-from training.output.models import pack, save_model
+from training.output.models import document_frequency, pack, save_model
 from training.probes.estimators import C_GRID
 from training.results.records import StudyResult, representative
 from training.results.summary import fold_rows, method_rows, overlaps, select, summarise, summarise_regimes
@@ -179,5 +179,6 @@ def _export(
         if family == "sae":
             explanation = explain(method, data, splits[0], fitted.value, pooled, matrix, final)
             about["explanation"] = explanation
-        models[family] = pack(method, matrix, final, about, data.doc_id[splits[0].train])
+        frequency = None if method.kind == "dense" else document_frequency(matrix, final, splits[0].train)
+        models[family] = pack(method, matrix, final, about, data.doc_id[splits[0].train], frequency)
     return explanation, models

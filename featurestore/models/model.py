@@ -37,7 +37,8 @@ class Model:
         tensors: columns int64 [K] (of the features of all SAEs side by side, or of the dense column), scale [K], shift
             [K] or absent, binarize [K] (learnt thresholds) or absent; coef [classes or 1, K] and intercept, or a tree's
             left, right, feature [nodes], threshold [nodes], value [nodes, classes]; trained_ids uint64 [documents] or
-            absent (models of earlier versions): sorted, what `id_hashes` gives for the training documents.
+            absent (models of earlier versions): sorted, what `id_hashes` gives for the training documents;
+            document_frequency [K] or absent: share of the training documents in which a column is not zero.
     """
 
     header: Mapping[str, Any]
@@ -47,6 +48,36 @@ class Model:
     def classes(self) -> list[str]:
         """Names of the classes."""
         return list(self.header["classes"])
+
+    @property
+    def stored_pool(self) -> str | None:
+        """The pooling that is read of SAEs: a mean is a sum by the number of tokens. None for a dense column."""
+        return "sum" if self.header["pool"] == "mean" else self.header["pool"]
+
+    def places(self) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """Which feature each column is.
+
+        Returns:
+            Names of the SAEs, and of each of the K columns the place of its SAE among them and its feature, int64 [K].
+        """
+        names = list(self.header["saes"])
+        widths = [int(self.header["trained_on"]["d_sae"][name]) for name in names]
+        starts = np.concatenate([[0], np.cumsum(widths)]).astype(np.int64)
+        sae = np.searchsorted(starts, self.tensors["columns"], side="right") - 1
+        return names, sae, self.tensors["columns"] - starts[sae]
+
+    def used(self) -> dict[str, np.ndarray]:
+        """Features that can move a score, by SAE: int64, ascending. Those of weight 0, and of no node, cannot."""
+        tensors = self.tensors
+        if self.header["link"] == "tree":
+            matters = np.isin(np.arange(len(tensors["columns"])), tensors["feature"][tensors["left"] >= 0])
+        else:
+            matters = (tensors["coef"] != 0).any(axis=0)
+        names, sae, feature = self.places()
+        found: dict[str, np.ndarray] = {name: np.empty(0, np.int64) for name in names}
+        for place, name in enumerate(names):
+            found[name] = np.union1d(found[name], feature[matters & (sae == place)])
+        return found
 
 
 def id_hashes(doc_id: Iterable[str]) -> np.ndarray:
@@ -109,7 +140,9 @@ def _problem(header: Any, tensors: Mapping[str, np.ndarray]) -> str | None:
     if missing:
         return f"tensor '{missing[0]}' is missing"
     n, n_classes = len(tensors["columns"]), len(header["classes"])
-    shapes: dict[str, tuple[int, ...]] = {"columns": (n,), "scale": (n,), "shift": (n,), "binarize": (n,)}
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(
+        ("columns", "scale", "shift", "binarize", "document_frequency"), (n,)
+    )
     if header["link"] == "tree":
         nodes = len(tensors["left"])
         shapes |= dict.fromkeys(("left", "right", "feature", "threshold"), (nodes,))

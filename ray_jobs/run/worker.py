@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from featurestore.base.fault_points import fault_point
 from featurestore.errors import JobFailed, MismatchError
 from featurestore.urls import shown
+from ray_jobs.corpus.extracted import part_rows
 from ray_jobs.corpus.spill import Spill, run_name
 from ray_jobs.reporting.prometheus import UnitDetail, UnitMeter
 from ray_jobs.run.failures import transient_faults_shown
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from featurestore.format.rows import PartRows
     from featurestore.writing.writer import PartRecord
     from ray_jobs.corpus.read import DocumentRows
-    from ray_jobs.engine.extractor import ExtractedRows
     from ray_jobs.planning.job_plan import JobPlan
     from ray_jobs.planning.units import Unit
     from ray_jobs.spec import JobSpec
@@ -243,22 +243,4 @@ def _some(documents: DocumentRows, start: int, stop: int) -> DocumentRows:
         text=documents.text[start:stop],
         keep={name: values[start:stop] for name, values in documents.keep.items()},
         error=documents.error[start:stop],
-    )
-
-
-def part_rows(documents: DocumentRows, extracted: ExtractedRows) -> PartRows:
-    """Put what the corpus knows of the documents beside what the engine found; N rows both."""
-    from featurestore.format.rows import PartRows, SparseColumn
-
-    return PartRows(
-        doc_id=documents.doc_id,
-        keep=documents.keep,
-        n_tokens=extracted.n_tokens,
-        truncated=extracted.truncated,
-        error=extracted.errors,
-        sparse={
-            name: SparseColumn(indptr=rows.indptr, indices=rows.indices, values=rows.values)
-            for name, rows in extracted.saes.items()
-        },
-        dense=extracted.dense,
     )
