@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from featurestore.base.poolings import is_count_pool
 from featurestore.format.rows import SparseColumn
-from featurestore.format.schema import is_count_pool, round_values
+from featurestore.format.schema import round_values
 
 ROUNDS = 3
 OURS = {"compression": "zstd", "compression_level": 1, "use_dictionary": False, "write_statistics": False}

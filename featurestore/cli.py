@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from featurestore.base.json_text import print_json
+from featurestore.base.terminal import print_facts
 from featurestore.base.text import counted, duration, size, span
 from featurestore.errors import UsageError
 from featurestore.urls import shown
 
 if TYPE_CHECKING:
+    from featurestore.checks.run_files import RunRecord
     from featurestore.checks.verify import VerifyReport
     from featurestore.index.lookup import DocumentView, FeatureView
     from featurestore.reader import FeatureStore
@@ -43,71 +46,74 @@ def status(args: argparse.Namespace) -> int:
     now = standing(args.store)
     if args.json:
         facts = {"store": shown(args.store), "fingerprint": read_plan(args.store).fingerprint, **asdict(now)}
-        return _print_json(facts)
+        return print_json(facts)
     state = "complete" if now.complete else "incomplete; rerun extract to finish it"
     if now.seconds_silent is not None and (now.running or now.missed):
         state = f"{'running,' if now.running else 'incomplete, its run was'} last heard of {_ago(now.seconds_silent)}"
-    per_document = f" ({now.bytes / now.rows_done:,.0f} a document)" if now.rows_done else ""
-    doing = f", {now.units_running:,} running" if now.units_running else ""
-    failed = f", {now.units_failed:,} failed" if now.units_failed else ""
     print(f"{shown(args.store)}: {state}")
-    print(f"  units      {now.units_done:,} of {now.units:,}{doing}{failed}")
-    print(f"  documents  {now.rows_done:,} of {now.rows:,}, {now.errors:,} with an error")
-    print(f"  tokens     {now.tokens:,}")
-    print(f"  bytes      {now.bytes:,}{per_document}")
-    _print_run(now)
-    _print_units(now)
-    for kind in now.error_kinds[:_SHOWN_KINDS]:
-        print(f"  error      {counted(kind.documents, 'document')}: {_one_line(kind.kind)}")
-        for doc_id, sentence in kind.examples:
-            print(f"             {_one_line(doc_id)}: {_one_line(sentence)}")
-    if len(now.error_kinds) > _SHOWN_KINDS:
-        print(f"  and {len(now.error_kinds) - _SHOWN_KINDS:,} more kinds of error; --json lists them")
+    print_facts(_facts(now), margin=2)
     return 0
 
 
-def _print_run(now: Standing) -> None:
-    run = now.run
-    if run is None:
-        return
+def _facts(now: Standing) -> Iterator[tuple[str, str]]:
+    """What is done, what runs, what went wrong: labels and lines."""
+    per_document = f" ({now.bytes / now.rows_done:,.0f} a document)" if now.rows_done else ""
+    doing = f", {now.units_running:,} running" if now.units_running else ""
+    failed = f", {now.units_failed:,} failed" if now.units_failed else ""
+    yield "units", f"{now.units_done:,} of {now.units:,}{doing}{failed}"
+    yield "documents", f"{now.rows_done:,} of {now.rows:,}, {now.errors:,} with an error"
+    yield "tokens", f"{now.tokens:,}"
+    yield "bytes", f"{now.bytes:,}{per_document}"
+    if now.run is not None:
+        yield from _run_facts(now, now.run)
+    yield from _unit_facts(now)
+    for kind in now.error_kinds[:_SHOWN_KINDS]:
+        yield "error", f"{counted(kind.documents, 'document')}: {_one_line(kind.kind)}"
+        for doc_id, sentence in kind.examples:
+            yield "", f"{_one_line(doc_id)}: {_one_line(sentence)}"
+    if len(now.error_kinds) > _SHOWN_KINDS:
+        yield "", f"and {len(now.error_kinds) - _SHOWN_KINDS:,} more kinds of error; --json lists them"
+
+
+def _run_facts(now: Standing, run: RunRecord) -> Iterator[tuple[str, str]]:
     by = f"process {run.pid} on {_one_line(run.host)}"
     if now.running:
-        print(f"  run        by {by} since {_one_line(run.started_at)}")
+        yield "run", f"by {by} since {_one_line(run.started_at)}"
         wanted = f" of {run.workers_wanted:,}" if run.workers < run.workers_wanted else ""
-        print(f"  workers    {run.workers:,}{wanted} ready")
+        yield "workers", f"{run.workers:,}{wanted} ready"
         if run.unmet is not None:
-            print(f"  waiting    {' '.join(run.unmet.split())}")
+            yield "waiting", " ".join(run.unmet.split())
         if now.tokens_per_second is not None:
             left = f", {duration(now.seconds_left)} left" if now.seconds_left is not None else ""
-            print(f"  rate       {now.tokens_per_second:,.0f} tokens/s over the last minute{left}")
+            yield "rate", f"{now.tokens_per_second:,.0f} tokens/s over the last minute{left}"
     else:
         ended = {
             "running": f"{'' if now.missed else 'ended without a word, '}last heard of {_ago(run.seconds_silent)}",
             "failed": f"failed: {_one_line(run.reason)}",
             "stopped": "was stopped",
         }.get(run.state, "finished")
-        print(f"  last run   by {by} since {_one_line(run.started_at)}, {ended}")
+        yield "last run", f"by {by} since {_one_line(run.started_at)}, {ended}"
     if run.events:
-        print(f"  events     {', '.join(f'{_one_line(kind)} {n:,}' for kind, n in run.events.items())}")
+        yield "events", ", ".join(f"{_one_line(kind)} {n:,}" for kind, n in run.events.items())
     for unit, reason in list(run.failed.items())[:_SHOWN_KINDS]:
-        print(f"  failed     unit {unit}: {_one_line(reason)}")
+        yield "failed", f"unit {unit}: {_one_line(reason)}"
 
 
-def _ago(seconds: float) -> str:
-    return f"{seconds:.0f} s ago" if seconds < 60 else f"{duration(seconds)} ago"
-
-
-def _print_units(now: Standing) -> None:
+def _unit_facts(now: Standing) -> Iterator[tuple[str, str]]:
     if now.worker_seconds:
-        print(f"  worker     {now.worker_tokens / now.worker_seconds:,.0f} tokens/s each, over all units noted")
+        yield "worker", f"{now.worker_tokens / now.worker_seconds:,.0f} tokens/s each, over all units noted"
     for note in now.slowest if len(now.slowest) > 1 else ():
         work = f"{counted(note.rows, 'document')}, {counted(note.tokens, 'token')}"
-        print(f"  slowest    unit {note.unit}: {span(note.seconds)} for {work} on {_one_line(note.host)}")
+        yield "slowest", f"unit {note.unit}: {span(note.seconds)} for {work} on {_one_line(note.host)}"
     if now.running and now.run is not None:
         longest = sorted(now.run.under_way, key=lambda under: -under.seconds)[:_SHOWN_UNDER_WAY]
         for under in longest:
             done = f"{counted(under.documents, 'document')} so far"
-            print(f"  under way  unit {under.unit}: {duration(under.seconds)} on {_one_line(under.host)}, {done}")
+            yield "under way", f"unit {under.unit}: {duration(under.seconds)} on {_one_line(under.host)}, {done}"
+
+
+def _ago(seconds: float) -> str:
+    return f"{seconds:.0f} s ago" if seconds < 60 else f"{duration(seconds)} ago"
 
 
 def verify_parser(parser: argparse.ArgumentParser) -> None:
@@ -127,7 +133,7 @@ def verify(args: argparse.Namespace) -> int:
 
     report = verify_store(args.store, args.quick)
     if args.json:
-        _print_json({"store": shown(args.store), "ok": report.ok, **asdict(report)})
+        print_json({"store": shown(args.store), "ok": report.ok, **asdict(report)})
         return 0 if report.ok else 1
     print(f"{shown(args.store)}: {_verdict(report)}")
     damage = report.problems[len(report.missing) :]
@@ -190,11 +196,11 @@ def show(args: argparse.Namespace) -> int:
     store = FeatureStore.open(args.store, partial=True)
     if args.doc is not None:
         document = document_view(store, args.doc, args.top, args.sae)
-        return _print_json(asdict(document)) if args.json else _print_document(document)
+        return print_json(asdict(document)) if args.json else _print_document(document)
     if number is not None:
         told = partial(_tell_of_indexing, shown(args.store), store.status().bytes)
         feature = feature_view(store, number, args.top, named or args.sae, args.pool, told)
-        return _print_json(asdict(feature)) if args.json else _print_feature(feature)
+        return print_json(asdict(feature)) if args.json else _print_feature(feature)
     return _show_store(store, args)
 
 
@@ -202,7 +208,7 @@ def _show_store(store: FeatureStore, args: argparse.Namespace) -> int:
     schema = store.schema if args.sae is None else replace(store.schema, saes=(store.sae(args.sae),))
     first = store.documents().head(args.top).collect().to_dicts()
     if args.json:
-        return _print_json(
+        return print_json(
             {"store": shown(args.store), "complete": store.complete, "schema": schema.to_json(), "documents": first}
         )
     print(f"{shown(args.store)}: {counted(len(store), 'document')}{'' if store.complete else ' so far (incomplete)'}")
@@ -264,8 +270,3 @@ def _positive(text: str) -> int:
     if not text.strip().isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
     return int(text)
-
-
-def _print_json(document: dict[str, Any]) -> int:
-    print_json(document)
-    return 0

@@ -14,9 +14,9 @@ import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from featurestore.base.json_text import print_json
+from featurestore.base.terminal import print_facts
 from featurestore.base.text import counted
 from featurestore.errors import UsageError
 from ray_jobs.console import (
@@ -26,7 +26,6 @@ from ray_jobs.console import (
     print_calibration,
     print_plan,
     print_result,
-    print_sentences,
     result_facts,
 )
 from ray_jobs.quiet import silence_libraries
@@ -47,7 +46,7 @@ def prepare(args: argparse.Namespace) -> int:
 
     bundle = open_bundle(build(load_job(args.job), progress=_say))
     if args.json:
-        return _print_json({"bundle": str(bundle.path), **bundle_facts(bundle)})
+        return print_json({"bundle": str(bundle.path), **bundle_facts(bundle)})
     print_bundle(bundle)
     return 0
 
@@ -108,12 +107,11 @@ def plan(args: argparse.Namespace) -> int:
     if args.json:
         facts = plan_facts(made, figures)
         calibration = None if measured is None else asdict(measured)
-        return _print_json({**facts, "calibration": calibration, "notes": list(noted), "warnings": list(warned)})
+        return print_json({**facts, "calibration": calibration, "notes": list(noted), "warnings": list(warned)})
     print_plan(made, figures)
     if measured is not None:
         print_calibration(measured, figures)
-    print_sentences("note", noted)
-    print_sentences("warning", warned)
+    print_facts([*(("note", said) for said in noted), *(("warning", said) for said in warned)])
     return 0
 
 
@@ -163,10 +161,10 @@ def extract(args: argparse.Namespace) -> int:
         print(f"sparsemill: {failed}", file=sys.stderr)
         kinds = [asdict(kind) for kind in failed.kinds]
         facts = {"error": str(failed), "exit_code": failed.exit_code, "error_kinds": kinds}
-        _print_json({**result_facts(made, failed.result), **facts})
+        print_json({**result_facts(made, failed.result), **facts})
         return failed.exit_code
     if args.json:
-        return _print_json(result_facts(made, result))
+        return print_json(result_facts(made, result))
     print_result(result)
     return 0
 
@@ -217,7 +215,7 @@ def submit(args: argparse.Namespace) -> int:
 
     done = send(job, args.address, _say, log, options, runtime_env, args.detach)
     if args.json:
-        return _print_json({"address": args.address, "store": shown(job.store), **asdict(done)})
+        return print_json({"address": args.address, "store": shown(job.store), **asdict(done)})
     if args.detach:
         print(f"{done.submission_id}: {done.status.lower()}; the same command without --detach follows it,")
         print(f"`sparsemill stop {shlex.quote(args.job)} --address {shlex.quote(args.address)}` stops it")
@@ -246,18 +244,13 @@ def stop(args: argparse.Namespace) -> int:
     store = load_job(args.job).store
     stopped = end(store, args.address, _say)
     if args.json:
-        return _print_json({"store": shown(store), "stopped": list(stopped)})
+        return print_json({"store": shown(store), "stopped": list(stopped)})
     print(f"{shown(store)}: stopped {', '.join(stopped)}")
     return 0
 
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _print_json(document: dict[str, Any]) -> int:
-    print_json(document, indent=2)
-    return 0
 
 
 def _positive(text: str) -> float:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
-import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from featurestore.base.terminal import print_facts
 from featurestore.base.text import about, counted, money, size, span
 
 if TYPE_CHECKING:
@@ -17,8 +15,6 @@ if TYPE_CHECKING:
     from ray_jobs.planning.estimate import Estimate
     from ray_jobs.planning.job_plan import JobPlan
     from ray_jobs.run.outcome import ExtractResult
-
-_INDENT = 11  # of what stands behind a label
 
 
 def print_bundle(bundle: Bundle) -> None:
@@ -39,60 +35,55 @@ def print_bundle(bundle: Bundle) -> None:
 
 def print_plan(made: JobPlan, figures: Estimate) -> None:
     """What `plan` says before its warnings."""
+    print_facts(_plan_lines(made, figures))
+
+
+def _plan_lines(made: JobPlan, figures: Estimate) -> Iterator[tuple[str, str]]:
     from featurestore.storage.files import shown
 
     compute, scanned = made.compute, made.scan
     n_bytes = sum(file.size or 0 for file in scanned.files)
-    print(f"store      {shown(made.job.store)} ({_standing(made)})")
+    yield "store", f"{shown(made.job.store)} ({_standing(made)})"
     files = counted(len(scanned.files), "file")
-    print(f"corpus     {counted(figures.documents, 'document')} in {files}, {size(n_bytes)}")
+    yield "corpus", f"{counted(figures.documents, 'document')} in {files}, {size(n_bytes)}"
     if scanned.again:
         name, first = scanned.again[0]
         more = f" (and {len(scanned.again) - 1:,} more reached twice)" if len(scanned.again) > 1 else ""
-        print(f"           {name} is {first} again, which is read once{more}")
+        yield "", f"{name} is {first} again, which is read once{more}"
     for dialect, names in _dialects(made).items():
-        print(f"csv        {dialect} ({names[0]}{f' and {len(names) - 1:,} more' if len(names) > 1 else ''})")
+        yield "csv", f"{dialect} ({names[0]}{f' and {len(names) - 1:,} more' if len(names) > 1 else ''})"
     sampled = counted(made.sampled, "sampled document")
-    print(f"tokens     about {figures.tokens:,} (mean {made.mean_tokens:,.1f} of {sampled})")
-    print(f"model      {made.bundle.model.name}, layers 0 to {max(made.bundle.hook_layers)}, {compute.dtype}")
+    yield "tokens", f"about {figures.tokens:,} (mean {made.mean_tokens:,.1f} of {sampled})"
+    yield "model", f"{made.bundle.model.name}, layers 0 to {max(made.bundle.hook_layers)}, {compute.dtype}"
     saes = ", ".join(f"{sae.name} (layer {sae.layer}, {sae.d_sae:,})" for sae in made.bundle.saes)
-    print(f"saes       {saes}; {', '.join(made.job.pool)}")
-    print(f"units      {figures.units:,} ({figures.missing_units:,} to do)")
+    yield "saes", f"{saes}; {', '.join(made.job.pool)}"
+    yield "units", f"{figures.units:,} ({figures.missing_units:,} to do)"
     basis = "from the parts that are there" if figures.bytes_measured else "typical of such SAEs, a rough figure"
-    print(f"bytes out  {about(size(figures.bytes_out))} ({basis})")
-    print(f"workers    {compute.device}, {counted(compute.threads, 'thread')} each")
+    yield "bytes out", f"{about(size(figures.bytes_out))} ({basis})"
+    yield "workers", f"{compute.device}, {counted(compute.threads, 'thread')} each"
     if figures.worker_hours is None:
-        print("hours      unknown: no rate measured here yet for this model; --calibrate measures it, --rate gives it,")
-        print("           and --hardware takes it from the rates file")
+        ways = "--calibrate measures it, --rate gives it, and --hardware takes it from the rates file"
+        yield "hours", f"unknown: no rate measured here yet for this model; {ways}"
         if (other := figures.rate_elsewhere) is not None:
-            print(f"           elsewhere ({other.place}) a worker reached {other.tokens_per_second:,.0f} tokens/s")
-            print(f"           on {other.date}; --rate {other.tokens_per_second:.0f} takes that")
+            reached = f"a worker reached {other.tokens_per_second:,.0f} tokens/s on {other.date}"
+            yield "", f"elsewhere ({other.place}) {reached}; --rate {other.tokens_per_second:.0f} takes that"
     else:
         rate = f"{figures.tokens_per_second:,.0f} tokens/s a worker, {figures.rate_source}"
-        print(f"hours      {about(span(figures.worker_hours * 3600))} of one worker ({rate})")
+        yield "hours", f"{about(span(figures.worker_hours * 3600))} of one worker ({rate})"
     if figures.wall_hours is not None:
         many = counted(made.job.workers.max or 1, "worker")
-        print(f"           {about(span(figures.wall_hours * 3600))} with {many}")
+        yield "", f"{about(span(figures.wall_hours * 3600))} with {many}"
     if figures.cost is not None:
         each = money(figures.price_per_hour or 0)
-        print(f"cost       {about(money(figures.cost, figures.currency))} ({each} a worker and hour)")
-
-
-def print_sentences(label: str, sentences: Iterable[str]) -> None:
-    """Sentences under a label, broken to the width of a terminal."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    for sentence in sentences:
-        lines = textwrap.wrap(sentence, max(width - _INDENT, 30), break_long_words=False, break_on_hyphens=False)
-        print(f"{label:<{_INDENT}}{lines[0]}")
-        for line in lines[1:]:
-            print(f"{'':<{_INDENT}}{line}")
+        yield "cost", f"{about(money(figures.cost, figures.currency))} ({each} a worker and hour)"
 
 
 def print_calibration(measured: Calibration, figures: Estimate) -> None:
     """The figure for a rates file that `plan --calibrate` has measured."""
     reached = measured.tokens_per_second * figures.gflop_per_token
     work = f"{counted(measured.workers, 'worker')} at once, {counted(measured.documents, 'document')}"
-    print(f"calibrated {work} in {span(measured.seconds)}: {reached:,.0f} GFLOP/s a worker, for a rates file")
+    said = f"{work} in {span(measured.seconds)}: {reached:,.0f} GFLOP/s a worker, for a rates file"
+    print_facts([("calibrated", said)])
 
 
 def plan_facts(made: JobPlan, figures: Estimate) -> dict[str, Any]:
@@ -154,9 +145,12 @@ def print_result(result: ExtractResult) -> None:
         print(f"{shown(result.store)}: {work} in {took}")
     else:
         print(f"{shown(result.store)}: nothing to do, the whole store is there ({counted(result.units, 'part')})")
-    print(f"  documents  {result.documents:,}, {result.errors:,} with an error")
-    print(f"  tokens     {result.tokens:,}")
-    print(f"  bytes      {result.bytes:,} ({result.bytes / max(result.documents, 1):,.0f} a document)")
+    facts = [
+        ("documents", f"{result.documents:,}, {result.errors:,} with an error"),
+        ("tokens", f"{result.tokens:,}"),
+        ("bytes", f"{result.bytes:,} ({result.bytes / max(result.documents, 1):,.0f} a document)"),
+    ]
+    print_facts(facts, margin=2)
 
 
 def result_facts(made: JobPlan, result: ExtractResult) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from featurestore.base.dense_names import HIDDEN, parse_dense_name
+from featurestore.base.poolings import NAMED, is_pool, pool_order
 from featurestore.base.spec_file import load_mapping, parse_spec
 from featurestore.base.spec_values import Flag, PathText
 from featurestore.errors import JobSpecError
@@ -22,12 +24,9 @@ from featurestore.tables.dialect import CsvSpec
 from featurestore.tables.patterns import joined
 from ray_jobs.tolerance import errors_allowed
 
-POOLS = ("max", "sum", "count", "last")  # besides top{N}
 RESERVED_COLUMNS = ("doc_id", "n_tokens", "truncated", "error")
 
 _SAE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_TOP_N = re.compile(r"top([1-9][0-9]{0,5})")
-_DENSE_COLUMN = re.compile(r"resid_post_[0-9]+__hidden_(mean|last)")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -96,7 +95,7 @@ class CorpusSpec(_Spec):
                 raise ValueError(f"names '{name}' twice; remove one")
             if name in RESERVED_COLUMNS:
                 raise ValueError(f"'{name}' is a column that every store has already; rename or drop it")
-            if _DENSE_COLUMN.fullmatch(name):
+            if parse_dense_name(name) is not None:
                 raise ValueError(f"'{name}' is the name of a hidden-state column; rename or drop it")
         return keep
 
@@ -236,14 +235,14 @@ class JobSpec(_Spec):
         for pool in pools:
             if pool in {"mean", "binary"}:
                 raise ValueError(f"'{pool}' is not stored but derived on reading; store max or sum instead")
-            if pool not in POOLS and not _TOP_N.fullmatch(pool):
-                raise ValueError(f"'{pool}' is no pooling; use {', '.join(POOLS)} or top followed by a number (top20)")
-        return tuple(sorted(_distinct(pools), key=_pool_order))
+            if not is_pool(pool):
+                raise ValueError(f"'{pool}' is no pooling; use {', '.join(NAMED)} or top followed by a number (top20)")
+        return tuple(sorted(_distinct(pools), key=pool_order))
 
     @field_validator("hidden")
     @classmethod
     def _hidden_is_ordered(cls, hidden: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(sorted(_distinct(hidden), key=("mean", "last").index))
+        return tuple(sorted(_distinct(hidden), key=HIDDEN.index))
 
     @model_validator(mode="after")
     def _columns_do_not_clash(self) -> Self:
@@ -301,11 +300,6 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
         if names.count(name) > 1:
             raise ValueError(f"names '{name}' twice; remove one")
     return names
-
-
-def _pool_order(pool: str) -> tuple[int, int]:
-    """Columns have one order, so that rewriting the list in JOB.yaml is not another job."""
-    return (POOLS.index(pool), 0) if pool in POOLS else (len(POOLS), int(pool.removeprefix("top")))
 
 
 def _derived_name(source: Any) -> str:

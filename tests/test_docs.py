@@ -1,7 +1,8 @@
-"""What the pages say exists, exists: tests, files, commands with their options; and the README's own job runs."""
+"""What the pages say exists, exists: tests, files, commands, modules; and the README's own job runs."""
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -16,7 +17,12 @@ from tests.ray_jobs.jobs import write_corpus, write_job, write_models
 from training.spec import study_from_mapping
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "featurestore" / "FORMAT.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 
 def test_every_fault_of_the_reference_implementation_names_a_test_that_exists() -> None:
@@ -73,6 +79,25 @@ def test_every_benchmark_of_a_page_is_there_and_has_the_options(page: Path) -> N
             assert source.is_file(), line
             for option in (argument for argument in arguments if argument.startswith("--")):
                 assert f'"{option}"' in source.read_text(encoding="utf-8"), f"{page.name}: {line}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_of_a_page_is_python_and_its_imports_are_there(page: Path) -> None:
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                exec(ast.unparse(node), {})
+
+
+def test_the_readme_takes_a_minute() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
+
+
+def test_what_the_readme_shows_of_the_demo_stands_on_the_demos_page() -> None:
+    shown = re.search(r"Among what they print.*?```\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    assert shown is not None
+    whole = (ROOT / "docs" / "demo.md").read_text(encoding="utf-8").splitlines()
+    assert [line for line in shown[1].splitlines() if line not in whole] == []
 
 
 def readme_job(models: Path) -> dict[str, Any]:

@@ -39,8 +39,7 @@ def study(args: argparse.Namespace) -> int:
     result = run_study(spec, progress=progress, n_jobs=args.jobs, executor=executor, overwrite=args.overwrite)
     if args.json:
         paths = {name: shown(path) for name, path in result.paths.items()}
-        print_json({"summary": summary_json(result), "explanation": result.explanation, "paths": paths})
-        return 0
+        return print_json({"summary": summary_json(result), "explanation": result.explanation, "paths": paths})
     print(format_study(result))
     if result.explanation is not None:
         print(f"\n{format_explanation(result.explanation)}")
@@ -66,8 +65,7 @@ def explain(args: argparse.Namespace) -> int:
     if not isinstance(explanation, dict):
         raise StudyError(f"{args.model}: is a model of {model.header['method']}, which has no features to name")
     if args.json:
-        print_json({"explanation": explanation})
-        return 0
+        return print_json({"explanation": explanation})
     try:
         print(format_explanation(explanation))
     except (KeyError, TypeError, AttributeError, ValueError):

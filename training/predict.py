@@ -264,7 +264,7 @@ class _Answers:
         print(json_text(about, ascii=True)[:-1], end=', "predictions": [')
         rows.seek(0)
         for number, row in enumerate(rows):
-            print(end=("" if number == 0 else ",\n") + row.rstrip("\n"))
+            print(end=("" if number == 0 else ", ") + row.rstrip("\n"))
         print("]}")
 
 

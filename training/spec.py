@@ -7,13 +7,13 @@ found out by `training.study`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from featurestore.base.poolings import READABLE, is_readable
 from featurestore.base.spec_file import load_mapping, parse_spec
 from featurestore.base.spec_values import Flag, PathText, Value
 from featurestore.errors import StudyError
@@ -22,7 +22,6 @@ from featurestore.tables.patterns import joined
 
 BASELINES = ("tfidf", "char_ngrams", "hidden_mean", "hidden_last", "majority")
 PROBES = ("logistic_l2", "logistic_l1", "tree", "k_sparse", "linear_svm", "softmax")
-_POOL = re.compile(r"max|sum|mean|count|last|top[1-9][0-9]*")
 
 
 def _as_list(value: Any) -> Any:
@@ -98,8 +97,8 @@ class FeatureSpec(_Model):
     @classmethod
     def _known_pools(cls, pools: tuple[str, ...]) -> tuple[str, ...]:
         for pool in pools:
-            if _POOL.fullmatch(pool) is None:
-                raise ValueError(f"unknown pooling '{pool}'; use max, sum, mean, count, last or top<N>")
+            if not is_readable(pool):
+                raise ValueError(f"unknown pooling '{pool}'; use {READABLE}")
         return _unique(pools, "pooling")
 
     @field_validator("binarize")

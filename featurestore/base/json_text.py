@@ -21,10 +21,11 @@ def json_text(document: Any, indent: int | None = None, ascii: bool = False) -> 
         return json.dumps(_finite(document), ensure_ascii=ascii, allow_nan=False, indent=indent)
 
 
-def print_json(document: Any, indent: int | None = None) -> None:
-    """Print a value as JSON, in characters that stdout can show."""
+def print_json(document: Any) -> int:
+    """Print a value as one line of JSON, in characters that stdout can show; returns 0, the exit code of success."""
     encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
-    print(json_text(document, indent, ascii=not encoding.startswith("utf")))
+    print(json_text(document, ascii=not encoding.startswith("utf")))
+    return 0
 
 
 def _finite(value: Any) -> Any:

@@ -7,11 +7,11 @@ from dataclasses import asdict, replace
 
 from featurestore.base.json_text import print_json
 from featurestore.base.text import counted
+from featurestore.convert import FORMATS
 from featurestore.errors import UsageError
 from featurestore.storage.outputs import overwrite_argument
 from featurestore.urls import shown
 
-_FORMATS = ("npz", "svmlight", "anndata")
 _MIB = 1 << 20
 
 
@@ -37,12 +37,9 @@ def compact(args: argparse.Namespace) -> int:
     before = len(committed_units(args.store))
     if args.json:
         done = {"store": shown(args.store), "out": shown(args.out), "parts_before": before, "parts": len(plan.units)}
-        print_json({**done, "documents": plan.rows, "fingerprint": plan.fingerprint})
-    else:
-        what = (
-            f"{counted(plan.rows, 'document')} of {counted(before, 'part')} now in {counted(len(plan.units), 'part')}"
-        )
-        print(f"{shown(args.out)}: {what}")
+        return print_json({**done, "documents": plan.rows, "fingerprint": plan.fingerprint})
+    what = f"{counted(plan.rows, 'document')} of {counted(before, 'part')} now in {counted(len(plan.units), 'part')}"
+    print(f"{shown(args.out)}: {what}")
     return 0
 
 
@@ -59,7 +56,7 @@ def export_parser(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("store", help="directory or URL of a complete store")
     parser.add_argument("out", help="file to write, as a path or URL, or local directory (anndata)")
-    parser.add_argument("--format", choices=_FORMATS, default="npz", help="which format (default: npz)")
+    parser.add_argument("--format", choices=FORMATS, default="npz", help="which format (default: npz)")
     parser.add_argument("--sae", metavar="NAME", help="which SAE (needed if the store has several)")
     parser.add_argument("--pool", default="max", help="which pooling, 'mean' included (default: max)")
     parser.add_argument("--binarize", metavar="T", type=float, help="1 where the pooled value is above T, else 0")
@@ -76,8 +73,7 @@ def export(args: argparse.Namespace) -> int:
     done = export_store(store, args.out, args.format, args.sae, args.pool, args.binarize, args.label, args.overwrite)
     done = replace(done, out=shown(done.out), documents=done.documents and shown(done.documents))
     if args.json:
-        print_json(asdict(done))
-        return 0
+        return print_json(asdict(done))
     print(f"{done.out}: {done.rows:,} x {done.columns:,} with {done.nnz:,} non-zeros")
     if done.documents is not None:
         print(f"{done.documents}: their metadata, in the same order")

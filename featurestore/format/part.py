@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
 from featurestore.errors import StoreError
-from featurestore.format.guard import MAX_GROUP_BYTES
 from featurestore.format.part_file import PartFile
 from featurestore.format.rows import PartRows, concat_rows, to_table
 from featurestore.format.schema import StoreSchema
 from featurestore.format.store_plan import FORMAT_VERSION, PARTS, StorePlan
+from featurestore.guard.parquet import MAX_GROUP_BYTES
 from featurestore.storage.files import open_input, shown
 
 # Raw bytes of text, indices, values and dense vectors in a row group. A reader holds one row group at a time, and

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore.format.guard import MAGIC, MAX_FOOTER_BYTES, ColumnChunk, check_footer, check_pages
-from featurestore.format.thrift import put_number
+from featurestore.guard.parquet import MAGIC, MAX_FOOTER_BYTES, ColumnChunk, check_footer, check_pages
+from featurestore.guard.thrift import put_number
 
 _TAIL_BYTES = 64 << 10  # read at once from the end, where the footer of a usual part lies whole; so does a small part
 _END_BYTES = 8  # length of the footer and the magic bytes

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from featurestore.format.schema import DenseColumn, SaeColumns, StoreSchema, is_count_pool, round_values
+from featurestore.base.poolings import is_count_pool
+from featurestore.format.schema import DenseColumn, SaeColumns, StoreSchema, round_values
 
 
 @dataclass(frozen=True)

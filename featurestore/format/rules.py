@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from featurestore.base.poolings import is_count_pool
 from featurestore.format.rows import PartRows, SparseColumn
-from featurestore.format.schema import SaeColumns, StoreSchema, is_count_pool, round_values
+from featurestore.format.schema import SaeColumns, StoreSchema, round_values
 
 
 def problems(schema: StoreSchema, rows: PartRows) -> Iterator[str]:

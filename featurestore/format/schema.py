@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from featurestore.base.did_you_mean import did_you_mean
+from featurestore.base.poolings import STORED, is_count_pool, is_pool
 from featurestore.errors import StoreError
 
 KEEP_TYPES: Mapping[str, pa.DataType] = {
@@ -25,20 +26,8 @@ KEEP_TYPES: Mapping[str, pa.DataType] = {
     "bool": pa.bool_(),
 }
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_TOP_N = re.compile(r"top[1-9][0-9]*")
-_FLOAT_POOLS = frozenset({"max", "sum", "last"})
 FULL_BITS = 24  # significant bits of a float32, the hidden one included
 _ROUNDED_AT_ONCE = 1 << 15  # values: the arrays of a block stay in the second-level cache, which is worth a factor of 4
-
-
-def is_pool(pool: str) -> bool:
-    """Whether `pool` names a stored pooling: max, sum, count, last or top{N}."""
-    return pool in _FLOAT_POOLS or is_count_pool(pool)
-
-
-def is_count_pool(pool: str) -> bool:
-    """Whether `pool` counts tokens (uint32) and is not a float32 activation."""
-    return pool == "count" or _TOP_N.fullmatch(pool) is not None
 
 
 @dataclass(frozen=True)
@@ -57,7 +46,7 @@ class SaeColumns:
             raise StoreError(f"SAE '{self.name}': name at least one pooling, and each only once")
         for pool in self.pools:
             if not is_pool(pool):
-                raise StoreError(f"SAE '{self.name}': unknown pooling '{pool}'; use max, sum, count, last or top<N>")
+                raise StoreError(f"SAE '{self.name}': unknown pooling '{pool}'; use {STORED}")
 
     @property
     def indices(self) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from featurestore.base.poolings import stored_pool
 from featurestore.errors import StudyError
 from featurestore.format.provenance import described, encoders, hook
 
@@ -111,7 +112,7 @@ def _refuse_missing_columns(header: Mapping[str, Any], plan: StorePlan, where: s
             same = [other for other, sha256 in encoders(plan).items() if sha256 and sha256 == trained.get("sha256")]
             hint = f"; '{same[0]}' is the same encoder: call it '{name}' in the job" if same else ""
             raise StudyError(f"{where}: has no SAE '{name}', which the model reads; it has: {', '.join(known)}{hint}")
-        stored = "sum" if header["pool"] == "mean" else header["pool"]
+        stored = stored_pool(header["pool"])
         if stored not in known[name].pools:
             there = ", ".join(known[name].pools)
             raise StudyError(

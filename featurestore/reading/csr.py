@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from featurestore.base.poolings import MEAN
 from featurestore.format.rows import check_parallel
-from featurestore.reading.selection import MEAN, Selection, runs
+from featurestore.reading.selection import Selection, runs
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix

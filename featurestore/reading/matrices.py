@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from featurestore.base.poolings import MEAN
 from featurestore.format.rows import dense_to_numpy
 from featurestore.format.schema import DenseColumn
 from featurestore.reading.csr import Assembler, Rows, rows_of_batch, to_csr
 from featurestore.reading.parts import Parts
-from featurestore.reading.selection import MEAN, Selection
+from featurestore.reading.selection import Selection
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from featurestore.base.poolings import MEAN, stored_pool
 from featurestore.errors import StoreError
 from featurestore.format.schema import SaeColumns
 
-MEAN = "mean"  # derived: sum / n_tokens
 _TABLE_WIDTH = 1 << 24  # features: 64 MB of table; wider SAEs (none is known) are searched, which takes longer
 _DTYPES = ("float32", "float64")
 _BINARY_DTYPES = (*_DTYPES, "bool", "int8", "uint8", "int32", "int64")  # 0 and 1 fit all of them
@@ -76,7 +76,7 @@ class Selection:
     @property
     def stored(self) -> str:
         """The pooling that is read."""
-        return "sum" if self.pool == MEAN else self.pool
+        return stored_pool(self.pool)
 
     @property
     def n_columns(self) -> int:

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from featurestore.base.poolings import top_size
 from ray_jobs.engine.encoder import DEVICE_CHUNK_ELEMENTS, Inputs, SaeEncoder, grouped
-from ray_jobs.engine.sparse_rows import SparseRows, empty_rows, top_size, value_dtype, without_zeros
+from ray_jobs.engine.sparse_rows import SparseRows, empty_rows, value_dtype, without_zeros
 
 ALIGNMENT = 16
 """Columns of a product on a GPU are a multiple of it (but the last of top-k's), so 64 bytes: where rows begin anywhere,

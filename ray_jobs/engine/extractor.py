@@ -22,6 +22,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from featurestore.base.dense_names import dense_name, hook_name
 from ray_jobs.engine.backbone import open_backbone
 from ray_jobs.engine.batching import CPU_BATCH_TOKENS, fill_batches
 from ray_jobs.engine.bundle import Bundle
@@ -422,7 +423,7 @@ class Extractor:
                     np.add.at(rows, document[order], by_document([piece.sums[layer] for piece in pieces]))
                     rows /= np.maximum(n_tokens, 1)[:, None]
                 rows[n_tokens == 0] = np.nan
-                dense[f"resid_post_{layer}__hidden_{kind}"] = rows.astype(np.float32)
+                dense[dense_name(hook_name("resid_post", layer), kind)] = rows.astype(np.float32)
         return dense
 
 

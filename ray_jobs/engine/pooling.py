@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import torch
 
+from featurestore.base.poolings import top_size
 from ray_jobs.engine.device_pooling import pool_on_device
 from ray_jobs.engine.encoder import Active, Inputs, SaeEncoder, grouped, largest_per_token
 from ray_jobs.engine.sparse_rows import (
@@ -23,7 +24,6 @@ from ray_jobs.engine.sparse_rows import (
     empty_rows,
     run_starts,
     stack_rows,
-    top_size,
     without_zeros,
 )
 

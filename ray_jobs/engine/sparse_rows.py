@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-FLOAT_POOLS = ("max", "sum", "last")
+from featurestore.base.poolings import is_count_pool
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,7 @@ class SparseRows:
 
 def value_dtype(pool: str) -> type[np.generic]:
     """float32 for max, sum and last; uint32 for count and top{N}."""
-    return np.float32 if pool in FLOAT_POOLS else np.uint32
-
-
-def top_size(pool: str) -> int | None:
-    """N of `top{N}`, None for other poolings."""
-    return int(pool[3:]) if pool.startswith("top") else None
+    return np.uint32 if is_count_pool(pool) else np.float32
 
 
 def empty_rows(n_rows: int, pools: Sequence[str]) -> SparseRows:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from featurestore.base.dense_names import dense_name, hook_name
 from featurestore.errors import JobSpecError
 from featurestore.tables.dialect import USUAL
 from ray_jobs.planning.identity import deciding_software, identity, provenance
@@ -200,7 +201,7 @@ def store_schema(job: JobSpec, bundle: Bundle, keep_types: Mapping[str, str]) ->
         keep=tuple(keep_types.items()),
         saes=tuple(SaeColumns(sae.name, sae.d_sae, job.pool) for sae in bundle.saes),
         dense=tuple(
-            DenseColumn(f"resid_post_{layer}__hidden_{kind}", bundle.d_model)
+            DenseColumn(dense_name(hook_name("resid_post", layer), kind), bundle.d_model)
             for layer in bundle.hook_layers
             for kind in job.hidden
         ),

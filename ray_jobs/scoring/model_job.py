@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featurestore.base.dense_names import DenseName, hook_name, parse_dense_name
 from featurestore.errors import BundleError, JobSpecError, StudyError
 from featurestore.format.provenance import described, hook
 from featurestore.models.model import Model
@@ -58,7 +59,7 @@ def job_of(
             },
             "saes": [_sae(identity, sources["saes"][name], name) for name in dict.fromkeys(names)],
             "pool": [model.stored_pool or "max"],
-            "hidden": [] if header["dense"] is None else [header["dense"].rpartition("_")[2]],
+            "hidden": [] if header["dense"] is None else [_dense(header).kind],
             "value_bits": identity["value_bits"],
             "store": store,
         }
@@ -113,8 +114,9 @@ def features_of(model: Model, bundle: Bundle) -> dict[str, Any]:
 
     if model.header["dense"] is None:
         return dict(model.used())
-    layer = int(model.header["dense"].split("_")[2])
-    return {next(sae.name for sae in bundle.saes if sae.layer == layer): np.empty(0, dtype=np.int64)}
+    hook = _dense(model.header).hook
+    names = [sae.name for sae in bundle.saes if hook_name(sae.site, sae.layer) == hook]
+    return {name: np.empty(0, dtype=np.int64) for name in names[:1]}
 
 
 def only_read(model: Model, bundle: Bundle) -> Bundle:
@@ -134,9 +136,23 @@ def _sources(bundle: Bundle) -> dict[str, Any]:
 def _saes_at(header: Mapping[str, Any]) -> list[str]:
     """An SAE of the layer that a dense column comes from: a bundle ends at the deepest of its SAEs."""
     identity = header["trained_on"]["identity"]
-    layer = header["dense"].split("_")[2]
-    names = [name for name in identity.get("saes", {}) if str((hook(identity, name) or {}).get("layer")) == layer]
-    return names[:1]
+    wanted = _dense(header).hook
+    hooks = {name: hook(identity, name) for name in identity.get("saes", {})}
+    return [name for name, at in hooks.items() if at and hook_name(at["site"], at["layer"]) == wanted][:1]
+
+
+def _dense(header: Mapping[str, Any]) -> DenseName:
+    """Which hidden states a model of them reads.
+
+    Raises:
+        StudyError: Its column is none.
+    """
+    found = parse_dense_name(str(header["dense"]))
+    if found is None:
+        raise StudyError(
+            f"{header['method']}: '{header['dense']}' is no column of hidden states; train the model again"
+        )
+    return found
 
 
 def _sae(identity: Mapping[str, Any], source: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """What a scoring job writes in place of features: a store whose kept columns are predictions.
 
-Such a store has no SAE columns. All else is a store's: one row a document in input order, one part a unit, the part file
-as the commit, a manifest at the end, the same bytes however often the run was killed. `sparsemill status`, `verify` and
-`show` read it, and so does any reader of Parquet.
+Such a store has no SAE columns. All else is a store's: one row a document in input order, one part a unit, the part
+file as the commit, a manifest at the end, the same bytes however often the run was killed. The commands `status`,
+`verify` and `show` read it, and so does any reader of Parquet.
 """
 
 from __future__ import annotations
@@ -66,9 +66,7 @@ class Scores:
         Raises:
             StoreError: A kept column has the name of one of them.
         """
-        own = tuple(
-            (field.name, TYPES[str(field.type)]) for field in self._table.schema if field.name not in NOT_KEPT
-        )
+        own = tuple((field.name, TYPES[str(field.type)]) for field in self._table.schema if field.name not in NOT_KEPT)
         return StoreSchema(keep=(*keep_types.items(), *own), saes=(), dense=())
 
     def rows(self, features: StoreSchema, documents: DocumentRows, extracted: ExtractedRows) -> PartRows:

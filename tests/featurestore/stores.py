@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from featurestore.format.schema import DenseColumn, SaeColumns, StoreSchema, is_count_pool
+from featurestore.base.poolings import is_count_pool
+from featurestore.format.schema import DenseColumn, SaeColumns, StoreSchema
 from featurestore.writing.writer import PartRows, SparseColumn, StorePlan, create_store, finish_store, write_part
 
 POOLS = ("max", "sum", "count", "last", "top2")

@@ -12,10 +12,11 @@ import scipy.sparse as sp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from featurestore.base.poolings import is_pool
 from featurestore.errors import StoreError
 from featurestore.format import part
 from featurestore.format.rows import PartRows
-from featurestore.format.schema import SaeColumns, StoreSchema, is_pool, round_values
+from featurestore.format.schema import SaeColumns, StoreSchema, round_values
 from featurestore.reader import FeatureStore
 from featurestore.writing.writer import SparseColumn, create_store, finish_store, write_part
 from tests.featurestore.stores import POOLS, SCHEMA, edit_json, plan_of, random_rows, write_store

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from featurestore.base.poolings import is_count_pool
 from featurestore.checks.verify import verify_store
 from featurestore.format import part
 from featurestore.format.rows import PartRows, SparseColumn, concat_rows, from_batch
-from featurestore.format.schema import DenseColumn, SaeColumns, StoreSchema, is_count_pool, round_values
+from featurestore.format.schema import DenseColumn, SaeColumns, StoreSchema, round_values
 from featurestore.reader import FeatureStore
 from featurestore.writing.writer import StorePlan, create_store, finish_store, write_part
 

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featurestore.base.dense_names import parse_dense_name
 from featurestore.base.did_you_mean import did_you_mean
+from featurestore.base.poolings import stored_pool
 from featurestore.errors import StudyError
 from featurestore.storage.files import shown
 from featurestore.tables.compare import match_ids
@@ -116,7 +118,7 @@ def plan_methods(
                 hint = did_you_mean(sae, pools)
                 raise StudyError(f"features: {shown(at.uri)} has no SAE '{sae}'; it has: {there}{hint}")
             for pool in feature.pool:
-                stored = "sum" if pool == "mean" else pool
+                stored = stored_pool(pool)
                 if stored not in pools[sae]:
                     there = ", ".join(pools[sae])
                     raise StudyError(
@@ -164,16 +166,17 @@ def _sae_methods(feature: FeatureSpec, screen: int | None) -> list[Method]:
 
 
 def _dense_methods(store: FeatureStore, name: str) -> list[Method]:
-    columns = [dense.name for dense in store.schema.dense if dense.name.endswith(f"__{name}")]
-    if not columns:
+    kind = name.removeprefix("hidden_")
+    hooks = {d.name: read.hook for d in store.schema.dense if (read := parse_dense_name(d.name)) and read.kind == kind}
+    if not hooks:
         there = ", ".join(dense.name for dense in store.schema.dense) or "none"
         raise StudyError(
             f"baselines: {shown(store.uri)} has no {name} column (dense columns: {there}); "
-            f"extract again with 'hidden: [{name.removeprefix('hidden_')}]' or drop the baseline"
+            f"extract again with 'hidden: [{kind}]' or drop the baseline"
         )
-    if len(columns) == 1:
-        return [Method(name, "dense", column=columns[0])]
-    return [Method(f"{name}:{column.removesuffix(f'__{name}')}", "dense", column=column) for column in columns]
+    if len(hooks) == 1:
+        return [Method(name, "dense", column=column) for column in hooks]
+    return [Method(f"{name}:{hook}", "dense", column=column) for column, hook in hooks.items()]
 
 
 def load_pooled(store: FeatureStore, method: Method, data: StudyData) -> MethodMatrix:

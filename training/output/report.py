@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from featurestore.base.terminal import page_width, table_lines
 from featurestore.base.text import counted
 from training.documents.labels import describe_left_out
 from training.documents.shares import share_warnings
@@ -212,16 +213,7 @@ def _table_rows(result: StudyResult) -> list[list[str]]:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    left = {0, 1, 3}  # mark, name and interval; numbers to the right
-    lines = [
-        "  ".join(
-            cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
-    lines.insert(1, "-" * max(map(len, lines)))
-    return [line.rstrip() for line in lines]
+    return table_lines(rows, left={0, 1, 3}, naming=2)  # mark, name and interval; numbers to the right
 
 
 def _legend(result: StudyResult) -> str:
@@ -260,4 +252,4 @@ def _bounds(interval: Interval) -> str:
 
 
 def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH) if text else []
+    return textwrap.wrap(text, min(WIDTH, page_width())) if text else []

@@ -14,8 +14,8 @@ from scipy.sparse import load_npz
 from sklearn.datasets import load_svmlight_file
 
 from featurestore.checks.verify import verify_store
+from featurestore.convert import anndata_zarr
 from featurestore.convert import cli as export_cli
-from featurestore.convert import export as export_module
 from featurestore.convert.export import export_store
 from featurestore.errors import StoreError, UsageError
 from featurestore.format import part
@@ -49,7 +49,7 @@ def test_scikit_learn_reads_the_svmlight_file(store: FeatureStore, tmp_path: Pat
 
 
 def test_anndata_reads_the_zarr_directory(store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export_module, "_CHUNK_ENTRIES", 7)  # so that blocks and chunks do not coincide
+    monkeypatch.setattr(anndata_zarr, "_CHUNK_ENTRIES", 7)  # so that blocks and chunks do not coincide
     export_store(store, str(tmp_path / "x.zarr"), "anndata", "l12_64", "max")
     adata, expected = anndata.read_zarr(tmp_path / "x.zarr"), store.matrix("l12_64", "max")
     assert (adata.X != expected.X).nnz == 0 and adata.X.shape == expected.X.shape

@@ -17,7 +17,7 @@ from featurestore.checks.verify import verify_store
 from featurestore.format import guard, part
 from featurestore.format.part import encode_part, open_part, read_group
 from featurestore.format.part_file import PartFile
-from featurestore.format.thrift import CompactReader, put_number
+from featurestore.guard.thrift import CompactReader, put_number
 from featurestore.index.lookup import feature_view
 from featurestore.reader import FeatureStore
 from featurestore.storage.files import filesystem

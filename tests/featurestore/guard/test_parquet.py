@@ -17,14 +17,15 @@ from hypothesis import strategies as st
 
 from featurestore.checks.verify import verify_store
 from featurestore.errors import StoreError
-from featurestore.format import guard, part_file
-from featurestore.format.guard import ColumnChunk, check_pages
+from featurestore.format import part_file
 from featurestore.format.part import READ_ERRORS, encode_part, open_part, read_group
 from featurestore.format.part_file import PartFile
 from featurestore.format.rows import PartRows, SparseColumn
 from featurestore.format.schema import SaeColumns, StoreSchema
 from featurestore.format.store_plan import StorePlan, create_store, read_plan
-from featurestore.format.thrift import CompactReader
+from featurestore.guard import parquet as guard
+from featurestore.guard.parquet import ColumnChunk, check_pages
+from featurestore.guard.thrift import CompactReader
 from featurestore.reader import FeatureStore
 from featurestore.storage.files import filesystem
 from featurestore.writing.writer import finish_store, write_part

@@ -1,4 +1,4 @@
-"""What README says one can do from Python can be done."""
+"""What docs/python.md says one can do from Python can be done."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from featurestore.format.schema import DenseColumn, SaeColumns, StoreSchema
 from featurestore.writing.writer import create_store, finish_store, write_part
 from tests.featurestore.stores import plan_of, random_rows
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "python.md").read_text(encoding="utf-8")
 
 
-def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = [f"reviews.jsonl:{i}" for i in range(20)]
     for store, sae, layer in (("reviews-gemma-2-2b", "l12_16k", 12), ("reviews-gemma-2-9b", "l20_16k", 20)):
         dense = (DenseColumn(f"resid_post_{layer}__hidden_mean", 3),)
@@ -27,7 +27,7 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
         finish_store(root, [write_part(root, plan, 0, rows)])
     pl.DataFrame({"id": ids[:15], "topic": ["a", "b", "c"] * 5}).write_csv(tmp_path / "labels.csv")
     monkeypatch.chdir(tmp_path)
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.S)
     names: dict = {}
     exec(code, names)
     assert names["X"].shape == (20, 2 * 16_384) and names["hidden"].shape == (20, 3)

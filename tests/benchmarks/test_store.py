@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.featurestore.stores import write_store
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def test_every_format_reads_back_what_it_wrote_and_is_measured(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from featurestore.format.thrift import LIST, CompactReader, Struct
+from featurestore.guard.thrift import LIST, CompactReader, Struct
 
 # A row group as it is written holds 64 MiB; sixteen times that leaves room for others' writers and still fits any
 # machine that trains from a store. Larger ones are refused by writer and reader alike.

@@ -1,0 +1,1 @@
+"""What a hostile file could make a decoder do, refused before it decodes."""
