@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.executor = _on_ray(args.address)
         if name == "predict":
             args.extracted = functools.partial(_extracted, args.job)
-            args.scored = _scored
+            args.scored, args.scored_parts = _scored, _scored_parts
         code = int(getattr(module, name)(args))
         print(end="", flush=True)  # a full disk or a closed pipe shows here, not after the last handler
         return code
@@ -247,6 +247,19 @@ def _scored(args: argparse.Namespace, model: Any, warn: Callable[[str], None]) -
 
     scorer = Scorer(model, args.explain, warn, functools.partial(print, file=sys.stderr, flush=True))
     return (scorer.score(batch) for batch in itertools.chain([first], documents))
+
+
+def _scored_parts(args: argparse.Namespace, model: Any, rule: Any) -> str:
+    """What a model says of files, computed on Ray and written as a directory of parts, whose URI is returned."""
+    from ray_jobs.quiet import silence_libraries
+    from ray_jobs.scoring.documents import corpus_of, reworded
+    from ray_jobs.scoring.run import score_corpus
+    from ray_jobs.scoring.scores import Scores
+
+    silence_libraries()
+    with reworded():
+        corpus = corpus_of(args.input, args.text_column, args.id_column, ()).model_dump()
+        return score_corpus(Scores(model, rule, args.explain), corpus, args.out, args.address, args.workers).store
 
 
 class _Parser(argparse.ArgumentParser):

@@ -13,10 +13,11 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import PurePath
 from typing import IO, TYPE_CHECKING, Any
 
 from featurestore.base.did_you_mean import did_you_mean
-from featurestore.base.json_text import json_text
+from featurestore.base.json_text import json_text, print_json
 from featurestore.errors import UsageError
 from featurestore.storage.outputs import overwrite_argument
 from featurestore.urls import shown
@@ -41,6 +42,7 @@ def predict_parser(parser: argparse.ArgumentParser) -> None:
         '  sparsemill predict study/models/sae.json --text "first text" --text "second text"\n'
         "  cat lines.txt | sparsemill predict study/models/sae.json -\n"
         "  sparsemill predict study/models/sae.json --input new/*.parquet --text-column body --out answers.csv\n"
+        "  sparsemill predict study/models/sae.json --input s3://bucket/new/ --out answers/    on Ray, resumable\n"
         "  sparsemill predict study/models/sae.json --store reviews --out answers.parquet\n"
         "  sparsemill predict study/models/sae.json --job new-reviews.yaml    extracts first\n\n"
         "Texts need no YAML: the model file says which language model and SAE it was trained on. Ids of texts are\n"
@@ -58,7 +60,14 @@ def predict_parser(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--job", metavar="JOB.yaml", help="a job over new text, which is extracted into its store")
     parser.add_argument("--text-column", metavar="C", help="of --input, the column of the text (default: text)")
     parser.add_argument("--id-column", metavar="C", help="of --input, the column of the id (default: FILE:ROW)")
-    parser.add_argument("--out", metavar="FILE", help="write a table: .csv, .jsonl or .parquet")
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        help="write a table: .csv, .jsonl or .parquet; of --input a name without ending is a directory of parts, "
+        "which is computed on Ray and finished by the same command again",
+    )
+    parser.add_argument("--address", help="for a directory of parts, the Ray cluster to run on (default: this machine)")
+    parser.add_argument("--workers", type=_count, metavar="N", help="for a directory of parts, at most so many")
     parser.add_argument(
         "--on-error",
         default="undecided",
@@ -91,6 +100,10 @@ def predict(args: argparse.Namespace) -> int:
     rule.check(model.classes)
     if args.explain and model.header["kind"] == "dense":
         raise UsageError(f"--explain: {model.header['method']} reads hidden states, which have no features to name")
+    if source == "input" and args.out and not PurePath(args.out).suffix:
+        return _parts(args, model, rule)
+    if args.address or args.workers:
+        raise UsageError("--address and --workers are for --input with --out DIRECTORY, which is scored on Ray")
     if args.out:
         check_out(args.out, args.overwrite)
     warnings = _Warnings()
@@ -111,6 +124,29 @@ def predict(args: argparse.Namespace) -> int:
             answers.add(batch, own)
         answers.finish(warnings)
     return 0
+
+
+def _parts(args: argparse.Namespace, model: Model, rule: Rule) -> int:
+    """Score files on Ray into a directory of parts, and count what came out."""
+    from featurestore.reader import FeatureStore
+
+    if args.overwrite:
+        raise UsageError("--overwrite: a directory of parts is never replaced, only finished; choose another --out")
+    if args.evaluate:
+        raise UsageError("--evaluate: not with a directory of parts; leave out --out, or write a table")
+    store = FeatureStore.open(args.scored_parts(args, model, rule))
+    counted = store.documents().group_by("decision").len().collect()
+    counts = dict(zip(counted["decision"].to_list(), counted["len"].to_list(), strict=True))
+    if args.json:
+        about = {"version": VERSION, "method": model.header["method"], "out": shown(store.uri)}
+        return print_json({**about, "documents": len(store), "parts": len(store.plan.units), "decisions": counts})
+    print(f"{_counted(len(store), model, counts)}; written to {shown(store.uri)}", file=sys.stderr)
+    return 0
+
+
+def _counted(n: int, model: Model, counts: Mapping[str, int]) -> str:
+    names = [*model.classes, *(name for name in counts if name not in model.classes)]
+    return f"{n:,} documents: {', '.join(f'{name} {counts.get(name, 0):,}' for name in names)}"
 
 
 def _source(args: argparse.Namespace) -> str:
@@ -242,11 +278,9 @@ class _Answers:
         if self._rows is not None:
             self._print_json(self._rows, warnings.said, evaluation)
             return
-        names = [*self._model.classes, *(name for name in self._counts if name not in self._model.classes)]
-        said = ", ".join(f"{name} {self._counts.get(name, 0):,}" for name in names)
         problems = f" ({self._problems:,} failed, empty or read in part)" if self._problems else ""
         where = f"; written to {shown(self._args.out)}" if self._args.out else ""
-        print(f"{self._n:,} documents: {said}{problems}{where}", file=sys.stderr)
+        print(f"{_counted(self._n, self._model, self._counts)}{problems}{where}", file=sys.stderr)
         if evaluation is not None:
             print(format_evaluation(evaluation, self._args.evaluate))
 

@@ -152,7 +152,7 @@ def _run(
             if progress:
                 progress.close()
     reached = {place: tokens / took for place, (tokens, took) in tally.by_place.items() if took >= RATE_SECONDS}
-    if reached:
+    if reached and plan.output is None:  # what computes some features only is no measure of an extraction
         remember_rates(plan, reached)
     return tally
 

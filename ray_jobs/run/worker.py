@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from featurestore.format.rows import PartRows
     from featurestore.writing.writer import PartRecord
     from ray_jobs.corpus.read import DocumentRows
-    from ray_jobs.planning.job_plan import JobPlan
+    from ray_jobs.planning.job_plan import JobPlan, UnitOutput
     from ray_jobs.planning.units import Unit
     from ray_jobs.spec import JobSpec
 
@@ -44,6 +44,7 @@ class WorkerTask:
         settings: Fields of `ExtractSettings`.
         fingerprint: What the store's fingerprint must be.
         software: Versions to compute with.
+        output: What is written in place of features; None for features.
     """
 
     job: JobSpec
@@ -53,6 +54,7 @@ class WorkerTask:
     settings: Mapping[str, Any]
     fingerprint: str
     software: Mapping[str, str]
+    output: UnitOutput | None = None
 
     @classmethod
     def of(cls, plan: JobPlan) -> WorkerTask:
@@ -65,6 +67,7 @@ class WorkerTask:
             settings=plan.settings,
             fingerprint=plan.store.fingerprint,
             software=plan.software,
+            output=plan.output,
         )
 
 
@@ -114,6 +117,7 @@ class Worker:
         from featurestore.format.store_plan import read_plan
         from ray_jobs.engine.extractor import Extractor, ExtractSettings
         from ray_jobs.planning.identity import check_software
+        from ray_jobs.planning.job_plan import store_schema
         from ray_jobs.planning.measured import place_here
 
         fault_point("worker.opening")
@@ -126,7 +130,10 @@ class Worker:
                     f"{shown(self._task.job.store)} is not the store of this job as seen from {platform.node()}; "
                     "give a path or URL that is the same storage on every node"
                 )
-            self._extractor = Extractor(self._bundle(), ExtractSettings(**self._task.settings))
+            bundle, output = self._bundle(), self._task.output
+            self._features = store_schema(self._task.job, output.bundle(bundle) if output else bundle, {})
+            wanted = output.features(bundle) if output else None
+            self._extractor = Extractor(bundle, ExtractSettings(**self._task.settings), wanted)
             self._hardware = place_here(self._task.settings["device"]).hardware
         return {"host": platform.node(), "pid": os.getpid()}
 
@@ -208,6 +215,8 @@ class Worker:
                 on_progress=lambda n_documents, n_tokens: self._go_on(unit.index, n_documents, n_tokens),
             )
         self._meter.was_idle(extracted.idle_seconds)
+        if self._task.output is not None:
+            return self._task.output.rows(self._features, documents, extracted)
         return part_rows(documents, extracted)
 
     def _go_on(self, unit: int, n_documents: int, n_tokens: int) -> None:

@@ -7,6 +7,7 @@ with an error, never a missing one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -65,15 +66,13 @@ def of_files(
     Raises:
         CorpusError: No file or row, a file that cannot be read, a column that is not there, an id used twice.
     """
-    corpus = corpus_of(paths, text, id, keep)
-    try:
+    with reworded():
+        corpus = corpus_of(paths, text, id, keep)
         found = scan(corpus)
         parts = slices(found, 0, found.rows)
         for batch in read_batches(parts, corpus, found.keep_types, BATCH_DOCUMENTS, BATCH_CHARACTERS):
             if batch.doc_id:
                 yield batch
-    except CorpusError as error:
-        raise CorpusError(in_words_of_options(str(error))) from None
 
 
 def corpus_of(paths: Sequence[str], text: str | None, id: str | None, keep: Sequence[str]) -> CorpusSpec:
@@ -91,11 +90,20 @@ def corpus_of(paths: Sequence[str], text: str | None, id: str | None, keep: Sequ
     return parse_spec(mapping, CorpusSpec, UsageError, "--input")
 
 
-def in_words_of_options(sentence: str) -> str:
-    """A sentence about keys of JOB.yaml as one about options."""
-    for key, option in OPTIONS.items():
-        sentence = sentence.replace(key, option)
-    return sentence
+@contextmanager
+def reworded() -> Iterator[None]:
+    """What is wrong with a corpus, said of options and not of keys of JOB.yaml.
+
+    Raises:
+        CorpusError: In place of one about keys.
+    """
+    try:
+        yield
+    except CorpusError as error:
+        sentence = str(error)
+        for key, option in OPTIONS.items():
+            sentence = sentence.replace(key, option)
+        raise CorpusError(sentence) from None
 
 
 def _lines(line: bytes, stream: BinaryIO) -> Iterator[bytes | None]:

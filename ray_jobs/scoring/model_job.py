@@ -114,8 +114,8 @@ def features_of(model: Model, bundle: Bundle) -> dict[str, Any]:
 
     if model.header["dense"] is None:
         return dict(model.used())
-    hook = _dense(model.header).hook
-    names = [sae.name for sae in bundle.saes if hook_name(sae.site, sae.layer) == hook]
+    wanted = _dense(model.header).hook
+    names = [sae.name for sae in bundle.saes if hook_name(sae.site, sae.layer) == wanted]
     return {name: np.empty(0, dtype=np.int64) for name in names[:1]}
 
 

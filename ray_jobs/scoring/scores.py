@@ -1,4 +1,4 @@
-"""What a scoring job writes in place of features: a store whose kept columns are predictions.
+"""What a scoring job writes in place of features (a `UnitOutput`): a store whose kept columns are predictions.
 
 Such a store has no SAE columns. All else is a store's: one row a document in input order, one part a unit, the part
 file as the commit, a manifest at the end, the same bytes however often the run was killed. The commands `status`,
@@ -22,7 +22,7 @@ from featurestore.models.model import Model
 from featurestore.models.predict import predict_rows
 from featurestore.models.table import PredictionTable
 from ray_jobs.corpus.extracted import part_rows
-from ray_jobs.scoring.model_job import features_of
+from ray_jobs.scoring.model_job import features_of, only_read
 
 if TYPE_CHECKING:
     from ray_jobs.corpus.read import DocumentRows
@@ -55,6 +55,10 @@ class Scores:
             digest.update(np.ascontiguousarray(tensor).tobytes())
         rule = {"on_error": self.rule.on_error, "accept_truncated": self.rule.accept_truncated}
         return {"model": digest.hexdigest(), "method": self.model.header["method"], **rule, "explain": self.explain}
+
+    def bundle(self, bundle: Bundle) -> Bundle:
+        """A bundle without the SAEs that the model does not read."""
+        return only_read(self.model, bundle)
 
     def features(self, bundle: Bundle) -> Mapping[str, np.ndarray]:
         """SAE -> features that have to be computed."""
