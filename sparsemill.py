@@ -21,12 +21,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from featurestore.base.did_you_mean import did_you_mean
 from featurestore.base.ending import END_SECONDS, end_in_time
 from featurestore.base.json_text import print_json
 from featurestore.urls import without_secrets
+
+if TYPE_CHECKING:
+    from featurestore.evidence.records import DocumentEvidence
+    from featurestore.reader import FeatureStore
 
 __version__ = "0.1.0"
 
@@ -41,6 +45,8 @@ COMMANDS = {
     "status": ("featurestore.cli", "how far a store has come"),
     "verify": ("featurestore.cli", "recheck every promise of a store's format"),
     "show": ("featurestore.cli", "look at documents and features of a store"),
+    "names": ("featurestore.names.cli", "what features mean in words: imported, fetched, or from evidence"),
+    "tokens": ("ray_jobs.evidence.cli", "where in its documents a feature fires, token by token"),
     "compact": ("featurestore.convert.cli", "merge the small parts of a store into a new one"),
     "export": ("featurestore.convert.cli", "write a store's features as npz, svmlight or AnnData"),
     "study": ("training.cli", "train and compare classifiers from a store"),
@@ -85,7 +91,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         end_in_time(say, SUBMIT_SECONDS if "submit" in sys.argv[1:2] else END_SECONDS)
     argv = list(sys.argv[1:] if argv is None else argv)
     front = _front_parser()
-    front.as_json = "--json" in argv
     if not argv or argv[0] not in COMMANDS:
         front.parse_known_args(argv or ["--help"])  # prints help or the version and exits, or goes on
         front.error(_no_command(argv))
@@ -95,7 +100,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character is no reason to fail
             stream.reconfigure(errors="backslashreplace")
     parser = command_parser(name)
-    parser.as_json = "--json" in rest
     args = parser.parse_args(rest)
     from featurestore.errors import SparsemillError
 
@@ -105,6 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name == "predict":
             args.extracted = functools.partial(_extracted, args.job)
             args.scored, args.scored_parts = _scored, _scored_parts
+        if name == "names":
+            args.stage_one = _StageOne()
         code = int(getattr(module, name)(args))
         print(end="", flush=True)  # a full disk or a closed pipe shows here, not after the last handler
         return code
@@ -231,7 +237,7 @@ def _scored(args: argparse.Namespace, model: Any, warn: Callable[[str], None]) -
         model: The trained model.
         warn: Called with what is worth knowing.
     """
-    from ray_jobs.quiet import silence_libraries
+    from ray_jobs.cli import silence_libraries
     from ray_jobs.scoring.documents import of_files, of_lines, of_texts
 
     silence_libraries()
@@ -245,13 +251,13 @@ def _scored(args: argparse.Namespace, model: Any, warn: Callable[[str], None]) -
     first = next(documents)  # what is wrong with the input is known before seconds are spent on the engine
     from ray_jobs.scoring.scorer import Scorer
 
-    scorer = Scorer(model, args.explain, warn, functools.partial(print, file=sys.stderr, flush=True))
+    scorer = Scorer(model, args.explain, warn, _say)
     return (scorer.score(batch) for batch in itertools.chain([first], documents))
 
 
 def _scored_parts(args: argparse.Namespace, model: Any, rule: Any) -> str:
     """What a model says of files, computed on Ray and written as a directory of parts, whose URI is returned."""
-    from ray_jobs.quiet import silence_libraries
+    from ray_jobs.cli import silence_libraries
     from ray_jobs.scoring.documents import corpus_of, reworded
     from ray_jobs.scoring.run import score_corpus
     from ray_jobs.scoring.scores import Scores
@@ -262,10 +268,39 @@ def _scored_parts(args: argparse.Namespace, model: Any, rule: Any) -> str:
         return score_corpus(Scores(model, rule, args.explain), corpus, args.out, args.address, args.workers).store
 
 
+class _StageOne:
+    """What `names` asks of stage 1, as `featurestore.names.cli.StageOne` says it."""
+
+    def evidence(
+        self, store: FeatureStore, doc_ids: Sequence[str], features: Sequence[tuple[str, int]]
+    ) -> Iterator[DocumentEvidence]:
+        """The tokens of documents with the activations of features."""
+        from ray_jobs.cli import silence_libraries
+        from ray_jobs.evidence.compute import compute_evidence
+
+        silence_libraries()
+        return compute_evidence(store, dict.fromkeys(doc_ids, features), say=_say)
+
+    def neuronpedia_id(self, release: str, id: str) -> str | None:
+        """An SAE's id at Neuronpedia; None where the registry knows none."""
+        from ray_jobs.prepare.registry import neuronpedia_id
+
+        return neuronpedia_id(release, id)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 class _Parser(argparse.ArgumentParser):
     """A usage error is a JSON document too where one was asked for."""
 
     as_json = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does it; parsers of sub-commands are asked with their own arguments."""
+        self.as_json = "--json" in (args or ())
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         if option := re.match(r"unrecognized arguments: (--[\w-]+)", message):

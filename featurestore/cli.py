@@ -174,7 +174,7 @@ def show_parser(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--doc", metavar="ID", help="the strongest features of this document")
     what.add_argument(
-        "--feature", metavar="[SAE:]N", type=_feature, help="the documents where this feature is strongest"
+        "--feature", metavar="[SAE:]N", type=feature_argument, help="the documents where this feature is strongest"
     )
     parser.add_argument(
         "--sae", metavar="NAME", help="which SAE (default: all; a feature needs it if there are several)"
@@ -258,7 +258,7 @@ def _one_line(value: Any) -> str:
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
 
 
-def _feature(text: str) -> tuple[str | None, int]:
+def feature_argument(text: str) -> tuple[str | None, int]:
     """`l12_16k:1234` or `1234`."""
     sae, colon, number = text.rpartition(":")
     if not (number.isascii() and number.isdecimal()) or (colon and not sae):

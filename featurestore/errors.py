@@ -55,6 +55,10 @@ class TableError(UsageError):
     """A table that is to be joined (labels, texts) cannot be read, or its columns are not what they are taken for."""
 
 
+class NamesError(UsageError):
+    """Names of features cannot be read or kept, or they are another SAE's."""
+
+
 class BundleError(UsageError):
     """A model or SAE cannot be prepared or opened, or the two do not belong together."""
 

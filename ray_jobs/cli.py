@@ -8,10 +8,12 @@ them.
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 import os
 import shlex
 import sys
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 
@@ -28,7 +30,6 @@ from ray_jobs.console import (
     print_result,
     result_facts,
 )
-from ray_jobs.quiet import silence_libraries
 
 
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
@@ -247,6 +248,15 @@ def stop(args: argparse.Namespace) -> int:
         return print_json({"store": shown(store), "stopped": list(stopped)})
     print(f"{shown(store)}: stopped {', '.join(stopped)}")
     return 0
+
+
+def silence_libraries() -> None:
+    """Warnings and chatter of libraries are not for our users; errors still reach us as exceptions."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
 
 
 def _say(line: str) -> None:

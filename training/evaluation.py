@@ -115,7 +115,7 @@ def plan_sources(
         by_source.setdefault(method.source, []).append(method)
     # Pieces share what they have in common, so that an executor can send each of these objects once; the texts, which
     # can be most of all there is, go only where they are read.
-    shared, without_text = tuple(splits), replace(data, text=None, columns={})
+    shared, without_text = tuple(splits), replace(data, text=None, columns={}, slices={})
     return tuple(
         SourceTask(
             mine[0].store or store,

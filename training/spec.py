@@ -8,6 +8,7 @@ found out by `training.study`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,9 @@ from featurestore.tables.patterns import joined
 
 BASELINES = ("tfidf", "char_ngrams", "hidden_mean", "hidden_last", "majority")
 PROBES = ("logistic_l2", "logistic_l1", "tree", "k_sparse", "linear_svm", "softmax")
+AIMS = ("precision", "recall", "false_positive_rate", "cost")  # of an operating point
+LENGTH = "length"  # in `by`: the length of documents, and no column
+PRIVATE = "private"  # as `text`: the corpus' own column, and nobody is shown it
 
 
 def _as_list(value: Any) -> Any:
@@ -50,6 +54,16 @@ class TableColumn(_Model):
     id: str = Field(min_length=1)
     column: str = Field(min_length=1)
     csv: CsvSpec | None = None
+
+
+class TextColumn(TableColumn):
+    """The texts, in a table outside the store.
+
+    Attributes:
+        private: Whether what the study writes for people is to hold no text.
+    """
+
+    private: Flag = False
 
 
 class SelectSpec(_Model):
@@ -196,13 +210,82 @@ class RegimeSpec(_Model):
     minority_share: tuple[Annotated[float, Field(gt=0, lt=0.5)], ...] = ()
 
 
+class CostSpec(_Model):
+    """What one error of either kind costs, in any unit.
+
+    Attributes:
+        false_positive: A document claimed for the class that is not of it.
+        false_negative: A document of the class that is not claimed.
+    """
+
+    false_positive: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    false_negative: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _something_costs(self) -> CostSpec:
+        if not self.false_positive + self.false_negative:
+            raise ValueError("neither error costs anything; give one of them a cost above 0")
+        return self
+
+
+class OperatingPointSpec(_Model):
+    """What the threshold of a class is for (`training.scores.operating_points`); exactly one aim.
+
+    Attributes:
+        name: The class, `class` in the file.
+        precision: At least this share of the documents claimed for the class is of it; as many as possible are claimed.
+        recall: At least this share of the documents of the class is claimed, as few others as possible.
+        false_positive_rate: At most this share of the other documents is claimed.
+        cost: Errors cost least.
+        undecided: Share of the documents that a second threshold hands on to people.
+    """
+
+    name: Value = Field(alias="class")
+    precision: float | None = Field(default=None, gt=0, le=1)
+    recall: float | None = Field(default=None, gt=0, le=1)
+    false_positive_rate: float | None = Field(default=None, ge=0, lt=1)
+    cost: CostSpec | None = None
+    undecided: float = Field(default=0.0, ge=0, le=0.5)
+
+    @model_validator(mode="after")
+    def _one_aim(self) -> OperatingPointSpec:
+        given = [aim for aim in AIMS if getattr(self, aim) is not None]
+        if len(given) != 1:
+            what = f"{' and '.join(given)} are given" if given else "it has no aim"
+            raise ValueError(f"{what}; give exactly one of {', '.join(AIMS)}")
+        return self
+
+    @property
+    def aim(self) -> str:
+        """Which of AIMS is given."""
+        return next(aim for aim in AIMS if getattr(self, aim) is not None)
+
+
+class LengthSlices(_Model):
+    """Ranges of length, in counted tokens, as slices.
+
+    Attributes:
+        length: How many ranges, with about as many documents each, or where they begin and end: [32, 128] makes three.
+    """
+
+    length: Annotated[int, Field(ge=2, le=20)] | tuple[Annotated[int, Field(ge=1)], ...] = 4
+
+    @field_validator("length")
+    @classmethod
+    def _rising(cls, length: int | tuple[int, ...]) -> int | tuple[int, ...]:
+        if isinstance(length, tuple) and (not length or any(a >= b for a, b in pairwise(length))):
+            raise ValueError("the ends of ranges must rise and there must be one; write [32, 128], say")
+        return length
+
+
 class StudySpec(_Model):
     """A study: one store, one question, many methods on the same splits.
 
     Attributes:
         store: URI of a complete feature store.
         label: The class of each document: a kept column of the store, or a column of another table.
-        text: Where TF-IDF reads the text; by default the corpus' text column, if the store keeps it.
+        text: Where TF-IDF reads the text; by default the corpus' text column, if the store keeps it. `private` reads that
+            one too, and keeps texts, ids and names of files out of report, explanation, model files and evidence.
         features: The SAE cells.
         baselines: Any of tfidf (words), char_ngrams, hidden_mean, hidden_last, majority; majority is always added.
         probes: The classifiers, each put on every matrix (see `training.probes.estimators`).
@@ -212,12 +295,19 @@ class StudySpec(_Model):
         screen: For stores beyond memory: keep so many features, chosen while they stream by
             (`training.methods.streamed_selection`).
         bootstrap: Resamples behind each interval.
+        class_weight: balanced lets every class count alike in training, however many documents it has; null counts
+            documents.
+        by: Columns, or `length`, by whose values all scores are also given: each value is a slice.
+        operating_point: A threshold for an aim, with its interval; null predicts the likeliest class.
+        calibrate: Whether model files give calibrated probabilities, where calibration helps.
+        refit: Whether the models in the files are fitted on all labelled documents after the evaluation; false keeps
+            those that were evaluated.
         out: Directory for the results; of a study that is read from a file, by default one of its name, `default_out`.
     """
 
     store: PathText
     label: str | TableColumn
-    text: str | TableColumn | None = None
+    text: str | TextColumn | None = None
     features: tuple[FeatureSpec, ...] = ()
     baselines: tuple[str, ...] = ()
     probes: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ("logistic_l2",)
@@ -226,7 +316,22 @@ class StudySpec(_Model):
     transfer: TransferSpec | None = None
     screen: int | None = Field(default=None, ge=1)
     bootstrap: int = Field(default=1000, ge=100, le=100_000)
+    class_weight: Literal["balanced"] | None = None
+    by: Annotated[tuple[Annotated[str, Field(min_length=1)] | LengthSlices, ...], BeforeValidator(_as_list)] = ()
+    operating_point: OperatingPointSpec | None = None
+    calibrate: Flag = True
+    refit: Flag = True
     out: PathText = "study"
+
+    @property
+    def private(self) -> bool:
+        """Whether texts, ids and names of files stay out of what is written for people."""
+        return self.text.private if isinstance(self.text, TextColumn) else self.text == PRIVATE
+
+    @property
+    def text_source(self) -> str | TextColumn | None:
+        """Where the texts are, None for the corpus' own column."""
+        return None if self.text == PRIVATE else self.text
 
     @field_validator("baselines")
     @classmethod
@@ -245,6 +350,12 @@ class StudySpec(_Model):
         if not names:
             raise ValueError(f"name at least one probe: {', '.join(PROBES)}")
         return _unique(names, "probe")
+
+    @field_validator("by")
+    @classmethod
+    def _unique_slices(cls, by: tuple[str | LengthSlices, ...]) -> tuple[str | LengthSlices, ...]:
+        _unique(tuple(one if isinstance(one, str) else LENGTH for one in by), "slice")
+        return by
 
     @model_validator(mode="after")
     def _something_to_do(self) -> StudySpec:

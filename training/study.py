@@ -15,15 +15,17 @@ from dataclasses import replace
 from featurestore.format.provenance import bundle_sources
 from featurestore.models.model import Model
 from featurestore.reader import FeatureStore
-from training.documents.labels import StudyData, load_documents
+from training.documents.labels import StudyData, load_documents, token_counts
 from training.documents.regimes import make_conditions, with_strata
 from training.documents.split import Split, make_splits, split_sha256, straddling
 from training.evaluation import Cell, CellCache, Executor, plan_sources, read_source, run_here
 from training.methods.features import SPARSE, Method, plan_methods
 from training.output.directory import claim_out
-from training.output.explain import explain, fit_method
+from training.output.errors_made import errors_made
+from training.output.explain import explain, fit_method, versus_majority
 from training.output.files import write_study
 from training.output.models import document_frequency, pack, save_model
+from training.output.private import without_file_names, without_text
 from training.probes.estimators import C_GRID
 from training.results.records import StudyResult, representative
 from training.results.summary import fold_rows, method_rows, overlaps, select, summarise, summarise_regimes
@@ -81,8 +83,9 @@ def run_study(
     named |= {} if headline is None else {"sae": headline.sae, "baseline": headline.baseline}
     exported = {family: [m.name for m in methods].index(representative(names)) for family, names in named.items()}
     explanation, models = _export(
-        spec, {spec.store: store, **others}, methods, main, data, splits, conditions, exported, n_jobs
-    )
+        spec, {spec.store: store, **others}, methods, main, data, splits, conditions, exported, n_jobs,
+        versus_majority(comparisons, data),
+    )  # fmt: skip
     result = StudyResult(
         spec=spec,
         data=data,
@@ -145,6 +148,7 @@ def _export(
     conditions: Sequence[Split],
     exported: dict[str, int],
     n_jobs: int,
+    majority: dict[str, object] | None,
 ) -> tuple[dict[str, object] | None, dict[str, Model]]:
     """Explanation of the SAE method that the headline names, and the models of its two methods that have files.
 
@@ -166,7 +170,7 @@ def _export(
             "value": fitted.value,
             "bundle": bundle_sources(store.plan),
             "trained_on": {
-                "identity": store.plan.identity,
+                "identity": without_file_names(store.plan.identity) if spec.private else store.plan.identity,
                 "d_sae": {sae.name: sae.d_sae for sae in store.schema.saes},
                 "fingerprint": store.fingerprint,
                 "split_sha256": split_sha256(data, splits),
@@ -177,7 +181,13 @@ def _export(
             "explanation": None,
         }
         if family == "sae":
-            explanation = explain(method, data, splits[0], fitted.value, pooled, matrix, final)
+            n_tokens = token_counts(stores[spec.store], data)
+            explanation = {
+                "majority": majority,
+                **explain(method, data, splits[0], fitted.value, pooled, matrix, final, n_tokens),
+                "errors": errors_made(data, splits[0], fitted, matrix, final),
+            }
+            explanation = without_text(explanation) if spec.private else explanation
             about["explanation"] = explanation
         frequency = None if method.kind == "dense" else document_frequency(matrix, final, splits[0].train)
         models[family] = pack(method, matrix, final, about, data.doc_id[splits[0].train], frequency)

@@ -89,7 +89,7 @@ def _remedy(problem: Any, key: str, model: type[BaseModel]) -> str:
         return "; put quotes around it" if is_number else ""
     if kind == "model_type":
         wanted = next(cls for _, cls in _levels(model) if cls.__name__ == problem["ctx"]["class_name"])
-        required = [(name, field.annotation) for name, field in wanted.model_fields.items() if field.is_required()]
+        required = [(f.alias or name, f.annotation) for name, f in wanted.model_fields.items() if f.is_required()]
         if len(required) != 1 or (required[0][1] is int) != is_number or not isinstance(given, str | int | float):
             return ""
         name = key.rpartition(".")[2]
@@ -111,7 +111,7 @@ def _unknown(key: str, steps: list[Any], model: type[BaseModel]) -> str:
     here: dict[str, None] = {}
     elsewhere: dict[str, list[tuple[str, ...]]] = {}
     for place, cls in _levels(model):
-        for there in cls.model_fields:
+        for there in (field.alias or attribute for attribute, field in cls.model_fields.items()):
             if place == level:
                 here[there] = None
             else:

@@ -1,5 +1,6 @@
 """What is decided about a document: a class, or what a stated rule says where something is wrong with it.
 
+The model's operating point decides where it has one (`featurestore.models.thresholds`), the likeliest class elsewhere.
 A document that failed, that is empty, or of which only the beginning was read gets no class by accident: by default it
 is `undecided`, and a person looks at it. The class and the probabilities that came out are kept beside the decision.
 """
@@ -56,9 +57,9 @@ class Rule:
             JobFailed: Something is wrong with a document and the rule is `fail`.
         """
         decided = []
-        for doc_id, label, problem in zip(batch.doc_id, batch.y_pred, self.problems(batch), strict=True):
+        for doc_id, label, problem in zip(batch.doc_id, batch.decided, self.problems(batch), strict=True):
             if problem is None:
-                decided.append(classes[label])
+                decided.append(classes[label] if label >= 0 else UNDECIDED)
             elif self.on_error == FAIL:
                 raise JobFailed(f"document {doc_id}: {problem}; mend or remove it, or leave out --on-error fail")
             else:

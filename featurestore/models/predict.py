@@ -14,10 +14,12 @@ import numpy as np
 
 from featurestore.errors import StudyError
 from featurestore.format.rows import PartRows, dense_to_numpy, to_table
+from featurestore.models.calibration import calibrated, calibration_of
 from featurestore.models.compatibility import Caution, check_store
 from featurestore.models.model import Model, id_hashes
 from featurestore.models.reasons import Reason, reasons
 from featurestore.models.scoring import decide
+from featurestore.models.thresholds import decisions
 from featurestore.reading.csr import rows_of_batch, to_csr
 from featurestore.reading.selection import Selection
 from featurestore.storage.files import shown
@@ -37,9 +39,10 @@ class Predicted:
 
     Attributes:
         doc_id: n strings, object array.
-        y_pred: int64 [n].
+        y_pred: The likeliest class of each, int64 [n].
         proba: float64 [n, classes].
         in_training: Which have the id of a training document, bool [n]; None if the model does not know.
+        decided: The class by the model's operating point, int64 [n]; -1 where there are no features or people decide.
         problem: Why a document failed, that it is empty, or that only its beginning was read; n sentences or None.
         truncated: Of which only the beginning was read, bool [n].
         reasons: What decided each of them; None where it was not asked for.
@@ -49,6 +52,7 @@ class Predicted:
 
     doc_id: np.ndarray
     y_pred: np.ndarray
+    decided: np.ndarray
     proba: np.ndarray
     in_training: np.ndarray | None
     problem: Sequence[str | None]
@@ -133,13 +137,15 @@ def _predicted(
     scores = decide(model, X)
     nothing = np.array([e is not None for e in error], dtype=bool) | (np.asarray(n_tokens) == 0)
     y_pred = np.where(nothing, -1, np.argmax(scores, axis=1))
+    probabilities = calibrated(calibration_of(model.header), model.tensors, scores)
     problem = [
         e or (EMPTY if not n else CUT if cut else None) for e, n, cut in zip(error, n_tokens, truncated, strict=True)
     ]
     return Predicted(
         doc_id=np.asarray(ids, dtype=object),
         y_pred=y_pred,
-        proba=np.where(nothing[:, None], np.nan, np.exp(scores)),
+        decided=np.where(nothing, -1, decisions(model.header, scores)),
+        proba=np.where(nothing[:, None], np.nan, np.exp(probabilities)),
         in_training=_in_training(model, ids),
         problem=problem,
         truncated=np.asarray(truncated, dtype=bool),

@@ -111,6 +111,18 @@ def read_table(
     return table
 
 
+def column_names(path: str, format: str | None = None) -> list[str]:
+    """The columns of a table, of all its files together; of JSON lines the keys that any of its objects has.
+
+    Raises:
+        TableError: There is no such file, or it is no table.
+    """
+    _check_there(path, format)
+    with _refused(path):
+        files = [with_dialect(file, None, []) for file in find_files([path], format)]
+        return list(dict.fromkeys(name for file in files for name in _column_names(file)))
+
+
 class _Rows:
     """Gathers the rows of several files."""
 

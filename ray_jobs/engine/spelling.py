@@ -29,7 +29,7 @@ _TAG = re.compile(
     |tfoot|th|thead|time|title|tr|track|tt|u|ul|var|video|wbr)[ ]?/?>""",
     re.VERBOSE,
 )  # bbox is no element of HTML, but stands among them in Gemma's vocabulary
-_NAMELESS = "\U0010ffff"  # not a character, so no piece of a vocabulary begins with it
+NAMELESS = "\U0010ffff"  # not a character, so no piece of a vocabulary begins with it
 
 
 def text_tokenizer(path: Path) -> tuple[Tokenizer, frozenset[int]]:
@@ -54,7 +54,7 @@ def text_tokenizer(path: Path) -> tuple[Tokenizer, frozenset[int]]:
         _rename(state, control)
         tokenizer = Tokenizer.from_str(json.dumps(state, allow_nan=False))
         _spelt_out(tokenizer)
-    unknown = tokenizer.encode(_NAMELESS, add_special_tokens=False).ids
+    unknown = tokenizer.encode(NAMELESS, add_special_tokens=False).ids
     return tokenizer, frozenset(control) - set(unknown)
 
 
@@ -91,7 +91,7 @@ def _found(tokenizer: Tokenizer, control: dict[int, str]) -> bool:
 
 def _rename(state: dict[str, Any], control: dict[int, str]) -> None:
     """Give control tokens names, in a tokenizer's JSON, under which no text finds them; ids stay."""
-    names = {content: _NAMELESS + content for content in control.values()}
+    names = {content: NAMELESS + content for content in control.values()}
     model = state["model"]
     if isinstance(model["vocab"], dict):
         model["vocab"] = {names.get(piece, piece): number for piece, number in model["vocab"].items()}

@@ -16,7 +16,7 @@ import numpy as np
 
 from featurestore.errors import JobSpecError
 from ray_jobs.engine.bundle import TOKENIZER_NAME, Bundle
-from ray_jobs.engine.spelling import text_tokenizer
+from ray_jobs.engine.spelling import NAMELESS, text_tokenizer
 
 TEXTS_PER_CALL = 256
 """Texts tokenised at a time: enough to occupy the tokenizer's threads, few enough that its offsets stay small."""
@@ -145,6 +145,24 @@ class ContentTokenizer:
         for start in range(0, len(texts), TEXTS_PER_CALL):
             encoded.extend(self._encode_some(texts[start : start + TEXTS_PER_CALL]))
         return encoded
+
+    def located(self, text: str) -> tuple[np.ndarray, np.ndarray] | str:
+        """Ids (int32 [n]) of one text, and the code point that each token ends before (int64 [n], ascending).
+
+        A token begins where the one before it ends, and the last one ends with the text. So characters that the
+        tokenizer drops belong to what follows, and of tokens that share a character (its bytes) the first one has it.
+        """
+        ids = self.encode([text])[0]
+        if isinstance(ids, str):
+            return ids
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)  # the fast way knows no offsets
+        stop = np.array([stop for _, stop in encoding.offsets], dtype=np.int64)
+        stop[-1:] = len(text)
+        return ids, np.maximum.accumulate(stop)
+
+    def names(self, ids: Sequence[int] | np.ndarray) -> list[str]:
+        """What tokens around a text are called, `<bos>` for instance."""
+        return [self._tokenizer.decode([int(i)], skip_special_tokens=False).replace(NAMELESS, "") for i in ids]
 
     def _encode_some(self, texts: Sequence[str]) -> list[np.ndarray | str]:
         try:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurestore.base.foreign import writing
 from featurestore.errors import BundleError
+from featurestore.storage.node_lock import node_lock
 from ray_jobs.engine.bundle import (
     CONFIG_NAME,
     FORMAT_VERSION,
@@ -40,7 +41,6 @@ from ray_jobs.prepare.checkpoint import (
     truncate,
 )
 from ray_jobs.prepare.compute import settle
-from ray_jobs.prepare.node_lock import node_lock
 from ray_jobs.prepare.sae_loader import SAE_FILES, load_sae
 
 if TYPE_CHECKING:

@@ -22,6 +22,7 @@ from featurestore.storage.files import shown
 from featurestore.tables.compare import class_texts, in_order, match_ids, value_text
 from training.documents.joined import joined_column
 from training.documents.named_values import meant
+from training.documents.slices import Slices, make_slices, sliced_columns
 from training.spec import SplitSpec, StudySpec, TableColumn
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class StudyData:
         duplicate: int64 [N], cluster of near-duplicate texts; None when the texts are unknown or not looked at.
         columns: Name -> str object [N], for the columns that a given split or transfer goes by.
         notes: What a reader must know of the tables outside the store, in sentences.
+        slices: Name in the study's `by` -> its slices.
         strata: int64 [N], finer than classes: what a split leaves some of to train on; None where a class is enough.
     """
 
@@ -75,6 +77,7 @@ class StudyData:
     duplicate: np.ndarray | None = None
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    slices: Mapping[str, Slices] = field(default_factory=dict)
     strata: np.ndarray | None = None
 
     @cached_property
@@ -110,7 +113,7 @@ def load_documents(store: FeatureStore, spec: StudySpec, others: Sequence[Featur
             left, or TF-IDF is asked for and there is no text.
     """
     needs_text = bool({"tfidf", "char_ngrams"} & set(spec.baselines))
-    text_source = spec.text if spec.text is not None else _kept_text(store)
+    text_source = spec.text_source if spec.text_source is not None else _kept_text(store)
     if needs_text and text_source is None:
         name = "tfidf" if "tfidf" in spec.baselines else "char_ngrams"
         raise StudyError(
@@ -118,7 +121,7 @@ def load_documents(store: FeatureStore, spec: StudySpec, others: Sequence[Featur
             "in the job, or give the study 'text: {path: ..., id: ..., column: ...}'"
         )
     by = [*([spec.split.column.name] if spec.split.column else []), *([spec.transfer.by] if spec.transfer else [])]
-    wanted = [spec.label, spec.split.group, text_source, *by]
+    wanted = [spec.label, spec.split.group, text_source, *by, *sliced_columns(spec.by)]
     names = [name for name in wanted if isinstance(name, str)]
     _require_columns(store, names)
     base = ["doc_id", "n_tokens", "truncated", "error"]
@@ -173,7 +176,16 @@ def load_documents(store: FeatureStore, spec: StudySpec, others: Sequence[Featur
         notes=tuple(notes),
     )
     data = _without_classes(data, spec.split)
-    return replace(data, truncated=int(frame["truncated"].gather(data.position).sum() or 0))
+    return replace(
+        data,
+        truncated=int(frame["truncated"].gather(data.position).sum() or 0),
+        slices=make_slices(spec.by, frame, data.position),
+    )
+
+
+def token_counts(store: FeatureStore, data: StudyData) -> np.ndarray:
+    """int64 [N], counted tokens of each document of a study, from its own store."""
+    return exact_columns(store.documents(), ["n_tokens"])["n_tokens"].to_numpy()[data.position].astype(np.int64)
 
 
 def _near_duplicates(text: Sequence[str]) -> np.ndarray:

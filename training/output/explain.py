@@ -1,12 +1,15 @@
-"""Which features decide: the heaviest ones of the selected SAE cell, whom they speak for, and where they fire most.
+"""Which features decide: for each class the heaviest of the headline's SAE method, what they fire on, and where not.
 
 A feature weighs |coefficient x difference of class means|: how far it moves the decision between a typical document of
-the class and a typical other one; in a tree, it weighs what its splits gain. Everything is computed from the training
-documents of one split; held-out documents appear neither in the fit nor among the examples.
+the class and a typical other one; in a tree, it weighs what its splits gain. Its share is of the weight of all features.
+Everything is computed from the training documents of one split; held-out documents appear neither in the fit nor among
+the examples, only among the errors (`training.output.errors_made`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,16 +17,23 @@ import numpy as np
 from training.documents.labels import StudyData
 from training.documents.split import Split
 from training.methods.features import SPARSE, Method, MethodMatrix, columns_of, derive, load_pooled
+from training.output.examples import examples_of
 from training.probes.estimators import PARAMETER, as_pipeline, importance
 from training.probes.fit import Final, fit_final
+from training.results.comparisons import AGAINST_BASELINES
+from training.scores.significance import Comparison
+from training.scores.wilson import wilson
 
 if TYPE_CHECKING:
     from featurestore.reader import FeatureStore
 
-FEATURES = 5
-DOCUMENTS = 3
+PER_CLASS = 10  # features kept for each class: what a page shows; a terminal shows five of them
+MOST = 60  # in all, however many classes there are
 PIECE = 50_000  # rows: some hundred megabytes
-SNIPPET = 160  # characters: two terminal lines
+EVERYWHERE = 0.95  # share of the training documents from which a feature is said to fire on nearly all of them
+FOLLOWS = 0.6  # rank correlation with the number of tokens from which a feature is said to follow length
+TOGETHER = 0.9  # correlation of two features over documents from which they are said to be near-copies
+MOST_COPIES = 5
 
 
 def fit_method(
@@ -64,6 +74,7 @@ def explain(
     pooled: MethodMatrix,
     matrix: MethodMatrix,
     final: Final,
+    n_tokens: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Explain one SAE cell on the training rows of one split.
 
@@ -73,47 +84,46 @@ def explain(
         split: Its training rows are used, its test rows are not.
         value: The hyper-parameter chosen for the cell on this split.
         pooled, matrix, final: What `fit_method` returned.
+        n_tokens: Of each document of the study [N]; None where nobody knows.
 
     Returns:
-        Plain data: the cell, and `features`, heaviest first, each with feature, name, toward (class), coefficient,
-        weight, document_frequency (class -> share of its training documents with the feature), and documents
-        (the strongest: doc_id, label, value, text).
+        Plain data: the cell, and `features`, heaviest first, the PER_CLASS heaviest of each class. Each has feature,
+        name, toward (class), coefficient, weight, share (of the weight of all features), document_frequency (class ->
+        share of its training documents with the feature) with document_counts (class -> [documents with it,
+        documents]) and document_interval (class -> [low, high], Wilson, 95 %), flags (sentences), copies (near-copies:
+        name, correlation), and three lists of training documents (doc_id, label, value, text): documents (the
+        strongest), random (drawn from those where it fires), counter (the strongest of other classes).
     """
-    from scipy.sparse import vstack
-
     assert matrix.column is not None and matrix.names is not None and final.columns is not None
     kept = final.columns.kept
-    y, n_classes = data.y[split.train], len(data.classes)
-    in_class = np.zeros((n_classes, len(kept)))
-    for rows in _pieces(split.train):
-        X = final.prepare.transform(matrix.X[rows].astype(np.float64)).tocsc()
-        in_class += np.stack([np.asarray(X[data.y[rows] == c].sum(axis=0)).ravel() for c in range(n_classes)])
-    weight, toward, coefficient = _weights(in_class, y, final.model)
     column, names = matrix.column[kept], matrix.names[kept]
-    # Equal weights are ordered by feature, so that the list is the same on every machine.
-    heaviest = np.lexsort((column, -weight))[:FEATURES]
-    heaviest = heaviest[weight[heaviest] > 0]  # a feature that weighs nothing decides nothing
+    seen = _seen(matrix, final, data, split)
+    weight, toward, coefficient = weights(seen.in_class, data.y[split.train], final.model)
+    heaviest = _heaviest(weight, toward, column, len(data.classes))
+    scaled = _scaled(matrix, final, split.train, heaviest)
+    copies = _copies(matrix, final, split.train, heaviest, scaled, seen)
     assert pooled.column is not None
-    there = np.searchsorted(pooled.column, column[heaviest])
-    strength = vstack([pooled.X[rows][:, there] for rows in _pieces(split.train)], format="csc")
-    fires = vstack(
-        [
-            final.prepare.transform(matrix.X[rows].astype(np.float64)).tocsc()[:, heaviest] != 0
-            for rows in _pieces(split.train)
-        ],
-        format="csc",
-    )
+    strength = _columns(pooled.X, split.train, np.searchsorted(pooled.column, column[heaviest]))
+    y = data.y[split.train]
+    size = np.bincount(y, minlength=len(data.classes))
     features = []
     for k, j in enumerate(heaviest):
-        here = fires[:, [k]].toarray().ravel()
+        fires = scaled[:, k] != 0
+        there = np.bincount(y[fires], minlength=len(data.classes))
+        lengths = None if n_tokens is None else n_tokens[split.train]
         feature = {
             "feature": int(str(names[j]).rsplit(":", 1)[1]),
             "name": str(names[j]),
             "toward": data.classes[toward[j]],
             "coefficient": float(coefficient[j]),
             "weight": float(weight[j]),
-            "document_frequency": {name: float(here[y == c].mean()) for c, name in enumerate(data.classes)},
-            "documents": _strongest(strength[:, [k]].toarray().ravel(), data, split.train),
+            "share": float(weight[j] / weight.sum()),
+            "document_frequency": {c: float(there[i] / size[i]) for i, c in enumerate(data.classes)},
+            "document_interval": {c: list(wilson(there[i], size[i])) for i, c in enumerate(data.classes)},
+            "document_counts": {c: [int(there[i]), int(size[i])] for i, c in enumerate(data.classes)},
+            "flags": _flags(fires, strength[:, k], lengths),
+            "copies": [{"name": str(names[i]), "correlation": r} for i, r in copies[k]],
+            **examples_of(strength[:, k], fires, data, split.train, int(toward[j])),
         }
         features.append(feature)
     return {
@@ -126,6 +136,8 @@ def explain(
         "C": value,
         "seed": split.seed,
         "documents": len(split.train),
+        "classes": list(data.classes),
+        "deciding": int((weight > 0).sum()),
         "weight": "share of the tree's gain"
         if method.probe == "tree"
         else "|coefficient x difference of class means| of the scaled feature",
@@ -133,12 +145,106 @@ def explain(
     }
 
 
+def versus_majority(comparisons: Sequence[Comparison], data: StudyData) -> dict[str, Any] | None:
+    """How the SAE features stand to always answering the commonest class; None where that was not compared."""
+    found = next((c for c in comparisons if (c.question, c.b) == (AGAINST_BASELINES, "majority")), None)
+    if found is None:
+        return None
+    return {
+        "answer": data.classes[int(np.bincount(data.y).argmax())],
+        "difference": asdict(found.difference),
+        "p_adjusted": found.p_adjusted,
+        "beaten": found.shown and found.difference.value > 0,
+    }
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Sums over the training rows, of K columns: by class [classes, K], of values and of squares [K]."""
+
+    in_class: np.ndarray
+    total: np.ndarray
+    squares: np.ndarray
+
+
+def _seen(matrix: MethodMatrix, final: Final, data: StudyData, split: Split) -> _Seen:
+    n_classes = len(data.classes)
+    in_class, squares = np.zeros((n_classes, 0)), np.zeros(0)
+    for rows in _pieces(split.train):
+        X = final.prepare.transform(matrix.X[rows].astype(np.float64)).tocsc()
+        sums = np.stack([np.asarray(X[data.y[rows] == c].sum(axis=0)).ravel() for c in range(n_classes)])
+        in_class = sums if not in_class.size else in_class + sums
+        powers = np.asarray(X.multiply(X).sum(axis=0)).ravel()
+        squares = powers if not squares.size else squares + powers
+    return _Seen(in_class, in_class.sum(axis=0), squares)
+
+
+def _heaviest(weight: np.ndarray, toward: np.ndarray, column: np.ndarray, n_classes: int) -> np.ndarray:
+    """The PER_CLASS heaviest features of each class, heaviest first; equal weights in the order of the features."""
+    order = np.lexsort((column, -weight))  # the same list on every machine
+    order = order[weight[order] > 0]  # a feature that weighs nothing decides nothing
+    rank = np.zeros(len(order), dtype=int)
+    for c in range(n_classes):
+        mine = toward[order] == c
+        rank[mine] = np.arange(mine.sum())
+    return order[rank < max(1, min(PER_CLASS, MOST // n_classes))][:MOST]
+
+
+def _scaled(matrix: MethodMatrix, final: Final, train: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """float64 [training documents, K]: some columns as the probe sees them."""
+    pieces = [final.prepare.transform(matrix.X[rows].astype(np.float64)).tocsc()[:, columns] for rows in _pieces(train)]
+    return np.vstack([piece.toarray() for piece in pieces])
+
+
+def _columns(X: Any, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """[rows, columns] of a sparse matrix, dense."""
+    return np.vstack([X[piece][:, columns].toarray() for piece in _pieces(rows)])
+
+
+def _copies(
+    matrix: MethodMatrix, final: Final, train: np.ndarray, chosen: np.ndarray, scaled: np.ndarray, seen: _Seen
+) -> list[list[tuple[int, float]]]:
+    """For each chosen feature the others whose values over the training documents go with its own: (column, r)."""
+    if not len(chosen):
+        return []
+    products = np.zeros((len(chosen), len(seen.total)))
+    for start, rows in zip(range(0, len(train), PIECE), _pieces(train), strict=True):
+        X = final.prepare.transform(matrix.X[rows].astype(np.float64))
+        products += np.asarray((X.T @ scaled[start : start + len(rows)]).T)
+    n = len(train)
+    mean = seen.total / n
+    spread = np.sqrt(np.maximum(seen.squares / n - mean**2, 0.0))
+    spread[spread < 1e-12] = np.inf  # a constant goes with nothing
+    r = (products / n - np.outer(mean[chosen], mean)) / np.outer(spread[chosen], spread)
+    found = []
+    for k, own in enumerate(chosen):
+        near = np.flatnonzero(r[k] >= TOGETHER)
+        near = near[near != own]
+        near = near[np.lexsort((near, -r[k, near]))][:MOST_COPIES]
+        found.append([(int(i), round(min(float(r[k, i]), 1.0), 3)) for i in near])
+    return found
+
+
+def _flags(fires: np.ndarray, value: np.ndarray, n_tokens: np.ndarray | None) -> list[str]:
+    """What makes a feature a poor explanation: it says hardly more than that there is text, or how much."""
+    from scipy.stats import rankdata
+
+    said, share = [], float(fires.mean())
+    if share >= EVERYWHERE:
+        said.append(f"fires on {share:.0%} of the training documents, so that it fires says little")
+    if n_tokens is not None and np.ptp(n_tokens) and np.ptp(value):
+        r = float(np.corrcoef(rankdata(value), rankdata(n_tokens))[0, 1])
+        if abs(r) >= FOLLOWS:
+            said.append(f"follows the length of the text (rank correlation {r:.2f})")
+    return said
+
+
 def _pieces(rows: np.ndarray) -> list[np.ndarray]:
     """The rows some at a time, so that a large matrix is never copied as a whole."""
     return [rows[start : start + PIECE] for start in range(0, len(rows), PIECE)]
 
 
-def _weights(in_class: np.ndarray, y: np.ndarray, model: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def weights(in_class: np.ndarray, y: np.ndarray, model: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Weight [K], the class each feature points to [K], and its coefficient for that class [K].
 
     `in_class` [classes, K] holds the sums of the scaled features over the rows of each class.
@@ -171,21 +277,3 @@ def coefficients(model: Any, n_columns: int) -> np.ndarray | None:
     if hasattr(model, "estimators_"):  # one class against the others
         return np.vstack([one.coef_ for one in model.estimators_])
     return np.asarray(model.coef_) if hasattr(model, "coef_") else None
-
-
-def _strongest(value: np.ndarray, data: StudyData, train: np.ndarray) -> list[dict[str, Any]]:
-    """The training documents with the largest pooled value; equal values in the order of the study's documents."""
-    order = np.argsort(-value, kind="stable")[:DOCUMENTS]
-    documents = []
-    for i in order[value[order] > 0]:
-        row = train[i]
-        text = None if data.text is None else " ".join(data.text[row].split())
-        documents.append(
-            {
-                "doc_id": str(data.doc_id[row]),
-                "label": data.classes[data.y[row]],
-                "value": float(value[i]),
-                "text": text if text is None or len(text) <= SNIPPET else f"{text[: SNIPPET - 1]}…",
-            }
-        )
-    return documents

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from featurestore.models.scoring import log_proba, log_proba_ovr
+from featurestore.models.links import log_proba, log_proba_ovr
 from training.methods.transformers import SelectTop
 from training.solvers.l1_path import l1_probe
 

@@ -108,6 +108,41 @@ def class_f1(y_true: np.ndarray, y_pred: np.ndarray, n_classes: int) -> list[flo
     return [float(2 * h / b) if b else float("nan") for h, b in zip(hits, both, strict=True)]
 
 
+@dataclass(frozen=True)
+class ClassScores:
+    """How one class fares, NaN where undefined: precision of a class that is never predicted, recall and AUPRC of one
+    that no test document has, F1 of one that is neither."""
+
+    precision: float
+    recall: float
+    f1: float
+    auprc: float
+
+
+def class_scores(y_true: np.ndarray, y_pred: np.ndarray, log_proba: np.ndarray) -> list[ClassScores]:
+    """The scores of each class against all others."""
+    from sklearn.metrics import average_precision_score
+
+    n_classes = log_proba.shape[1]
+    there, said = (np.bincount(y, minlength=n_classes) for y in (y_true, y_pred))
+    hits = np.bincount(y_true[y_true == y_pred], minlength=n_classes)
+
+    def share(part: int, whole: int) -> float:
+        return float(part / whole) if whole else float("nan")
+
+    return [
+        ClassScores(
+            share(hits[c], said[c]),
+            share(hits[c], there[c]),
+            share(2 * hits[c], there[c] + said[c]),
+            float(average_precision_score(y_true == c, np.nan_to_num(log_proba[:, c], neginf=-1e300)))
+            if there[c]
+            else float("nan"),
+        )
+        for c in range(n_classes)
+    ]
+
+
 def bootstrap(
     predictions: Sequence[Sequence[Prediction]], n_classes: int, n_documents: int, group: np.ndarray | None, n: int
 ) -> np.ndarray:

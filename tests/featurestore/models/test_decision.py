@@ -13,6 +13,7 @@ CLASSES = ["ham", "spam"]
 BATCH = Predicted(
     doc_id=np.array(["good", "broken", "empty", "long"], dtype=object),
     y_pred=np.array([1, -1, -1, 0]),
+    decided=np.array([1, -1, -1, 0]),
     proba=np.array([[0.2, 0.8], [np.nan] * 2, [np.nan] * 2, [0.9, 0.1]]),
     in_training=None,
     problem=[None, "the row is not JSON", EMPTY, CUT],

@@ -1,9 +1,9 @@
 """One process of a machine at a time: a file lock that the kernel lets go of when its holder ends, however it ends.
 
-Eight actors that start on one node want one bundle: the first builds it, the others wait and find it. The lock saves
-work and no more: what it guards appears whole or not at all, with or without it. Where the lock's directory is on a
-network file system, nodes may or may not exclude each other, and where it cannot be made (a cache that is part of a
-read-only image) nobody is excluded; all of that is right.
+Eight actors that start on one node want one bundle: the first builds it, the others wait and find it; two imports of
+names add to one table, one after the other. What the lock guards appears whole or not at all, with or without it. Where
+the lock's directory is on a network file system, nodes may or may not exclude each other, and where it cannot be made
+(a cache that is part of a read-only image) nobody is excluded; all of that is right.
 """
 
 from __future__ import annotations

@@ -6,13 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ray_jobs.prepare.node_lock import node_lock
+from featurestore.storage.node_lock import node_lock
 
 ROOT = Path(__file__).parents[3]
 HOLD = """
 import sys, time
 from pathlib import Path
-from ray_jobs.prepare.node_lock import node_lock
+from featurestore.storage.node_lock import node_lock
 with node_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -20,7 +20,7 @@ with node_lock(Path(sys.argv[1])):
 TAKE_TURNS = """
 import sys
 from pathlib import Path
-from ray_jobs.prepare.node_lock import node_lock
+from featurestore.storage.node_lock import node_lock
 count, lock = Path(sys.argv[1]), Path(sys.argv[2])
 for _ in range(50):
     with node_lock(lock):

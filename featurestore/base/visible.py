@@ -1,0 +1,30 @@
+"""Text that anybody may have written, as a terminal can show it: what would move the cursor, turn the writing round or
+not be seen at all is spelled out."""
+
+from __future__ import annotations
+
+import unicodedata
+
+# Letters, marks and signs to Unicode, and nothing to the eye.
+_UNSEEN = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+_NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def visible(text: str) -> str:
+    """The text with line breaks, control, bidi and invisible characters as escapes (`\\n`, `\\u202e`)."""
+    return "".join(map(_shown, text))
+
+
+def columns(char: str) -> int:
+    """Columns that a visible character takes on a terminal: none for combining marks, two for wide letters."""
+    if unicodedata.combining(char) or unicodedata.category(char) in ("Mn", "Me"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def _shown(char: str) -> str:
+    if char.isprintable() and char not in _UNSEEN:
+        return char
+    number = ord(char)
+    escape = f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}" if number < 65536 else f"\\U{number:08x}"
+    return _NAMED.get(char, escape)

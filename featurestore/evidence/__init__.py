@@ -1,0 +1,1 @@
+"""Evidence: the tokens of a document with the activations of some features, as plain records and files of a study."""

@@ -1,0 +1,60 @@
+"""Which class a document gets by the thresholds of a model file, or that people decide.
+
+An operating point holds two thresholds on the log-odds of one class, equal where nothing is handed on. They go by the
+scores as they are, before any calibration, so that no tie or rounding of a calibrated probability moves a decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+REJECTED, UNDECIDED, CLAIMED = 0, 1, 2
+# What stands for the log of a probability of 0, which leaves of trees have: below the rounding of probabilities.
+LOG_ZERO = -36.0
+
+
+def class_log_odds(log_proba: np.ndarray, c: int) -> np.ndarray:
+    """Log-odds [n] of class c from log-probabilities [n, classes]; NaN where these are."""
+    from scipy.special import logsumexp
+
+    finite = np.nan_to_num(log_proba, nan=np.nan, neginf=LOG_ZERO)
+    others = np.delete(finite, c, axis=1)
+    return finite[:, c] - (others[:, 0] if others.shape[1] == 1 else np.asarray(logsumexp(others, axis=1)))
+
+
+def sides(score: np.ndarray, low: float, high: float) -> np.ndarray:
+    """CLAIMED (a score of at least `high`), UNDECIDED or REJECTED (below `low`), int64 [n]; NaN is rejected."""
+    return np.where(score >= high, CLAIMED, np.where(score >= low, UNDECIDED, REJECTED))
+
+
+def decisions(header: Mapping[str, Any], log_proba: np.ndarray) -> np.ndarray:
+    """The class of each document by the operating point of a model, int64 [n]; -1 is undecided.
+
+    Args:
+        header: Of the model; without an operating point the likeliest class is decided.
+        log_proba: float64 [n, classes], as the model gives them, not calibrated.
+    """
+    point = header.get("operating_point")
+    if point is None:
+        return np.argmax(log_proba, axis=1)
+    c = list(header["classes"]).index(point["class"])
+    side = sides(class_log_odds(log_proba, c), point["low"], point["high"])
+    others = log_proba.copy()
+    others[:, c] = -np.inf
+    return np.where(side == CLAIMED, c, np.where(side == UNDECIDED, -1, np.argmax(others, axis=1)))
+
+
+def threshold_problem(header: Mapping[str, Any]) -> str | None:
+    """Why the operating point of a model file is none, or None."""
+    point = header.get("operating_point")
+    if point is None:
+        return None
+    if not isinstance(point, dict) or point.get("class") not in header["classes"]:
+        return "key 'operating_point' names no class of the model"
+    low, high = (point.get(key) for key in ("low", "high"))
+    if not all(isinstance(v, float) and np.isfinite(v) for v in (low, high)) or low > high:
+        return "key 'operating_point' has no thresholds"
+    return None

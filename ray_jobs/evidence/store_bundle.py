@@ -1,0 +1,101 @@
+"""The bundle that a store names: the one in this machine's cache, or built again from the store's own job."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featurestore.errors import BundleError, JobSpecError
+from featurestore.format.provenance import bundle_sources
+from featurestore.urls import shown
+from ray_jobs.engine.bundle import MANIFEST_NAME, Bundle, open_bundle
+from ray_jobs.spec import JobSpec, job_from_mapping
+
+if TYPE_CHECKING:
+    from featurestore.format.store_plan import StorePlan
+    from ray_jobs.engine.extractor import ExtractSettings
+
+
+def store_bundle(plan: StorePlan, where: str, say: Callable[[str], None] | None = None) -> Bundle:
+    """Open the bundle that a store was made with.
+
+    Args:
+        plan: Of the store.
+        where: Its path or URL, for messages.
+        say: Called with a line of text before every slow step.
+
+    Raises:
+        BundleError: It is gone and cannot be built again; the message says what is missing.
+    """
+    sha256 = plan.identity.get("bundle")
+    if not isinstance(sha256, str):
+        raise BundleError(f"{shown(where)} does not name the bundle of its features; extract it with sparsemill")
+    if (there := _in_cache(sha256)) is not None:
+        return there
+    from ray_jobs.prepare.build import prepare
+
+    try:
+        built = open_bundle(prepare(_job(plan, where), progress=say))
+    except (BundleError, JobSpecError) as exc:
+        raise BundleError(
+            f"the bundle of {shown(where)} is no longer on this machine and cannot be built again: {exc}"
+        ) from exc
+    if built.sha256 != sha256:
+        raise BundleError(
+            f"the bundle of {shown(where)} is no longer on this machine, and its model and SAEs give another one now "
+            f"(sha256 {built.sha256[:12]}..., not {sha256[:12]}...); restore them as they were, or extract again"
+        )
+    return built
+
+
+def store_settings(plan: StorePlan, where: str) -> ExtractSettings:
+    """How the documents of a store are fed to its model, on this machine's device.
+
+    Raises:
+        JobSpecError: The store does not say.
+    """
+    from ray_jobs.engine.backbone import default_device
+    from ray_jobs.engine.batching import default_batch_tokens
+    from ray_jobs.engine.extractor import ExtractSettings
+
+    model = _job(plan, where).model
+    device = default_device()
+    return ExtractSettings(
+        tokens=model.tokens,
+        max_tokens=model.max_tokens,
+        long_documents=model.long_documents,
+        stride=model.stride,
+        chat=model.chat,
+        device=device,
+        batch_tokens=default_batch_tokens(device),
+    )
+
+
+def _in_cache(sha256: str) -> Bundle | None:
+    """A bundle of this machine that has this hash, wherever it was built from."""
+    from ray_jobs.prepare.build import default_cache_dir
+
+    for manifest in sorted(Path(default_cache_dir()).glob(f"*/{MANIFEST_NAME}")):
+        with contextlib.suppress(BundleError):
+            bundle = open_bundle(manifest.parent)
+            if bundle.sha256 == sha256:
+                return bundle
+    return None
+
+
+def _job(plan: StorePlan, where: str) -> JobSpec:
+    """The job of a store, at the commits that it ran with and in the precision that it was settled to."""
+    job = job_from_mapping(plan.spec, "/", f"the job in {shown(where)}")
+    sources = bundle_sources(plan)
+    model = job.model.model_copy(
+        update={"revision": sources["model"]["revision"], "dtype": sources["model"]["dtype"] or job.model.dtype}
+    )
+    known: Mapping[str, Any] = sources["saes"]
+    saes = tuple(
+        sae if sae.path is not None else sae.model_copy(update={"revision": known[sae.name]["revision"]})
+        for sae in job.saes
+        if sae.name in known
+    )
+    return job.model_copy(update={"model": model, "saes": saes})

@@ -1,0 +1,118 @@
+"""The grid of a study: every method with its scores, and the SAE cells as maps of pooling, threshold and layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from training.report.charts import Scale
+from training.report.figures import NONE, bounds, defined, score
+from training.report.study_files import StudyFiles
+from training.report.svg import grid, shade
+
+MOST_MAPS = 12  # more are no picture; the table above has every cell
+KINDS = {"sae": "sae", "control": "control", "majority": "none"}
+
+
+def methods_section(study: StudyFiles) -> dict[str, Any]:
+    """A row for each method, with its interval on a common axis; the majority's score is the line through all rows."""
+    methods: Sequence[Mapping[str, Any]] = study.summary["methods"]
+    majority = next((m["macro_f1"]["value"] for m in methods if m["kind"] == "majority"), None)
+    scale = Scale.over([m["macro_f1"] for m in methods], majority)
+    headline = study.summary.get("headline") or {}
+    named = {headline[side]["method"] for side in ("sae", "baseline") if side in headline}
+    rows = [
+        {
+            "method": m["method"],
+            "klass": KINDS.get(m["kind"], "base"),
+            "named": m["method"] in named,
+            "svg": scale.row(m["macro_f1"], KINDS.get(m["kind"], "base")),
+            "f1": score(m["macro_f1"]["value"]),
+            "bounds": bounds(m["macro_f1"]),
+            "cells": [score(m["accuracy"]["value"]), score(m["auroc"]["value"]), score(m.get("auprc")),
+                      score(m.get("brier")), score(m.get("ece")), score(m["validation_macro_f1"])],
+            "C": _range(m["C"]),
+            "chosen": m["chosen"],
+            "notes": "; ".join(m["notes"]),
+        }
+        for m in methods
+    ]  # fmt: skip
+    splits = len(study.summary["split"]["test_documents"])
+    return {"rows": rows, "head": scale.head(), "splits": splits, "maps": heat_maps(study)}
+
+
+def heat_maps(study: StudyFiles) -> list[dict[str, Any]]:
+    """Macro F1 by pooling and threshold, a map for each SAE (and scale, selection and probe) with more than one cell."""
+    scores: dict[tuple[str, ...], dict[tuple[str, str], list[float]]] = {}
+    for row in study.rows:
+        if row["kind"] == "sae" and not row["condition"]:
+            select = "" if row["select"] is None else f"top {row['k']} by {row['select']}"
+            key = (row["sae"], row["scale"], select, row["probe"] or "")
+            cell = (row["pool"], _threshold(row["binarize"]))
+            scores.setdefault(key, {}).setdefault(cell, []).append(row["macro_f1"])
+    means = {
+        key: {cell: _mean(values) for cell, values in cells.items()} for key, cells in scores.items() if len(cells) > 1
+    }
+    everything = [value for cells in means.values() for value in cells.values() if defined(value)]
+    low, high = min(everything, default=0.0), max(everything, default=1.0)
+    layers = _layers(study)
+    return [_map(key, cells, low, high, layers) for key, cells in list(means.items())[:MOST_MAPS]]
+
+
+def _map(
+    key: tuple[str, ...], cells: Mapping[tuple[str, str], float], low: float, high: float, layers: Mapping[str, str]
+) -> dict[str, Any]:
+    pools = list(dict.fromkeys(pool for pool, _ in cells))
+    thresholds = sorted({t for _, t in cells}, key=lambda t: (t != "values", t == "learnt", len(t), t))
+    values = [[cells.get((pool, t)) for t in thresholds] for pool in pools]
+    written = [
+        [(score(v) if v is not None else "", shade(v, low, high) if defined(v) else None) for v in row]
+        for row in values
+    ]  # type: ignore[arg-type]
+    sae, scale, select, probe = key
+    layer = layers.get(sae, "")
+    rest = [f"scale {scale}" if scale != "max_abs" else "", select, probe if probe != "logistic_l2" else ""]
+    title = ", ".join(filter(None, [f"{sae}{f' ({layer})' if layer else ''}", *rest]))
+    best = max(
+        (v, p, t)
+        for row, p in zip(values, pools, strict=True)
+        for v, t in zip(row, thresholds, strict=True)
+        if defined(v)
+    )  # type: ignore[type-var]
+    says = f"Macro F1 of {title} by pooling and threshold; highest {score(best[0])} with {best[1]}, {best[2]}"
+    return {
+        "title": title,
+        "svg": grid(pools, thresholds, written, says, "pooling", "threshold"),
+        "columns": thresholds,
+        "rows": [(pool, [score(v) for v in row]) for pool, row in zip(pools, values, strict=True)],
+    }
+
+
+def _layers(study: StudyFiles) -> dict[str, str]:
+    """SAE -> "layer 12", where the model file knows."""
+    bundle = (study.models.get("sae") or {}).get("bundle") or {}
+    found = {}
+    for name, sae in (bundle.get("saes") or {}).items():
+        hook = sae.get("hook") or {}
+        if isinstance(hook.get("layer"), int):
+            found[str(name)] = f"layer {hook['layer']}"
+    return found
+
+
+def _threshold(binarize: Any) -> str:
+    """As a column of a map."""
+    if binarize is None:
+        return "values"
+    return "learnt" if binarize == "learnt" else f"> {float(binarize):g}"
+
+
+def _mean(values: Sequence[float]) -> float:
+    there = [value for value in values if defined(value)]
+    return sum(there) / len(there) if there else float("nan")
+
+
+def _range(values: Sequence[float]) -> str:
+    if not values:
+        return NONE
+    low, high = min(values), max(values)
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"

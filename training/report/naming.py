@@ -1,0 +1,98 @@
+"""Names of the features on a page, each with who gave it: imported or generated ones of this machine's tables, else keywords.
+
+Names from evidence are made here, from the tokens kept beside the study, so they need nothing else. In a private study
+keywords are words of the texts, so only names that came from elsewhere are shown.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from featurestore.errors import SparsemillError
+from featurestore.evidence.records import DocumentEvidence
+from featurestore.names.keywords import keyword_name, keywords
+from featurestore.names.table import SOURCES, FeatureName, NameTable
+from training.report.study_files import StudyFiles
+
+EXAMPLES = ("documents", "random", "counter")
+SAID = {"imported": "imported", "generated": "generated", "evidence": "keywords"}
+
+
+def wanted_evidence(explanation: Mapping[str, Any]) -> dict[str, list[tuple[str, int]]]:
+    """Which documents an explanation shows, and for which features each is to be looked at.
+
+    Every document is looked at for every feature of its page, because it costs one pass whatever it is asked for, and
+    names from evidence live on documents in which a feature is silent.
+
+    Returns:
+        Id of a document -> (SAE, feature) of each feature, in settled order.
+    """
+    features = [_key(feature["name"]) for feature in explanation["features"]]
+    found: dict[str, dict[tuple[str, int], None]] = {}
+    for feature in explanation["features"]:
+        for kind in EXAMPLES:
+            for document in feature.get(kind) or ():
+                found.setdefault(document["doc_id"], dict.fromkeys(features))
+    for error in explanation.get("errors") or ():
+        keys = found.setdefault(error["doc_id"], dict.fromkeys(features))
+        keys.update(dict.fromkeys(_key(reason["name"]) for reason in error.get("reasons") or ()))
+    return {doc_id: sorted(keys) for doc_id, keys in found.items()}
+
+
+def feature_names(study: StudyFiles) -> dict[str, dict[str, str]]:
+    """ "SAE:index" -> its name: text, source ("imported", "generated", "keywords") and by (who, or "")."""
+    if study.explanation is None:
+        return {}
+    by_sae: dict[str, set[int]] = defaultdict(set)
+    shown = [feature["name"] for feature in study.explanation.get("features") or ()]
+    shown += [r["name"] for e in study.explanation.get("errors") or () for r in e.get("reasons") or ()]
+    for name in shown:
+        sae, index = _key(name)
+        by_sae[sae].add(index)
+    found: dict[str, FeatureName] = {}
+    evidence = [] if study.private else _evidence(study)
+    for sae, features in sorted(by_sae.items()):
+        known = _table(study, sae, features)
+        if study.private:
+            known = {n: name for n, name in known.items() if name.source != SOURCES[-1]}
+        for n, words in keywords(evidence, sae, sorted(features - known.keys())).items():
+            if (name := keyword_name(n, words)) is not None:
+                known[n] = name
+        found |= {f"{sae}:{n}": name for n, name in known.items()}
+    return {
+        key: {"text": n.text, "source": SAID[n.source], "by": "" if n.source == "evidence" else n.explainer or ""}
+        for key, n in found.items()
+    }
+
+
+def _evidence(study: StudyFiles) -> list[DocumentEvidence]:
+    """All evidence of the documents that the explanation shows."""
+    assert study.explanation is not None
+    found = []
+    for doc_id, keys in wanted_evidence(study.explanation).items():
+        features = [one for key in keys if (one := study.evidence.find(doc_id, *key)) is not None and one.tokens]
+        if features:
+            first = features[0]
+            mine = tuple(f for one in features if one.tokens == first.tokens for f in one.features)
+            found.append(DocumentEvidence(doc_id, first.tokens, mine))
+    return found
+
+
+def _table(study: StudyFiles, sae: str, features: Iterable[int]) -> dict[int, FeatureName]:
+    """What this machine's table of an SAE says, where the model file knows which SAE it is."""
+    header = study.models.get("sae") or {}
+    sha256 = ((header.get("bundle") or {}).get("saes") or {}).get(sae, {}).get("sha256")
+    d_sae = (header.get("trained_on") or {}).get("d_sae", {}).get(sae)
+    if not isinstance(sha256, str) or not isinstance(d_sae, int):
+        return {}
+    try:
+        return NameTable.open(sha256, d_sae).best(features)
+    except (SparsemillError, OSError):
+        return {}  # a table that is damaged names nothing here; `sparsemill names` says what is wrong with it
+
+
+def _key(name: str) -> tuple[str, int]:
+    sae, _, index = name.rpartition(":")
+    return sae, int(index)

@@ -1,0 +1,177 @@
+"""What a study found, in words first: does anything beat the majority, do features beat baselines, what else was asked.
+
+Words follow the rule of the study itself: a difference is said where its corrected p is below the level, and nowhere
+else. That the model does not beat the commonest class comes before anything that could sound like success.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from training.report.charts import Scale
+from training.report.figures import bounds, p_value, percent, score, signed, whole
+from training.report.study_files import StudyFiles
+from training.results.comparisons import AGAINST_BASELINES
+
+SIDES = {"sae": "SAE features", "baseline": "best baseline"}
+
+
+def verdict_section(study: StudyFiles) -> dict[str, Any]:
+    """Sentences, the key figures, and the two sides of the headline beside the majority."""
+    summary = study.summary
+    methods = {m["method"]: m for m in summary["methods"]}
+    majority = methods.get("majority")
+    mark = majority["macro_f1"]["value"] if majority else None
+    entries = [
+        (SIDES[side], _stands_for(summary, side), family["macro_f1"], "sae" if side == "sae" else "base")
+        for side, family in summary["selected"].items()
+        if side in SIDES
+    ]
+    entries += [("always the commonest class", "majority", majority["macro_f1"], "none")] if majority else []
+    scale = Scale.over([entry[2] for entry in entries], mark)
+    rows = [
+        {
+            "side": side,
+            "method": method,
+            "value": score(interval["value"]),
+            "bounds": bounds(interval),
+            "svg": scale.row(interval, klass),
+            "klass": klass,
+        }
+        for side, method, interval, klass in entries
+    ]
+    return {"lead": lead(summary), "facts": _facts(study), "rows": rows, "head": scale.head()}
+
+
+def lead(summary: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The sentences that open the page, each with whether it is good news: `good`, `bad` or `even`."""
+    said: list[dict[str, str]] = []
+    n, majority = summary["documents"]["used"], against(summary, "majority")
+    if majority is not None and not beats(majority):
+        said.append({
+            "kind": "bad",
+            "text": f"The classifier is not shown to be better than always answering {_commonest(summary)}: macro F1 "
+            f"differs by {difference(majority)} at n = {n:,}. Nothing below explains a working model.",
+        })  # fmt: skip
+    headline = summary.get("headline")
+    if headline is None:
+        only = "SAE features" if "sae" in summary["selected"] else "baselines"
+        family = next(iter(summary["selected"].values()), None)
+        reached = f"; the selected one reaches macro F1 {score(family['macro_f1']['value'])}" if family else ""
+        said.append({"kind": "even", "text": f"Nothing to compare: the study has only {only}{reached}."})
+        return said
+    comparison = headline["comparison"]
+    sae, baseline = (_named(headline[side]) for side in ("sae", "baseline"))
+    if not comparison["shown"]:
+        text = f"No difference is shown at n = {n:,} between SAE features ({sae}) and the best baseline ({baseline})"
+        kind = "even"
+    else:
+        better = comparison["difference"]["value"] > 0
+        text = f"SAE features ({sae}) do {'better' if better else 'worse'} than the best baseline ({baseline})"
+        kind = "good" if better else "bad"
+    said.append({"kind": kind, "text": f"{text}: macro F1 {difference(comparison)}."})
+    if majority is not None and beats(majority):
+        said.append({
+            "kind": "good",
+            "text": f"They do better than always answering {_commonest(summary)}: macro F1 {difference(majority)}.",
+        })  # fmt: skip
+    return said
+
+
+def against(summary: Mapping[str, Any], baseline: str) -> Mapping[str, Any] | None:
+    """The comparison of SAE features with one baseline, if the study made it."""
+    return next(
+        (c for c in summary.get("comparisons", ()) if c["question"] == AGAINST_BASELINES and c["b"] == baseline), None
+    )
+
+
+def beats(comparison: Mapping[str, Any]) -> bool:
+    """Whether SAE features are shown to be better."""
+    return bool(comparison["shown"]) and comparison["difference"]["value"] > 0
+
+
+def difference(comparison: Mapping[str, Any]) -> str:
+    """A difference with its interval and p, for a sentence."""
+    value = comparison["difference"]
+    between = bounds(value, sign=True)
+    p = p_value(comparison["p_adjusted"])
+    said = f"{signed(value['value'])} ({between}; corrected p {p if p.startswith('<') else f'= {p}'})"
+    return said if between else signed(value["value"])
+
+
+def comparison_section(study: StudyFiles) -> list[dict[str, Any]]:
+    """Every comparison under its question, with its interval on the axis that all of them share."""
+    comparisons: Sequence[Mapping[str, Any]] = study.summary.get("comparisons") or ()
+    scale = Scale.over([c["difference"] for c in comparisons], 0.0)
+    found = []
+    for question in dict.fromkeys(c["question"] for c in comparisons):
+        rows = [
+            {
+                "words": _words(c),
+                "shown": c["shown"],
+                "difference": signed(c["difference"]["value"]),
+                "value": c["difference"]["value"],
+                "bounds": bounds(c["difference"], sign=True),
+                "p": p_value(c["p_adjusted"]),
+                "svg": scale.row(c["difference"], _side(c) if c["shown"] else "none"),
+            }
+            for c in comparisons
+            if c["question"] == question
+        ]
+        found.append({"question": question, "rows": rows, "head": scale.head()})
+    return found
+
+
+def _words(c: Mapping[str, Any]) -> str:
+    if not c["shown"]:
+        return f"no difference shown between {c['a']} and {c['b']}"
+    return f"{'higher' if c['difference']['value'] > 0 else 'lower'} with {c['a']} than with {c['b']}"
+
+
+def _side(c: Mapping[str, Any]) -> str:
+    return "sae" if c["difference"]["value"] > 0 else "base"
+
+
+def _facts(study: StudyFiles) -> list[tuple[str, str, str]]:
+    """(figure, what it is, a note) of what a reader asks first."""
+    summary, documents = study.summary, study.summary["documents"]
+    tests = sorted(set(summary["split"]["test_documents"]))
+    held = whole(tests[0]) if len(tests) == 1 else f"{whole(tests[0])} to {whole(tests[-1])}"
+    split = summary["spec"]["split"]
+    drawn = f"in each of {len(summary['split']['test_documents'])} splits, {split['folds']} inner folds"
+    left = sum(documents["left_out"].values())
+    return [
+        (whole(documents["used"]), "documents", f"{left:,} of {summary['store']['rows']:,} left out"),
+        (whole(len(documents["classes"])), "classes", f"label: {_label(summary)}"),
+        (held, "held out", drawn),
+        (whole(len(summary["methods"])), "methods tried", "one of them the majority's answer"),
+        (whole(summary["test_set"]["looked_at"]), "looks at test sets", "each method once in each split and regime"),
+        (whole(len(summary.get("comparisons") or ())), "comparisons", "corrected together (Holm, 5%)"),
+    ]
+
+
+def _label(summary: Mapping[str, Any]) -> str:
+    label = summary["spec"]["label"]
+    return str(label if isinstance(label, str) else label["column"])
+
+
+def _commonest(summary: Mapping[str, Any]) -> str:
+    classes = summary["documents"]["classes"]
+    name = max(classes, key=lambda c: classes[c])
+    return f"'{name}' ({percent(classes[name] / max(sum(classes.values()), 1))} of the documents)"
+
+
+def _stands_for(summary: Mapping[str, Any], side: str) -> str:
+    headline = summary.get("headline")
+    if headline is not None:
+        return _named(headline[side])
+    cells = summary["selected"][side]["cells"]
+    return _named({"method": max(dict.fromkeys(cells), key=cells.count), "cells": cells})
+
+
+def _named(side: Mapping[str, Any]) -> str:
+    """The method that stands for a side, with how often it was selected if not always."""
+    cells, method = side["cells"], side["method"]
+    share = list(cells).count(method)
+    return str(method) if share == len(cells) else f"{method} in {share} of {len(cells)} splits"
