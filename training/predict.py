@@ -216,7 +216,8 @@ class _Answers:
         from training.scores.new_documents import Evaluator
 
         self._args, self._model, self._rule = args, model, rule
-        self._table = PredictionTable(model, store, bool(args.explain))
+        self._names = _names(model) if args.explain else {}
+        self._table = PredictionTable(model, store, bool(args.explain), self._names)
         self._counts: dict[str, int] = {}
         self._problems = self._trained = self._n = 0
         self._evaluator = Evaluator(model, args.evaluate) if args.evaluate else None
@@ -259,7 +260,7 @@ class _Answers:
         if self._rows is None and self._write is not None:
             return
         for i in range(len(batch)):
-            row = json_row(classes, batch, i, decisions[i], problems[i])
+            row = json_row(classes, batch, i, decisions[i], problems[i], self._names)
             if self._rows is not None:
                 self._rows.write(f"{json_text(row, ascii=True)}\n")
             else:
@@ -312,7 +313,32 @@ def _lines(row: Mapping[str, Any]) -> str:
 
 
 def _reason(reason: Mapping[str, Any]) -> str:
-    return f"    {reason['contribution']:+.3g}  {reason['sae']}:{reason['feature']} (value {reason['value']:.3g})"
+    name, tokens = reason["name"], reason["tokens"]
+    line = f"    {reason['contribution']:+.3g}  {reason['sae']}:{reason['feature']}"
+    line += f"  {_plain(name['text'])} [{name['source']}]" if name else ""
+    where = ", ".join(f"'{_plain(token['text'])}'" for token in tokens or ())
+    return line + (f"  at {where}" if where else f"  (value {reason['value']:.3g})")
+
+
+def _plain(text: str) -> str:
+    """A stranger's words in one line, without what a terminal would obey."""
+    return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
+
+
+def _names(model: Model) -> dict[tuple[str, int], dict[str, str | None]]:
+    """Names of the features that a model reads, from this machine's tables."""
+    from featurestore.format.provenance import described
+    from featurestore.names.table import NameTable
+
+    trained = model.header["trained_on"]
+    found: dict[tuple[str, int], dict[str, str | None]] = {}
+    for sae, features in model.used().items():
+        sha256 = described(trained["identity"], sae).get("sha256")
+        if isinstance(sha256, str):
+            table = NameTable.open(sha256, trained["d_sae"][sae])
+            for feature, name in table.best(features.tolist()).items():
+                found[sae, feature] = {"text": name.text, "source": name.source, "explainer": name.explainer}
+    return found
 
 
 def _count(text: str) -> int:

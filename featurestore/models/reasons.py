@@ -17,6 +17,16 @@ from featurestore.models.scoring import scaled
 
 
 @dataclass(frozen=True)
+class Fired:
+    """A token at which a feature fires: its text, where it is in the document (in code points), and the activation."""
+
+    text: str
+    start: int
+    stop: int
+    value: float
+
+
+@dataclass(frozen=True)
 class Reason:
     """One feature's part in one document's score.
 
@@ -25,12 +35,14 @@ class Reason:
         feature: Its index.
         value: Its pooled value in the document.
         contribution: What it adds to the predicted class: above 0 it speaks for it, below 0 against it.
+        tokens: Where it fires, the strongest first; None where only pooled values are known.
     """
 
     sae: str
     feature: int
     value: float
     contribution: float
+    tokens: tuple[Fired, ...] | None = None
 
 
 def reasons(model: Model, X: Any, y_pred: np.ndarray, k: int) -> list[tuple[Reason, ...]]:

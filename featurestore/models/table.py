@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from featurestore.reader import FeatureStore
 
 Write = Callable[[pa.Table], None]
+Names = Mapping[tuple[str, int], Mapping[str, str | None]]
+"""(SAE, feature) -> its name as `text`, `source` and `explainer`."""
 
 
 def check_out(out: str, overwrite: bool) -> None:
@@ -48,13 +51,16 @@ class PredictionTable:
         model: The model.
         store: The store whose documents it classifies; None where they are in none.
         explain: Whether rows have reasons.
+        names: Of the features in them.
 
     Attributes:
         schema: The columns.
     """
 
-    def __init__(self, model: Model, store: FeatureStore | None = None, explain: bool = False) -> None:
-        self._classes = model.classes
+    def __init__(
+        self, model: Model, store: FeatureStore | None = None, explain: bool = False, names: Names | None = None
+    ) -> None:
+        self._classes, self._names = model.classes, names or {}
         self._explain = explain
         keep = () if store is None else store.schema.keep
         scores = [f"{score_prefix(model)}{name}" for name in model.classes]
@@ -103,11 +109,15 @@ class PredictionTable:
         ]
         if self._explain:
             listed = batch.reasons or [()] * len(nothing)
-            columns.append(pa.array([json_text([reason_row(r) for r in each]) for each in listed], pa.string()))
+            columns.append(
+                pa.array([json_text([reason_row(r, self._names) for r in each]) for each in listed], pa.string())
+            )
         return pa.table(columns, schema=self.schema)
 
 
-def json_row(classes: Sequence[str], batch: Predicted, i: int, decision: str, problem: str | None) -> dict[str, Any]:
+def json_row(
+    classes: Sequence[str], batch: Predicted, i: int, decision: str, problem: str | None, names: Names
+) -> dict[str, Any]:
     """One document as JSON has it; `prediction` is the class under its earlier name."""
     c = int(batch.y_pred[i])
     proba = [None if c < 0 else p for p in batch.proba[i].tolist()]
@@ -120,18 +130,14 @@ def json_row(classes: Sequence[str], batch: Predicted, i: int, decision: str, pr
         "decision": decision,
         "error": problem,
         "in_training": None if batch.in_training is None else bool(batch.in_training[i]),
-        "reasons": None if batch.reasons is None else [reason_row(reason) for reason in batch.reasons[i]],
+        "reasons": None if batch.reasons is None else [reason_row(reason, names) for reason in batch.reasons[i]],
     }
 
 
-def reason_row(reason: Reason) -> Mapping[str, Any]:
+def reason_row(reason: Reason, names: Names) -> dict[str, Any]:
     """A reason as JSON has it."""
-    return {
-        "sae": reason.sae,
-        "feature": reason.feature,
-        "value": reason.value,
-        "contribution": reason.contribution,
-    }
+    tokens = None if reason.tokens is None else [asdict(token) for token in reason.tokens]
+    return {**asdict(reason), "tokens": tokens, "name": names.get((reason.sae, reason.feature))}
 
 
 def _printable(text: str) -> str:

@@ -7,7 +7,6 @@ machine keeps; only where it is not there is one built, from what the job names.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +16,8 @@ from featurestore.base.dense_names import DenseName, hook_name, parse_dense_name
 from featurestore.errors import BundleError, JobSpecError, StudyError
 from featurestore.format.provenance import described, hook
 from featurestore.models.model import Model
-from ray_jobs.engine.bundle import MANIFEST_NAME, open_bundle
-from ray_jobs.prepare.build import default_cache_dir, prepare
+from ray_jobs.engine.bundle import open_bundle
+from ray_jobs.prepare.build import kept_bundle, prepare
 from ray_jobs.spec import job_from_mapping
 
 if TYPE_CHECKING:
@@ -74,14 +73,7 @@ def job_of(
 
 def find_bundle(model: Model) -> Bundle | None:
     """The bundle that a model was trained on, by its sha256, among those that this machine keeps."""
-    wanted = model.header["trained_on"]["identity"].get("bundle")
-    for path in sorted(default_cache_dir().glob(f"*/{MANIFEST_NAME}")):
-        try:
-            if json.loads(path.read_text(encoding="utf-8")).get("sha256") == wanted:
-                return open_bundle(path.parent)
-        except (OSError, ValueError, AttributeError, BundleError):
-            continue  # damaged, or of another version: not the one
-    return None
+    return kept_bundle(str(model.header["trained_on"]["identity"].get("bundle")))
 
 
 def bundle_of(model: Model, note: Callable[[str], None]) -> Bundle:
