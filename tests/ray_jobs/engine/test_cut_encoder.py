@@ -62,7 +62,7 @@ def test_a_cut_encoder_pools_what_the_whole_one_pools_of_these_features(family: 
         for features in (None, WANTED)
     )
     expected = only(whole, WANTED)
-    assert 10 < len(expected.indices) < len(whole.indices)
+    assert 5 < len(expected.indices) < len(whole.indices)
     # a screened pair is a dot product of its own; matrix products of other widths may add in another order
     assert_equal(cut, expected, rtol=0 if route == "screened" else 1e-5)
 

@@ -89,21 +89,36 @@ def scored(model: Model, documents: DocumentRows, explain: int = 0) -> Predicted
 def test_scores_are_those_of_the_store(
     plan: JobPlan, documents: DocumentRows, names: tuple[str, ...], pool: str, header: dict[str, object]
 ) -> None:
-    model = model_of(plan.store, names or ("tiny",), pool, **header)
+    model = model_of(plan.store, names or ("tiny",), pool)
+    model = replace(model, header={**model.header, **header})
     if not names:
-        model = replace(model, tensors={**model.tensors, "columns": np.arange(32), "scale": np.full(32, 2.0)})
-    (expected, *rest) = list(predict_store(model, FeatureStore.open(plan.job.store), explain=2 if names else 0))
-    assert not rest or names
-    batches = [expected, *rest]
+        dense = {"columns": np.arange(32), "scale": np.full(32, 2.0)}
+        model = replace(model, header={**model.header, "saes": []}, tensors={**model.tensors, **dense})
+    batches = list(predict_store(model, FeatureStore.open(plan.job.store), explain=2 if names else 0))
     found = scored(model, documents, explain=2 if names else 0)
     assert found.doc_id.tolist() == [i for batch in batches for i in batch.doc_id]
     np.testing.assert_allclose(found.proba, np.concatenate([batch.proba for batch in batches]), atol=1e-4)
     assert found.y_pred.tolist() == [y for batch in batches for y in batch.y_pred]
-    assert list(found.problem) == [problem for batch in batches for problem in batch.problem]
+    theirs = [problem for batch in batches for problem in batch.problem]
+    assert [n for n, problem in enumerate(found.problem) if problem] == [
+        n for n, problem in enumerate(theirs) if problem
+    ]
     if names:
-        theirs = [reason for batch in batches for reason in batch.reasons or ()]
+        reasons = [reason for batch in batches for reason in batch.reasons or ()]
         assert found.reasons is not None
-        assert [[r.feature for r in each] for each in found.reasons] == [[r.feature for r in each] for each in theirs]
+        assert [[r.feature for r in each] for each in found.reasons] == [[r.feature for r in each] for each in reasons]
+
+
+def test_reasons_say_at_which_tokens_their_features_fire(plan: JobPlan, documents: DocumentRows) -> None:
+    found = scored(model_of(plan.store), documents, explain=3)
+    assert found.reasons is not None
+    told = [(n, reason) for n, each in enumerate(found.reasons) for reason in each]
+    assert len(told) > 40 and all(reason.tokens for _, reason in told)
+    for n, reason in told:
+        text = documents.text[n]
+        assert text is not None and reason.tokens is not None
+        assert all(token.text == text[token.start : token.stop] for token in reason.tokens)
+        assert reason.tokens[0].value == pytest.approx(reason.value, rel=2**-8)  # rounded as in the store
 
 
 def test_what_is_wrong_with_a_document_is_said(plan: JobPlan, documents: DocumentRows) -> None:
