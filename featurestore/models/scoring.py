@@ -19,7 +19,17 @@ def decide(model: Model, X: Any) -> np.ndarray:
 
     A linear SVM's are the log-softmax of its margins: they rank documents and are no probabilities.
     """
-    tensors, link, X = model.tensors, model.header["link"], scaled(model, X)
+    return scores(model.header["link"], model.tensors, scaled(model, X))
+
+
+def scores(link: str, tensors: Mapping[str, np.ndarray], X: Any) -> np.ndarray:
+    """Log-probabilities [n, classes] of rows X [n, columns] that are scaled as the probe saw them.
+
+    Args:
+        link: One of `featurestore.models.checks.LINKS`.
+        tensors: The weights or the tree, as in `featurestore.models.model.Model`.
+        X: CSR or dense float64.
+    """
     if link == "tree":
         return _walk(tensors, X)
     decision = np.asarray(X @ tensors["coef"].T) + tensors["intercept"]

@@ -1,4 +1,4 @@
-"""Predictions as a table on disk: CSV, JSON lines or Parquet, by the ending of its name.
+"""Write the table of `sparsemill predict`: CSV, JSON lines or Parquet, by the ending of its name.
 
 A row for each document, in the order given: `doc_id`, the columns that a store keeps, `prediction` (null where a
 document has no features), one column for each class, `in_training`, `decision`, `error`, and `reasons` (JSON text)

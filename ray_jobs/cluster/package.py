@@ -1,8 +1,8 @@
-"""What goes to a cluster with a job: code, job and runtime environment, and nothing secret.
+"""Put together what a cluster is sent with a job: code, job and runtime environment, and nothing secret.
 
 The working directory that Ray uploads holds the job with its paths made absolute and the two packages that stage 1
-needs, so that the code that runs is the code that submitted, on every node; torch, Ray and the rest are the cluster's
-(workers check their versions).
+needs, so that the code that runs is the code that submitted, on every node. torch, Ray and the rest are the cluster's
+own (workers check their versions).
 """
 
 from __future__ import annotations

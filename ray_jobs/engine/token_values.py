@@ -133,12 +133,12 @@ class TokenReader:
             return
         ends = np.cumsum([window.n_pooled for window in windows])
         values: dict[str, np.ndarray] = {}
-        for layer in {encoder.layer for encoder in self._encoders}:
+        for layer in sorted({encoder.layer for encoder in self._encoders}):
             x_ND = residuals[layer].cpu()
             finite_N = x_ND.isfinite().all(dim=1).numpy()
             for window, rows in zip(windows, np.split(finite_N, ends[:-1]), strict=True):
                 if not rows.all():
-                    errors[window.document] = f"the model's activations at layer {layer} are not finite"
+                    errors.setdefault(window.document, f"the model's activations at layer {layer} are not finite")
             inputs = Inputs(torch.where(torch.from_numpy(finite_N)[:, None], x_ND, 0.0))
             values |= {encoder.name: encoder.values(inputs) for encoder in self._encoders if encoder.layer == layer}
         for number, window in enumerate(windows):

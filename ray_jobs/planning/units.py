@@ -1,8 +1,8 @@
-"""Cutting the corpus into units: contiguous ranges of rows, the grain of work, commit, retry and resume.
+"""Cut the corpus into units: contiguous ranges of rows, the grain of work, commit, retry and resume.
 
 The cut depends on the corpus, the mean length of a document and the kind of device, and on nothing that may differ
-between two runs of one job (how many workers there are, how fast they are). A unit is worth a minute of work or
-more on a GPU, less on a CPU: long enough to hide its overhead, short enough to be done again without regret.
+between two runs of one job (how many workers there are, how fast they are). A unit is worth a minute of work or more on
+a GPU, less on a CPU: long enough to hide its overhead, short enough to be done again without regret.
 """
 
 from __future__ import annotations

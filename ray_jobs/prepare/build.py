@@ -3,6 +3,7 @@
 SAEs are loaded and checked first (seconds), the model after them (up to a minute). A bundle is built in a temporary
 directory, appears under its name whole or not at all, and is reused as long as nothing that it was built from changed.
 The actors of a node share one copy: the first builds it, the others wait for it, and none of them asks the hub again.
+What a bundle's files hold is in `engine.bundle`, which opens them.
 """
 
 from __future__ import annotations

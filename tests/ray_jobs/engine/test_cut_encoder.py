@@ -63,8 +63,8 @@ def test_a_cut_encoder_pools_what_the_whole_one_pools_of_these_features(family: 
     )
     expected = only(whole, WANTED)
     assert 5 < len(expected.indices) < len(whole.indices)
-    # a screened pair is a dot product of its own; matrix products of other widths may add in another order
-    assert_equal(cut, expected, rtol=0 if route == "screened" else 1e-5)
+    # a prefiltered pair is a dot product of its own; matrix products of other widths may add in another order
+    assert_equal(cut, expected, rtol=0 if route == "prefiltered" else 1e-5)
 
 
 def test_only_the_rows_asked_for_are_kept() -> None:
