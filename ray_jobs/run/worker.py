@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from featurestore.format.rows import PartRows
     from featurestore.writing.writer import PartRecord
     from ray_jobs.corpus.read import DocumentRows
+    from ray_jobs.engine.bundle import Bundle
     from ray_jobs.planning.job_plan import JobPlan, UnitOutput
     from ray_jobs.planning.units import Unit
     from ray_jobs.spec import JobSpec
@@ -226,7 +227,7 @@ class Worker:
             self._abandoned.discard(unit)
             raise _Stop
 
-    def _bundle(self) -> Any:
+    def _bundle(self) -> Bundle:
         from ray_jobs.engine.bundle import MANIFEST_NAME, open_bundle
 
         path = self._task.bundle
