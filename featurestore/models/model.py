@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from featurestore.errors import StudyError
+from featurestore.models.deciding import calibration_problem, threshold_problem
 from featurestore.storage.files import reached, read_bytes, shown
 
 FORMAT, VERSION = "sparsemill.model", 1
@@ -37,7 +38,8 @@ class Model:
         tensors: columns int64 [K] (of the features of all SAEs side by side, or of the dense column), scale [K], shift
             [K] or absent, binarize [K] (learnt thresholds) or absent; coef [classes or 1, K] and intercept, or a tree's
             left, right, feature [nodes], threshold [nodes], value [nodes, classes]; trained_ids uint64 [documents] or
-            absent (models of earlier versions): sorted, what `id_hashes` gives for the training documents.
+            absent (models of earlier versions): sorted, what `id_hashes` gives for the training documents; and the
+            arrays of a calibration (`featurestore.models.deciding.CALIBRATIONS`), where the header names one.
     """
 
     header: Mapping[str, Any]
@@ -137,4 +139,4 @@ def _problem(header: Any, tensors: Mapping[str, np.ndarray]) -> str | None:
                 or (tensors[name][inner] < 0).any()
             ):
                 return f"tensor '{name}' points outside the model"
-    return None
+    return threshold_problem(header) or calibration_problem(header, tensors)

@@ -10,9 +10,11 @@ import numpy as np
 
 from featurestore.errors import StudyError
 from featurestore.format.rows import dense_to_numpy
+from featurestore.models.calibration import probabilities
 from featurestore.models.compatibility import Caution, check_store
 from featurestore.models.model import Model, id_hashes
 from featurestore.models.scoring import decide
+from featurestore.models.thresholds import decisions
 from featurestore.storage.files import shown
 
 if TYPE_CHECKING:
@@ -22,14 +24,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Predicted:
-    """Some documents with their classes; a document without features has class -1 and NaN probabilities.
+    """Some documents (n) with their classes; a document without features has class -1 and NaN probabilities.
 
-    `in_training` says which have the id of a training document; None if the model does not know.
+    Attributes:
+        doc_id: n strings.
+        y_pred: int64 [n], the likeliest class by the scores as they are.
+        proba: float64 [n, classes], calibrated where the model says how.
+        decided: int64 [n], the class by the model's operating point, -1 for undecided; without one the likeliest.
+        in_training: Which have the id of a training document, bool [n]; None if the model does not know.
     """
 
     doc_id: np.ndarray
     y_pred: np.ndarray
     proba: np.ndarray
+    decided: np.ndarray
     in_training: np.ndarray | None = None
 
 
@@ -47,9 +55,10 @@ def predict_store(model: Model, store: FeatureStore) -> Iterator[Predicted]:
         scores = decide(model, X)
         nothing = blank[offset : offset + len(ids)]
         offset += len(ids)
-        proba = np.where(nothing[:, None], np.nan, np.exp(scores))
+        proba = np.where(nothing[:, None], np.nan, probabilities(model, scores))
         y_pred = np.where(nothing, -1, np.argmax(scores, axis=1))
-        yield Predicted(np.asarray(ids, dtype=object), y_pred, proba, _in_training(model, ids))
+        decided = np.where(nothing, -1, decisions(model.header, scores))
+        yield Predicted(np.asarray(ids, dtype=object), y_pred, proba, decided, _in_training(model, ids))
 
 
 def check_model(model: Model, plan: StorePlan, where: str) -> tuple[Caution, ...]:
