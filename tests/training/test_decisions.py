@@ -23,6 +23,7 @@ from training.documents.split import make_splits
 from training.methods.matrices import load_matrix
 from training.methods.method import Method
 from training.output.report import format_study
+from training.probes.fit import fit_final
 from training.probes.folds import Labelled
 from training.probes.out_of_fold import out_of_fold
 from training.results.decided import operate
@@ -54,6 +55,12 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
         bootstrap=100,
     )
     return run_study(spec)
+
+
+@pytest.fixture(scope="module")
+def refitted(kept: StudyResult) -> StudyResult:
+    """The same study with models fitted on everything, as studies do unless told otherwise."""
+    return run_study(kept.spec.model_copy(update={"refit": True, "out": f"{kept.spec.out}-refit", "baselines": ()}))
 
 
 def answers(result: StudyResult, family: str) -> dict[str, tuple[Predicted, int]]:
@@ -121,8 +128,8 @@ def test_flipped_test_labels_move_no_threshold(store: str, tmp_path: Path) -> No
     assert repr(found[0]) == repr(found[1])  # in which an undefined cost is equal to itself
 
 
-def test_the_file_says_what_it_is_and_what_its_evaluation_was(kept: StudyResult, result: StudyResult) -> None:
-    for study, refit in ((kept, False), (result, True)):
+def test_the_file_says_what_it_is_and_what_its_evaluation_was(kept: StudyResult, refitted: StudyResult) -> None:
+    for study, refit in ((kept, False), (refitted, True)):
         header = json.loads(Path(study.paths["model_sae"]).read_text())
         train, everything = len(study.splits[0].train), len(study.data.y)
         summary = next(one for one in study.summary if one.method == header["method"])
@@ -133,7 +140,6 @@ def test_the_file_says_what_it_is_and_what_its_evaluation_was(kept: StudyResult,
         assert header["evaluation"]["macro_f1"]["low"] == summary.macro_f1.low
         assert [one["class"] for one in header["evaluation"]["classes"]] == list(study.data.classes)
         assert header["calibration"]["method"] in (None, "sigmoid", "isotonic", "temperature")
-        assert (header["operating_point"] is None) is refit  # the other study asks for none
         trained = {doc_id for doc_id, (batch, i) in answers(study, "sae").items() if batch.in_training[i]}
         wanted = study.data.doc_id if refit else study.data.doc_id[study.splits[0].train]
         assert trained == set(wanted)
@@ -142,28 +148,38 @@ def test_the_file_says_what_it_is_and_what_its_evaluation_was(kept: StudyResult,
     assert point["test"]["recall"]["documents"] == int((kept.data.y[kept.splits[0].test] == 1).sum())
 
 
-def test_a_refitted_model_keeps_the_thresholds_of_the_evaluated_one(kept: StudyResult) -> None:
-    before = load_model(kept.paths["model_sae"])
-    out = f"{kept.spec.out}-refit"
-    again = run_study(kept.spec.model_copy(update={"refit": True, "out": out, "baselines": ()}))
-    after = load_model(again.paths["model_sae"])
-    for key in ("low", "high", "class"):
-        assert after.header["operating_point"][key] == before.header["operating_point"][key]
+def test_a_refitted_model_keeps_thresholds_and_calibration_of_the_evaluated_one(
+    kept: StudyResult, refitted: StudyResult
+) -> None:
+    before, after = (load_model(study.paths["model_sae"]) for study in (kept, refitted))
+    assert after.header["operating_point"] == before.header["operating_point"]
     assert after.header["calibration"] == before.header["calibration"]
-    assert len(after.tensors["trained_ids"]) == len(kept.data.y)
-    assert len(before.tensors["trained_ids"]) == len(kept.splits[0].train)
+    assert after.header["evaluation"] == before.header["evaluation"]
+    assert not np.array_equal(after.tensors["coef"], before.tensors["coef"])
 
 
-def test_the_screen_says_all_of_it(kept: StudyResult, result: StudyResult) -> None:
+def test_a_refitted_model_is_a_fit_on_every_document_at_the_chosen_value(refitted: StudyResult) -> None:
+    model, store = load_model(refitted.paths["model_sae"]), FeatureStore.open(refitted.spec.store)
+    method = Method("m", "sae", SAE, "max")
+    of = Labelled(load_matrix(store, method, refitted.data).X, refitted.data.y, 2)
+    final = fit_final(method, of, np.arange(len(of.y)), model.header["value"])
+    assert model.tensors["coef"] == pytest.approx(final.probe.tensors["coef"])
+    explained = model.header["explanation"]  # of this model; the study's own is of the evaluated one
+    assert (explained["documents"], explained["refit"]) == (len(of.y), True)
+    assert refitted.explanation is not None
+    assert refitted.explanation["documents"] == len(refitted.splits[0].train)
+
+
+def test_the_screen_says_all_of_it(kept: StudyResult, refitted: StudyResult, result: StudyResult) -> None:
     said = format_study(kept)
     assert "Operating point of 'spam': recall of at least 0.9, 10% handed on to people" in said
     assert "precision  recall     F1  AUPRC" in said
     assert "by lang" in said
     assert "too few to say anything" in said  # few documents are in Swahili
     assert "Model files: the evaluated models, fitted on" in said
-    other = format_study(result)
-    assert f"Model files: fitted on all {len(result.data.y)} labelled documents after the evaluation" in other
-    assert "Operating point" not in other
+    other = f"Model files: fitted on all {len(refitted.data.y)} labelled documents after the evaluation"
+    assert other in format_study(refitted)
+    assert "Operating point" not in format_study(result)
 
 
 def test_slices_are_scored_as_if_they_were_the_test_set(kept: StudyResult) -> None:
@@ -184,7 +200,7 @@ def test_slices_are_scored_as_if_they_were_the_test_set(kept: StudyResult) -> No
     assert table.num_rows == len(summary["slices"])
     lengths = table.filter(np.array([by == "length" for by in table["by"].to_pylist()]))["slice"].unique().to_pylist()
     assert len(lengths) == 4
-    assert lengths[0].startswith("5-")
+    assert lengths[0].startswith("1-")
 
 
 def test_a_class_that_is_not_there_is_refused_before_anything_is_written(store: str, tmp_path: Path) -> None:
