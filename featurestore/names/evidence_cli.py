@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,16 +18,14 @@ if TYPE_CHECKING:
     from featurestore.names.which import NamedSae
     from featurestore.reader import FeatureStore
 
-_STRONGEST = _RANDOM = 20  # documents of each feature that names come from: seconds of a small model
-
 
 class StageOne(Protocol):
     """What the first stage does for `names`; the front door hands it in."""
 
     def evidence(
-        self, store: FeatureStore, doc_ids: Sequence[str], features: Sequence[tuple[str, int]]
+        self, store: FeatureStore, wanted: Mapping[str, Sequence[tuple[str, int]]]
     ) -> Iterable[DocumentEvidence]:
-        """The tokens of documents with the activations of features."""
+        """The tokens of documents with the activations of the (SAE, feature) pairs asked for, in this order."""
 
     def neuronpedia_id(self, release: str, id: str) -> str | None:
         """An SAE's id at Neuronpedia; None where sae-lens' registry knows none."""
@@ -100,9 +98,7 @@ def _store_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> _Run:
-    import numpy as np
-
-    from featurestore.index.firing import firing_documents
+    from featurestore.names.documents import name_documents
     from featurestore.names.which import sae_of_store
     from featurestore.reader import FeatureStore
 
@@ -110,11 +106,11 @@ def _run(args: argparse.Namespace) -> _Run:
     name, numbers = asked(args)
     sae, column = sae_of_store(store, name), store.sae(name).name
     features = checked(numbers, sae)
-    firing = firing_documents(store, column, features, _STRONGEST, _RANDOM)
-    rows = np.unique(np.concatenate([[*one.strongest, *one.random] for one in firing.values()])).astype(np.int64)
-    ids = store.documents().select("doc_id").collect()["doc_id"].gather(rows).to_list()
-    made = args.stage_one.evidence(store, ids, [(column, feature) for feature in features]) if ids else ()
-    return _Run(store, sae, column, features, firing, dict(zip(rows.tolist(), made, strict=True)))
+    firing, told = name_documents(store, column, features)
+    ids = store.documents().select("doc_id").collect()["doc_id"].gather(list(told)).to_list()
+    about = [[(column, feature) for feature in of] for of in told.values()]
+    made = args.stage_one.evidence(store, dict(zip(ids, about, strict=True)))
+    return _Run(store, sae, column, features, firing, dict(zip(told, made, strict=True)))
 
 
 def _mixed(run: _Run, feature: int) -> list[DocumentEvidence]:

@@ -42,7 +42,7 @@ def test_a_model_that_is_not_here_is_not_fetched() -> None:
 
 
 def test_what_is_no_model_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="it has no config.json"):
+    with pytest.raises(BundleError, match=r"it has no config\.json"):
         find_generator(str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"]}')
     with pytest.raises(BundleError, match="cannot be read as a text generator") as refused:
