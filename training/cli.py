@@ -17,7 +17,16 @@ from featurestore.urls import shown
 def study_parser(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `sparsemill study`."""
     parser.description = "Train and compare classifiers from a feature store: SAE features against baselines."
-    parser.epilog = "example: sparsemill study STUDY.yaml --jobs 2\n\nRun it again: methods that are done are kept."
+    parser.epilog = (
+        "example: sparsemill study STUDY.yaml --jobs 2\n\nRun it again: methods that are done are kept.\n\n"
+        "In STUDY.yaml, beside features, baselines, probes and split:\n"
+        "  operating_point: {class: spam, precision: 0.95, undecided: 0.05}\n"
+        "      a threshold with its interval; or recall, false_positive_rate, cost\n"
+        "  class_weight: balanced   every class counts alike in training\n"
+        "  by: [lang, length]       all scores by slices\n"
+        "  calibrate: false         leave the probabilities of model files as they are\n"
+        "  refit: false             model files keep the evaluated models"
+    )
     parser.add_argument("study", metavar="STUDY.yaml", help="which labels, features and baselines; where results go")
     parser.add_argument("--jobs", type=_positive, default=None, help="threads (default: by size of the study)")
     parser.add_argument("--address", default=None, help="Ray cluster whose nodes share the work, e.g. auto")

@@ -35,7 +35,8 @@ class Model:
             [K] or absent, binarize [K] (learnt thresholds) or absent; coef [classes or 1, K] and intercept, or a tree's
             left, right, feature [nodes], threshold [nodes], value [nodes, classes]; trained_ids uint64 [documents] or
             absent (models of earlier versions): sorted, what `id_hashes` gives for the training documents;
-            document_frequency [K] or absent: share of the training documents in which a column is not zero.
+            document_frequency [K] or absent: share of the training documents in which a column is not zero; and the
+            arrays of a calibration (`featurestore.models.deciding.CALIBRATIONS`), where the header names one.
     """
 
     header: Mapping[str, Any]

@@ -14,7 +14,7 @@ import numpy as np
 
 from featurestore.errors import StudyError
 from featurestore.format.rows import PartRows, dense_to_numpy, to_table
-from featurestore.models.calibration import calibrated, calibration_of
+from featurestore.models.calibration import probabilities
 from featurestore.models.compatibility import Caution, check_store
 from featurestore.models.model import Model, id_hashes
 from featurestore.models.reasons import Reason, reasons
@@ -137,7 +137,6 @@ def _predicted(
     scores = decide(model, X)
     nothing = np.array([e is not None for e in error], dtype=bool) | (np.asarray(n_tokens) == 0)
     y_pred = np.where(nothing, -1, np.argmax(scores, axis=1))
-    probabilities = calibrated(calibration_of(model.header), model.tensors, scores)
     problem = [
         e or (EMPTY if not n else CUT if cut else None) for e, n, cut in zip(error, n_tokens, truncated, strict=True)
     ]
@@ -145,7 +144,7 @@ def _predicted(
         doc_id=np.asarray(ids, dtype=object),
         y_pred=y_pred,
         decided=np.where(nothing, -1, decisions(model.header, scores)),
-        proba=np.where(nothing[:, None], np.nan, np.exp(probabilities)),
+        proba=np.where(nothing[:, None], np.nan, probabilities(model, scores)),
         in_training=_in_training(model, ids),
         problem=problem,
         truncated=np.asarray(truncated, dtype=bool),

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from featurestore.models.links import log_proba, log_proba_ovr
 from featurestore.models.model import Model
 
 
@@ -70,3 +69,20 @@ def _walk(tensors: Mapping[str, np.ndarray], X: Any) -> np.ndarray:
         node = np.where(inner, np.where(left, tensors["left"][node], tensors["right"][node]), node)
     with np.errstate(divide="ignore"):
         return np.log(tensors["value"][node])
+
+
+def log_proba(decision: np.ndarray) -> np.ndarray:
+    """Log-probabilities [n, classes] from a decision function [n] (two classes) or [n, classes]."""
+    from scipy.special import log_softmax
+
+    if decision.ndim == 1:
+        return np.column_stack([-np.logaddexp(0.0, decision), -np.logaddexp(0.0, -decision)])
+    return np.asarray(log_softmax(decision, axis=1))
+
+
+def log_proba_ovr(decision: np.ndarray) -> np.ndarray:
+    """Each class' own log-sigmoid, normalised over classes as scikit-learn's OneVsRestClassifier does; [n, classes]."""
+    from scipy.special import logsumexp
+
+    own = -np.logaddexp(0.0, -decision)
+    return np.asarray(own - logsumexp(own, axis=1, keepdims=True))

@@ -19,6 +19,7 @@ import pyarrow as pa
 from featurestore.base.json_text import json_text
 from featurestore.errors import UsageError
 from featurestore.format.schema import KEEP_TYPES
+from featurestore.models.calibration import are_probabilities
 from featurestore.storage.files import shown
 from featurestore.storage.outputs import check_free, whole_file
 from featurestore.urls import split_query
@@ -147,7 +148,7 @@ def _printable(text: str) -> str:
 
 def score_prefix(model: Model) -> str:
     """What the names of the classes' columns begin with."""
-    return "score_" if model.header["link"] == "margin" else "p_"
+    return "p_" if are_probabilities(model) else "score_"
 
 
 @contextmanager

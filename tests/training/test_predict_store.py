@@ -111,12 +111,21 @@ def test_the_list_on_the_screen_says_what_its_columns_are(
 def test_scores_that_are_no_probabilities_are_not_called_so(
     store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spec = make_spec(store, tmp_path / "study", features=[{"sae": "l1_tiny"}], baselines=[], probes=["linear_svm"])
+    svm = {"features": [{"sae": "l1_tiny"}], "baselines": [], "probes": ["linear_svm"]}
+    spec = make_spec(store, tmp_path / "study", **svm, calibrate=False)
     model = run_study(spec).paths["model_sae"]
     assert predict(model, store, "--out", str(tmp_path / "a.csv")) == 0
     assert {"score_ham", "score_spam"} < set(pl.read_csv(tmp_path / "a.csv").columns)
     predict(model, store)
     assert "score_prediction" in capsys.readouterr().out.splitlines()[0]
+
+
+def test_calibrated_margins_are_probabilities(store: str, tmp_path: Path) -> None:
+    svm = {"features": [{"sae": "l1_tiny"}], "baselines": [], "probes": ["linear_svm"]}
+    model = run_study(make_spec(store, tmp_path / "study", **svm, split={"seeds": 1, "folds": 3})).paths["model_sae"]
+    assert predict(model, store, "--out", str(tmp_path / "a.csv")) == 0
+    table = pl.read_csv(tmp_path / "a.csv")
+    assert (table["p_ham"] + table["p_spam"] - 1).abs().max() < 1e-9  # type: ignore[operator]
 
 
 def test_missing_values_numbers_and_clashing_names_are_carried(result: StudyResult, tmp_path: Path) -> None:

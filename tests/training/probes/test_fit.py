@@ -12,7 +12,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
-from featurestore.models.links import log_proba
+from featurestore.models.scoring import log_proba
 from tests.training.documents.test_split import data_of
 from training.documents.split import Split, make_splits
 from training.methods.matrices import MethodMatrix
