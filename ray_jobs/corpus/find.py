@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import CorpusError
 from featurestore.tables.arrays import told_apart
@@ -23,8 +23,6 @@ from ray_jobs.corpus.slices import Slice, changed, records_of
 from ray_jobs.corpus.unreadable import judged
 
 if TYPE_CHECKING:
-    from typing import BinaryIO
-
     from ray_jobs.spec import CorpusSpec
 
 
@@ -78,7 +76,7 @@ def _rows(
         file = with_dialect(file, corpus.csv, wanted.settings())
         header = csv_header(file) if file.format == "csv" else ()
         with refusals(file), ExitStack() as stack:
-            file, _ = told_apart(file, cast("BinaryIO", decompressed(open_raw(file, stack), file, stack)))
+            file, _ = told_apart(file, decompressed(open_raw(file, stack), file, stack))
         parts = [Slice(file, 0, max(rows) + 1, header)]
     n_found = 0
     for part in parts:

@@ -104,8 +104,8 @@ class TokenReader:
             if isinstance(found, str) or number in errors:
                 yield TokenValues(error=errors[number])
                 continue
-            own = [pieces[key] for key in sorted(key for key in pieces if key[0] == number)]
-            yield self._assembled(found[1], own, truncated[number])
+            in_order = sorted(key for key in pieces if key[0] == number)
+            yield self._assembled(found[1], [pieces[key] for key in in_order], truncated[number])
 
     def _run(
         self,
