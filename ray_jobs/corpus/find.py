@@ -19,8 +19,8 @@ from featurestore.tables.files import SourceFile, look_up
 from featurestore.tables.parquet import open_parquet, parquet_groups
 from featurestore.tables.record import Wanted, decompressed, open_raw, refusals
 from featurestore.tables.text import csv_header
+from ray_jobs.corpus.read import document_of
 from ray_jobs.corpus.slices import Slice, changed, records_of
-from ray_jobs.corpus.unreadable import judged
 
 if TYPE_CHECKING:
     from ray_jobs.spec import CorpusSpec
@@ -82,7 +82,7 @@ def _rows(
     for part in parts:
         for row, record in enumerate(records_of(part, wanted), part.first_row):
             if row in rows:
-                doc_id, text, _, _ = judged(record, corpus.text, corpus.id)
+                doc_id, text, _, _ = document_of(record, corpus.text, corpus.id)
                 n_found += 1
                 yield row, doc_id, text
     if n_found < len(rows):
