@@ -1,4 +1,4 @@
-"""Single rows of a corpus whose store is there, without scanning the corpus again.
+"""Find single documents of a corpus whose store is there, without scanning the corpus again.
 
 The store's identity says which files there were, with their sizes and rows, in order; so the row of a document tells
 its file and its place in it. Parquet decodes one row group for it, text files are read up to the row.

@@ -1,4 +1,4 @@
-"""What a few features do at each token of a text: the engine once more, for texts that somebody looks at.
+"""Compute what a few features do at each token of a text, for texts that somebody looks at.
 
 Tokens, windows and layers are those of `extractor`, so pooling these values gives what it stores, up to the rounding of
 products. Encoders are cut to the features asked for; only top-k SAEs are computed whole, for there every feature
@@ -104,8 +104,8 @@ class TokenReader:
             if isinstance(found, str) or number in errors:
                 yield TokenValues(error=errors[number])
                 continue
-            in_order = sorted(key for key in pieces if key[0] == number)
-            yield self._assembled(found[1], [pieces[key] for key in in_order], truncated[number])
+            values = [pieces[key] for key in sorted(key for key in pieces if key[0] == number)]
+            yield self._assembled(found[1], values, truncated[number])
 
     def _run(
         self,

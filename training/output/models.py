@@ -1,4 +1,8 @@
-"""Write fitted methods as model files, which `featurestore.models` reads and scores with."""
+"""Write fitted methods as model files, which `featurestore.models` reads and scores with.
+
+`pack` puts the columns, scales and weights of a fitted method beside what the model was trained on; `save_model`
+writes two files, without pickle. What a probe has learnt is plain numbers already (`FittedProbe`).
+"""
 
 from __future__ import annotations
 
