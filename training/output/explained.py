@@ -28,8 +28,8 @@ def format_explanation(
     lines = _majority(explanation.get("majority"))
     value = explanation["value"] if "value" in explanation else explanation["C"]  # the latter in earlier versions
     chosen = f", {explanation['parameter']} = {value:g}" if explanation["parameter"] else ""
-    seed = f"training documents of seed {explanation['seed']}"
-    lines.append(f"Features that decide most in {explanation['method']} ({seed}{chosen}):")
+    of = "all labelled documents" if explanation.get("refit") else f"training documents of seed {explanation['seed']}"
+    lines.append(f"Features that decide most in {explanation['method']} ({of}{chosen}):")
     features: Sequence[Mapping[str, Any]] = explanation["features"]
     for name in dict.fromkeys(f["toward"] for f in features):
         for feature in [f for f in features if f["toward"] == name][:top]:

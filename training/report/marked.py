@@ -73,7 +73,9 @@ def marked(
         end = max(end, token.stop)
         if text or gap:
             level = 0 if not strength[t] else max(1, min(STRENGTHS, round(strength[t] * STRENGTHS)))
-            spans.append(Span(gap + text, level, side[t], f"{value[t]:.3g}" if level else ""))
+            bare = text.lstrip(" ") if level else text  # a space that belongs to the token is not what fired
+            spans += [Span(gap + text[: len(text) - len(bare)], 0)] if level else []
+            spans.append(Span(bare or text, level, side[t], f"{value[t]:.3g}") if level else Span(gap + text, 0))
     return Marked(tuple(_joined(spans)), first > 0, last + 1 < len(pooled))
 
 
@@ -81,6 +83,8 @@ def _joined(spans: Sequence[Span]) -> list[Span]:
     """Neighbours without a mark as one span."""
     found: list[Span] = []
     for span in spans:
+        if not span.text:
+            continue
         if found and not span.strength and not found[-1].strength:
             found[-1] = Span(found[-1].text + span.text, 0)
         else:

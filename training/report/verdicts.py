@@ -55,26 +55,29 @@ def lead(summary: Mapping[str, Any]) -> list[dict[str, str]]:
         chance = f"; AUROC is {score(area['value'])} ({bounds(area)}), and 0.5 is chance" if bounds(area) else ""
         said.append({
             "kind": "bad",
-            "text": f"The classifier is not shown to be better than always answering {_commonest(summary)}: macro F1 "
-            f"differs by {difference(majority)} at n = {n:,}{chance}. Nothing below explains a working model.",
+            "text": f"The classifier is not shown to be better than always answering {_commonest(summary)}.",
+            "detail": f"Macro F1 differs by {difference(majority)} at n = {n:,}{chance}. Nothing below explains a "
+            "working model.",
         })  # fmt: skip
     headline = summary.get("headline")
     if headline is None:
-        return [*said, {"kind": "even", "text": _without_headline(summary)}]
+        return [*said, {"kind": "even", "text": _without_headline(summary), "detail": ""}]
     comparison = headline["comparison"]
     sae, baseline = (_named(headline[side]) for side in ("sae", "baseline"))
     if not comparison["shown"]:
-        text = f"No difference is shown at n = {n:,} between SAE features ({sae}) and the best baseline ({baseline})"
+        text = "No difference is shown between SAE features and the best baseline."
         kind = "even"
     else:
         better = comparison["difference"]["value"] > 0
-        text = f"SAE features ({sae}) do {'better' if better else 'worse'} than the best baseline ({baseline})"
+        text = f"SAE features do {'better' if better else 'worse'} than the best baseline."
         kind = "good" if better else "bad"
-    said.append({"kind": kind, "text": f"{text}: macro F1 {difference(comparison)}."})
+    detail = f"{sae} against {baseline}: macro F1 {difference(comparison)} at n = {n:,}."
+    said.append({"kind": kind, "text": text, "detail": detail})
     if majority is not None and beaten:
         said.append({
             "kind": "good",
-            "text": f"They do better than always answering {_commonest(summary)}: macro F1 {difference(majority)}.",
+            "text": "",
+            "detail": f"Always answering {_commonest(summary)} is beaten: macro F1 {difference(majority)}.",
         })  # fmt: skip
     return said
 

@@ -90,7 +90,7 @@ def test_words_follow_the_corrected_p_and_not_the_size(made: Path, tmp_path: Pat
     comparison = {**summary["headline"]["comparison"], "shown": True, "p_adjusted": 0.01}
     headline = {**summary["headline"], "comparison": comparison}
     shown = edited(made, tmp_path / "shown", headline=headline)
-    assert "do better than the best baseline" in text_of(study_report(shown))
+    assert "SAE features do better than the best baseline" in text_of(study_report(shown))
     assert "No difference is shown" in text_of(study_report(str(made)))
 
 
