@@ -16,8 +16,8 @@ from featurestore.errors import StudyError
 from tests.training.conftest import make_spec
 from tests.training.report.hostile import HOSTILE
 from tests.training.stores import build_store, make_documents
-from training.report.study_page import study_page, study_report, write_study_report
 from training.report.study_files import read_study
+from training.report.study_page import study_page, study_report, write_study_report
 from training.results.records import StudyResult
 from training.study import run_study
 
