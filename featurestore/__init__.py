@@ -1,7 +1,7 @@
-"""The feature store: one sparse row of SAE features per document, in plain Parquet.
+"""Keep one sparse row of SAE features per document in plain Parquet, and read it back as matrices.
 
-FORMAT.md is the specification, `writer` and `reader` are its two sides, `verify` rechecks every promise it makes.
-Names are loaded on first use, so that `import featurestore.errors` costs nothing; no Ray and no torch anywhere here.
+FORMAT.md specifies the files, `writing` and `reader` are their two sides, `checks.verify` rechecks every promise.
+Names are loaded on first use, so `import featurestore.errors` costs nothing. No Ray and no torch anywhere here.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Several stores of one corpus side by side, row i of each being the same document.
+"""Put several stores of one corpus side by side, so that row i of each is the same document.
 
-Another layer, another model, another SAE of a corpus is another store beside the first. `align` matches them by
-`doc_id`, so that their features can be compared or put together; order and units of the stores need not agree. What a
-store lacks is reported, and documents are left out only where that was asked for.
+Another layer, another model or another SAE of a corpus is another store beside the first. `align` matches them by
+`doc_id`; order and units of the stores need not agree. What a store lacks is reported, and documents are left out only
+where that was asked for. Reading each store is left to `reader`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""The commands that look at a store: `status`, `verify`, `show`.
+"""Run the commands that look at a store: `status`, `verify`, `show`.
 
-Each prints a page for people, or one JSON document with `--json`. Arrow and polars are loaded only when a command runs.
+Each prints a page for people, or one JSON document with `--json`. Arrow and polars are loaded only when a command runs;
+what the pages say is found out by `status`, `checks.verify` and `index.lookup`.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from featurestore.base.arguments import feature_argument
 from featurestore.base.json_text import print_json
 from featurestore.base.terminal import print_facts
 from featurestore.base.text import counted, duration, size, span
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from featurestore.checks.verify import VerifyReport
     from featurestore.index.lookup import DocumentView, FeatureView
     from featurestore.reader import FeatureStore
-    from featurestore.status import Standing
+    from featurestore.status import RunStatus
 
 _SHOWN_CHARACTERS = 120  # of a value: an error sentence fits, a document does not fill the screen
 _LONG_READ = 1 << 28  # bytes: some seconds, after which a silent command looks stuck
@@ -41,9 +43,9 @@ def status_parser(parser: argparse.ArgumentParser) -> None:
 def status(args: argparse.Namespace) -> int:
     """Print how a store stands, live or afterwards; exit code 0 whether it is complete or not."""
     from featurestore.format.store_plan import read_plan
-    from featurestore.status import standing
+    from featurestore.status import run_status
 
-    now = standing(args.store)
+    now = run_status(args.store)
     if args.json:
         facts = {"store": shown(args.store), "fingerprint": read_plan(args.store).fingerprint, **asdict(now)}
         return print_json(facts)
@@ -55,7 +57,7 @@ def status(args: argparse.Namespace) -> int:
     return 0
 
 
-def _facts(now: Standing) -> Iterator[tuple[str, str]]:
+def _facts(now: RunStatus) -> Iterator[tuple[str, str]]:
     """What is done, what runs, what went wrong: labels and lines."""
     per_document = f" ({now.bytes / now.rows_done:,.0f} a document)" if now.rows_done else ""
     doing = f", {now.units_running:,} running" if now.units_running else ""
@@ -75,7 +77,7 @@ def _facts(now: Standing) -> Iterator[tuple[str, str]]:
         yield "", f"and {len(now.error_kinds) - _SHOWN_KINDS:,} more kinds of error; --json lists them"
 
 
-def _run_facts(now: Standing, run: RunRecord) -> Iterator[tuple[str, str]]:
+def _run_facts(now: RunStatus, run: RunRecord) -> Iterator[tuple[str, str]]:
     by = f"process {run.pid} on {_one_line(run.host)}"
     if now.running:
         yield "run", f"by {by} since {_one_line(run.started_at)}"
@@ -99,7 +101,7 @@ def _run_facts(now: Standing, run: RunRecord) -> Iterator[tuple[str, str]]:
         yield "failed", f"unit {unit}: {_one_line(reason)}"
 
 
-def _unit_facts(now: Standing) -> Iterator[tuple[str, str]]:
+def _unit_facts(now: RunStatus) -> Iterator[tuple[str, str]]:
     if now.worker_seconds:
         yield "worker", f"{now.worker_tokens / now.worker_seconds:,.0f} tokens/s each, over all units noted"
     for note in now.slowest if len(now.slowest) > 1 else ():
@@ -247,23 +249,15 @@ def _tell_of_indexing(store: str, n_bytes: int) -> None:
         print(f"{store}: reading its {size(n_bytes)} once, to index this pooling", file=sys.stderr, flush=True)
 
 
-def _metadata_line(metadata: dict[str, Any]) -> str:
+def _metadata_line(metadata: dict[str, object]) -> str:
     rest = {key: value for key, value in metadata.items() if key != "doc_id" and value is not None}
     return f"{_one_line(metadata['doc_id'])}  " + "  ".join(f"{key}={_one_line(value)}" for key, value in rest.items())
 
 
-def _one_line(value: Any) -> str:
+def _one_line(value: object) -> str:
     """A value as a page can show it: no line breaks or control characters, and cut; --json has all of it."""
     text = "".join(char if char.isprintable() else " " for char in str(value)[: _SHOWN_CHARACTERS + 1])
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
-
-
-def feature_argument(text: str) -> tuple[str | None, int]:
-    """`l12_16k:1234` or `1234`."""
-    sae, colon, number = text.rpartition(":")
-    if not (number.isascii() and number.isdecimal()) or (colon and not sae):
-        raise argparse.ArgumentTypeError(f"must be a feature's number, or SAE:NUMBER, not {text!r}")
-    return sae or None, int(number)
 
 
 def _positive(text: str) -> int:

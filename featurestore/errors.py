@@ -1,7 +1,7 @@
-"""The exception tree of the whole project, each with the exit code it maps to.
+"""Define the exceptions of the whole project, each with the exit code of a command that ends with it.
 
-Every message is one sentence that says what is wrong, where, and what to do; it repeats no secret of a URL, whoever
-put it together. This module imports nothing heavy, so raising these errors costs nobody Arrow or polars.
+Every message is one sentence that says what is wrong, where, and what to do; it repeats no secret of a URL, whoever put
+it together. Nothing heavy is imported, so raising these errors costs nobody Arrow or polars.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""A store open for reading: what can be asked of it, and who answers.
+"""Open a store for reading: `FeatureStore`, and which module answers each of its methods.
 
-Rows come in input order, everywhere. What a selection is stands in `selection`, how it becomes a matrix in `matrices`,
-what is known of documents in `metadata` and by their ids in `documents`, how row groups are read in `parts`.
+Rows come in input order, everywhere. What a selection is stands in `reading.selection`, how it becomes a matrix in
+`matrices`, what is known of documents in `metadata` and by their ids in `documents`, how row groups are read in
+`parts`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import DTypeLike
 
 from featurestore.base.did_you_mean import did_you_mean
 from featurestore.errors import StoreError
@@ -159,7 +161,7 @@ class FeatureStore:
         """bool [len(store)] of a row selection as `matrix` takes it; StoreError if it cannot be applied."""
         return row_mask(self, rows)
 
-    def positions(self, doc_id: Iterable[Any]) -> np.ndarray:
+    def positions(self, doc_id: Iterable[object]) -> np.ndarray:
         """int64 [K], the row of each id in `documents()`; StoreError naming the first id that is not there."""
         return row_positions(self, doc_id)
 
@@ -171,7 +173,7 @@ class FeatureStore:
         *,
         rows: pl.Expr | np.ndarray | None = None,
         features: Sequence[int] | np.ndarray | None = None,
-        dtype: Any = np.float32,
+        dtype: DTypeLike = np.float32,
     ) -> Matrix:
         """One SAE's features of the documents.
 
@@ -203,7 +205,7 @@ class FeatureStore:
         *,
         rows: pl.Expr | np.ndarray | None = None,
         features: Sequence[int] | np.ndarray | None = None,
-        dtype: Any = np.float32,
+        dtype: DTypeLike = np.float32,
     ) -> Iterator[Matrix]:
         """The rows of `matrix`, some at a time, in bounded memory; arguments and errors as there.
 
@@ -214,13 +216,13 @@ class FeatureStore:
 
     def take(
         self,
-        doc_id: Iterable[Any],
+        doc_id: Iterable[object],
         sae: str | None = None,
         pool: str = "max",
         binarize: float | None = None,
         *,
         features: Sequence[int] | np.ndarray | None = None,
-        dtype: Any = np.float32,
+        dtype: DTypeLike = np.float32,
     ) -> Matrix:
         """The rows of certain documents, in the order asked for (an id may come twice).
 
@@ -244,7 +246,7 @@ class FeatureStore:
         binarize: float | None,
         rows: pl.Expr | np.ndarray | None,
         features: Sequence[int] | np.ndarray | None,
-        dtype: Any,
+        dtype: DTypeLike,
     ) -> Selection:
         selection = Selection.of(self.sae(sae), pool, binarize, dtype, features, None)
         return selection if rows is None else replace(selection, rows=row_mask(self, rows))

@@ -1,8 +1,8 @@
-"""How a store stands, live and afterwards, from the store alone: what is there, what runs, what went wrong.
+"""Say how a store stands, live and afterwards, from the store alone: what is there, what runs, what went wrong.
 
-What is done is what has its part; everything else is what runs left written down, and is only said of what they said it
-of. Nothing here needs Ray, and nothing asks the machines that work. Reading takes a listing, the run records and the
-journal; parts are opened only where the journal says nothing of them.
+A unit is done when its part is there; everything else is what runs left written down, and is only said of them. Nothing
+here needs Ray or asks the machines that work. Reading takes a listing, the run records and the journal; parts are
+opened only where the journal says nothing of them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ErrorKind:
 
 
 @dataclass(frozen=True)
-class Standing(StoreStatus):
+class RunStatus(StoreStatus):
     """How far a store is, and what is known of the runs that got it there.
 
     Attributes:
@@ -68,7 +68,7 @@ class Standing(StoreStatus):
     error_kinds: tuple[ErrorKind, ...]
 
 
-def standing(uri: str) -> Standing:
+def run_status(uri: str) -> RunStatus:
     """Find out how the store at `uri` stands.
 
     Raises:
@@ -86,7 +86,7 @@ def standing(uri: str) -> Standing:
         errors, tokens = errors + unit_errors, tokens + unit_tokens
     rows_done = len(store)
     rate = last.tokens_per_second if running and last is not None else None
-    return Standing(
+    return RunStatus(
         units_done=len(store.units),
         units_running=len({under.unit for under in last.under_way} - sizes.keys()) if running and last else 0,
         units_failed=len(last.failed.keys() - sizes.keys()) if last else 0,

@@ -1,6 +1,6 @@
-"""URLs and the secrets in them: what may be printed of one, and whether one carries what it should not.
+"""Decide what may be printed of a URL, and whether it carries a secret that it should not.
 
-Light enough for those who only read a spec: no Arrow, no fsspec.
+Light enough for those who only read a job: no Arrow, no fsspec. Opening URLs is left to `storage`.
 """
 
 from __future__ import annotations

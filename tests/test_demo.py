@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import sparsemill
 from tests.reference import ReferenceModel
 
 pytestmark = pytest.mark.real
+ROOT = Path(__file__).parent.parent
 
 
 def test_the_shipped_sae_is_small_bfloat16_and_says_what_it_belongs_to(demo_sae_dir: Path) -> None:
@@ -27,6 +29,7 @@ def test_the_shipped_sae_is_small_bfloat16_and_says_what_it_belongs_to(demo_sae_
     assert sum(file.stat().st_size for file in demo_sae_dir.iterdir()) <= 12_000_000
 
 
+@pytest.mark.slow
 def test_the_shipped_sae_reconstructs_text_that_it_never_saw(demo_sae_dir: Path, real_model_dir: Path) -> None:
     """The demo's own corpus: another register than the training text, so the bounds are wider than the card's."""
     import torch
@@ -64,3 +67,7 @@ def test_the_demo_runs_and_a_second_time_does_nothing_twice(
     assert again["extract"]["documents"] == 181
     assert again["extract"]["errors"] == 0
     assert again["verify"]["ok"]
+    if again["prepare"]["dtype"] == "float32":  # in bfloat16 scores differ by some thousandths
+        shown = re.findall(r"^```\n(   method .*?)^```", (ROOT / "docs" / "demo.md").read_text("utf-8"), re.S | re.M)
+        printed = page.splitlines()
+        assert [line for line in shown[0].splitlines() if line not in printed] == ["...", "...", "..."]

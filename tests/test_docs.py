@@ -17,11 +17,17 @@ from tests.ray_jobs.jobs import write_corpus, write_job, write_models
 from training.spec import study_from_mapping
 
 ROOT = Path(__file__).parent.parent
+ROOMS = [
+    *sorted((ROOT / "featurestore").rglob("README.md")),
+    ROOT / "tests/crash/README.md",
+    ROOT / "benchmarks/README.md",
+]
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "featurestore" / "FORMAT.md",
     *sorted((ROOT / "docs").glob("*.md")),
+    *ROOMS,
 ]
 
 
@@ -32,11 +38,20 @@ def test_every_fault_of_the_reference_implementation_names_a_test_that_exists() 
         assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), f"{path} has no {name}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def anchors(page: Path) -> set[str]:
+    """Those of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_of_a_page_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+    for target, _, anchor in re.findall(r"\]\(([^)#]*)(#([^)]*))?\)", page.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+            if anchor:
+                there = page.parent / target if target else page
+                assert anchor in anchors(there), f"{page.name} links to {target}#{anchor}"
 
 
 def test_make_targets_that_the_pages_name_exist() -> None:
@@ -56,7 +71,7 @@ def commands_of(page: Path, program: str) -> list[str]:
     return [re.sub(r"\|[^\s\]]+|[][]", "", line) for line in found if line.startswith(f"{program} ")]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_of_a_page_is_one_that_the_program_understands(page: Path) -> None:
     for line in commands_of(page, "sparsemill"):
         name, *arguments = shlex.split(line)[1:]
@@ -70,7 +85,7 @@ def test_every_command_of_a_page_is_one_that_the_program_understands(page: Path)
                 pytest.fail(f"{page.name}: {line}")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_benchmark_of_a_page_is_there_and_has_the_options(page: Path) -> None:
     for line in commands_of(page, "python"):
         module, *arguments = shlex.split(line)[2:] if " -m " in line else [""]
@@ -81,7 +96,7 @@ def test_every_benchmark_of_a_page_is_there_and_has_the_options(page: Path) -> N
                 assert f'"{option}"' in source.read_text(encoding="utf-8"), f"{page.name}: {line}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_python_of_a_page_is_python_and_its_imports_are_there(page: Path) -> None:
     for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
         for node in ast.walk(ast.parse(block)):
@@ -129,7 +144,7 @@ def test_the_readmes_job_is_planned_and_priced_by_the_readmes_commands(
             assert "cuda" in said and "l4 in the rates file" in said and "USD" in said
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_jobs_and_studies_of_a_page_have_only_keys_that_there_are(page: Path) -> None:
     for block in re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
         mapping = yaml.safe_load(block)

@@ -1,2 +1,1 @@
-"""What every package stands on: the YAML of spec files, words, names that were meant, the cache, places where tests end
-a process."""
+"""What every package stands on: YAML of jobs and studies, words and pages, names that jobs and stores share."""

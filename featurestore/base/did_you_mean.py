@@ -1,8 +1,8 @@
-"""The name that was probably meant: one answer for keys, columns, SAEs, hardware, commands and files.
+"""Guess the name that was meant: one answer for keys, columns, SAEs, hardware, commands and files.
 
 A slip of the pen comes first (`lable` is `label`), then shared words (`text` is `comment_text` or `review_text`, and
-`lang` is `language`), then looser likeness. Letters alone would find `threat` for `text`: names that share neither word
-nor most letters are never suggested.
+`lang` is `language`), then looser likeness. Letters alone would find `threat` for `text`: names that share neither a
+word nor most letters are never suggested.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How long a process may take to end once it was told to, whatever it waits for.
+"""End a process within a set time after it was told to stop, whatever it waits for.
 
 Python runs handlers of signals between two steps of its own, so a call into storage that does not answer keeps Ctrl-C
 waiting, and so do threads that are joined at the end. A thread of our own hears of the signal at once, and ends the
@@ -41,10 +41,10 @@ def end_in_time(say: Callable[[str, int], object], seconds: float = END_SECONDS)
 
 def _watch(heard: socket.socket, _told: socket.socket, say: Callable[[str, int], object], seconds: float) -> None:
     """Wait for signals, whose numbers come as bytes; keeps the other end open."""
-    signum, begun = _next_stop(heard, None), time.monotonic()
+    signum, started = _next_stop(heard, None), time.monotonic()
     reason = f"did not end within {seconds:.0f} s of being stopped; storage may not answer"
-    while (left := begun + seconds - time.monotonic()) > 0:
-        if _next_stop(heard, left) and time.monotonic() - begun > TOGETHER_SECONDS:
+    while (left := started + seconds - time.monotonic()) > 0:
+        if _next_stop(heard, left) and time.monotonic() - started > TOGETHER_SECONDS:
             reason = "stopped at once"
             break
     code = 128 + signum

@@ -1,10 +1,10 @@
-"""Places where tests may end a process, by name.
+"""Name the places where a crash test may end a process.
 
-`fault_point("worker.after_commit")` is an empty function unless SPARSEMILL_TEST_FAULT was in the environment when the
-process started. The variable can do to a process only what whoever sets its environment can do anyway: end it, at a
-place of their choosing. It holds faults separated by ";", each of the form `{point}={action}`, or
-`{point}:{text}={action}` for only those times when what is at hand (a path, a list of documents) has this text in it.
-With `@{marker}` behind it a fault happens once: the first process to get there makes that file, all others go on.
+`fault_point("worker.after_commit")` does nothing unless SPARSEMILL_TEST_FAULT was in the environment when the process
+started. The variable can do to a process only what whoever sets its environment can do anyway: end it, at a place of
+their choosing. It holds entries separated by ";", each of the form `{point}={action}`, or `{point}:{text}={action}` for
+only those times when what is at hand (a path, a list of documents) has this text in it. With `@{marker}` behind it an
+entry takes effect once: the first process to get there makes that file, all others go on.
 
 Actions: `kill` this process; `raylet` kills its parent, which is a worker's raylet; `error` raises an input/output
 error, `raise` a ValueError; `wait` sleeps until the marker is deleted.
@@ -31,10 +31,10 @@ POINTS = (
     "write.before_rename",  # the temporary file is whole (file systems only)
     "write.after",  # the file is there under its name; its directory may not be on disk
     "worker.after_commit",  # the part is there, the driver does not know
-    "driver.before_store",  # the store is held, there is no store.json
+    "driver.before_store",  # the run has its lease, there is no store.json
     "driver.after_commit",  # a report has come, it is not in the journal
     "driver.before_manifest",  # every part is there
-    "driver.after_manifest",  # the manifest is there, the store is still held
+    "driver.after_manifest",  # the manifest is there, the lease not yet given back
 )
 
 
@@ -47,7 +47,7 @@ def _strike(name: str, at_hand: str | Sequence[str | None] = "") -> None:
         place, _, what = fault.partition("=")
         (point, _, text), (action, _, marker) = place.partition(":"), what.partition("@")
         texts = [at_hand] if isinstance(at_hand, str) else at_hand
-        if name == point and any(text in held for held in texts if held is not None) and _is_first(marker):
+        if name == point and any(text in given for given in texts if given is not None) and _is_first(marker):
             _act(name, action, marker)
 
 

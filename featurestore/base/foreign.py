@@ -1,4 +1,4 @@
-"""Exceptions of native libraries, at the borders where these are called.
+"""Turn exceptions of other libraries into ours, at the places where those libraries are called.
 
 What a library raises when a disk is full is a matter of taste: safetensors, tokenizers and polars have types of their
 own and only words, Python and pyarrow an OSError without a path. Inside `writing` all of them are the OSError that they

@@ -1,4 +1,4 @@
-"""The one way in which JSON leaves the program: what a command prints with `--json`, and files.
+"""Write JSON, to stdout for `--json` and into files: no other way leads JSON out of the program.
 
 JSON has no NaN and no infinity, and readers in other languages refuse what Python writes for them: `null` stands for a
 number that is not finite, as it does for one that is not there.
@@ -10,10 +10,9 @@ import json
 import math
 import sys
 from collections.abc import Mapping
-from typing import Any
 
 
-def json_text(document: Any, indent: int | None = None, ascii: bool = False) -> str:
+def json_text(document: object, indent: int | None = None, ascii: bool = False) -> str:
     """A value as JSON; numbers that are not finite are null."""
     try:
         return json.dumps(document, ensure_ascii=ascii, allow_nan=False, indent=indent)
@@ -21,14 +20,14 @@ def json_text(document: Any, indent: int | None = None, ascii: bool = False) -> 
         return json.dumps(_finite(document), ensure_ascii=ascii, allow_nan=False, indent=indent)
 
 
-def print_json(document: Any) -> int:
+def print_json(document: object) -> int:
     """Print a value as one line of JSON, in characters that stdout can show; returns 0, the exit code of success."""
     encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
     print(json_text(document, ascii=not encoding.startswith("utf")))
     return 0
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     """Plain data with None for every float that is not finite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None

@@ -1,8 +1,8 @@
-"""Reading JOB.yaml and STUDY.yaml: safe YAML in, a frozen pydantic model out, one sentence when it is wrong.
+"""Read JOB.yaml or STUDY.yaml: safe YAML in, a frozen pydantic model out, one sentence when it is wrong.
 
-A spec file is small and flat, so what only causes trouble is refused: anchors and aliases (alias bombs), duplicate
-keys (the first would be lost silently), documents that are no mapping, files over 1 MB, and URLs with a secret in them
-(specs are copied, recorded and shown). What the keys mean is the models' business, what is said about them that of
+A spec file is small and flat, so what only causes trouble is refused: anchors and aliases (alias bombs), duplicate keys
+(the first would be lost silently), documents that are no mapping, files over 1 MB, and URLs with a secret in them
+(specs are copied, recorded and shown). What the keys mean is left to the models, and what is said about them to
 `spec_sentences`.
 """
 

@@ -1,4 +1,4 @@
-"""What is wrong with a spec, as one sentence in the words of the file and not of Python: pydantic's findings, retold.
+"""Retell pydantic's findings about a spec as one sentence, in the words of the file and not of Python.
 
 A sentence names the key as the user wrote it, what is wrong and what to do. An unknown key is looked for at every
 level, for a key in the wrong place is the commonest mistake after a slip of the pen.
@@ -160,13 +160,13 @@ def _steps(problem: Any, mapping: Mapping[str, Any]) -> list[Any]:
     return found
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value as YAML has it, in a few words."""
     text = _yaml(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _yaml(value: Any) -> str:
+def _yaml(value: object) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_yaml(key)}: {_yaml(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list | tuple):
@@ -176,7 +176,7 @@ def _yaml(value: Any) -> str:
     return str(getattr(value, "written", None) or repr(value))
 
 
-def kind_of(value: Any) -> str:
+def kind_of(value: object) -> str:
     """What a YAML file holds that is no mapping."""
     names = {list: "list", str: "text", bool: "truth value", int: "number", float: "number"}
     return next((name for kind, name in names.items() if isinstance(value, kind)), "value")

@@ -1,10 +1,13 @@
-"""The kinds of values that a job or study holds besides numbers and texts: truth values, values of columns, paths."""
+"""Accept the values of a spec that are neither numbers nor texts: truth values, values of columns, paths.
+
+They are types for the fields of pydantic models; what YAML makes of the letters in a file is left to `spec_yaml`.
+"""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -18,11 +21,11 @@ _VARIABLE = re.compile(
 _PERCENT_ENCODED = re.compile(r"(?:[^%]|%[0-9A-Fa-f]{2})*")
 
 
-def _flag(value: Any) -> Any:
+def _flag(value: object) -> object:
     return _FLAGS.get(value.lower(), value) if isinstance(value, str) else value
 
 
-def _as_written(value: Any) -> Any:
+def _as_written(value: object) -> object:
     if isinstance(value, bool):
         return "true" if value else "false"
     return getattr(value, "written", str(value)) if isinstance(value, int | float) else value

@@ -1,4 +1,4 @@
-"""The YAML of spec files: the safe part of it, with what people write taken as they meant it.
+"""Parse the YAML of spec files: the safe part of it, with what people write taken as they meant it.
 
 YAML reads `no` as false, `010` as eight and 2020-01-01 as a date; here a word is a word and a number remembers how it
 was written, so that names and values of columns can be compared with what stands in a file. A mistake becomes a few
@@ -8,7 +8,6 @@ words with its line.
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import yaml
 
@@ -58,7 +57,7 @@ def _word(loader: WrittenSafeLoader, node: yaml.ScalarNode) -> str:
     return word
 
 
-def _int(loader: WrittenSafeLoader, node: yaml.ScalarNode) -> Any:
+def _int(loader: WrittenSafeLoader, node: yaml.ScalarNode) -> object:
     text = str(loader.construct_scalar(node))
     if _DECIMAL.fullmatch(text) is None:  # octal, hexadecimal, a time of day: no number that a spec has
         return text
@@ -67,7 +66,7 @@ def _int(loader: WrittenSafeLoader, node: yaml.ScalarNode) -> Any:
     return number
 
 
-def _float(loader: WrittenSafeLoader, node: yaml.ScalarNode) -> Any:
+def _float(loader: WrittenSafeLoader, node: yaml.ScalarNode) -> object:
     text = str(loader.construct_scalar(node))
     if ":" in text:
         return text
@@ -87,7 +86,7 @@ WrittenSafeLoader.add_constructor("tag:yaml.org,2002:float", _float)
 WrittenSafeLoader.add_constructor("tag:yaml.org,2002:timestamp", _date)
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> object:
     """What was read, for those who want truth values and not words."""
     if isinstance(value, dict):
         return {key: plain(inner) for key, inner in value.items()}

@@ -1,4 +1,7 @@
-"""Numbers with their nouns, as people read them: what every command prints is put together here once."""
+"""Put numbers into words: counts with their nouns, bytes, times, money, shares, and the kind of an error.
+
+Every command says a number as these functions do. Where the words go on a page is left to `terminal`.
+"""
 
 from __future__ import annotations
 

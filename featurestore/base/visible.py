@@ -1,5 +1,7 @@
-"""Text that anybody may have written, as a terminal can show it: what would move the cursor, turn the writing round or
-not be seen at all is spelled out."""
+"""Spell out what a terminal cannot show of a stranger's text: what moves the cursor, turns the writing, or is not seen.
+
+Letters, marks and signs that are seen stay as they are; everything else becomes an escape, the number of its character.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""How a store stands: what runs left behind, what is done, and whether every promise is kept."""
+"""Whether a store keeps every promise, and what runs have left in it."""

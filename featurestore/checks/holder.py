@@ -1,8 +1,8 @@
-"""Who holds a store, as the small file says that a run keeps in it: read here, written by the run.
+"""Find out which run is writing to a store, from the small file that it keeps there while it lives.
 
-Whether a holder still lives is judged without writing anything, so that whoever may only read can ask: a process of
+Whether that run still lives is judged without writing anything, so that whoever may only read can ask: a process of
 this machine is looked up; elsewhere, and where the system does not show its processes, a file that was renewed within a
-minute is alive, the storage's clock and this machine's taken to agree so far.
+minute is alive, the storage's clock and this machine's taken to agree so far. Writing that file is left to the run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rechecking every promise of FORMAT.md on what is really on disk.
+"""Recheck every promise of FORMAT.md on what is really on disk.
 
 A report, not an exception: each problem is one phrase that names the file and, inside a part, row group and row, so
 that a damaged store can be repaired part by part (delete the part, rerun extract). What a run that is writing has not
@@ -177,7 +177,7 @@ def _tame(name: str) -> str:
     return name if name.isprintable() else ascii(name)
 
 
-def _whole(value: Any) -> int:
+def _whole(value: object) -> int:
     if type(value) is not int or value < 0:
         raise ValueError(f"{value!r} is no count")
     return value
@@ -281,15 +281,15 @@ def _duplicates(fs: pafs.FileSystem, root: str, parts: list[tuple[int, _Part]]) 
     if not hashed:
         return
     ordered = np.sort(np.concatenate([hashes for _, hashes in hashed]))
-    suspects = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
     places: dict[str, list[str]] = {}
     for unit, hashes in hashed:
-        if not np.isin(hashes, suspects).any():
+        if not np.isin(hashes, repeated).any():
             continue
         with open_part(fs, part_path(root, unit)) as file:
             groups = [read_group(file, group, ["doc_id"]).column("doc_id") for group in range(file.num_row_groups)]
         ids = pl.Series("id", [doc_id for group in groups for doc_id in group.to_pylist()], dtype=pl.String)
-        for row in np.flatnonzero(np.isin(ids.hash().to_numpy(), suspects)):
+        for row in np.flatnonzero(np.isin(ids.hash().to_numpy(), repeated)):
             places.setdefault(ids[int(row)], []).append(f"{part_name(unit)} row {row}")
     doubles = [(doc_id, where) for doc_id, where in places.items() if len(where) > 1]
     for doc_id, where in doubles[:_SHOWN_DUPLICATES]:

@@ -1,4 +1,7 @@
-"""The commands that make something else of a store: `compact` and `export`."""
+"""Run the commands that make something else of a store: `compact` and `export`.
+
+Both say what was made, as a line or as JSON; making it is left to `convert.compact` and `convert.export`.
+"""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
-"""Merge the small parts of a store into large ones: the same rows under a coarser unit plan, as a store of its own.
+"""Merge the small parts of a store into large ones: the same rows in larger units, as a store of its own.
 
 A unit is sized for retry, a part wants to be large (hundreds of megabytes) where millions of files would be slow to
-list and read. The result is a sibling: its units are runs of the old ones, its identity is the old one plus `origin`,
-the fingerprint and units of the store that it was made from. So the old fingerprint can be computed again from the new
-store.json alone (`origin.origin_problem`, which verify asks), the new one is that of its own contents as for any store,
-and a job can never resume into it by mistake. Parts are streamed, a row group at a time; a part that is there already
-is kept, so the same command goes on where it stopped.
+list and read. The new store's units are runs of the old ones; its identity records the fingerprint and units of the
+store that it was made from, which `verify` proves (`format.compacted_from`), and a job can never resume into it by
+mistake. Parts are streamed, a row group at a time; a part that is there already is kept, so the same command goes on
+where it stopped.
 """
 
 from __future__ import annotations

@@ -1,2 +1,1 @@
-"""The store on disk as FORMAT.md has it: the plan, the schema, the rows and rules of a part, and what is checked before
-one is decoded."""
+"""The files of a store as FORMAT.md specifies them: plan, columns, rows, and the part file."""

@@ -1,4 +1,8 @@
-"""Where a compacted store comes from, so that it can be proved: its origin's fingerprint and units, in its identity."""
+"""Record in a compacted store which store it was made from, and check that record.
+
+The store's identity holds the fingerprint and units of its origin, so that the old fingerprint can be computed again
+from the new store.json alone. Merging parts is left to `convert.compact`.
+"""
 
 from __future__ import annotations
 

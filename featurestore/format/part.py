@@ -1,9 +1,9 @@
-"""One part: a plain Parquet file holding the rows of one unit.
+"""Encode and decode a part: a plain Parquet file that holds the rows of one unit.
 
 Encoding is deterministic (the same rows give the same bytes) and small: delta-packed indices, byte-stream-split values,
-zstd, no dictionaries, a checksum on every page; docs/storage.md has the measurements behind it. Writing and reading go
-row group by row group, so memory is bounded by ROW_GROUP_BYTES and not by the part, and what is read passes `guard`
-first. Where parts lie and which belong to a store is for writer and reader.
+zstd, no dictionaries, a checksum on every page; docs/storage.md has the measurements behind it. Both ways go row group
+by row group, so memory is bounded by ROW_GROUP_BYTES and not by the part. Where parts lie and which belong to a store
+is left to `writing` and `reading`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from featurestore.format.part_file import PartFile
 from featurestore.format.rows import PartRows, concat_rows, to_table
 from featurestore.format.schema import StoreSchema
 from featurestore.format.store_plan import FORMAT_VERSION, PARTS, StorePlan
-from featurestore.guard.parquet import MAX_GROUP_BYTES
+from featurestore.guard.parquet_limits import MAX_GROUP_BYTES
 from featurestore.storage.files import open_input, shown
 
 # Raw bytes of text, indices, values and dense vectors in a row group. A reader holds one row group at a time, and

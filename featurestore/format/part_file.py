@@ -1,9 +1,9 @@
-"""A part open for decoding: what is read passes `guard`, and Arrow gets it as memory of its own.
+"""Hand a part to Arrow for decoding: only checked bytes, and as memory that belongs to Arrow.
 
-Arrow's threads let go of what they decoded when they please, also while the interpreter ends, and one that lets go of a
-Python object then takes the process with it. So Arrow never gets a file that Python reads. It gets the column chunks of
-one row group, read once and checked, in an image of that row group, and a footer whose places count from there: no
-copy, no second request, and no more memory than the row group takes on disk.
+Footer and pages pass `guard` first. Arrow's threads let go of what they decoded when they please, also while the
+interpreter ends, and one that lets go of a Python object then takes the process with it. So Arrow never gets a file
+that Python reads. It gets the column chunks of one row group, read once and checked, in an image of that row group, and
+a footer whose places count from there: no copy, no second request, and no more memory than the row group takes on disk.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore.guard.parquet import MAGIC, MAX_FOOTER_BYTES, ColumnChunk, check_footer, check_pages
+from featurestore.guard.parquet_limits import MAGIC, MAX_FOOTER_BYTES, ColumnChunk, check_footer, check_pages
 from featurestore.guard.thrift import put_number
 
 _TAIL_BYTES = 64 << 10  # read at once from the end, where the footer of a usual part lies whole; so does a small part

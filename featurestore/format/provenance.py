@@ -1,7 +1,7 @@
-"""What a store says about where its features come from: model, SAEs, hooks, and the sha256 of each encoder.
+"""Tell where a store's features come from: model, SAEs, hooks, and the sha256 of each encoder.
 
-`store.json` holds it under `identity`, `spec` and `extra`, as the job of stage 1 wrote them; stores by others, and by
-earlier versions, say less, and then a field is None.
+`store.json` holds it under `identity`, `spec` and `extra`, as the job of stage 1 wrote them. Stores by others, and by
+earlier versions, say less, and then a field is None. Whether that fits a trained model is left to stage 2.
 """
 
 from __future__ import annotations
@@ -67,5 +67,5 @@ def bundle_sources(plan: StorePlan) -> dict[str, Any]:
     }
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}

@@ -1,4 +1,4 @@
-"""The rows of one unit in memory, and their way to and from Arrow.
+"""Hold the rows of one unit in memory, and convert them to and from Arrow.
 
 `PartRows` is what an extractor hands over. Which rules they must obey stands in `rules`; text and models are unknown
 here.

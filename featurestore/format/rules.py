@@ -1,4 +1,4 @@
-"""The rules that every row obeys (FORMAT.md, section 4), stated once.
+"""Check the rules that every row obeys (FORMAT.md, section 4); they are stated here once.
 
 The writer refuses a row that breaks one, `verify` finds it on disk, `compact` does not carry it on. Each problem is one
 phrase that names row and column; checks run over whole columns, because the writer makes them on every row it writes.

@@ -1,8 +1,8 @@
-"""Which columns a store has, and to what precision its values are kept.
+"""Define the columns of a store, and the precision to which its values are kept.
 
 A `StoreSchema` is the whole truth about the columns of every part: it becomes the Arrow schema, the Parquet encodings
-and an element of `store.json`. Rounding lives here too, for it is part of the format. Who fills the columns does not
-matter here.
+and an element of `store.json`. Rounding is done here too, for it is part of the format. Names of poolings stand in
+`base.poolings`; who fills the columns does not matter here.
 """
 
 from __future__ import annotations

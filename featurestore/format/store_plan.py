@@ -1,8 +1,7 @@
-"""`store.json`: what a store will hold, written once and first.
+"""Write and read `store.json`: what a store will hold, written once and first.
 
 A `StorePlan` names the columns, the units and everything that decided a value; its fingerprint is the hash of those.
-Every part carries it, and a job with another one is refused with a diff of what changed. How parts are written is the
-writer's business.
+Every part carries it, and a job with another one is refused with what differs. Writing parts is left to `writing`.
 """
 
 from __future__ import annotations
@@ -116,7 +115,7 @@ class StorePlan:
             )
         return plan
 
-    def _decisive(self) -> dict[str, Any]:
+    def _decisive(self) -> dict[str, object]:
         return {
             "format_version": FORMAT_VERSION,
             "schema": self.schema.to_json(),
@@ -155,7 +154,7 @@ def create_store(uri: str, plan: StorePlan) -> None:
 
 
 def check_place(uri: str) -> None:
-    """Refuse a place where no store can be begun, before anything is spent; nothing is written.
+    """Refuse a place where no store can be made, before anything is spent; nothing is written.
 
     Raises:
         StoreError: It is a file, or a directory with other things in it, or below a file.
@@ -191,12 +190,12 @@ def open_root(uri: str) -> tuple[pafs.FileSystem, str]:
     return fs, root or "/"
 
 
-def canonical_json(value: Any) -> bytes:
+def canonical_json(value: object) -> bytes:
     """Sorted keys, no spaces, ASCII: the same value always gives the same bytes. NaN is refused with ValueError."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
 
 
-def json_lines(document: Mapping[str, Any]) -> bytes:
+def json_lines(document: Mapping[str, object]) -> bytes:
     """A JSON object with one top-level key a line, so that it can be read and compared by eye and by `diff`."""
     body = ",\n".join(f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in document.items())
     return f"{{\n{body}\n}}\n".encode()

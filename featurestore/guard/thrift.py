@@ -1,19 +1,17 @@
-"""Thrift's compact protocol, as far as Parquet's headers use it, over bytes that may be anything.
+"""Parse Thrift's compact protocol, as far as Parquet's headers use it, from bytes that may be anything.
 
 Everything that is wrong with them is a ValueError; no more is allocated than the bytes themselves can fill. Which
-fields mean what is the caller's business. The protocol is doc/specs/thrift-compact-protocol.md of Apache Thrift.
+fields mean what is left to `parquet_limits`. The protocol is doc/specs/thrift-compact-protocol.md of Apache Thrift.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 LIST = 9
 _STOP, _TRUE, _FALSE, _BYTE, _INT64, _DOUBLE, _BINARY, _SET, _STRUCT = 0, 1, 2, 3, 6, 7, 8, 10, 12
 _DEPTH = 24  # footer, row groups, columns, metadata, statistics: lists counted, ten
 
 
-class Struct(dict[int, Any]):
+class Struct(dict[int, object]):
     """Field number -> value; `places` has the bytes [start, stop) at which 64-bit numbers stand."""
 
     __slots__ = ("places",)
@@ -86,7 +84,7 @@ class CompactReader:
             if kind == _INT64:
                 places[before] = (start, self.position)
 
-    def value(self, kind: int, depth: int = 0) -> Any:
+    def value(self, kind: int, depth: int = 0) -> object:
         """int, bool, bytes, list or struct (as a dict); ValueError for what Parquet's headers have not."""
         if depth > _DEPTH:
             raise ValueError("a header is nested too deeply")

@@ -1,1 +1,1 @@
-"""The documents of a feature and the features of a document, looked up."""
+"""Looking at single documents and single features of a store, fast."""

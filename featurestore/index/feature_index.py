@@ -1,12 +1,12 @@
-"""The index of a store's features: which documents each feature is strongest in, and its statistics.
+"""Build and read the index of a store: the documents in which each feature is strongest, and its statistics.
 
-One pass over one pooling keeps, for every feature, its K strongest documents and its statistics; after that, a question
-about one of a million features reads one small row group of one small Parquet file. It holds row numbers, not ids or
-texts, so it is a few dozen megabytes beside a store of gigabytes (FORMAT.md knows nothing of it).
+One pass over one pooling keeps, for every feature, its K strongest documents; after that, to look up one of a million
+features reads one small row group of one small Parquet file. It holds row numbers, not ids or texts, so it is a few
+dozen megabytes beside a store of gigabytes (FORMAT.md knows nothing of it).
 
-The index lies in this machine's cache, not in the store: whoever reads a store does not write to it. Its name is a
-hash of the manifest (which has the sha256 of every part) and of the sizes of the parts, so a store that changed finds
-no index and one is built anew. It is still not believed blindly: structure and bounds are checked when it is read, and
+The index lies in this machine's cache, not in the store: whoever reads a store does not write to it. Its name is a hash
+of the manifest (which has the sha256 of every part) and of the sizes of the parts, so a store that changed finds no
+index and one is built anew. It is still not believed blindly: structure and bounds are checked when it is read, and
 `lookup` compares the strongest document's value with the part itself. An incomplete store still changes and gets none.
 """
 

@@ -1,8 +1,7 @@
-"""Looking at a store by hand: the features of one document, the documents of one feature.
+"""Look up one document's strongest features, or the documents of one feature.
 
-Small answers for the eye and for JSON. A document costs the reading of its row group, a feature one row of the index
-(`featurestore.index.feature_index`), which is built by the first question. Statistics over many features belong to
-`statistics`.
+Small results for the eye and for JSON. A document costs the reading of its row group, a feature one row of the index
+(`feature_index`), which the first look-up builds. Statistics over many features are left to `reading.statistics`.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class FeatureView:
         mean: Over all documents of the store.
         maximum: Its largest value.
         top: The documents with the largest values: doc_id, row, value, and metadata (the document's other columns).
-        source: "index", "new index" (built for this question) or "scan" (no index was used).
+        source: "index", "new index" (built for this look-up) or "scan" (no index was used).
     """
 
     sae: str
@@ -95,7 +94,7 @@ def feature_view(
 ) -> FeatureView:
     """Look at one feature.
 
-    The first question about a pooling of a complete store reads all of it once and keeps an index in this machine's
+    The first look-up in a pooling of a complete store reads all of it once and keeps an index in this machine's
     cache; later ones read that. A store still being written, or a `top` beyond what the index holds, is scanned.
 
     Args:
@@ -141,7 +140,7 @@ def _agrees(store: FeatureStore, sae: str, pool: str, feature: int, entry: index
 
 def _new_index(store: FeatureStore, sae: str, pool: str, feature: int) -> index.FeatureEntry:
     built = index.build_index(store, sae, pool)
-    with contextlib.suppress(OSError):  # a cache that cannot be written costs time at the next question, nothing else
+    with contextlib.suppress(OSError):  # a cache that cannot be written costs time at the next look-up, nothing else
         index.keep_index(store, sae, pool, built)
     if (entry := index.entry_of(built, feature, len(store))) is None:
         raise StoreError(f"{shown(store.uri)}: SAE '{sae}' has values that are not finite; run verify on the store")

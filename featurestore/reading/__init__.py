@@ -1,1 +1,1 @@
-"""From the parts of a store to frames and matrices."""
+"""From an open store to matrices, metadata and statistics."""

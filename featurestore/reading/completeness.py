@@ -1,4 +1,7 @@
-"""How far an open store is: what its manifest says, or every part's footer while it is being written."""
+"""Count how much of an open store is there: by its manifest, or by every part's footer while it is being written.
+
+Runs, errors by kind and rates are left to `featurestore.status`.
+"""
 
 from __future__ import annotations
 

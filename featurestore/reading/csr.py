@@ -1,4 +1,4 @@
-"""Arrow lists to scipy CSR: views where Arrow's memory can be handed on, one copy where rows are put together.
+"""Convert Arrow's list columns to scipy CSR: views where Arrow's memory can be handed on, else one copy.
 
 A list column of a row group *is* a CSR matrix, so the work is to check it (indices in bounds and rising, or scipy
 would read beyond its arrays), to leave out what was not asked for, and to join row groups with 64-bit row pointers.

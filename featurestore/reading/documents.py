@@ -1,7 +1,7 @@
-"""Documents by id and by what is known of them: row selections, positions, joins with other tables.
+"""Select documents by id or by what is known of them, and join other tables to them by id.
 
-Ids decide, never the order of rows, and what one side of a join lacks is reported, not dropped in silence. Metadata
-goes through polars (`metadata`); features never pass through here.
+Ids decide, never the order of rows, and what one side of a join lacks is reported, not dropped in silence. When two ids
+are the same is left to `tables.compare`, reading metadata to `metadata`; features never pass through here.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def row_mask(store: OpenStore, rows: pl.Expr | np.ndarray) -> np.ndarray:
     return mask
 
 
-def row_positions(store: OpenStore, doc_id: Iterable[Any]) -> np.ndarray:
+def row_positions(store: OpenStore, doc_id: Iterable[object]) -> np.ndarray:
     """int64 [K]: the row of each id, in the order asked for.
 
     Raises:

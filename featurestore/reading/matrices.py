@@ -1,8 +1,8 @@
-"""From the parts of a store to matrices: what a `Selection` asks for as scipy CSR, dense columns as numpy.
+"""Read what a `Selection` asks for from the parts of a store: features as scipy CSR, dense columns as numpy.
 
 Row groups without a selected document are not read at all, and what is left out of a row group is left out before
-anything is joined, so memory is that of the result and one batch. How row groups are read is the business of `parts`,
-how Arrow becomes CSR that of `csr`.
+anything is joined, so memory is that of the result and one batch. How row groups are read is left to `parts`, how Arrow
+becomes CSR to `csr`.
 """
 
 from __future__ import annotations

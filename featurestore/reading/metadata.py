@@ -1,6 +1,6 @@
-"""The documents' metadata as a polars LazyFrame over the parts of a store.
+"""Give the documents' metadata as a polars LazyFrame over the parts of a store.
 
-polars is asked what it needs (columns, a filter, so many rows) and gets it row group by row group from `Parts`, as
+polars is asked what it needs (columns, a filter, so many rows) and gets it row group by row group from `parts`, as
 every other reader of a store does: bounded by `guard`, checked against its checksums, on disks and object stores alike.
 polars' own Parquet reader would read local files in parallel, but believes what a part promises and ends in an error
 of its own where a part is damaged. Nothing is read before a frame is collected, and then only the columns that count.

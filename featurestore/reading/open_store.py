@@ -1,6 +1,6 @@
-"""What reading asks of a store that is open; `featurestore.reader.FeatureStore` is one.
+"""Say as a type what reading needs of an open store; `featurestore.reader.FeatureStore` is one.
 
-A type only: the functions of this room are what that class calls, so they cannot import it.
+`FeatureStore` calls the functions of this room, so they cannot import it.
 """
 
 from __future__ import annotations

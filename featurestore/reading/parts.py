@@ -1,7 +1,7 @@
-"""The parts of an open store as one sequence of rows: which of them to open, and how their row groups are decoded.
+"""Read the parts of an open store as one sequence of rows: which to open, and how their row groups are decoded.
 
 A part is checked by its footer whenever rows are read from it. Parts and row groups without a wanted row are not read,
-and what is read comes in batches that fit the processor's cache. What the columns mean is `reader`'s business.
+and what is read comes in batches that fit the processor's cache. What the columns mean is left to the callers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What of a store goes into a matrix: which SAE and pooling, which documents, which features, in which form.
+"""Describe what of a store goes into a matrix: which SAE and pooling, which documents, which features, which form.
 
 A `Selection` is checked when it is made, against the schema and before anything is read, so that a mistake is one
-sentence and not an error in the middle of a stream. Reading is `reader`'s business, arithmetic that of `csr`.
+sentence and not an error in the middle of a stream. Reading is left to `matrices`, arithmetic to `csr`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from featurestore.base.poolings import MEAN, stored_pool
 from featurestore.errors import StoreError
@@ -48,7 +48,7 @@ class Selection:
         sae: SaeColumns,
         pool: str,
         binarize: float | None,
-        dtype: Any,
+        dtype: DTypeLike,
         features: Sequence[int] | np.ndarray | None,
         rows: np.ndarray | None,
     ) -> Selection:

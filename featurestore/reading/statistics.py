@@ -1,8 +1,8 @@
-"""Statistics of every feature, in one pass over a store and in memory that does not grow with it.
+"""Count and average every feature in one pass over a store, in memory that does not grow with it.
 
 Enough to choose among a million features before any matrix is made: how often a feature fires, how strongly, how that
 varies, and how its mean differs between classes. Sums are accumulated in float64; a document in which a feature does
-not fire counts as 0. What is chosen, and by which rule, is the caller's business.
+not fire counts as 0. What is chosen, and by which rule, is left to the caller.
 """
 
 from __future__ import annotations

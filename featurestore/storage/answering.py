@@ -1,8 +1,8 @@
-"""Whether storage answers at all, asked once for each place: an answer within fifteen seconds, or one sentence.
+"""Ask each place of storage once whether it answers at all: within fifteen seconds, or one sentence says so.
 
 In the middle of a run clients rightly try again for minutes; to a person who has just typed a command that looks stuck.
-The question is put by a thread, because name servers, dead addresses and credentials can each hold a native call for
-minutes; one that is given up is not left behind in native code while the interpreter ends.
+A thread asks, because name servers, dead addresses and credentials can each keep a native call for minutes; one that is
+given up is not left behind in native code while the interpreter ends.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def first_answer(ask: Callable[[], object]) -> None:
         NoAnswer: Nothing came, or nothing but failures to connect.
     """
     future: Future[None] = Future()
-    begun = time.monotonic()
+    started = time.monotonic()
 
     def put() -> None:
         try:
@@ -64,7 +64,7 @@ def first_answer(ask: Callable[[], object]) -> None:
     if curl := _CURL.search(text):
         details = _DETAILS.search(text)
         raise NoAnswer((details or curl)[1].rstrip(". ")) from error
-    if time.monotonic() - begun > SLOW_SECONDS and isinstance(error, OSError):
+    if time.monotonic() - started > SLOW_SECONDS and isinstance(error, OSError):
         raise NoAnswer((text or type(error).__name__)[:200].rstrip(". ")) from error
 
 

@@ -1,4 +1,4 @@
-"""Where this machine keeps what can be made again: bundles, the demo's model file, measured rates, feature indexes."""
+"""Find the folder where this machine keeps what can be made again: bundles, model files, rates, feature indexes."""
 
 from __future__ import annotations
 

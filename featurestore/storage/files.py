@@ -1,4 +1,4 @@
-"""Where files live: one way to open a path or URL, and one way to make a file appear whole or not at all.
+"""Open a path or URL, and make a file appear there whole or not at all.
 
 Local disks, S3 and Google Cloud Storage go through Arrow's native file systems (`objectstore` says how), every other
 URL through fsspec. What is in the files is not this module's business.

@@ -1,4 +1,4 @@
-"""s3:// and gs:// URLs -> Arrow's native file systems, with finite timeouts and retries.
+"""Open s3:// and gs:// URLs with Arrow's native file systems, with finite timeouts and retries.
 
     s3://[key:secret@]bucket/path[?region=...&endpoint_override=host:port&scheme=http]
     gs://bucket/path[?endpoint_override=host:port&scheme=http&anonymous=true]

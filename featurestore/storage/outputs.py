@@ -1,4 +1,4 @@
-"""Files that a command writes where its user says: nothing that is there is replaced, unless the user insists.
+"""Write the files that a user named on a command line: nothing that is there is replaced unless the user insists.
 
 Whoever writes a file asks `check_free` first, before anything is spent, and fills it through `whole_file`, so that it
 appears whole or not at all. Directories with contents of their own (stores, studies) compare before they refuse.

@@ -1,4 +1,4 @@
-"""Files that only say where their contents are: what a clone has before `git lfs pull` or `git annex get`."""
+"""Recognise a file that only says where its contents are: what a clone has before `git lfs pull` or `git annex get`."""
 
 from __future__ import annotations
 

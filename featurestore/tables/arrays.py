@@ -1,4 +1,4 @@
-"""A JSON array of objects, read like JSON lines: its elements become lines, with the byte at which each starts.
+"""Read a JSON array of objects like JSON lines: each element with the byte at which it starts.
 
 Whole data sets come as one array, on one line or many, larger than memory. An element is cut out by its brackets and
 quotes alone and decoded by who reads JSON lines, so a broken one is a row with an error; where brackets do not tell any
@@ -114,9 +114,9 @@ def _end_of_element(text: _Window, file: SourceFile) -> int:
         match = _TOKEN.search(text.data, text.place + place)
         if match is None or (match[1] is not None and not match[1]):
             # Between brackets there may be a block without any; a string is looked at again when there is more of it.
-            held = len(text.data) - text.place
-            place = held if match is None else match.start() - text.place
-            if held > MAX_ELEMENT_BYTES or not text.more():
+            ahead = len(text.data) - text.place
+            place = ahead if match is None else match.start() - text.place
+            if ahead > MAX_ELEMENT_BYTES or not text.more():
                 raise CorpusError(
                     f"{file.uri}: the element at byte {text.offset} has no end within {MAX_ELEMENT_BYTES >> 20} MiB or "
                     "the file; mend its quotes and brackets, or fetch the file again if it is cut off"

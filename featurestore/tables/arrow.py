@@ -1,8 +1,9 @@
-"""Arrow's types in a table that a user brings: what each is good for, and the plain values that stand for its own.
+"""Convert values of Arrow's types, in a table that a user brings, to the plain values that stand for them.
 
-`FAMILY_OF_TYPE` and `TREATMENTS` are that table as data; everything that reads Arrow goes by them. Values become what
-JSON has (text, whole numbers, floats, truth values, lists, objects), decimals stay `Decimal`, and what none of these
-can hold becomes `Unusable` with its reason, or stays bytes where it should have been text and is not UTF-8.
+`FAMILY_OF_TYPE` and `TREATMENTS` say as data what each type is good for; everything that reads Arrow goes by them.
+Values become what JSON has (text, whole numbers, floats, truth values, lists, objects), decimals stay `Decimal`, and
+what none of these can hold becomes `Unusable` with its reason, or stays bytes where it should have been text and is not
+UTF-8.
 """
 
 from __future__ import annotations

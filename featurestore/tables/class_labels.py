@@ -1,7 +1,7 @@
-"""Names of classes that the `datasets` library keeps beside a Parquet file's numbers: a ClassLabel column is its names.
+"""Replace numbers by the names of classes that the `datasets` library keeps beside a Parquet file's ClassLabel column.
 
-They stand in the schema's metadata, and everything that reads such a file by `datasets` shows them; numbers alone would
-mean nothing once the file is gone, and something else where two files count differently.
+The names stand in the schema's metadata, and everything that reads such a file by `datasets` shows them; numbers alone
+would mean nothing once the file is gone, and something else where two files count differently.
 """
 
 from __future__ import annotations

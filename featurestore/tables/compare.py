@@ -1,4 +1,4 @@
-"""When two values are the same id, or the same class: one rule for corpora, label tables, joins and lists of ids.
+"""Decide when two values are the same id or the same class: one rule for corpora, label tables, joins, lists of ids.
 
 Values compare by their text. That of a string is the string itself, with its leading zeros, spaces and case; that of a
 whole number of any type is its digits, so 1, 1.0 and Decimal("1") are one, exactly also beyond 2**53; that of another

@@ -1,4 +1,4 @@
-"""How one CSV file is written, read off its beginning, and only where the file proves it.
+"""Read off a CSV file's beginning how it is written, and only where the file proves it.
 
 A byte order mark is proof of an encoding, otherwise it is UTF-8. Commas separate, tabs in a `.tsv`; where the header
 has none of them and one of `;`, tab or `|` instead, that does. Quotes are RFC 4180's, but between tabs they are text,

@@ -1,7 +1,7 @@
-"""How a CSV file is written: what separates its fields, how they are quoted, and in which encoding.
+"""Name the ways in which CSV is written: what separates fields, how they are quoted, in which encoding.
 
-What a user says of it (`CsvSpec`) and what is known of one file in the end (`Dialect`). Reading it off a file's
-beginning is left to `csv_head`.
+`CsvSpec` is what a user says of it, `Dialect` what is known of one file in the end. Reading it off a file's beginning
+is left to `csv_head`.
 """
 
 from __future__ import annotations

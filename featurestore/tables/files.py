@@ -1,4 +1,4 @@
-"""Finding the files of a corpus: paths, globs and directories, local or remote, become a fixed list of named files.
+"""Find the files of a corpus or table: paths, globs and folders, local or remote, become a fixed list of named files.
 
 The order is that of the paths in the job, sorted by name within each, so it does not depend on the file system.
 Names are relative to the longest directory that all files share: a corpus that is moved keeps them, and with them

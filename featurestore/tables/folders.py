@@ -1,4 +1,4 @@
-"""Walking folders: the files below one that a pattern means, each under the first name that leads to it.
+"""Walk a folder for the files that a pattern means, each under the first name that leads to it.
 
 Links are followed on local disks, and a folder is entered once for what it really is, so a walk ends whatever links
 there are; where a link led to a folder that was walked already is noted. A link to nothing, to itself, or out of the

@@ -1,4 +1,4 @@
-"""Tables and lists of ids in anybody's memory: polars, pandas, pyarrow, numpy and plain Python.
+"""Take tables and lists of ids from a caller's memory: polars, pandas, pyarrow, numpy and plain Python.
 
 Ids become the texts by which `compare` compares, whatever type they had; other columns what polars has a type for, or
 else what a store would keep of them. A path instead of a table is read by `table`.

@@ -1,4 +1,4 @@
-"""Parquet: a range of rows becomes records, decoding only the row groups and columns that hold them.
+"""Read a range of rows of a user's Parquet file, decoding only the row groups and columns that hold them.
 
 What Arrow's many types mean as ids, texts and kept values is `arrow`'s to say; here stands what Parquet adds: two
 logical types that Arrow takes for bytes, and timestamps of 96 bits.

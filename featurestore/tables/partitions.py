@@ -1,4 +1,4 @@
-"""Columns that stand in the way to a file and not in it: `lang=de/year=2024/part-0.parquet`, as Hive and Spark write.
+"""Read the columns that stand in the way to a file and not in it: `lang=de/year=2024/part-0.parquet`, as Hive writes.
 
 The value is the directory's text, with its percent signs undone. It counts where the file has no such column, or a line
 of JSON no such key.

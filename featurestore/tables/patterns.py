@@ -1,4 +1,4 @@
-"""What a path that a user wrote means: which of its parts are patterns, and which are names.
+"""Tell which parts of a path that a user wrote are patterns, and which are names.
 
 `*`, `?`, `[...]`, `**` and `{a,b}` are patterns only where the user wrote them. The directory that is put in front of
 a relative path is escaped (`[` becomes `[[]`), so that one text says both and goes unchanged through records and to

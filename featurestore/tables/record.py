@@ -1,4 +1,4 @@
-"""What all file formats of a corpus share: opening, decompressing and hashing a file, and the record it yields.
+"""Open, decompress and hash a user's file, and hold one row of it as a record: what all formats share.
 
 A record is one row as the file has it; whatever is wrong with the row is the record's `error`. A file that cannot be
 read as a whole (gone, cut off inside its compression, of another format) raises `CorpusError` naming it. Splitting

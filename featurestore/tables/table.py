@@ -1,8 +1,8 @@
-"""Whole tables in files, for what is joined to documents: labels, texts and whatever else has a table of its own.
+"""Read a whole table from files, for what is joined to documents: labels, texts, and whatever else has its own table.
 
-`read_table` reads them as a corpus' files are read (every format, compression and URL, several files by a pattern) and
-gives the values as they stand there; a row that cannot be read is left out, counted and named. `table_ids` makes a
-column the texts by which ids compare. Tables in memory are `keyed`'s.
+`read_table` reads as a corpus is read (every format, compression and URL, several files by a pattern) and gives the
+values as they stand there; a row that cannot be read is left out, counted and named. `table_ids` makes a column the
+texts by which ids compare. Tables in memory are left to `keyed`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""JSON and CSV: a byte stream becomes records, with the byte offset at which each starts.
+"""Split JSON lines and CSV into records, each with the byte offset at which it starts.
 
 Bounded memory and no guessing: how a CSV file is written is settled before (`dialect`). A reader can start at any
 offset that an earlier pass reported and sees the same rows from there on. A broken line is a record with `error`; a CSV
@@ -124,7 +124,7 @@ def _lines(stream: BinaryIO, offset: int, file: SourceFile) -> Iterator[tuple[in
     if len(line_break) > 1:
         stream = cast("BinaryIO", _Aligned(stream, len(line_break)))
     pieces: list[bytes] = []
-    held = 0
+    length = 0
     start = offset
     at_beginning = offset == 0
     while block := stream.read(BLOCK_BYTES):
@@ -137,22 +137,22 @@ def _lines(stream: BinaryIO, offset: int, file: SourceFile) -> Iterator[tuple[in
             if mark and block.startswith(mark):
                 block, start = block[len(mark) :], len(mark)
         first, *rest = _split(block, line_break)
-        held += len(first)
-        if held <= MAX_ROW_BYTES:
+        length += len(first)
+        if length <= MAX_ROW_BYTES:
             pieces.append(first)
         else:
             pieces.clear()
         if not rest:
             continue
-        yield start, b"".join(pieces) if held <= MAX_ROW_BYTES else None
-        start += held + len(line_break)
+        yield start, b"".join(pieces) if length <= MAX_ROW_BYTES else None
+        start += length + len(line_break)
         last = rest.pop()
         for line in rest:
             yield start, line
             start += len(line) + len(line_break)
-        pieces, held = [last], len(last)
-    if held:
-        yield start, b"".join(pieces) if held <= MAX_ROW_BYTES else None
+        pieces, length = [last], len(last)
+    if length:
+        yield start, b"".join(pieces) if length <= MAX_ROW_BYTES else None
 
 
 def _json_records(

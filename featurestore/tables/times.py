@@ -1,4 +1,4 @@
-"""Dates, times, durations and intervals of a table as ISO 8601, exactly, and whatever their unit or year.
+"""Write dates, times, durations and intervals of a table as ISO 8601, exactly, whatever their unit or year.
 
 Python's own types end with the year 9999 and with microseconds, so none of them is used here: moments are written by
 Arrow, whose calendar reaches from -32767 to 32767, and spans are whole numbers of their unit.

@@ -1,4 +1,4 @@
-"""What the values of a record mean: ids, texts, and the types that kept columns are stored in.
+"""Settle what the values of a record mean: its id, its text, and the types that kept columns are stored in.
 
 A column gets the narrowest of four types that loses nothing of any of its values, whichever files and formats they
 come from. Whole numbers are int64; with other numbers beside them float64; but where one of them is beyond 2**53, which

@@ -1,1 +1,1 @@
-"""Writing a store, and whether one can be written."""
+"""Writing a store's files, and finding out beforehand whether that will be possible."""

@@ -1,4 +1,4 @@
-"""Whether a store can be written where it is to be, found out before anything is spent on it.
+"""Find out whether a store can be written where it is to be, before anything is spent on it.
 
 On a disk by writing: a file without a name, in the directory that the store's directory will be made in, leaves nothing
 behind. On an object store by looking for the bucket alone. Whether a key may write there is known when it does, for

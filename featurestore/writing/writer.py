@@ -1,8 +1,9 @@
-"""Writing a store: the plan first, parts in any order by anyone, the manifest last.
+"""Write the part files of a store and, last, its manifest.
 
 A part file is the commit of its unit: it is encoded in memory, hashed, and then appears under its final name whole or
-not at all. The same rows give the same bytes, so doing a unit twice is harmless. Which units to run, where and when
-is left to the caller.
+not at all. The same rows give the same bytes, so doing a unit twice is harmless, and parts may be written in any order
+by anyone. Which units to run, where and when is left to the caller; `store.json`, which comes first, to
+`format.store_plan`.
 """
 
 from __future__ import annotations

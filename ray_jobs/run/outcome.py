@@ -1,4 +1,4 @@
-"""What a run hands back, and when a whole store is no success: more documents failed than the job allows."""
+"""Hand back what a run came to; a whole store of which more documents failed than the job allows is a failure."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ def check_errors(result: ExtractResult, allowed: float) -> None:
     """
     if not exceeds(result.errors, result.documents, allowed):
         return
-    from featurestore.status import standing
+    from featurestore.status import run_status
 
-    kinds = standing(result.store).error_kinds
+    kinds = run_status(result.store).error_kinds
     named = [
         f"{kind.documents:,}: {kind.kind} (as {doc_id}: {sentence})"
         for kind in kinds[:KINDS_NAMED]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from featurestore.base.fault_points import VARIABLE
-from featurestore.status import standing
+from featurestore.status import run_status
 from tests.crash.ground import DOCUMENTS, PATIENCE, ROOT, Ground, assert_whole, eventually, start
 from tests.ray_jobs.jobs import job_mapping, parts_of, write_corpus, write_job
 
@@ -41,6 +41,7 @@ def traces(stderr: str, ray_files: Path) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_a_straggler_that_is_done_a_second_time_leaves_no_trace(ground: Ground, ray_files: Path) -> None:
     """It stops at its next batch, while the driver still listens, as stragglers do that are slow and not hung."""
     driver = start(ground.job, "--json", env={VARIABLE: f"worker.computing=wait@{ground.marker}"})
@@ -49,7 +50,7 @@ def test_a_straggler_that_is_done_a_second_time_leaves_no_trace(ground: Ground, 
     out, err = driver.communicate(timeout=PATIENCE)
     straggler.join()
     assert driver.returncode == 0, err
-    run = standing(str(ground.store)).run
+    run = run_status(str(ground.store)).run
     assert run is not None
     assert run.events.get("second run", 0) >= 1, "nothing was done a second time"
     assert json.loads(out)["documents"] == 10 * DOCUMENTS
@@ -64,6 +65,7 @@ def _let_go_when(done: Callable[[], bool], marker: Path) -> None:
     marker.unlink()
 
 
+@pytest.mark.slow
 def test_a_fault_that_all_workers_meet_is_one_sentence(models: Path, ground: Ground, ray_files: Path) -> None:
     """The first that says so ends the run, and nobody asks for what the others say."""
     corpus = write_corpus(ground.job.with_name("c.jsonl"), 400)

@@ -14,7 +14,7 @@ from featurestore import cli
 from featurestore.base.text import error_kind
 from featurestore.checks.run_files import JOURNAL, RUNS, UnderWay
 from featurestore.errors import StoreError
-from featurestore.status import standing
+from featurestore.status import run_status
 from featurestore.writing.writer import committed_units, create_store, write_part
 from tests.featurestore.checks.test_run_files import put, record
 from tests.featurestore.stores import SCHEMA, plan_of, random_rows, write_store
@@ -38,7 +38,7 @@ def page(store: Path, capsys: pytest.CaptureFixture[str]) -> str:
 def test_a_live_run_shows_what_it_does_and_how_long_it_will_take(
     half_done: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tokens = standing(str(half_done)).tokens
+    tokens = run_status(str(half_done)).tokens
     live = record(
         workers=2,
         workers_wanted=3,
@@ -47,7 +47,7 @@ def test_a_live_run_shows_what_it_does_and_how_long_it_will_take(
         failed={},
     )
     put(half_done, RUNS, "a.json", live.to_bytes())
-    now = standing(str(half_done))
+    now = run_status(str(half_done))
     assert (now.units_done, now.units_running, now.units_failed, now.running) == (2, 1, 0, True)
     assert now.seconds_left == pytest.approx(40.0)  # as much again as is done, at this rate
     out = page(half_done, capsys)
@@ -68,7 +68,7 @@ def test_a_run_is_called_running_only_while_it_is_heard_of(
 ) -> None:
     then = (datetime.now(UTC) - timedelta(seconds=silent)).isoformat()
     put(half_done, RUNS, "a.json", record(updated_at=then, unmet="no node has a GPU").to_bytes())
-    now = standing(str(half_done))
+    now = run_status(str(half_done))
     assert (now.running, now.missed) == (silent < 12, silent > 12)
     assert now.seconds_silent == pytest.approx(silent, abs=3)
     out = page(half_done, capsys)
@@ -83,7 +83,7 @@ def test_a_run_is_called_running_only_while_it_is_heard_of(
 def test_a_run_that_was_killed_is_not_called_running(half_done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     then = (datetime.now(UTC) - timedelta(minutes=12)).isoformat()
     put(half_done, RUNS, "a.json", record(started_at=then, updated_at=then).to_bytes())
-    now = standing(str(half_done))
+    now = run_status(str(half_done))
     assert (now.running, now.units_running, now.seconds_left) == (False, 0, None)
     out = page(half_done, capsys)
     assert "incomplete; rerun extract" in out
@@ -95,7 +95,7 @@ def test_units_that_were_given_up_are_named_until_their_parts_are_there(
 ) -> None:
     failed = record(state="failed", reason="unit 3 failed", failed={1: "once", 3: "disk \x1b[31mon fire"}, under_way=())
     put(half_done, RUNS, "a.json", failed.to_bytes())
-    assert standing(str(half_done)).units_failed == 1
+    assert run_status(str(half_done)).units_failed == 1
     out = page(half_done, capsys)
     assert "1 failed" in out
     assert "failed: unit 3 failed" in out
@@ -104,7 +104,7 @@ def test_units_that_were_given_up_are_named_until_their_parts_are_there(
 
 def test_errors_come_by_kind_with_examples_from_the_journal_or_from_the_parts(tmp_path: Path) -> None:
     write_store(tmp_path, (20, 15))
-    from_parts = standing(str(tmp_path)).error_kinds
+    from_parts = run_status(str(tmp_path)).error_kinds
     (kind,) = from_parts
     assert (kind.kind, kind.documents) == ("the line is broken", 4)
     assert kind.examples[0] == ("u0-6", "the line is broken")
@@ -113,7 +113,7 @@ def test_errors_come_by_kind_with_examples_from_the_journal_or_from_the_parts(tm
     noted = {"unit": 0, "bytes": sizes[0], "rows": 20, "errors": 2, "tokens": 5, "seconds": 2.0, "host": "n1"}
     noted["kinds"] = {"the line is broken": [2, "u0-6", "the line is broken"]}
     put(tmp_path, JOURNAL, "x.json", json.dumps([noted]).encode())
-    now = standing(str(tmp_path))
+    now = run_status(str(tmp_path))
     assert [(kind.kind, kind.documents) for kind in now.error_kinds] == [("the line is broken", 4)]
     assert (now.slowest[0].unit, now.slowest[0].seconds, now.worker_tokens) == (0, 2.0, 5)
 
@@ -125,12 +125,12 @@ def test_a_damaged_part_is_named_in_one_sentence(tmp_path: Path) -> None:
     data[4:2000] = bytes(1996)  # the pages; the footer stays
     part.write_bytes(data)
     with pytest.raises(StoreError, match="part 1 cannot be read"):
-        standing(str(tmp_path))
+        run_status(str(tmp_path))
 
 
 def test_status_without_any_note_is_what_the_parts_say(tmp_path: Path) -> None:
     _, parts = write_store(tmp_path)
-    now = standing(str(tmp_path))
+    now = run_status(str(tmp_path))
     assert now.complete
     assert (now.rows_done, now.errors) == (21, sum(rows.n_errors for rows in parts))
     assert now.tokens == sum(rows.total_tokens for rows in parts)

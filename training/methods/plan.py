@@ -62,7 +62,7 @@ def plan_methods(
     for one in without_probe:
         for probe in spec.probes:
             tail = "" if probe == "logistic_l2" else f" {probe}"
-            methods.append(replace(one, name=f"{one.name}{tail}", probe=probe))
+            methods.append(replace(one, name=f"{one.name}{tail}", probe=probe, class_weight=spec.class_weight))
     return tuple(methods)
 
 

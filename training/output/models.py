@@ -25,6 +25,7 @@ def pack(
     final: Final,
     about: Mapping[str, Any],
     trained_ids: Iterable[str] | None = None,
+    calibration: Mapping[str, np.ndarray] | None = None,
 ) -> Model:
     """A fitted method as plain data.
 
@@ -34,6 +35,7 @@ def pack(
         final: Its fitted model.
         about: Further keys of the header: classes, store, split, scores.
         trained_ids: Of the training documents; if not given, the model does not know them.
+        calibration: Its arrays, see `featurestore.models.calibration`.
     """
     assert final.columns is not None
     kept, probe = final.columns.kept, final.probe
@@ -46,7 +48,7 @@ def pack(
     if final.columns.threshold is not None:
         # A feature that never fired in training never fires: a threshold that no value reaches.
         tensors["binarize"] = np.nan_to_num(np.asarray(final.columns.threshold, np.float64), posinf=1e300)
-    tensors |= probe.tensors
+    tensors |= {**probe.tensors, **(calibration or {})}
     header = {
         "format": FORMAT,
         "format_version": VERSION,
@@ -58,6 +60,7 @@ def pack(
         "scale": method.scale,
         "dense": method.column,
         "probe": method.probe,
+        "class_weight": method.class_weight,
         "link": probe.link,
         **about,
     }

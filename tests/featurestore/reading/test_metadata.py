@@ -15,7 +15,7 @@ from polars.testing import assert_frame_equal
 from featurestore.errors import StoreError
 from featurestore.format import part
 from featurestore.reader import FeatureStore
-from tests.featurestore.guard.test_parquet import ROOT, dictionary_bomb, hostile
+from tests.featurestore.guard.test_parquet_limits import ROOT, dictionary_bomb, hostile
 from tests.featurestore.stores import write_store
 
 QUERIES: dict[str, Callable[[pl.LazyFrame], pl.LazyFrame]] = {

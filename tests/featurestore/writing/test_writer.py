@@ -15,7 +15,7 @@ import pytest
 
 from featurestore.errors import StoreError
 from featurestore.reader import FeatureStore
-from featurestore.status import standing
+from featurestore.status import run_status
 from featurestore.writing.writer import PartRecord, committed_units, create_store, finish_store, read_record, write_part
 from tests.featurestore.stores import SCHEMA, plan_of, random_rows, with_sparse, write_store
 
@@ -128,7 +128,7 @@ def test_a_directory_or_an_empty_file_is_no_committed_part(store: str) -> None:
     (Path(store) / "parts/part-000002.parquet").mkdir()
     assert list(committed_units(store)) == [1]
     assert FeatureStore.open(store, partial=True).units == (1,)
-    assert standing(store).units_done == 1
+    assert run_status(store).units_done == 1
     write_part(store, PLAN, 0, random_rows(SCHEMA, 6))
     assert list(committed_units(store)) == [0, 1]
 

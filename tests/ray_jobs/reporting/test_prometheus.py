@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from featurestore.base.fault_points import VARIABLE
-from featurestore.status import standing
+from featurestore.status import run_status
 from featurestore.writing.writer import PartRecord
 from ray_jobs.reporting import prometheus as metrics
 from ray_jobs.reporting.prometheus import (
@@ -142,7 +142,7 @@ def test_prometheus_finds_what_the_store_and_the_driver_say(tmp_path: Path) -> N
         os.kill(worker, signal.SIGKILL)
         _, err = run.communicate(timeout=PATIENCE)
         assert run.returncode == 0, err
-        now = standing(str(tmp_path / "store"))
+        now = run_status(str(tmp_path / "store"))
         afterwards = {
             "documents_total": {"": now.rows},
             "tokens_total": {"": now.tokens},

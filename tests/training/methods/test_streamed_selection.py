@@ -79,6 +79,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 def test_every_combination_of_keys_screened_scores_what_the_whole_matrix_scores(
     stores: tuple[str, str], tmp_path: Path
@@ -107,7 +108,7 @@ def test_every_combination_of_keys_screened_scores_what_the_whole_matrix_scores(
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("screen", [None, 8])
+@pytest.mark.parametrize("screen", [None, pytest.param(8, marks=pytest.mark.slow)])
 def test_every_probe_gives_a_study_of_them(stores: tuple[str, str], tmp_path: Path, screen: int | None) -> None:
     few = {"scale": "sqrt", "select": [None, {"by": "anova", "k": 3}]}
     features = [{**feature, **few} for feature in table(stores[1], [1.0 if screen else "learnt"])]

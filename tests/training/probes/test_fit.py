@@ -34,7 +34,13 @@ def problem(kind: str, n_classes: int = 2, n: int = 150, seed: int = 0) -> tuple
     return (X if kind == "dense" else csr_matrix(X)), y, split
 
 
-@pytest.mark.parametrize(("kind", "n_classes"), [("sae", 2), ("sae", 3), ("dense", 2), ("tfidf", 3)])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("kind", "n_classes"),
+    [("sae", 2), pytest.param("sae", 3, marks=SLOW), ("dense", 2), pytest.param("tfidf", 3, marks=SLOW)],
+)
 def test_a_cell_equals_a_grid_search_and_a_fit_by_scikit_learn(kind: str, n_classes: int) -> None:
     X, y, split = problem(kind, n_classes)
     ours = evaluate(kind, MethodMatrix(X), y, n_classes, [split])[0]

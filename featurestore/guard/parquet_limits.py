@@ -1,9 +1,9 @@
-"""What a hostile part could make a decoder do, checked before it decodes.
+"""Check a hostile Parquet file before Arrow decodes it: what its footer and pages promise must stay within limits.
 
 A Parquet file of a kilobyte can promise terabytes: a page that unpacks to 2 GiB of zeros, a run of a billion levels in
-one byte, text that repeats a long prefix, a schema nested deeper than the stack. Arrow believes such promises. So
-`part_file` has the footer and the header of every page parsed here, which adds up what they promise and refuses a row
-group beyond MAX_GROUP_BYTES. Every column chunk is read once and checked on its way to the decoder, so this costs no
+one byte, text that repeats a long prefix, a schema nested deeper than the stack. Arrow believes such promises. So the
+footer and the header of every page are parsed here, their promises added up, and a row group beyond MAX_GROUP_BYTES
+refused. Every column chunk is read once and checked on its way to the decoder (`format.part_file`), so this costs no
 request and less than a millisecond a row group. It says nothing about values: a part that passes can be decoded in
 bounded memory, and may still be wrong.
 
@@ -12,8 +12,9 @@ The numbers of fields and types are those of the Parquet format, https://parquet
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import pyarrow as pa
 
@@ -37,6 +38,8 @@ _CODECS = {0: "uncompressed", 1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7:
 _DATA_PAGE, _DICTIONARY_PAGE, _DATA_PAGE_V2 = 0, 2, 3
 _DICTIONARY_ENCODINGS = (2, 8)  # PLAIN_DICTIONARY, RLE_DICTIONARY
 _DELTA_BYTE_ARRAY = 7
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def check_pages(data: memoryview, chunk: ColumnChunk) -> None:
         raise ValueError(f"{chunk.where}: its pages hold {values:,} values and the footer says {chunk.values:,}")
 
 
-def _size(value: Any, chunk: ColumnChunk) -> int:
+def _size(value: object, chunk: ColumnChunk) -> int:
     if not isinstance(value, int) or not 0 <= value < 2**31:
         raise ValueError(f"{chunk.where}: a page has no valid size")
     return value
@@ -157,13 +160,13 @@ def check_footer(footer: memoryview, file_bytes: int) -> list[RowGroup]:
     return groups
 
 
-def _schema_leaves(reader: CompactReader) -> list[int]:
+def _schema_leaves(reader: CompactReader) -> list[object]:
     """Physical types of the columns; ValueError where the schema is nested or long beyond reason."""
     _, n_elements = reader.list_header()
     if n_elements > MAX_SCHEMA_ELEMENTS:
         raise ValueError(f"its schema claims {n_elements:,} elements")
     open_groups: list[int] = []  # children still to come, from the root down
-    leaves = []
+    leaves: list[object] = []
     for _ in range(n_elements):
         element = reader.struct()
         children = element.get(5, 0)
@@ -203,24 +206,23 @@ def _chunk(column: Struct, where: str, file_bytes: int) -> tuple[ColumnChunk, in
     return chunk, max(unpacked, values * _WIDTH[kind])
 
 
-def _path(data: dict[int, Any]) -> str:
+def _path(data: Struct) -> str:
     return ".".join(bytes(name).decode("utf-8", "replace") for name in _list_of(data, 3, bytes))
 
 
-def _list_of(fields: dict[int, Any], number: int, kind: type) -> list[Any]:
+def _list_of(fields: Mapping[int, object], number: int, kind: type[_Item]) -> list[_Item]:
     items = fields.get(number, [])
     if not isinstance(items, list) or not all(isinstance(item, kind) for item in items):
         raise ValueError("its footer is no Parquet footer")
     return items
 
 
-def _struct_of(fields: dict[int, Any], number: int) -> Struct:
+def _struct_of(fields: Mapping[int, object], number: int) -> Struct:
     (struct,) = _list_of({0: [fields.get(number)]}, 0, Struct)
-    found: Struct = struct
-    return found
+    return struct
 
 
-def _integer(fields: dict[int, Any], number: int, where: str) -> int:
+def _integer(fields: Mapping[int, object], number: int, where: str) -> int:
     value = fields.get(number)
     if type(value) is not int or not 0 <= value < 2**63:
         raise ValueError(f"{where}: a number is missing, negative or absurd")

@@ -23,8 +23,8 @@ from featurestore.format.part_file import PartFile
 from featurestore.format.rows import PartRows, SparseColumn
 from featurestore.format.schema import SaeColumns, StoreSchema
 from featurestore.format.store_plan import StorePlan, create_store, read_plan
-from featurestore.guard import parquet as guard
-from featurestore.guard.parquet import ColumnChunk, check_pages
+from featurestore.guard import parquet_limits
+from featurestore.guard.parquet_limits import ColumnChunk, check_pages
 from featurestore.guard.thrift import CompactReader
 from featurestore.reader import FeatureStore
 from featurestore.storage.files import filesystem
@@ -102,7 +102,7 @@ def test_a_bomb_costs_no_memory_and_no_traceback(tmp_path: Path) -> None:
 def test_a_page_that_unpacks_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hostile(tmp_path, 2, {"text": pa.array(["a" * 3_000_000, "b"])}, compression="zstd", use_dictionary=False)
     assert "cannot be read" not in problems_of(tmp_path)
-    monkeypatch.setattr(guard, "MAX_GROUP_BYTES", 1 << 20)
+    monkeypatch.setattr(parquet_limits, "MAX_GROUP_BYTES", 1 << 20)
     assert "row group 0 claims 3," in problems_of(tmp_path)
     with pytest.raises(StoreError, match="1,048,576 are the limit"):
         FeatureStore.open(str(tmp_path)).matrix("s")
@@ -115,7 +115,7 @@ def test_a_run_of_a_million_entries_in_a_few_bytes_is_refused(tmp_path: Path, mo
     )
     path = hostile(tmp_path, 1, {"s__indices": lists}, compression="zstd")
     assert path.stat().st_size < 20_000
-    monkeypatch.setattr(guard, "MAX_GROUP_BYTES", 10 << 20)
+    monkeypatch.setattr(parquet_limits, "MAX_GROUP_BYTES", 10 << 20)
     assert "row group 0 claims 20," in problems_of(tmp_path)
 
 
@@ -152,7 +152,7 @@ def test_a_forged_page_header_is_refused_or_true(field: int, number: int) -> Non
     except ValueError as exc:
         assert not honest and "\n" not in str(exc)
     else:
-        assert honest or (field == 2 and 0 <= number <= guard.MAX_GROUP_BYTES) or (field == 3 and number >= 0)
+        assert honest or (field == 2 and 0 <= number <= parquet_limits.MAX_GROUP_BYTES) or (field == 3 and number >= 0)
 
 
 def header_numbers(data: bytes) -> list[int]:
