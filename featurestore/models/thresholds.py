@@ -49,16 +49,3 @@ def decide_by(c: int, low: float, high: float, log_proba: np.ndarray) -> np.ndar
     others = log_proba.copy()
     others[:, c] = -np.inf
     return np.where(side == CLAIMED, c, np.where(side == UNDECIDED, -1, np.argmax(others, axis=1)))
-
-
-def threshold_problem(header: Mapping[str, Any]) -> str | None:
-    """Why the operating point of a model file is none, or None."""
-    point = header.get("operating_point")
-    if point is None:
-        return None
-    if not isinstance(point, dict) or point.get("class") not in header["classes"]:
-        return "key 'operating_point' names no class of the model"
-    low, high = point.get("low"), point.get("high")
-    if not (isinstance(low, float) and isinstance(high, float) and -np.inf < low <= high < np.inf):
-        return "key 'operating_point' has no thresholds"
-    return None

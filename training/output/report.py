@@ -179,8 +179,8 @@ def format_explanation(explanation: Mapping[str, Any]) -> str:
     """The deciding features with their strongest documents, ready to print."""
     value = explanation["value"] if "value" in explanation else explanation["C"]  # the latter in earlier versions
     chosen = f", {explanation['parameter']} = {value:g}" if explanation["parameter"] else ""
-    seed = f"training documents of seed {explanation['seed']}"
-    lines = [f"Features that decide most in {explanation['method']} ({seed}{chosen}):"]
+    of = "all labelled documents" if explanation.get("refit") else f"training documents of seed {explanation['seed']}"
+    lines = [f"Features that decide most in {explanation['method']} ({of}{chosen}):"]
     for feature in explanation["features"]:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in list(feature["document_frequency"].items())[:6])
         lines.append(

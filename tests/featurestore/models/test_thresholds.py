@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, logit
 
-from featurestore.models.thresholds import class_log_odds, decisions, threshold_problem
+from featurestore.models.deciding import threshold_problem
+from featurestore.models.thresholds import class_log_odds, decisions
 
 
 def rows(n: int = 50, n_classes: int = 3) -> np.ndarray:
