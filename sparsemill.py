@@ -18,7 +18,7 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -228,23 +228,32 @@ def _extracted(job: str, check: Callable[[Any, str], None]) -> str:
 
 
 class _StageOne:
-    """What `names` asks of stage 1, as `featurestore.names.cli.StageOne` says it."""
+    """What `names` asks of stage 1, as `featurestore.names.evidence_cli.StageOne` says it."""
 
     def evidence(
-        self, store: FeatureStore, doc_ids: Sequence[str], features: Sequence[tuple[str, int]]
+        self, store: FeatureStore, wanted: Mapping[str, Sequence[tuple[str, int]]]
     ) -> Iterator[DocumentEvidence]:
         """The tokens of documents with the activations of features."""
         from ray_jobs.cli import silence_libraries
         from ray_jobs.evidence.compute import compute_evidence
 
         silence_libraries()
-        return compute_evidence(store, dict.fromkeys(doc_ids, features), say=_say)
+        return compute_evidence(store, wanted, say=_say)
 
     def neuronpedia_id(self, release: str, id: str) -> str | None:
         """An SAE's id at Neuronpedia; None where the registry knows none."""
         from ray_jobs.prepare.registry import neuronpedia_id
 
         return neuronpedia_id(release, id)
+
+    def generator(self, model: str) -> tuple[str, Callable[[Sequence[str]], Iterator[str]]]:
+        """The name of a text generator of this machine, and what it writes after prompts."""
+        from ray_jobs.cli import silence_libraries
+        from ray_jobs.naming.generator import find_generator, generate
+
+        silence_libraries()
+        found = find_generator(model)
+        return found.name, functools.partial(generate, found)
 
 
 def _say(line: str) -> None:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks import machine, report
-from featurestore.index.firing import firing_documents
+from featurestore.names.documents import name_documents
 from featurestore.names.keywords import keyword_name, keywords
 from featurestore.names.words import is_unspaced, text_words
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from featurestore.reader import FeatureStore
 
 TRAINING, HELD_OUT = 20, 10  # documents in which a feature has to fire to be drawn; in as many held-out it is silent
-STRONGEST = RANDOM = 20  # documents that keywords are made from, as the command has it
 ASKED = 20  # held-out documents of either kind that the judge sees of a feature
 RESAMPLES = 2000
 
@@ -106,9 +105,8 @@ def measure(store: FeatureStore, sae: str, group: str | None, n: int, seed: int)
     training = halves([str(one) for one in documents[group or "doc_id"].to_list()], seed)
     fires = store.matrix(sae, store.sae(sae).pools[0]).X.toarray() > 0
     features = draw_features(fires, training, n, seed)
-    firing = firing_documents(store, sae, features, STRONGEST, RANDOM, training, seed)
-    rows = np.unique(np.concatenate([np.concatenate([one.strongest, one.random]) for one in firing.values()]))
-    wanted = {ids[row]: [(sae, feature) for feature in features] for row in rows}
+    _, told = name_documents(store, sae, features, training, seed)
+    wanted = {ids[row]: [(sae, feature) for feature in about] for row, about in told.items()}
     found = keywords(compute_evidence(store, wanted, say=lambda line: print(line, file=sys.stderr)), sae, features)
     held_out, rng = np.flatnonzero(~training), np.random.default_rng(seed + 1)
     shown: dict[int, tuple[list[str], list[str]]] = {}
@@ -133,7 +131,7 @@ def measure(store: FeatureStore, sae: str, group: str | None, n: int, seed: int)
         "own": summary(own, seed),
         "shuffled": summary(shuffled, seed),
         "difference": summary(own - shuffled, seed),
-        "named_only": summary(own[[bool(names[feature]) for feature in features]], seed),
+        "named_only": summary(own[[bool(names[feature]) for feature in features]], seed) if any(names.values()) else {},
         "each": [
             {
                 "feature": feature,

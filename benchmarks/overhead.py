@@ -38,18 +38,19 @@ from featurestore.format.store_plan import create_store
 from ray_jobs.cluster.session import ray_cluster, worker_environment
 from ray_jobs.planning.job_plan import JobPlan, make_plan
 from ray_jobs.planning.units import Unit
-from ray_jobs.run.dispatcher import Dispatcher
+from ray_jobs.reporting.rate import JobSize
+from ray_jobs.run.dispatcher import Committed, Dispatcher
 from ray_jobs.run.failures import Failure
 from ray_jobs.run.journal import Journal
-from ray_jobs.run.ray_pool import RayCrew
+from ray_jobs.run.ray_pool import RayPool
 from ray_jobs.run.worker import WorkerTask
 from ray_jobs.spec import job_from_mapping
 
 REHEARSAL = 0  # the unit that every engine does before the clock: kernels are chosen, buffers allocated
 
 
-class TimedCrew(RayCrew):
-    """A crew whose workers rehearse before they say that they are open, and which notes when the last one did."""
+class TimedPool(RayPool):
+    """A pool whose workers rehearse before they say that they are open, and which notes when the last one did."""
 
     opened = processors = 0.0
 
@@ -59,7 +60,7 @@ class TimedCrew(RayCrew):
         (opening,) = [ref for ref, owed in self._owed.items() if owed == ("open", worker, -1)]
         del self._owed[opening]
         unit = self._units[REHEARSAL]
-        for ref in (opening, actor.probe.remote(unit, 0, unit.rows, {})):
+        for ref in (opening, actor.try_range.remote(unit, 0, unit.rows, {})):
             if isinstance(outcome := self._ray.get(ref), Failure):
                 raise outcome.error or JobFailed(outcome.reason)
         self.opened, self.processors = self.now(), processor_seconds()
@@ -88,15 +89,17 @@ def distributed(plan: JobPlan) -> tuple[float, float]:
     create_store(plan.job.store, plan.store)
     workers = plan.job.workers.max or 1
     with ray_cluster(None, workers, 0) as ray:
-        crew = TimedCrew(ray, plan)
+        pool = TimedPool(ray, plan)
         journal = Journal(plan.job.store)
-        run = Dispatcher(crew, plan.units, workers, plan.mean_tokens, committed=journal.add)
+        dispatcher = Dispatcher(pool, plan.units, JobSize(plan.scan.rows, 0, plan.mean_tokens), workers)
         try:
-            run.to_the_end()
+            for event in dispatcher.run():
+                if isinstance(event, Committed):
+                    journal.add(event.report, event.host)
             journal.close()
-            return crew.now() - crew.opened, processor_seconds() - crew.processors
+            return pool.now() - pool.opened, processor_seconds() - pool.processors
         finally:
-            crew.close()
+            pool.close()
 
 
 def loop(plan: JobPlan) -> tuple[float, float]:

@@ -33,7 +33,7 @@ PARTS = {
     "  back to the residual stream": ("gemma.py", "_into_residual"),
     "  norms": ("gemma.py", "rms_norm"),
     "SAE and pooling": ("pooling.py", "pool_saes"),
-    "  screening": ("int8_prefilter.py", "surplus"),
+    "  prefilter": ("int8_prefilter.py", "surplus"),
     "  float32 products": ("encoder.py", "_products"),
     "putting documents together": ("extractor.py", "_assembled"),
 }

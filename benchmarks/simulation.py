@@ -2,8 +2,8 @@
 
     python -m benchmarks.simulation [--units 240000] [--workers 1024] [--no-second-runs] [--json] [--record]
 
-The dispatcher that runs real jobs runs this one; only its `Crew` is another. Simulated workers take a lognormal time a
-unit, and now and then, for reasons of the place and not of the unit, a heavy-tailed many times as long; they are
+The dispatcher that runs real jobs runs this one; only its `WorkerPool` is another. Simulated workers take a lognormal
+time a unit, and now and then, for reasons of the place and not of the unit, a heavy-tailed many times as long; they are
 preempted at random, and their successors take minutes to come. Time is virtual and costs nothing, so all processor
 time is the driver's own, and the memory is what it would need.
 
@@ -33,7 +33,8 @@ from featurestore.format.store_plan import StorePlan, create_store
 from featurestore.writing.writer import PartRecord, committed_units, finish_store
 from ray_jobs.corpus.scanned import CorpusFile, CorpusScan
 from ray_jobs.planning.units import Unit, plan_units
-from ray_jobs.run.dispatcher import Dispatcher
+from ray_jobs.reporting.rate import JobSize
+from ray_jobs.run.dispatcher import Committed, Dispatcher
 from ray_jobs.run.failures import Failure, Kind
 from ray_jobs.run.journal import Journal, earlier_records
 from ray_jobs.run.worker import Report
@@ -95,8 +96,8 @@ class _Worker:
     run: int = 0  # tells a unit's end from that of one abandoned before it
 
 
-class SimulatedCrew:
-    """A crew without hands and with a clock of its own.
+class SimulatedPool:
+    """A pool without workers and with a clock of its own.
 
     Args:
         world: What happens to it.
@@ -136,7 +137,7 @@ class SimulatedCrew:
         if len(state.queue) == 1:
             self._begin(worker, state)
 
-    def probe(self, worker: int, unit: int, start: int, stop: int, blamed: Mapping[int, str]) -> None:
+    def try_range(self, worker: int, unit: int, start: int, stop: int, blamed: Mapping[int, str]) -> None:
         raise NotImplementedError("no simulated unit fails")
 
     def ask(self, worker: int) -> None:
@@ -161,7 +162,7 @@ class SimulatedCrew:
 
     def wait(self, seconds: float) -> list[Answer]:
         until = self._now + max(seconds, 0.0)
-        answers = [Answer("live", worker, value=self._standing(worker)) for worker in self._asked]
+        answers = [Answer("live", worker, value=self._progress(worker)) for worker in self._asked]
         self._asked.clear()
         while not answers and self._events and self._events[0][0] <= until:
             self._now, _, what, worker, number = heapq.heappop(self._events)
@@ -192,7 +193,7 @@ class SimulatedCrew:
             self.happened["preempted"] += 1
             if state.queue:
                 self.spent.lost += self._now - state.begun
-            return [Answer("live", worker, failure=Failure(Kind.LOST, "preempted", charged=False))]
+            return [Answer("live", worker, failure=Failure(Kind.NODE, "preempted"))]
         if what == "dropped":
             return [Answer("run", worker, number, value=Abandoned(number))]
         if number != state.run:
@@ -220,7 +221,7 @@ class SimulatedCrew:
         state.run += 1
         self._at(state.ends, "done", worker, state.run)
 
-    def _standing(self, worker: int) -> tuple[int, int, int]:
+    def _progress(self, worker: int) -> tuple[int, int, int]:
         state = self._workers.get(worker)
         if state is None or not state.queue:
             return (-1, 0, 0)
@@ -282,31 +283,33 @@ def run(world: World, n_units: int, directory: Path) -> dict[str, Any]:
     store = StorePlan(schema, {}, {}, [(unit.start, unit.stop) for unit in units], units[-1].stop, {})
     create_store(str(directory), store)
     journal = Journal(str(directory))
-    crew = SimulatedCrew(world, {unit.index: unit.rows for unit in units})
-    dispatcher = Dispatcher(crew, units, most=world.workers, mean_tokens=MEAN_TOKENS, committed=journal.add)
+    pool = SimulatedPool(world, {unit.index: unit.rows for unit in units})
+    dispatcher = Dispatcher(pool, units, JobSize(units[-1].stop, 0, MEAN_TOKENS), most=world.workers)
     begun = time.process_time()
-    tally = dispatcher.to_the_end()
+    for event in dispatcher.run():
+        if isinstance(event, Committed):
+            journal.add(event.report, event.host)
     seconds = time.process_time() - begun
-    crew.close()
+    pool.close()
     journal.close()
     begun = time.process_time()
-    finish_store(str(directory), tally.records)
+    finish_store(str(directory), dispatcher.totals.records)
     finishing = time.process_time() - begun
-    spent = crew.spent
+    spent = pool.spent
     return {
         "driver_seconds": seconds,
         "units_per_second": n_units / seconds,
         "manifest_seconds": finishing,
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "rss_before_bytes": begun_at * 1024,
-        "virtual_hours": crew.now() / 3600,
+        "virtual_hours": pool.now() / 3600,
         "worker_hours": spent.total / 3600,
         "useful": spent.useful / spent.total,
         "lost_to_preemption": spent.lost / spent.total,
         "waste": spent.waste / spent.total,
-        "waste_if_none_is_let_go": (spent.waste + crew.saved) / (spent.total + crew.saved),
-        "events": {**crew.happened, **tally.events},
-        "records": len({record.unit for record in tally.records}),
+        "waste_if_none_is_let_go": (spent.waste + pool.saved) / (spent.total + pool.saved),
+        "events": {**pool.happened, **dispatcher.totals.events},
+        "records": len({record.unit for record in dispatcher.totals.records}),
     }
 
 

@@ -36,6 +36,7 @@ from benchmarks.report import aligned, record
 
 C_GRID = tuple(float(c) for c in 10.0 ** np.linspace(-2, 2, 10))
 FOLDS = 5
+INTERCEPT_SCALING = 100.0  # of liblinear, which penalises the intercept too: this makes it a hundredth of any other
 SIDES = ("ours", "peer", "optimum")
 PENALTIES = {"logistic_l2": "L2", "logistic_l1": "L1"}
 
@@ -132,7 +133,8 @@ def _ours(X: Any, y: np.ndarray, fold: np.ndarray, probe: str) -> list[float]:
     from threadpoolctl import threadpool_limits
 
     from training.documents.split import Split
-    from training.methods.features import Method, MethodMatrix
+    from training.methods.matrices import MethodMatrix
+    from training.methods.method import Method
     from training.probes.fit import evaluate
 
     # GridSearchCV has no test set; one row is asked for so that the refit has something to predict.
@@ -150,8 +152,6 @@ def _peer(X: Any, y: np.ndarray, fold: np.ndarray, probe: str, converged: bool) 
     from sklearn.model_selection import GridSearchCV, PredefinedSplit
     from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import MaxAbsScaler
-
-    from training.solvers.l1_path import INTERCEPT_SCALING
 
     model = LogisticRegression() if probe == "logistic_l2" else LogisticRegression(l1_ratio=1, solver="saga")
     if converged and probe == "logistic_l2":

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.report import aligned
-from benchmarks.study import FOLDS
+from benchmarks.study import FOLDS, INTERCEPT_SCALING
 
 GRID = (0.01, 1.668, 100.0)
 ITERATIONS = 3_000
@@ -57,7 +57,7 @@ def solved(X: Any, y: np.ndarray, fit: np.ndarray, test: np.ndarray, C: float) -
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import f1_score
 
-    from training.solvers.l1_path import EXACT, INTERCEPT_SCALING, RANKING, l1_path
+    from training.solvers.l1_path import EXACT, RANKING, l1_path
 
     largest = np.abs(X[fit]).max(axis=0).toarray().ravel()
     scale = np.where(largest > 0, largest, np.inf)

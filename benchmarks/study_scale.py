@@ -118,7 +118,8 @@ def growth(args: argparse.Namespace, folder: Path) -> list[tuple[str, ...]]:
 
     from featurestore import FeatureStore
     from training.documents.split import Split
-    from training.methods.features import Method, MethodMatrix
+    from training.methods.matrices import MethodMatrix
+    from training.methods.method import Method
     from training.probes.fit import evaluate
 
     rows: list[tuple[str, ...]] = [("non-zeros", "L2 s", "ns a non-zero", "L1 s", "ns a non-zero")]

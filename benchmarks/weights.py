@@ -3,7 +3,7 @@
 The model is dequantised once and kept as a Hugging Face directory, which every peer loads. The SAEs are JumpReLU in
 sae-lens' format. Their directions are those of the trained SAE that this project ships, each as often as the width asks
 for and every time turned by a random angle, as wider SAEs split the features of narrower ones; speed depends on width,
-sparsity, how many features a document has, and (where candidates are screened in 8 bits) on how much a feature stands
+sparsity, how many features a document has, and (where candidates are chosen in 8 bits) on how much a feature stands
 out of the residual stream, not on what it means. How often each feature fires is drawn from a log-normal distribution,
 as skewed as those of trained SAEs, and its threshold is the quantile of real activations that makes it fire so often:
 80 features a token on average, a fifth to a fourth of all features somewhere in a news article. Everything is built
@@ -30,8 +30,8 @@ SPREAD = 2.0
 """Standard deviation of the logarithm of firing frequencies: with it, the median feature fires on 0.07 % of tokens."""
 MOST_FREQUENT = 0.5
 COSINE = 0.8
-"""Of a direction and the trained one it was made from. Screening leaves 1.4 candidates for each active feature of the
-trained SAE, 2 with this angle; 14 with directions that are random in the standardised stream."""
+"""Of a direction and the trained one it was made from. Prefiltering leaves 1.4 candidates for each active feature of
+the trained SAE, 2 with this angle; 14 with directions that are random in the standardised stream."""
 SAMPLE_DOCUMENTS = 160
 """Of R8, about 20,000 tokens: the rarest feature that their quantiles can resolve fires once."""
 CHUNK = 4096

@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from featurestore.base.arguments import feature_argument
 from featurestore.base.json_text import print_json
 from featurestore.base.terminal import print_facts
 from featurestore.base.text import counted, duration, size, span
@@ -257,14 +258,6 @@ def _one_line(value: object) -> str:
     """A value as a page can show it: no line breaks or control characters, and cut; --json has all of it."""
     text = "".join(char if char.isprintable() else " " for char in str(value)[: _SHOWN_CHARACTERS + 1])
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
-
-
-def feature_argument(text: str) -> tuple[str | None, int]:
-    """`l12_16k:1234` or `1234`."""
-    sae, colon, number = text.rpartition(":")
-    if not (number.isascii() and number.isdecimal()) or (colon and not sae):
-        raise argparse.ArgumentTypeError(f"must be a feature's number, or SAE:NUMBER, not {text!r}")
-    return sae or None, int(number)
 
 
 def _positive(text: str) -> int:

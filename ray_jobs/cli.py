@@ -1,4 +1,4 @@
-"""The commands of stage 1: `prepare`, `plan`, `extract`, `submit`, `stop`.
+"""Parse and run the commands of stage 1: `prepare`, `plan`, `extract`, `submit`, `stop`.
 
 Each prints a page for people (`console`), or one JSON document with `--json`; progress goes to stderr. What libraries
 would print on their own is silenced here and nowhere else. torch and Ray are loaded only when a command comes to need

@@ -1,4 +1,8 @@
-"""What `prepare`, `plan` and `extract` say: lines for people, and the same as plain data for `--json`."""
+"""Print what `prepare`, `plan` and `extract` found: lines for people, and the same as plain data for `--json`.
+
+Nothing is computed here: figures come from `planning.estimate` and from the run. Sentences that warn are made in
+`planning.warnings` and only broken into lines here.
+"""
 
 from __future__ import annotations
 
@@ -43,12 +47,12 @@ def _plan_lines(made: JobPlan, figures: Estimate) -> Iterator[tuple[str, str]]:
 
     compute, scanned = made.compute, made.scan
     n_bytes = sum(file.size or 0 for file in scanned.files)
-    yield "store", f"{shown(made.job.store)} ({_standing(made)})"
+    yield "store", f"{shown(made.job.store)} ({_how_far(made)})"
     files = counted(len(scanned.files), "file")
     yield "corpus", f"{counted(figures.documents, 'document')} in {files}, {size(n_bytes)}"
-    if scanned.again:
-        name, first = scanned.again[0]
-        more = f" (and {len(scanned.again) - 1:,} more reached twice)" if len(scanned.again) > 1 else ""
+    if scanned.reached_twice:
+        name, first = scanned.reached_twice[0]
+        more = f" (and {len(scanned.reached_twice) - 1:,} more reached twice)" if len(scanned.reached_twice) > 1 else ""
         yield "", f"{name} is {first} again, which is read once{more}"
     for dialect, names in _dialects(made).items():
         yield "csv", f"{dialect} ({names[0]}{f' and {len(names) - 1:,} more' if len(names) > 1 else ''})"
@@ -107,7 +111,7 @@ def plan_facts(made: JobPlan, figures: Estimate) -> dict[str, Any]:
         "unkept": [asdict(one) for one in made.scan.unkept],
         "files": len(made.scan.files),
         "csv": {dialect: len(names) for dialect, names in _dialects(made).items()},
-        "reached_twice": [list(pair) for pair in made.scan.again],
+        "reached_twice": [list(pair) for pair in made.scan.reached_twice],
         "bundle": bundle_facts(made.bundle),
         "compute": asdict(made.compute),
     }
@@ -169,7 +173,7 @@ def _dialects(made: JobPlan) -> dict[str, list[str]]:
     return found
 
 
-def _standing(made: JobPlan) -> str:
+def _how_far(made: JobPlan) -> str:
     if made.finished and not made.missing:
         return "complete"
     if made.committed:

@@ -1,8 +1,8 @@
-"""What a job is: the frozen, validated form of JOB.yaml.
+"""Validate JOB.yaml: what a job is, as frozen values.
 
 Every key is checked before anything is downloaded or started, an unknown one is refused with the nearest valid name,
 and relative paths are resolved against the directory of JOB.yaml, so that a job means the same wherever it is called
-from. Whether the things a job names exist is found out by those who open them (`corpus.scan`, `prepare`).
+from. Whether the things that a job names exist is found out by those who open them (`corpus.scan`, `prepare`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""How many documents may fail before their run counts as failed: `corpus.max_errors`.
+"""Say how many documents may fail before their run counts as failed: `corpus.max_errors`.
 
-It decides no value, so it may change between two runs of one job. What follows is left to `outcome`.
+It decides no value, so it may change between two runs of one job. What follows from too many is in `run.outcome`.
 """
 
 from __future__ import annotations

@@ -6,6 +6,15 @@ from pathlib import Path
 
 import pytest
 
+# Folders and files whose tests start a Ray of their own.
+STARTS_RAY = frozenset(
+    [
+        "crash", "cluster", "test_driver.py", "test_stop.py", "test_demand.py", "test_prometheus.py", "test_hub.py",
+        "test_cli.py", "test_calibrate.py", "test_bad_input.py", "test_demo.py", "test_predict_new_text.py",
+        "test_secret_urls.py", "test_json_text.py", "test_benchmarks.py",
+    ]
+)  # fmt: skip
+
 
 @pytest.fixture(scope="session")
 def demo_sae_dir() -> Path:
@@ -39,3 +48,11 @@ def real_model_dir(real_model_file: Path, tmp_path_factory: pytest.TempPathFacto
     model.save_pretrained(folder)
     transformers.AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each worker of `pytest -n` whole files, and one of them all that start Ray: they would find each other."""
+    for item in items:
+        parts = Path(item.nodeid.split("::")[0]).parts
+        group = "ray" if any(part in STARTS_RAY for part in parts) else "/".join(parts)
+        item.add_marker(pytest.mark.xdist_group(group))

@@ -118,6 +118,7 @@ def test_a_hostile_corpus_goes_the_whole_way_and_loses_no_row(ground: Path, call
     assert all(by_id[doc_id]["n_tokens"] == 0 for doc_id, error in expected if error)
 
 
+@pytest.mark.slow
 def test_good_rows_are_what_they_are_without_the_bad_ones(ground: Path, call: Callable[..., Said]) -> None:
     for name in ("good", "bad"):  # `bad` is there already, unless this test runs alone
         assert call("extract", write_named_job(ground, name, name)).code == 0

@@ -29,6 +29,7 @@ def test_the_shipped_sae_is_small_bfloat16_and_says_what_it_belongs_to(demo_sae_
     assert sum(file.stat().st_size for file in demo_sae_dir.iterdir()) <= 12_000_000
 
 
+@pytest.mark.slow
 def test_the_shipped_sae_reconstructs_text_that_it_never_saw(demo_sae_dir: Path, real_model_dir: Path) -> None:
     """The demo's own corpus: another register than the training text, so the bounds are wider than the card's."""
     import torch

@@ -23,7 +23,7 @@ def test_keywords_of_a_real_store_are_words_that_the_feature_marks(
     store = FeatureStore.open(str(tmp_path / "store"))
     often = np.argsort(-store.statistics("tiny", "max").document_frequency, kind="stable")[:12].tolist()
     capsys.readouterr()
-    keywords = ["names", "keywords", store.uri, "--sae", "tiny", "--feature", *map(str, often), "--json"]
+    keywords = ["names", "keywords", store.uri, *(f"--feature={feature}" for feature in often), "--json"]
     assert sparsemill.main(keywords) == 0
     said = json.loads(capsys.readouterr().out)
     texts = " ".join(store.documents().collect()["text"].to_list()).lower()

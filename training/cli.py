@@ -26,7 +26,7 @@ from featurestore.urls import shown
 def study_parser(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `sparsemill study`."""
     parser.description = "Train and compare classifiers from a feature store: SAE features against baselines."
-    parser.epilog = "example: sparsemill study STUDY.yaml --jobs 2\n\nRun it again: cells that are done are kept."
+    parser.epilog = "example: sparsemill study STUDY.yaml --jobs 2\n\nRun it again: methods that are done are kept."
     parser.add_argument("study", metavar="STUDY.yaml", help="which labels, features and baselines; where results go")
     parser.add_argument("--jobs", type=_positive, default=None, help="threads (default: by size of the study)")
     parser.add_argument("--address", default=None, help="Ray cluster whose nodes share the work, e.g. auto")

@@ -1,9 +1,9 @@
-"""The work of a study in pieces that can run anywhere: everything made of one reading of the store is one piece.
+"""Evaluate the methods of a study in pieces that can run on any machine, and keep what is done for the next run.
 
-A piece (`SourceTask`) is plain data; `run_source` reads its features once and evaluates each of its methods on every
-split. Which process or machine runs a piece, in which order, and which other pieces there are changes no bit.
-`CellCache` keeps what is done under a hash of everything that decided it, so that a study that was stopped, or whose
-grid has grown, goes on where it was.
+A piece (`SourceTask`) is plain data: all methods that are made of one reading of the store. `run_source` reads those
+features once and evaluates each method on every split. Where a piece runs, in which order, and which other pieces there
+are changes no bit. `OutcomeCache` keeps each method's outcome under a hash of everything that decided it, so that a
+study that was stopped, or whose grid has grown, goes on where it was.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ from featurestore.reader import FeatureStore
 from featurestore.storage.files import atomic_write, filesystem, read_bytes
 from training.documents.labels import StudyData
 from training.documents.split import Split
-from training.methods.features import SPARSE, TEXTUAL, Method, MethodMatrix, derive, load_pooled
+from training.methods.matrices import MethodMatrix, derive, load_pooled
+from training.methods.method import SPARSE, TEXTUAL, Method
 from training.methods.streamed_selection import load_screened
-from training.probes.estimators import GRIDS
-from training.probes.fit import Fitted, evaluate
+from training.probes.catalogue import grid_of, revision_of
+from training.probes.fit import evaluate
+from training.probes.outcome import SplitOutcome
 
-VERSION = 3  # grows when the same method on the same data would come out otherwise
+VERSION = 3  # grows when methods on the same data would come out otherwise; see `Probe.revision` too
 SCREENING = 2  # likewise, of studies that screen
-KEPT = 8_000_000  # non-zeros (64 MB) up to which what was read stays for the next cell beside the matrix made of it
+KEPT = 8_000_000  # non-zeros (64 MB) up to which what was read stays for the next matrix beside the one made of it
 
 
 @dataclass(frozen=True)
@@ -56,19 +58,19 @@ class SourceTask:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """What came out for one method: its matrix' number of columns, and the outcome on each split."""
+class MethodOutcome:
+    """What came of one method: how many columns its matrix has, and the outcome on each split."""
 
     method: Method
     n_features: int
-    fitted: tuple[Fitted, ...]
+    splits: tuple[SplitOutcome, ...]
 
 
-Executor = Callable[[Sequence[SourceTask]], Iterable[Cell]]
-"""Runs pieces and hands out cells as they are done, in any order."""
+Executor = Callable[[Sequence[SourceTask]], Iterable[MethodOutcome]]
+"""Runs pieces and hands out the outcomes of methods as they are done, in any order."""
 
 
-def run_source(task: SourceTask) -> Iterator[Cell]:
+def run_source(task: SourceTask) -> Iterator[MethodOutcome]:
     """Evaluate the methods of one source, those with the same matrix one after the other."""
     from threadpoolctl import threadpool_limits
 
@@ -76,16 +78,17 @@ def run_source(task: SourceTask) -> Iterator[Cell]:
     # More threads inside a product would only move the last bits and fight over the cores.
     with threadpool_limits(1):
         pooled = matrix = None
-        for _, same in groupby(sorted(task.methods, key=lambda m: repr(m.cell)), key=lambda m: m.cell):
-            methods, matrix = list(same), None  # the last cell's matrix goes before the next one is read
+        in_order = sorted(task.methods, key=lambda method: repr(method.without_probe))
+        for _, same in groupby(in_order, key=lambda method: method.without_probe):
+            methods, matrix = list(same), None  # the last matrix goes before the next one is read
             pooled = read_source(store, task) if pooled is None else pooled
-            # A large matrix becomes the cell's own; to read it again takes a second, to keep both takes both.
+            # A large matrix is changed in place; to read it again takes a second, to keep both takes both.
             alone = task.screen is None and methods[0].kind in SPARSE and pooled.X.nnz > KEPT
             matrix = derive(pooled, methods[0], in_place=alone)
             pooled = None if alone else pooled
             for method in methods:
-                fitted = evaluate(method, matrix, task.data.y, len(task.data.classes), task.splits, n_jobs=task.n_jobs)
-                yield Cell(method, 0 if matrix.X is None else int(matrix.X.shape[1]), fitted)
+                found = evaluate(method, matrix, task.data.y, len(task.data.classes), task.splits, n_jobs=task.n_jobs)
+                yield MethodOutcome(method, 0 if matrix.X is None else int(matrix.X.shape[1]), found)
 
 
 def read_source(store: FeatureStore, task: SourceTask) -> MethodMatrix:
@@ -95,7 +98,7 @@ def read_source(store: FeatureStore, task: SourceTask) -> MethodMatrix:
     return load_pooled(store, task.methods[0], task.data)
 
 
-def run_here(tasks: Sequence[SourceTask]) -> Iterator[Cell]:
+def run_here(tasks: Sequence[SourceTask]) -> Iterator[MethodOutcome]:
     """The executor of one machine: one source in memory at a time, its methods on all threads."""
     for task in tasks:
         yield from run_source(task)
@@ -129,8 +132,8 @@ def plan_sources(
     )
 
 
-class CellCache:
-    """Finished cells in `out/cells`, each under a hash of its method, documents, labels, splits and store.
+class OutcomeCache:
+    """Finished methods in `out/cells`, each under a hash of its method, documents, labels, splits and store.
 
     Args:
         out: Directory of the study.
@@ -159,17 +162,17 @@ class CellCache:
             digest.update(json.dumps(list(part)).encode())
         digest.update(data.y.tobytes())
         for split in splits:
-            digest.update(json.dumps([split.seed, split.outer, split.condition]).encode() + split.fold.tobytes())
+            digest.update(json.dumps([split.seed, split.outer, str(split.condition)]).encode() + split.fold.tobytes())
             digest.update(b"" if split.y_train is None else split.y_train.tobytes())
         self._problem = digest.hexdigest()
 
-    def load(self, method: Method) -> Cell | None:
-        """The cell of a method, if it is there and whole."""
+    def load(self, method: Method) -> MethodOutcome | None:
+        """The outcome of a method, if it is there and whole."""
         try:
             content = np.load(io.BytesIO(read_bytes(self._fs, self._path(method))), allow_pickle=False)
             n_splits = int(content["n_splits"])
-            fitted = tuple(
-                Fitted(
+            splits = tuple(
+                SplitOutcome(
                     value=None if np.isnan(content[f"{s}.value"]) else float(content[f"{s}.value"]),
                     validation=content[f"{s}.validation"],
                     y_pred=content[f"{s}.y_pred"],
@@ -180,34 +183,36 @@ class CellCache:
                 )
                 for s in range(n_splits)
             )
-            return Cell(method, int(content["n_features"]), fitted)
+            return MethodOutcome(method, int(content["n_features"]), splits)
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
             return None  # not there, or cut off: it is computed again
 
-    def save(self, cell: Cell) -> None:
-        """Keep a cell; it appears whole or not at all."""
+    def save(self, outcome: MethodOutcome) -> None:
+        """Keep an outcome; it appears whole or not at all."""
         arrays: dict[str, np.ndarray] = {
-            "n_splits": np.array(len(cell.fitted)),
-            "n_features": np.array(cell.n_features),
+            "n_splits": np.array(len(outcome.splits)),
+            "n_features": np.array(outcome.n_features),
         }
-        for s, fitted in enumerate(cell.fitted):
-            for name, value in vars(fitted).items():
+        for s, on_split in enumerate(outcome.splits):
+            for name, value in vars(on_split).items():
                 arrays[f"{s}.{name}"] = np.array(np.nan if value is None else value)
         sink = io.BytesIO()
         np.savez(sink, **arrays)  # type: ignore[arg-type]
         self._fs.create_dir(self._root, recursive=True)
-        atomic_write(self._fs, self._path(cell.method), sink.getvalue())
+        atomic_write(self._fs, self._path(outcome.method), sink.getvalue())
 
     def _path(self, method: Method) -> str:
         named = asdict(method)
         del named["screen"]  # follows from the study's own
+        if method.class_weight is None:  # studies without have the keys of earlier versions
+            del named["class_weight"]
         decided = {
-            "version": VERSION,
+            "version": VERSION + revision_of(method.probe),
             "library": importlib.metadata.version("scikit-learn"),
             "store": self._fingerprints[method.store or self._store],
             "problem": self._problem,
             "method": {**named, "name": "", "store": ""},
-            "grid": GRIDS[method.probe],
+            "grid": grid_of(method.probe),
             "screen": None if self._screen is None else [self._screen, SCREENING],
         }
         key = hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()

@@ -1,8 +1,7 @@
-"""STUDY.yaml as frozen, validated models: which labels, which features, which baselines, how to split.
+"""Read STUDY.yaml into frozen, validated models: which labels, which features, which baselines, how to split.
 
 Everything that decides a number of the study stands here; how many processes compute it does not. Unknown keys and
-impossible values are refused in one sentence by `featurestore.base.spec_file`; whether a store has what is asked for is
-found out by `training.study`.
+impossible values are refused in one sentence. Whether a store has what is asked for is found out when the study runs.
 """
 
 from __future__ import annotations
@@ -80,7 +79,7 @@ class SelectSpec(_Model):
 
 
 class FeatureSpec(_Model):
-    """SAEs and the document vectors to make of them: each pooling x threshold x scale x selection is one cell.
+    """SAEs and the document vectors to make of them: each pooling x threshold x scale x selection is one method.
 
     Attributes:
         sae: Name of the SAE in the store; a list of names puts their features side by side in one matrix.
@@ -286,9 +285,9 @@ class StudySpec(_Model):
         label: The class of each document: a kept column of the store, or a column of another table.
         text: Where TF-IDF reads the text; by default the corpus' text column, if the store keeps it. `private` reads that
             one too, and keeps texts, ids and names of files out of report, explanation, model files and evidence.
-        features: The SAE cells.
+        features: SAE features, and the document vectors to make of them.
         baselines: Any of tfidf (words), char_ngrams, hidden_mean, hidden_last, majority; majority is always added.
-        probes: The classifiers, each put on every matrix (see `training.probes.estimators`).
+        probes: The classifiers, each put on every matrix (see `training.probes.catalogue`).
         split: How documents are divided.
         regimes: Harder conditions, beside the study itself.
         transfer: Training on one value of a column and testing on each.
@@ -370,7 +369,7 @@ class StudySpec(_Model):
                         f"select keeps {select.k:,} features, but 'screen' lets {self.screen:,} pass; "
                         "lower 'k' or raise 'screen'"
                     )
-        cells = [
+        asked = [
             (f.store, f.sae, pool, t, scale, select, f.min_documents)
             for f in self.features
             for pool in f.pool
@@ -378,10 +377,10 @@ class StudySpec(_Model):
             for scale in f.scale
             for select in f.select
         ]
-        for cell in cells:
-            if cells.count(cell) > 1:
-                sae = "+".join(cell[1])
-                raise ValueError(f"features: SAE '{sae}' with pooling '{cell[2]}' is asked for twice; remove one")
+        for one in asked:
+            if asked.count(one) > 1:
+                sae = "+".join(one[1])
+                raise ValueError(f"features: SAE '{sae}' with pooling '{one[2]}' is asked for twice; remove one")
         return self
 
 

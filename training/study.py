@@ -1,9 +1,9 @@
 """Run a study: read the documents, freeze the splits, evaluate every method on them, compare, write it all down.
 
-Selection happens on inner folds only: the hyper-parameter of a method, and the member of a family within each split.
+Everything is selected on inner folds: the hyper-parameter of a method, and the member of a family within each split.
 Every method meets each split's test rows once, and nothing is chosen by what it scores there. The same study on the
-same store writes the same bytes, whatever the row order of the store, the number of threads, the machines that the
-cells ran on, and how often it was stopped and resumed.
+same store writes the same bytes, whatever the row order of the store, the number of threads, the machines that computed
+it, and how often it was stopped and resumed.
 """
 
 from __future__ import annotations
@@ -11,24 +11,29 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
-from featurestore.format.provenance import bundle_sources
-from featurestore.models.model import Model
 from featurestore.reader import FeatureStore
-from training.documents.labels import StudyData, load_documents, token_counts
+from training.documents.labels import load_documents
 from training.documents.regimes import make_conditions, with_strata
-from training.documents.split import Split, make_splits, split_sha256, straddling
-from training.evaluation import Cell, CellCache, Executor, plan_sources, read_source, run_here
-from training.methods.features import SPARSE, Method, plan_methods
+from training.documents.split import make_splits, split_sha256, straddling
+from training.evaluation import Executor, MethodOutcome, OutcomeCache, SourceTask, plan_sources, run_here
+from training.methods.method import Method
+from training.methods.plan import plan_methods
 from training.output.directory import claim_out
-from training.output.errors_made import errors_made
-from training.output.explain import explain, fit_method, versus_majority
+from training.output.explain import versus_majority
 from training.output.files import write_study
-from training.output.models import pack, save_model
-from training.output.private import without_file_names, without_text
-from training.probes.estimators import C_GRID
-from training.results.records import StudyResult, representative
-from training.results.summary import fold_rows, method_rows, overlaps, select, summarise, summarise_regimes
+from training.output.final import hand_out
+from training.output.models import save_model
+from training.probes.probe import C_GRID
+from training.results.decided import class_of
+from training.results.evaluated import Evaluated
+from training.results.records import StudyResult
+from training.results.regime_summary import overlaps, summarise_regimes
+from training.results.rows import fold_rows, method_rows
+from training.results.selection import representative, select
+from training.results.slices import slice_scores
+from training.results.summary import summarise
 from training.spec import StudySpec
 
 # Fits x documents that take about 5 s; below that, threads cost more than they save.
@@ -42,7 +47,7 @@ def run_study(
     executor: Executor = run_here,
     overwrite: bool = False,
 ) -> StudyResult:
-    """Run a study and write its files to `spec.out`; cells that are there already are not computed again.
+    """Run a study and write its files to `spec.out`; methods that are done already are not computed again.
 
     Args:
         spec: The study.
@@ -64,28 +69,30 @@ def run_study(
     data = with_strata(load_documents(store, spec, tuple(others.values())), spec)
     splits = make_splits(data, spec.split)
     conditions = make_conditions(data, splits, spec)
-    claim_out(spec, store.fingerprint, data, (*splits, *conditions), overwrite)
+    everywhere = (*splits, *conditions)
+    if spec.operating_point is not None:
+        class_of(spec.operating_point, data.classes)  # before anything is spent
+    claim_out(spec, store.fingerprint, data, everywhere, overwrite)
     fits = len(methods) * (len(splits) + len(conditions)) * spec.split.folds
     if n_jobs is None:
         n_jobs = 1 if fits * len(data.y) < PARALLEL_WORK else cpu_count()
 
     fingerprints = {spec.store: store.fingerprint, **{uri: other.fingerprint for uri, other in others.items()}}
-    cache = CellCache(spec.out, fingerprints, spec.store, data, (*splits, *conditions), spec.screen)
-    cells = _cells(spec, methods, data, (*splits, *conditions), cache, n_jobs, executor, progress)
-    main = [replace(cell, fitted=cell.fitted[: len(splits)]) for cell in cells]
-    harder = [replace(cell, fitted=cell.fitted[len(splits) :]) for cell in cells]
+    cache = OutcomeCache(spec.out, fingerprints, spec.store, data, everywhere, spec.screen)
+    tasks_of = partial(plan_sources, store=spec.store, data=data, splits=everywhere, n_jobs=n_jobs, screen=spec.screen)
+    everything = Evaluated(_outcomes(methods, tasks_of, cache, executor, progress), data, everywhere)
+    plain, harder = everything.on(range(len(splits))), everything.on(range(len(splits), len(everything.splits)))
 
-    winners = select(methods, main)
-    rows = method_rows(main, data, splits, winners)
-    summary, selected, headline, comparisons, predictions = summarise(main, rows, data, splits, winners, spec)
-    regime_rows, regimes = summarise_regimes(methods, main, harder, data, splits, conditions, spec)
-    named = {name: family.cells for name, family in selected.items()}
-    named |= {} if headline is None else {"sae": headline.sae, "baseline": headline.baseline}
-    exported = {family: [m.name for m in methods].index(representative(names)) for family, names in named.items()}
-    explanation, models = _export(
-        spec, {spec.store: store, **others}, methods, main, data, splits, conditions, exported, n_jobs,
-        versus_majority(comparisons, data),
-    )  # fmt: skip
+    winners = select(plain)
+    rows = method_rows(plain, winners)
+    said = summarise(plain, rows, winners, spec)
+    regime_rows, regimes = summarise_regimes(plain, harder, spec)
+    named = {name: family.members for name, family in said.selected.items()}
+    named |= {} if said.headline is None else {"sae": said.headline.sae, "baseline": said.headline.baseline}
+    exported = {family: representative(names) for family, names in named.items()}
+    majority = versus_majority(said.comparisons, data)
+    stores, summaries = {spec.store: store, **others}, {one.method: one for one in said.methods}
+    handed = hand_out(spec, stores, everything, exported, summaries, majority, n_jobs)
     result = StudyResult(
         spec=spec,
         data=data,
@@ -96,98 +103,42 @@ def run_study(
         c_grid=C_GRID,
         rows=rows,
         regime_rows=regime_rows,
-        fold_rows=fold_rows(main, splits) + fold_rows(harder, conditions),
-        summary=summary,
-        selected=selected,
-        headline=headline,
-        comparisons=comparisons,
+        fold_rows=fold_rows(plain) + fold_rows(harder),
+        summary=said.methods,
+        selected=said.selected,
+        headline=said.headline,
+        comparisons=said.comparisons,
         regimes=regimes,
-        overlaps=overlaps(harder, conditions),
-        explanation=explanation,
+        overlaps=overlaps(harder),
+        slices=slice_scores(plain, winners, spec),
+        decided=handed.decided,
+        explanation=handed.explanation,
         store_fingerprint=store.fingerprint,
-        predictions=predictions,
+        predictions=said.predictions,
         paths={},
         seconds=0.0,
     )
-    for name, model in models.items():
+    for name, model in handed.models.items():
         save_model(model, f"{spec.out}/models/{name}")
-    paths = write_study(result) | {f"model_{name}": f"{spec.out}/models/{name}.json" for name in models}
+    paths = write_study(result) | {f"model_{name}": f"{spec.out}/models/{name}.json" for name in handed.models}
     return replace(result, paths=paths, seconds=time.perf_counter() - started)
 
 
-def _cells(
-    spec: StudySpec,
+def _outcomes(
     methods: Sequence[Method],
-    data: StudyData,
-    splits: Sequence[Split],
-    cache: CellCache,
-    n_jobs: int,
+    tasks_of: Callable[[Sequence[Method]], Sequence[SourceTask]],
+    cache: OutcomeCache,
     executor: Executor,
     progress: Callable[[int, int, str], None] | None,
-) -> list[Cell]:
-    """The cell of every method, in the order of the methods: from the cache, or computed and kept there."""
-    done = {method.name: cell for method in methods if (cell := cache.load(method)) is not None}
+) -> tuple[MethodOutcome, ...]:
+    """The outcome of every method, in their order: from the cache, or computed and kept there."""
+    done = {method.name: outcome for method in methods if (outcome := cache.load(method)) is not None}
     if progress is not None and done:
         progress(len(done), len(methods), "done before")
     missing = [method for method in methods if method.name not in done]
-    for cell in executor(plan_sources(missing, spec.store, data, splits, n_jobs, spec.screen)):
-        cache.save(cell)
-        done[cell.method.name] = cell
+    for outcome in executor(tasks_of(missing)):
+        cache.save(outcome)
+        done[outcome.method.name] = outcome
         if progress is not None:
-            progress(len(done), len(methods), cell.method.name)
-    return [done[method.name] for method in methods]
-
-
-def _export(
-    spec: StudySpec,
-    stores: dict[str, FeatureStore],
-    methods: Sequence[Method],
-    cells: Sequence[Cell],
-    data: StudyData,
-    splits: Sequence[Split],
-    conditions: Sequence[Split],
-    exported: dict[str, int],
-    n_jobs: int,
-    majority: dict[str, object] | None,
-) -> tuple[dict[str, object] | None, dict[str, Model]]:
-    """Explanation of the SAE method that the headline names, and the models of its two methods that have files.
-
-    Both are of the first split's training documents.
-    """
-    explanation, models = None, {}
-    for family, m in exported.items():
-        method, fitted = methods[m], cells[m].fitted[0]
-        if method.kind not in (*SPARSE, "dense"):
-            continue
-        store = stores[method.store or spec.store]
-        source = [m for m in methods if m.source == method.source]
-        (task,) = plan_sources(source, spec.store, data, [*splits, *conditions], 1, spec.screen)
-        pooled, matrix, final = fit_method(
-            store, method, data, splits[0], fitted.value, read_source(store, task), n_jobs
-        )
-        about = {
-            "classes": list(data.classes),
-            "value": fitted.value,
-            "bundle": bundle_sources(store.plan),
-            "trained_on": {
-                "identity": without_file_names(store.plan.identity) if spec.private else store.plan.identity,
-                "d_sae": {sae.name: sae.d_sae for sae in store.schema.saes},
-                "fingerprint": store.fingerprint,
-                "split_sha256": split_sha256(data, splits),
-                "seed": splits[0].seed,
-                "documents": len(splits[0].train),
-                "validation_macro_f1": fitted.validation_macro_f1,
-            },
-            "explanation": None,
-        }
-        if family == "sae":
-            n_tokens = token_counts(stores[spec.store], data)
-            explanation = {
-                "majority": majority,
-                **explain(method, data, splits[0], fitted.value, pooled, matrix, final, n_tokens),
-                "errors": errors_made(data, splits[0], fitted, matrix, final),
-            }
-            explanation = without_text(explanation) if spec.private else explanation
-            about["explanation"] = explanation
-        models[family] = pack(method, matrix, final, about, data.doc_id[splits[0].train])
-    return explanation, models
+            progress(len(done), len(methods), outcome.method.name)
+    return tuple(done[method.name] for method in methods)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from featurestore.base.json_text import json_text
 from featurestore.format.store_plan import open_root
 from featurestore.storage.files import list_files, read_bytes
+from featurestore.writing.writer import PartRecord
 
 if TYPE_CHECKING:
     from pyarrow import fs as pafs
@@ -45,18 +46,11 @@ class UnderWay:
     tokens: int
 
 
-@dataclass(frozen=True)
-class RunRecord:
-    """How a run stands, or stood when it was last heard of.
+@dataclass(frozen=True, kw_only=True)
+class RunSnapshot:
+    """The figures of a run at a moment.
 
     Attributes:
-        run: Its name: when it began, and some random digits.
-        state: `running` until it says otherwise; a killed one says so for ever.
-        reason: Why it failed.
-        host: Where its driver runs, with `pid`.
-        pid: Its process there.
-        started_at: UTC, ISO 8601.
-        updated_at: UTC, ISO 8601; when this was written, by the driver's clock.
         units_done: Units that it has committed; so for the next three.
         documents: Their documents.
         tokens: Their tokens.
@@ -71,13 +65,6 @@ class RunRecord:
         unmet: What it waits for because no node has it.
     """
 
-    run: str
-    state: State
-    host: str
-    pid: int
-    started_at: str
-    updated_at: str
-    reason: str | None = None
     units_done: int = 0
     documents: int = 0
     tokens: int = 0
@@ -90,6 +77,29 @@ class RunRecord:
     failed: Mapping[int, str] = field(default_factory=dict)
     under_way: Sequence[UnderWay] = ()
     unmet: str | None = None
+
+
+@dataclass(frozen=True)
+class RunRecord(RunSnapshot):
+    """How a run stands, or stood when it was last heard of: its figures, and who it is.
+
+    Attributes:
+        run: Its name: when it began, and some random digits.
+        state: `running` until it says otherwise; a killed one says so for ever.
+        host: Where its driver runs, with `pid`.
+        pid: Its process there.
+        started_at: UTC, ISO 8601.
+        updated_at: UTC, ISO 8601; when this was written, by the driver's clock.
+        reason: Why it failed.
+    """
+
+    run: str
+    state: State
+    host: str
+    pid: int
+    started_at: str
+    updated_at: str
+    reason: str | None = None
 
     def to_bytes(self) -> bytes:
         """As its file holds it."""
@@ -112,25 +122,15 @@ class RunRecord:
 
 
 @dataclass(frozen=True)
-class UnitNote:
-    """What is noted of a unit beside its part.
+class UnitNote(PartRecord):
+    """What the journal says of a unit: the record of its part, and how that came about.
 
     Attributes:
-        unit: Which.
-        bytes: Of its part; a note about a part of another size is void.
-        rows: Documents.
-        errors: Documents with an error.
-        tokens: Tokens pooled.
         seconds: From the first byte read to the part in its place.
         host: Where.
         kinds: Kind of error -> how many documents, and one of them as [id, sentence].
     """
 
-    unit: int
-    bytes: int
-    rows: int
-    errors: int
-    tokens: int
     seconds: float
     host: str
     kinds: Mapping[str, tuple[int, str, str]] | None = None
@@ -143,21 +143,24 @@ def read_runs(uri: str) -> list[RunRecord]:
     return sorted((run for run in found if run is not None), key=lambda run: run.started_at)
 
 
-def read_notes(uri: str, sizes: Mapping[int, int]) -> dict[int, UnitNote]:
-    """Unit -> what is noted of it, of the parts that are there.
+def journal_notes(uri: str, sizes: Mapping[int, int]) -> Iterator[UnitNote]:
+    """All notes of the journal about parts that are there; of a unit that was done again, all that agree in the size.
 
     Args:
         uri: The store.
-        sizes: Unit -> bytes of its part.
+        sizes: Unit -> bytes of its part; a note about a part of another size is void.
     """
     fs, root = open_root(uri)
-    found: dict[int, UnitNote] = {}
     for document in _documents(fs, f"{root}/{JOURNAL}"):
         for line in document if isinstance(document, list) else ():
             note = _unit_note(line)
             if note is not None and sizes.get(note.unit) == note.bytes:
-                found[note.unit] = note
-    return found
+                yield note
+
+
+def read_notes(uri: str, sizes: Mapping[int, int]) -> dict[int, UnitNote]:
+    """Unit -> the last of its notes; arguments as for `journal_notes`."""
+    return {note.unit: note for note in journal_notes(uri, sizes)}
 
 
 def _documents(fs: pafs.FileSystem, directory: str) -> Iterator[Any]:
@@ -203,15 +206,22 @@ def _run_record(document: Any) -> RunRecord | None:
         return None
 
 
+def part_record(line: Any) -> PartRecord | None:
+    """The record of a part as a manifest or a journal holds it (its hash "" if it has none); None if it is none."""
+    try:
+        numbers = {name: int(line[name]) for name in ("unit", "rows", "errors", "tokens", "bytes")}
+        return PartRecord(**numbers, sha256=str(line.get("sha256", "")))
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return None
+
+
 def _unit_note(line: Any) -> UnitNote | None:
+    if (record := part_record(line)) is None:
+        return None
     try:
         kinds = line.get("kinds")
         return UnitNote(
-            unit=int(line["unit"]),
-            bytes=int(line["bytes"]),
-            rows=int(line["rows"]),
-            errors=int(line["errors"]),
-            tokens=int(line["tokens"]),
+            **vars(record),
             seconds=float(line["seconds"]),
             host=str(line["host"]),
             kinds=None

@@ -47,7 +47,7 @@ def firing_documents(
         store: An open store.
         sae: Whose features.
         features: Which, each once.
-        strongest: How many of the strongest documents of each, by the SAE's first pooling.
+        strongest: How many of the strongest documents of each (at least 1), by the SAE's first pooling.
         random: How many drawn at random from the others.
         rows: bool [len(store)], the documents that count; all where None.
         seed: Of the draw.
@@ -73,6 +73,12 @@ def firing_documents(
         others = others[~np.isin(others, best)][:random]
         found[int(feature)] = Firing(numbers[best], numbers[others], int(frequency[k]))
     return found
+
+
+def draw(rows: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
+    """Some of these rows (int64, each once), each as likely as another; the same rows give the same draw."""
+    lots = _lots(rows, np.full(len(rows), (1 << 24) - 1), seed)  # no feature's: an SAE has fewer
+    return np.sort(rows[np.argsort(-lots, kind="stable")[:n]])
 
 
 def _lots(rows: np.ndarray, features: np.ndarray, seed: int) -> np.ndarray:

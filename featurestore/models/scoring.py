@@ -30,6 +30,17 @@ def decide(model: Model, X: Any) -> np.ndarray:
     else:
         X = X.tocsr().astype(np.float64)
         X.data = X.data / tensors["scale"][X.indices]
+    return scores(link, tensors, X)
+
+
+def scores(link: str, tensors: Mapping[str, np.ndarray], X: Any) -> np.ndarray:
+    """Log-probabilities [n, classes] of rows X [n, columns] that are scaled as the probe saw them.
+
+    Args:
+        link: One of `featurestore.models.model.LINKS`.
+        tensors: The weights or the tree, as in `featurestore.models.model.Model`.
+        X: CSR or dense float64.
+    """
     if link == "tree":
         return _walk(tensors, X)
     decision = np.asarray(X @ tensors["coef"].T) + tensors["intercept"]

@@ -1,44 +1,30 @@
-"""The command `names`: what features mean in words. `import`, `fetch`, `keywords` and `list`.
+"""The command `names`: what features mean in words, and its actions `import`, `fetch` and `list`.
 
-What needs the first stage (evidence, sae-lens' registry) is handed in by the front door as `args.stage_one`.
+What needs the first stage (evidence, sae-lens' registry, text generators) is handed in by the front door as
+`args.stage_one`, an `evidence_cli.StageOne`.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from featurestore.base.did_you_mean import did_you_mean
 from featurestore.base.json_text import print_json
 from featurestore.base.text import counted, share
 from featurestore.errors import NamesError, UsageError
+from featurestore.names.arguments import VERSION, asked, checked, feature_option
+from featurestore.names.evidence_cli import StageOne, generate, generate_arguments, keywords, keywords_arguments
 from featurestore.names.fetching import NEURONPEDIA
 
 if TYPE_CHECKING:
-    from featurestore.evidence.records import DocumentEvidence
     from featurestore.names.importing import Imported
     from featurestore.names.keep import Kept
     from featurestore.names.which import NamedSae, RegistryId
-    from featurestore.reader import FeatureStore
-
-VERSION = 1  # of what --json prints
-_STRONGEST = _RANDOM = 20  # documents of each feature that keywords come from: seconds of a small model
-
-
-class StageOne(Protocol):
-    """What the first stage does for this command."""
-
-    def evidence(
-        self, store: FeatureStore, doc_ids: Sequence[str], features: Sequence[tuple[str, int]]
-    ) -> Iterable[DocumentEvidence]:
-        """The tokens of documents with the activations of features."""
-
-    def neuronpedia_id(self, release: str, id: str) -> str | None:
-        """An SAE's id at Neuronpedia; None where sae-lens' registry knows none."""
 
 
 def names_parser(parser: argparse.ArgumentParser) -> None:
@@ -47,8 +33,9 @@ def names_parser(parser: argparse.ArgumentParser) -> None:
         "examples:\n"
         "  sparsemill names import batch-*.jsonl.gz --store store/ --sae l12_16k --prefer gpt-4o-mini\n"
         "  sparsemill names fetch --store store/ --sae l12_16k\n"
-        "  sparsemill names keywords store/ --sae l12_16k --feature 1234 99\n"
-        "  sparsemill names list store/ --sae l12_16k --feature 1234\n\n"
+        "  sparsemill names keywords store/ --feature l12_16k:1234 --feature l12_16k:99\n"
+        "  sparsemill names generate store/ --feature l12_16k:1234 --model models/gemma-3-270m-it\n"
+        "  sparsemill names list store/ --feature l12_16k:1234\n\n"
         "Names are kept by the encoder's sha256 in $SPARSEMILL_CACHE/names or ~/.cache/sparsemill/names, or in --names."
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -131,62 +118,9 @@ def _keep(args: argparse.Namespace, sae: NamedSae, read: Imported) -> int:
     return 0
 
 
-def _keywords_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("store", help="directory or URL of a complete store that keeps its text")
-    parser.add_argument("--sae", metavar="NAME", help="which SAE (needed if the store has several)")
-    parser.add_argument("--feature", metavar="N", type=_number, nargs="+", required=True, help="which features")
-
-
-def _keywords(args: argparse.Namespace) -> int:
-    import numpy as np
-
-    from featurestore.index.firing import firing_documents
-    from featurestore.names.keep import keep_names
-    from featurestore.names.keywords import keyword_name, keywords
-    from featurestore.names.table import NameRow
-    from featurestore.names.which import sae_of_store
-    from featurestore.reader import FeatureStore
-    from featurestore.urls import shown
-
-    store = FeatureStore.open(args.store)
-    sae, column = sae_of_store(store, args.sae), store.sae(args.sae).name
-    features = _checked(args.feature, sae)
-    firing = firing_documents(store, column, features, _STRONGEST, _RANDOM)
-    rows = np.unique(np.concatenate([np.concatenate([one.strongest, one.random]) for one in firing.values()]))
-    ids = store.documents().select("doc_id").collect()["doc_id"].gather(rows).to_list()
-    documents = list(args.stage_one.evidence(store, ids, [(column, feature) for feature in features])) if ids else []
-    found = keywords(documents, column, features)
-    named = {feature: name for feature in features if (name := keyword_name(feature, found[feature])) is not None}
-    origin = f"{shown(store.uri)} ({store.fingerprint[:12]})"
-    kept = [NameRow(name.feature, name.text, name.source, name.explainer, origin=origin) for name in named.values()]
-    if kept:
-        keep_names(sae.sha256, sae.d_sae, kept, args.names)
-    problems = [document.problem for document in documents if document.problem is not None]
-    notes = [f"{counted(len(problems), 'document')}: {problems[0]}"] if problems else []
-    if args.json:
-        facts = [
-            {
-                "feature": feature,
-                "name": named[feature].text if feature in named else None,
-                "documents": firing[feature].n_documents,
-                "keywords": [asdict(word) for word in found[feature]],
-            }
-            for feature in features
-        ]
-        print_json({"version": VERSION, "sae": column, "sha256": sae.sha256, "features": facts, "notes": notes})
-        return 0
-    for feature in features:
-        n = firing[feature].n_documents
-        nothing = "fires in no document" if not n else f"no word distinguishes the {counted(n, 'document')} it fires in"
-        print(f"{column}:{feature}  {named[feature].shown() if feature in named else nothing}")
-    for note in notes:
-        print(f"note: {note}")
-    return 0
-
-
 def _list_arguments(parser: argparse.ArgumentParser) -> None:
     _which_arguments(parser, positional=True)
-    parser.add_argument("--feature", metavar="N", type=_number, nargs="+", help="every name of these features")
+    feature_option(parser, "every name of this feature")
     parser.add_argument("--prefer", metavar="EXPLAINER", nargs="+", default=[], help="whose names come first")
     parser.add_argument("--top", metavar="K", type=_number, default=20, help="features to list (default: 20)")
 
@@ -200,9 +134,10 @@ def _list(args: argparse.Namespace) -> int:
         {"source": source, "explainer": explainer, "method": method, "names": n}
         for (source, explainer, method), n in table.explainers().items()
     ]
-    if args.feature is not None:
-        rows = list(table.names(_checked(args.feature, sae)))
-        rows.sort(key=lambda row: (args.feature.index(row.feature), table.rank(row, (*args.prefer, *table.prefer))))
+    features = checked(asked(args)[1], sae)
+    if features:
+        rows = list(table.names(features))
+        rows.sort(key=lambda row: (features.index(row.feature), table.rank(row, (*args.prefer, *table.prefer))))
     else:
         rows = list(table.best(table.features()[: args.top], args.prefer).values())
     if args.json:
@@ -219,7 +154,7 @@ def _list(args: argparse.Namespace) -> int:
         print(f"  {one['source']:<9} {counted(int(one['names'] or 0), 'name')}{f' by {by}' if by else ''}")
     for row in rows:
         print(f"  {row.feature:>9}  {row.shown()}")
-    for feature in args.feature or ():
+    for feature in features:
         if all(row.feature != feature for row in rows):
             print(f"  {feature:>9}  has no name")
     return 0
@@ -252,8 +187,8 @@ def _which(args: argparse.Namespace, registry_id: RegistryId | None = None) -> N
     if args.store is not None:
         if args.width is not None:
             raise UsageError("--width goes with --sha256; a store knows its own, so leave it out")
-        return sae_of_store(FeatureStore.open(args.store, partial=True), args.sae, registry_id)
-    if args.width is None or args.width < 1 or args.sae is not None:
+        return sae_of_store(FeatureStore.open(args.store, partial=True), asked(args)[0], registry_id)
+    if args.width is None or args.width < 1 or asked(args)[0] is not None:
         raise UsageError("--sha256 needs the SAE's --width, and no --sae")
     return NamedSae(args.sha256.lower(), args.width, f"the SAE {args.sha256[:12]}")
 
@@ -270,13 +205,6 @@ def _registry_if_there(stage_one: StageOne) -> RegistryId:
     return registry_id
 
 
-def _checked(features: Sequence[int], sae: NamedSae) -> list[int]:
-    for feature in features:
-        if feature >= sae.d_sae:
-            raise NamesError(f"{sae.title} has no feature {feature}; it has features 0 to {sae.d_sae - 1}")
-    return list(dict.fromkeys(features))
-
-
 def _facts(kept: Kept, sae: NamedSae) -> dict[str, Any]:
     return {**asdict(kept), "path": str(kept.path), "sha256": sae.sha256, "d_sae": sae.d_sae}
 
@@ -290,6 +218,7 @@ def _number(text: str) -> int:
 _ACTIONS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]] = {
     "import": ("names that others wrote, from files", _import_arguments, _import),
     "fetch": ("names that Neuronpedia has, from its public bucket", _fetch_arguments, _fetch),
-    "keywords": ("names from evidence: the words that features mark", _keywords_arguments, _keywords),
+    "keywords": ("names from evidence: the words that features mark", keywords_arguments, keywords),
+    "generate": ("names by a text generator of this machine", generate_arguments, generate),
     "list": ("what is named, and how", _list_arguments, _list),
 }

@@ -1,10 +1,12 @@
 """Names from evidence: the words that distinguish where a feature fires from where it does not.
 
 The log-odds ratio with an informative Dirichlet prior (Monroe, Colaresi and Quinn 2008, "Fightin' Words"): for each
-word, the log odds of it among the words that the feature marks, less those among all others, each smoothed by the
-word's share of all words, and divided by the standard deviation of the difference. The prior keeps common words from
-leading because they are common and rare ones because they are rare. It needs neither a network nor another model, and
-it explains nothing: keywords say where a feature fires, not why, so they are marked as such wherever they are shown.
+word, the log odds of it among the words that the feature marks, less those among all others, and divided by the
+standard deviation of the difference. The prior of both sides is all words of these documents, counted once more: it
+keeps common words from leading because they are common and rare ones because they are rare. (A word that the feature
+marks three times and that stands nowhere else has z 2.0, twice 1.6, once 1.1, however many other words there are.) It
+needs neither a network nor another model, and it explains nothing: keywords say where a feature fires, not why, so
+they are marked as such wherever they are shown.
 """
 
 from __future__ import annotations
@@ -18,12 +20,8 @@ from featurestore.evidence.records import DocumentEvidence
 from featurestore.names.table import KEYWORDS, FeatureName
 from featurestore.names.words import DocumentWords, is_symbol
 
-PRIOR = 10.0
-"""How many words the prior is worth for each word that is marked. On the scale of the evidence, so that features of ten
-and of a thousand marked words are judged alike: a word that is marked twice and stands nowhere else has z 2.0, one
-that makes up a quarter of twenty marked words and a twentieth of all others 1.3."""
 MOST_WORDS = 5  # of a name: what a line can show and an eye can take in
-LEAST_Z = 1.96  # a difference that chance alone makes in fewer than one word of twenty
+LEAST_Z = 1.645  # chance alone makes such a difference, in this direction, for one word of twenty
 LEAST_DOCUMENTS = 2  # in which a keyword is marked: what one document says is its subject, not the feature's
 LONGEST_WORD = 40  # characters: more are encoded data, no word
 
@@ -117,13 +115,12 @@ class _Counts:
     def _z(self, word: str) -> float:
         n_marked, n_unmarked = self._marked.total(), self._unmarked.total()
         here, elsewhere = self._marked[word], self._unmarked[word]
-        if here + elsewhere == n_marked + n_unmarked:
+        prior, size = here + elsewhere, n_marked + n_unmarked
+        if prior == size:
             return 0.0  # there is no other word
-        size = PRIOR * n_marked
-        prior = size * (here + elsewhere) / (n_marked + n_unmarked)
         odds = _log_odds(here + prior, n_marked + size) - _log_odds(elsewhere + prior, n_unmarked + size)
         return odds / math.sqrt(1 / (here + prior) + 1 / (elsewhere + prior))
 
 
-def _log_odds(count: float, total: float) -> float:
+def _log_odds(count: int, total: int) -> float:
     return math.log(count) - math.log(total - count)

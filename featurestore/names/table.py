@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featurestore.base.foreign import brief
+from featurestore.base.visible import visible
 from featurestore.errors import NamesError
 from featurestore.storage.cache import cache_path
 
@@ -48,10 +49,9 @@ class FeatureName:
     explainer: str | None
 
     def shown(self) -> str:
-        """The name in one line, with its source: `names of dogs [imported, gpt-4o-mini]`; no control characters."""
-        return (
-            f"{_one_line(self.text)} [{', '.join(_one_line(part) for part in (self.source, self.explainer) if part)}]"
-        )
+        """The name in one line, with its source: `names of dogs [imported, gpt-4o-mini]`; safe on a terminal."""
+        source = ", ".join(_one_line(part) for part in (self.source, self.explainer) if part)
+        return f"{_one_line(self.text)} [{source}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +229,7 @@ def _read(path: Path, sha256: str) -> tuple[pa.Table, int, tuple[str, ...]]:
 
 
 def _one_line(text: str) -> str:
-    """A text without control and format characters (bidi ones included), in one line, cut to what a page can show."""
-    head = text[: SHOWN_CHARACTERS * 4]  # spaces may go
-    line = " ".join("".join(char if char.isprintable() else " " for char in head).split())
-    return f"{line[:SHOWN_CHARACTERS]}..." if len(line) > SHOWN_CHARACTERS or len(text) > len(head) else line
+    """A text in one line, cut to what a page can show, characters that nobody sees spelled out."""
+    line = " ".join(text[: SHOWN_CHARACTERS * 4].split())  # spaces may go
+    cut = len(line) > SHOWN_CHARACTERS or len(text) > SHOWN_CHARACTERS * 4
+    return visible(line[:SHOWN_CHARACTERS]) + ("..." if cut else "")

@@ -1,4 +1,4 @@
-"""One process of a machine at a time: a file lock that the kernel lets go of when its holder ends, however it ends.
+"""Let one process of a machine work at a time: a file lock that the kernel releases when its holder ends.
 
 Eight actors that start on one node want one bundle: the first builds it, the others wait and find it; two imports of
 names add to one table, one after the other. What the lock guards appears whole or not at all, with or without it. Where

@@ -1,1 +1,1 @@
-"""A Ray to work on, and jobs that are sent to somebody else's."""
+"""Start Ray or connect to it, and send jobs to a Ray cluster that runs elsewhere."""

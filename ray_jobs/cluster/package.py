@@ -1,8 +1,8 @@
-"""What goes to a cluster with a job: code, job and runtime environment, and nothing secret.
+"""Put together what a cluster is sent with a job: code, job and runtime environment, and nothing secret.
 
 The working directory that Ray uploads holds the job with its paths made absolute and the two packages that stage 1
-needs, so that the code that runs is the code that submitted, on every node; torch, Ray and the rest are the cluster's
-(workers check their versions).
+needs, so that the code that runs is the code that submitted, on every node. torch, Ray and the rest are the cluster's
+own (workers check their versions).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def load_runtime_env(path: str | Path) -> dict[str, Any]:
         JobSpecError: Not a mapping, one with keys that Ray does not know (it would ignore them) or with values that it
             refuses, one with a working directory, or one with secrets: everybody who can see the dashboard can read it.
     """
-    runtime_env = plain(load_mapping(path, JobSpecError))
+    runtime_env: dict[str, Any] = {key: plain(value) for key, value in load_mapping(path, JobSpecError).items()}
     if "working_dir" in runtime_env:
         raise JobSpecError(f"{path}: working_dir is what submit sends itself, code and job; remove it")
     variables = runtime_env.get("env_vars", {})

@@ -1,4 +1,4 @@
-"""A Ray to work on: one started on this machine for the length of a run, or one that is there already.
+"""Start a Ray on this machine for the length of a run, or connect to one that is there.
 
 The local one is closed to the world (every port on loopback, a secret token that only its processes know), keeps no
 statistics, prints nothing and declares as many CPUs as the workers ask for, so that the number of workers is the user's

@@ -1,8 +1,8 @@
-"""A job on somebody else's cluster: what `ray job submit` does, with this code, this job and the right exit code.
+"""Run a job on a Ray cluster through its dashboard: submit it, follow its log, end with its exit code.
 
-`shipment` says what is sent. The log is followed until the job ends. Ctrl-C stops the job, as it stops `extract`;
-whatever else ends the submitting process (a closed laptop, a lost connection) leaves it running, and submitting again
-follows it. Once it is over, submitting again is resuming: the store knows what is done.
+What is sent is put together by `package`. Ctrl-C stops the job, as it stops `extract`; whatever else ends the
+submitting process (a closed laptop, a lost connection) leaves it running, and submitting again follows it. Once it is
+over, submitting again resumes it: the store knows what is done.
 """
 
 from __future__ import annotations

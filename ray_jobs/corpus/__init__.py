@@ -1,1 +1,1 @@
-"""The corpus: one pass over its files, then documents by ranges of rows."""
+"""Read a corpus: first one pass over all of its files, then documents by ranges of rows."""

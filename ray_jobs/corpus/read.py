@@ -1,8 +1,7 @@
-"""The corpus, read by ranges of rows once it was scanned.
+"""Read documents by ranges of rows; a row that cannot be parsed or used becomes a document with an `error`.
 
-`read_rows` turns slices into documents, in order, one per row: a row that cannot be used is a document with an `error`,
-never a missing one. What one pass over all files fixes before that is in `scan`; cutting the rows into units is left to
-`planning`.
+Every row gives exactly one document, in order, so no row is ever missing. A file that is not what the scan saw is
+refused. Finding the records in the files is left to `slices`, parsing them to `featurestore.tables`.
 """
 
 from __future__ import annotations
@@ -12,10 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import CorpusError
-from featurestore.tables.record import Wanted
-from featurestore.tables.values import stored_value
+from featurestore.tables.record import Record, Wanted
+from featurestore.tables.values import document_id, document_text, stored_value
 from ray_jobs.corpus.slices import Slice, changed, records_of
-from ray_jobs.corpus.unreadable import judged
 
 if TYPE_CHECKING:
     from ray_jobs.corpus.spill import Spill
@@ -59,7 +57,7 @@ def read_rows(
     for part in parts:
         row = part.first_row
         for record in records_of(part, wanted, spill):
-            doc_id, text, error, _ = judged(record, corpus.text, corpus.id)
+            doc_id, text, error, _ = document_of(record, corpus.text, corpus.id)
             for (name, kept_type, values), raw in zip(columns, record.keep, strict=True):
                 try:
                     value, _ = stored_value(raw, kept_type, name)  # what cannot be kept is null; the scan says so
@@ -73,3 +71,23 @@ def read_rows(
         if row != part.first_row + part.n_rows:
             raise CorpusError(changed(part.file, f"it ends at row {row}"))
     return out
+
+
+def document_of(record: Record, text: str, id: str | None) -> tuple[str | None, str | None, str | None, str]:
+    """Turn a row into a document: (id, text, error, key of JOB.yaml that may be to blame).
+
+    Either there is a text or there is an error. A row that could not be parsed comes with the parser's error.
+
+    Args:
+        record: The row.
+        text: The column that holds the text.
+        id: The column that holds the id, if there is one.
+    """
+    doc_id, id_error = document_id(record.id, id)
+    found, text_error = document_text(record.text, text)
+    if record.error:
+        is_encoding = record.error.startswith("the row is not ") and "CSV" not in record.error
+        return doc_id, None, record.error, "corpus.csv.encoding" if is_encoding else "corpus.format"
+    if id_error:
+        return doc_id, None, id_error, "corpus.id"
+    return doc_id, found, text_error, "corpus.text"

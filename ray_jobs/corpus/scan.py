@@ -1,9 +1,9 @@
-"""One pass over a corpus, before anything is computed.
+"""Go through all files of a corpus once, before anything is computed, and note what a job must know.
 
-`scan` goes through every file a single time and fixes what a job must know before it runs: the files with their
-sha256, how many rows each has and where they start, the types of the kept columns, that ids are unique, and a sample
-of texts to count tokens in. Text is hashed while it is parsed, file after file; Parquet files, of which only footer
-and ids are looked at, are hashed several at a time.
+That is: the files with their sha256, how many rows each has and where they start, the types of the kept columns, that
+ids are unique, and a sample of texts to count tokens in. A corpus that cannot be used is refused here. Text files are
+hashed while they are parsed; Parquet files, of which only footer and ids are looked at, are hashed several at a time.
+What was found is a `CorpusScan` (`scanned`); documents are read later, by `read`.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ from featurestore.tables.record import (
 )
 from featurestore.tables.text import Fused, csv_header, json_keys, text_records
 from featurestore.tables.values import column_type, document_id, document_text, kind_of, stored_value
+from ray_jobs.corpus.read import document_of
 from ray_jobs.corpus.scanned import MARK_ROWS, CorpusFile, CorpusScan, UnkeptValues
 from ray_jobs.corpus.slices import Slice, records_of, source_fields
 from ray_jobs.corpus.unique_ids import UniqueIds
-from ray_jobs.corpus.unreadable import Tally, UnreadableRows, judged, no_row_can_be_read, tally_null_texts
+from ray_jobs.corpus.unreadable import ErrorCounts, UnreadableRows, count_null_texts, no_row_can_be_read
 
 if TYPE_CHECKING:
     from ray_jobs.spec import CorpusSpec
@@ -93,7 +94,7 @@ def scan(corpus: CorpusSpec, progress: Callable[[int, int], None] | None = None)
         if name not in state.seen:
             keys = json_keys(next(file for file in files if file.format in {"json", "jsonl"} and file.rows))
             raise CorpusError(missing_column("the corpus", name, "corpus.keep", keys))
-    if corpus.id is not None and state.ids.suspects():
+    if corpus.id is not None and state.ids.repeated():
         state.ids.confirm((doc_id, f"{file.name}:{row}") for file in files for row, doc_id in _ids(file, corpus.id))
     sample = [*state.sample.texts, *_parquet_sample(files, corpus.text, state)]
     keep_types = {name: column_type(_seen_kinds(name, state)) for name in corpus.keep}
@@ -104,7 +105,7 @@ def scan(corpus: CorpusSpec, progress: Callable[[int, int], None] | None = None)
         keep_types=keep_types,
         sample=tuple(text[:_SAMPLE_CHARACTERS] for text in sample),
         mean_text_bytes=sum(len(text.encode("utf-8", "replace")) for text in sample) / max(len(sample), 1),
-        again=looked_up.again,
+        reached_twice=looked_up.again,
         unkept=tuple(
             UnkeptValues(name, state.unkept[name], state.looked_at, state.unkept_example[name])
             for name in corpus.keep
@@ -187,7 +188,7 @@ def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]
     kinds = [(name, state.kinds[name]) for name in read.keep]
     marks = array("q")
     rows = readable = 0
-    tally = Tally()
+    errors = ErrorCounts()
     has_text = has_id = False
     with refusals(file), ExitStack() as stack:
         digest = Digest(open_raw(file, stack), advance)
@@ -198,9 +199,9 @@ def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]
             if rows % MARK_ROWS == 0:
                 marks.append(record.offset)
             rows += 1
-            doc_id, _, error, setting = judged(record, str(wanted.text), wanted.id)
+            doc_id, _, error, setting = document_of(record, str(wanted.text), wanted.id)
             if error:
-                tally.add(rows - 1, error, setting)
+                errors.add(rows - 1, error, setting)
             if wanted.id is not None:
                 state.ids.add(doc_id if doc_id is not None else f"{file.name}:{rows - 1}")
             if record.error:
@@ -220,7 +221,7 @@ def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]
             state.sample.offer(record.text)
         sha256 = digest.hexdigest()
     state.looked_at += rows
-    state.unreadable += tally.rows(file.name, rows)
+    state.unreadable += errors.rows(file.name, rows)
     state.broken += rows - readable
     if readable and not (has_text and has_id):
         setting, column = ("corpus.text", wanted.text) if not has_text else ("corpus.id", wanted.id)
@@ -233,7 +234,7 @@ def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]
         header=header,
         text_bytes=text_bytes,
         marks=marks,
-        unreadable=sum(tally.by_setting.values()),
+        unreadable=sum(errors.by_setting.values()),
         told=state.tell({name: value for name, value in told.items() if name in absent}),
         fused=fused,
     )
@@ -257,7 +258,7 @@ def _hashes(files: Sequence[SourceFile], advance: Callable[[int], None]) -> Iter
 def _scan_parquet(file: SourceFile, state: _Scanned, sha256: str) -> CorpusFile:
     """The footer and the id column of a Parquet file."""
     wanted = state.wanted
-    tally = Tally()
+    errors = ErrorCounts()
     with refusals(file), ExitStack() as stack:
         parquet = open_parquet(file, stack)
         read, told = without_partitions(file, parquet.schema_arrow.names, wanted)
@@ -270,16 +271,16 @@ def _scan_parquet(file: SourceFile, state: _Scanned, sha256: str) -> CorpusFile:
             if kind in UNSEEN_KINDS:
                 state.unseen[name].append(file)
         rows = parquet.metadata.num_rows
-        if tally_null_texts(parquet, str(wanted.text), tally):
+        if count_null_texts(parquet, str(wanted.text), errors):
             state.counted_nulls.add(file.name)
     state.seen.update(read.keep)
     scanned = CorpusFile(**source_fields(file), sha256=sha256, rows=rows, told=state.tell(told))
     if wanted.id is not None:
-        for _, doc_id in _ids(scanned, wanted.id, tally):
+        for _, doc_id in _ids(scanned, wanted.id, errors):
             state.ids.add(doc_id)
-    state.unreadable += tally.rows(file.name, rows)
+    state.unreadable += errors.rows(file.name, rows)
     # A row without a text may be one without an id: how many have neither is not known.
-    return replace(scanned, unreadable=max(tally.by_setting.values(), default=0))
+    return replace(scanned, unreadable=max(errors.by_setting.values(), default=0))
 
 
 def _seen_kinds(name: str, state: _Scanned) -> set[str]:
@@ -308,13 +309,13 @@ def _look_at_kept(files: Sequence[CorpusFile], names: Sequence[str], state: _Sca
                 state.check_kept(name, value, file, row)
 
 
-def _ids(file: CorpusFile, column: str, tally: Tally | None = None) -> Iterator[tuple[int, str]]:
+def _ids(file: CorpusFile, column: str, errors: ErrorCounts | None = None) -> Iterator[tuple[int, str]]:
     """(row, id) of every row of a file; what is wrong with ids is counted."""
     whole = Slice(file, 0, file.rows, file.header, 0, file.marks[0] if file.marks else 0)
     for row, record in enumerate(records_of(whole, Wanted(None, column))):
         doc_id, error = document_id(record.id, column)
-        if error and tally is not None:
-            tally.add(row, error, "corpus.id")
+        if error and errors is not None:
+            errors.add(row, error, "corpus.id")
         yield row, doc_id if doc_id is not None else f"{file.name}:{row}"
 
 
@@ -329,14 +330,14 @@ def _parquet_sample(files: Sequence[CorpusFile], text: str, state: _Scanned) -> 
         rows = min(rows, _SAMPLE_GROUP_ROWS)
         records = records_of(Slice(file, first, rows), Wanted(text, None))
         step = -(-rows * len(groups) // SAMPLE_TEXTS)
-        tally, looked_at = Tally(), 0
+        errors, looked_at = ErrorCounts(), 0
         for looked_at, record in enumerate(islice(records, 0, None, step), 1):
             if isinstance(record.text, str):
                 texts.append(record.text)
             elif record.text is not None or file.name not in state.counted_nulls:
                 _, error = document_text(record.text, text)
-                tally.add(first + (looked_at - 1) * step, str(error), "corpus.text")
-        state.unreadable += tally.rows(file.name, looked_at, sampled=True)
+                errors.add(first + (looked_at - 1) * step, str(error), "corpus.text")
+        state.unreadable += errors.rows(file.name, looked_at, sampled=True)
     return texts
 
 

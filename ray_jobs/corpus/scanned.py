@@ -1,4 +1,7 @@
-"""What one pass over a corpus found: its files with their sha256 and rows, types, samples, and what cannot be used."""
+"""Hold what the pass over a corpus found: files with their rows and sha256, column types, a sample, unusable rows.
+
+Plain values, made by `scan` and used by everything that plans.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from featurestore.tables.files import SourceFile
 from featurestore.tables.text import Fused
 from ray_jobs.corpus.unreadable import UnreadableRows
 
-MARK_ROWS = 512  # a byte offset is noted this often: 8 bytes a mark, and at most 511 rows parsed in vain by a slice
+MARK_ROWS = 512  # a byte offset is noted this often: 8 bytes a mark, and a slice parses at most 511 rows before its own
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class CorpusScan:
         keep_types: Kept column -> "string", "int64", "float64" or "bool", in the order of the job.
         sample: Some hundreds of texts, evenly spaced over the corpus, each cut at 100,000 characters.
         mean_text_bytes: Mean UTF-8 length of the sampled texts before cutting.
-        again: (name, the name that counts) of files and folders that links or other paths reach a second time.
+        reached_twice: (name, the name that counts) of files and folders that links or other paths reach a second time.
         unkept: Kept columns with values that cannot be kept, in the order of the job.
         unreadable: Which rows cannot be read, by file and kind.
         classes: (kept column, names of its classes) where Parquet files have names for its numbers, each once.
@@ -78,7 +81,7 @@ class CorpusScan:
     keep_types: Mapping[str, str]
     sample: tuple[str, ...] = field(repr=False)
     mean_text_bytes: float
-    again: tuple[tuple[str, str], ...] = ()
+    reached_twice: tuple[tuple[str, str], ...] = ()
     unkept: tuple[UnkeptValues, ...] = ()
     unreadable: tuple[UnreadableRows, ...] = ()
     classes: tuple[tuple[str, tuple[str, ...]], ...] = ()

@@ -1,4 +1,8 @@
-"""Ranges of a corpus' rows: the slices of files that hold them, and the records that stand in a slice."""
+"""Find the rows of a range: which files they are in, from which byte on, and the records that stand there.
+
+`slices` cuts a range of the whole corpus into ranges of single files, `records_of` reads one of these. What becomes of
+a record is left to `read`.
+"""
 
 from __future__ import annotations
 

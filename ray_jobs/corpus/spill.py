@@ -1,12 +1,12 @@
-"""Compressed files, decompressed once for all workers of a machine.
+"""Keep compressed text files decompressed on a machine's disk while a run reads them.
 
 Text in gzip or zstd can be read from its start only, so a unit from the middle of a file would pay for everything
-before it. The first worker that needs such a place writes the whole text into this machine's cache, the others wait
-for it, and all of them seek there. What is kept is bounded by half of the disk's room, for which the texts that were
-not read for longest make way. A text that does not fit is read from its start, which is slow and right, and said. The
-directory goes when the run ends; what a killed run has left goes when the next one begins here.
+before it. The first worker that needs such a place writes the whole text into this machine's cache, the others wait for
+it, and all of them seek there. Up to half of the disk's room is used, and texts that were not read for longest make
+way. A text that does not fit is read from its start, which is slow and right, and the user is told. The directory goes
+when the run ends; what a killed run has left goes when the next one begins here.
 
-Nothing depends on what is kept: a text that is gone is written again.
+No value depends on it: a text that is gone is written again.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Spill:
                     os.utime(path, ns=(time.time_ns(),) * 2)  # the kernel's own "now" is some milliseconds coarse
                     return text
                 except FileNotFoundError:
-                    pass  # not there yet, or somebody took it away just then to make room
+                    pass  # not there yet, or just removed to make room
                 with node_lock(self._directory / f"{sha256}.lock"):
                     if not path.exists():
                         self._keep(file, sha256, text_bytes, path)
@@ -98,7 +98,7 @@ class Spill:
         drop(self._directory.name)
 
     def _claim(self) -> None:
-        """Let everybody see that somebody reads here."""
+        """Lock the directory as in use, so that `_sweep` in another process leaves it alone."""
         if self._in_use is not None and (self._directory / _IN_USE).exists():
             return
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -141,7 +141,7 @@ def drop(run: str) -> None:
     shutil.rmtree(_root() / run, ignore_errors=True)
 
 
-def shortage(text_bytes: int) -> str | None:
+def why_not_kept(text_bytes: int) -> str | None:
     """Why a text of so many bytes could not be kept here; None if it could."""
     try:
         _make_room(_root() / "none", text_bytes)
@@ -175,8 +175,8 @@ def _make_room(directory: Path, wanted: int) -> None:
         with contextlib.suppress(FileNotFoundError):
             texts[path] = path.stat()
     there = next(parent for parent in (directory, *directory.parents) if parent.exists())
-    held = sum(status.st_size for status in texts.values())
-    room = SHARE * (shutil.disk_usage(there).free + held) - held
+    used = sum(status.st_size for status in texts.values())
+    room = SHARE * (shutil.disk_usage(there).free + used) - used
     ours = sorted((path for path in texts if path.parent == directory), key=lambda path: texts[path].st_mtime_ns)
     if wanted > room + sum(texts[path].st_size for path in ours):
         raise _NoRoomError(

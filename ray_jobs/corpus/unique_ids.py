@@ -1,7 +1,7 @@
-"""Finding ids that are used twice, in eight bytes of memory for each id.
+"""Find ids that are used twice, in eight bytes of memory for each id.
 
-Ids are kept as 64-bit hashes; equal hashes only raise a suspicion, which a second pass over the ids confirms. A corpus
-without duplicates is therefore read once, and two ids that merely share a hash are never accused.
+Ids are kept as 64-bit hashes. Equal hashes alone prove nothing, so a second pass over the ids compares the ids that
+have them. A corpus without duplicates is therefore read once, and two ids that merely share a hash are not refused.
 """
 
 from __future__ import annotations
@@ -12,30 +12,32 @@ from collections.abc import Iterable
 from featurestore.errors import CorpusError
 
 _SHOWN = 3
-_SUSPECTS = 10_000  # confirming a few is enough, and bounds the ids held when a whole file is there twice
+_MAX_COMPARED = (
+    10_000  # repeated hashes: a few are enough, and bound the ids in memory when a whole file is there twice
+)
 
 
 class UniqueIds:
-    """Collects ids, then says whether all differ."""
+    """Collects ids, then says whether all differ: `add` each; if any are `repeated`, `confirm` with all again."""
 
     def __init__(self) -> None:
         self._hashes = array("q")
-        self._suspects: frozenset[int] = frozenset()
+        self._repeated: frozenset[int] = frozenset()
 
     def add(self, doc_id: str) -> None:
         self._hashes.append(hash(doc_id))
 
-    def suspects(self) -> int:
+    def repeated(self) -> int:
         """How many hashes occur more than once."""
         import numpy as np
 
         hashes = np.sort(np.frombuffer(self._hashes, dtype=np.int64))
-        repeated = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
-        self._suspects = frozenset(repeated[:_SUSPECTS].tolist())
-        return len(repeated)
+        twice = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+        self._repeated = frozenset(twice[:_MAX_COMPARED].tolist())
+        return len(twice)
 
     def confirm(self, ids: Iterable[tuple[str, str]]) -> None:
-        """Goes through all ids again, as (id, place), in corpus order.
+        """Go through all ids again, as (id, place), in corpus order.
 
         Raises:
             CorpusError: Some id is used twice; the first few are named with their places.
@@ -43,7 +45,7 @@ class UniqueIds:
         places: dict[str, str] = {}
         twice: list[str] = []
         for doc_id, place in ids:
-            if hash(doc_id) not in self._suspects:
+            if hash(doc_id) not in self._repeated:
                 continue
             if doc_id in places:
                 shown = doc_id if len(doc_id) <= 60 else f"{doc_id[:57]}..."

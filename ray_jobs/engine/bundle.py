@@ -1,9 +1,9 @@
-"""A prepared bundle on disk: decoder layers up to the deepest hook, embedding, tokenizer, SAE encoders.
+"""Open a prepared bundle: decoder layers up to the deepest hook, embedding, tokenizer, SAE encoders.
 
-`bundle.json` names every file with its sha256 and says which model and SAEs they came from; the bundle's own sha256
+`bundle.json` names every file with its sha256 and says which model and SAEs they came from. The bundle's own sha256
 covers everything that decides a value and nothing else, so a model read from another path gives the same one. Opening
-reads the manifest only: weights are safetensors, memory-mapped by whoever needs them. Building is
-`ray_jobs.prepare.build`'s.
+reads the manifest only: weights are safetensors, memory-mapped where they are used. Bundles are built by
+`ray_jobs.prepare.build`.
 """
 
 from __future__ import annotations

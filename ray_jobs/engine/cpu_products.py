@@ -1,13 +1,13 @@
-"""Matrix products on a CPU with what follows them, through oneDNN.
+"""Multiply matrices on a CPU through oneDNN, together with the operation that follows the product.
 
 torch gives float32 products to MKL, which on AMD's processors takes a path of half the vector width, and it rounds
 every bfloat16 product before the next step reads it. oneDNN, which torch carries for bfloat16, does better on both
-counts: float32 products 2.3 times as fast on a Zen 5 (240 against 106 Gop/s a core), and GELU and the gate's factor
+counts. Float32 products are 2.3 times as fast on a Zen 5 (240 against 106 Gop/s a core). GELU and the gate's factor are
 applied to the accumulators, so a gated MLP rounds twice where it rounded three times (relative error .0023 against
 .0029) and skips two passes over its widest activations.
 
-Where torch has no oneDNN, the processor has no AVX-512, or something else than expected comes out, the same results
-come from torch's own operations, up to rounding; `fused()` says which it is.
+Where torch has no oneDNN, the processor has no AVX-512, or oneDNN does not give what torch's own operations give, those
+are used, with the same results up to rounding; `fused()` says which it is.
 
 Shapes: N rows, K inputs, M outputs.
 """
@@ -21,7 +21,7 @@ import torch
 from torch.nn.functional import linear as torch_linear
 
 TOLERANCE = 1e-5
-"""Of the check, relative to the largest entry: float32 rounding of sums of 48 terms, amply."""
+"""Of the check, relative to the largest entry: more than the float32 rounding of sums of 48 terms."""
 
 
 @cache

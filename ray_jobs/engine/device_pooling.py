@@ -1,13 +1,14 @@
-"""Encoding and pooling where the residual stream is: on a GPU, in torch operations alone.
+"""Encode and pool on a GPU, where the residual stream is, in torch operations alone.
 
-The same pairs and the same rules as on the CPU (`ray_jobs.engine.pooling`), written for a device: pairs are compacted
+The same pairs and the same rules as on the CPU (`ray_jobs.engine.pooling`), written for a device. Pairs are compacted
 there (one synchronisation a chunk), their keys are sorted by construction, runs are found by comparing neighbours, and
 maxima and sums are segment reductions, each of a segment in one order, so equal batches give equal bytes; sums
 accumulate in float64. Only pooled rows travel to the host, in one transfer. Every operation exists on CPUs too, and
 tests compare the two there.
 
-Max pooling would commute with cutoffs (segment maxima of the products, then the cutoff), which would spare the pairs
-where only `max` is asked for. It is not done: the pairs serve every pooling, and are a second way less to be wrong in.
+Max pooling could be done before the cutoff (the maximum of a segment's products, then the cutoff), which would spare
+the pairs where only `max` is asked for. It is not done: the pairs serve every pooling, and a second way would be one
+more to get wrong.
 
 Shapes: N tokens, D d_model, F features, C features of a chunk, B windows, K active pairs, S runs (feature, window).
 """
@@ -25,11 +26,11 @@ from ray_jobs.engine.encoder import DEVICE_CHUNK_ELEMENTS, Inputs, SaeEncoder, g
 from ray_jobs.engine.sparse_rows import SparseRows, empty_rows, value_dtype, without_zeros
 
 ALIGNMENT = 16
-"""Columns of a product on a GPU are a multiple of it (but the last of top-k's), so 64 bytes: where rows begin anywhere,
-cuBLAS on an H200 takes kernels made for GPUs before it."""
+"""Columns of a product on a GPU are a multiple of it (but for the last chunk of a top-k SAE), so that rows begin at
+multiples of 64 bytes; otherwise cuBLAS on an H200 chooses kernels made for older GPUs."""
 
 DEVICE_GROUP_PAIRS = 2**24
-"""Pairs pooled at a time, 20 bytes each and as much again while they are pooled."""
+"""Pairs pooled at a time: 20 bytes each, and as much again while they are pooled."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ def pool_on_device(
         inputs: The tokens, shared by the SAEs of a layer.
         lengths: Tokens of each window, int64 [B], all >= 1; their sum is N.
         pools: Poolings to compute.
-        chunk_elements: Bound on tokens x features held at a time.
-        group_pairs: Pairs held before they are pooled.
+        chunk_elements: Bound on the tokens x features computed at a time.
+        group_pairs: Pairs that are pooled together.
 
     Returns:
         One row per window, holding every feature that is not zero in all poolings; on the host.
@@ -131,7 +132,7 @@ def _active(encoder: SaeEncoder, inputs: Inputs, chunk_elements: int) -> Iterato
         row_K = place_K // n_tokens
         token_K = place_K - row_K * n_tokens
         feature_K, value_K = row_K + first, r_CN.flatten()[row_K * n_rows + token_K]
-        if weights.scale_F is not None:  # two operations, not a fused one: as the cutoff was found
+        if weights.scale_F is not None:  # two roundings, as when the cutoff was found; a fused operation has one
             value_K = value_K * weights.scale_F[feature_K]
         yield Pairs(feature_K, token_K, value_K + weights.bias_F[feature_K])
 

@@ -1,19 +1,19 @@
-"""SAE encoders: the active (feature, token) pairs of tokens, exact, in chunks of features that stay in cache.
+"""Find the active features of tokens with one SAE: exact (feature, token, value) pairs, never a dense matrix of them.
 
-Nothing dense is masked or multiplied: what exceeds a feature's cutoff (or, for top-k, what the token's k-th largest
-leaves above it) is picked out as (feature, token, value). Three routes lead there:
+Features are taken in chunks whose pre-activations stay in the cache; what exceeds its feature's cutoff (or, for top-k,
+the token's k-th largest so far) is picked out. There are three routes:
 
-- *screened*, on CPUs with fast int8 (`ray_jobs.engine.int8_prefilter`): candidates from an int8 product, each computed
-  again as a float32 dot product of the bundle's weights with the float32 input. A pair's value depends on its row and
-  its token alone: not on neighbours, batches or chunks, to the bit. Four times the speed of MKL's float32 products
-  where a hundredth of the features is active; where more than a seventh of a chunk are candidates, the chunk goes the
-  plain way.
+- *prefiltered*, on CPUs with fast int8 (`ray_jobs.engine.int8_prefilter`): an int8 product names candidates, and each
+  is computed again as a float32 dot product of the bundle's weights with the float32 input. A pair's value depends on
+  its row and its token alone: not on neighbours, batches or chunks, to the bit. Four times the speed of MKL's float32
+  products where a hundredth of the features is active. A chunk of which more than a seventh are candidates is computed
+  as on the plain route.
 - *plain*, on other CPUs: a float32 product, bfloat16 weights widened chunk by chunk.
-- *device*: weights and inputs in the bundle's dtype with float32 output; in bfloat16 the inputs' low parts in the few
-  huge dimensions of the residual stream are multiplied too, as further columns.
+- *device*: weights and inputs in the bundle's dtype with float32 output. In bfloat16, what rounding takes from the
+  inputs in the few huge dimensions of the residual stream is multiplied too, as further columns.
 
-Memory beyond the weights: CHUNK_ELEMENTS or DEVICE_CHUNK_ELEMENTS pre-activations, the pairs, and where screened an
-int8 copy of the encoder.
+Memory beyond the weights: CHUNK_ELEMENTS or DEVICE_CHUNK_ELEMENTS pre-activations, the pairs, and where prefiltered an
+int8 copy of the encoder. Pooling the pairs is left to `pooling` and `device_pooling`.
 
 Shapes: N tokens, D d_in, F features, C features of one chunk, K pairs.
 """
@@ -31,25 +31,26 @@ import torch
 from ray_jobs.engine import cpu_products
 from ray_jobs.engine.bundle import Bundle, SaeInfo, bundle_file
 from ray_jobs.engine.families import SaeWeights, check_family, encoder_input
-from ray_jobs.engine.int8_prefilter import Screen, ScreenInput, can_screen, screen_input
+from ray_jobs.engine.int8_prefilter import Int8Prefilter, PrefilterInput, can_prefilter, prefilter_input
 
-Route = Literal["screened", "plain", "device"]
+Route = Literal["prefiltered", "plain", "device"]
 
 CHUNK_ELEMENTS = 2**21
-"""Pre-activations held at a time on the CPU: 8 MB, which the next step finds in the cache."""
+"""Pre-activations computed at a time on the CPU: 8 MB, which the next step finds in the cache."""
 
 DEVICE_CHUNK_ELEMENTS = 2**26
 """On a device: 256 MB, few enough chunks that their synchronisations (one each) do not count."""
 
 DENSE = 7
-"""A dot product of its own costs about seven times its share of a float32 matrix product."""
+"""A chunk is computed whole if more than one pair in so many is a candidate: a pair's own dot product costs about seven
+times as much as a pair does within a float32 matrix product."""
 
 FIRST_CHUNK = 512
-"""Features whose k-th largest pre-activation starts the search for a token's top k."""
+"""Features of the first chunk of a top-k SAE: their k largest pre-activations are what later ones have to exceed."""
 
 LOW_COLUMNS = 16
-"""Dimensions whose low parts a device multiplies. With unit rows on Gemma 3 270M layer 9, uncentred, bfloat16 inputs
-alone move 3 % of the active pairs, with these columns 1 %."""
+"""Dimensions of which a device also multiplies what rounding to bfloat16 took from the input. With unit rows on Gemma 3
+270M layer 9, uncentred, bfloat16 inputs alone change 3 % of the active pairs, with these columns 1 %."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Active:
 
 @dataclass
 class Inputs:
-    """Tokens of a block as encoders read them; SAEs that normalise and centre alike share the work.
+    """Tokens of a block as encoders read them, computed once for all SAEs that normalise and centre alike.
 
     Attributes:
         x_ND: Residual stream, float32.
@@ -87,7 +88,7 @@ class Inputs:
 
     x_ND: torch.Tensor
     _read: dict[str, torch.Tensor] = field(default_factory=dict)
-    _rounded: dict[str, ScreenInput | None] = field(default_factory=dict)
+    _rounded: dict[str, PrefilterInput | None] = field(default_factory=dict)
     _half: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def read(self, encoder: SaeEncoder) -> torch.Tensor:
@@ -97,10 +98,10 @@ class Inputs:
             self._read[encoder.input_key] = encoder_input(self.x_ND, encoder.info.normalize_activations, b_dec_D)
         return self._read[encoder.input_key]
 
-    def rounded(self, encoder: SaeEncoder) -> ScreenInput | None:
-        """Rounded to 8 bits, for screening."""
+    def rounded(self, encoder: SaeEncoder) -> PrefilterInput | None:
+        """Rounded to 8 bits, for the prefilter."""
         if encoder.input_key not in self._rounded:
-            self._rounded[encoder.input_key] = screen_input(self.read(encoder))
+            self._rounded[encoder.input_key] = prefilter_input(self.read(encoder))
         return self._rounded[encoder.input_key]
 
     def half(self, encoder: SaeEncoder, dtype: torch.dtype) -> torch.Tensor:
@@ -138,13 +139,13 @@ class SaeEncoder:
 
     def _open(self, info: SaeInfo, weights: SaeWeights, route: Route | None) -> None:
         check_family(f"SAE {info.name!r}", info.architecture, info.normalize_activations)
-        best: Route = "screened" if can_screen() else "plain"
+        best: Route = "prefiltered" if can_prefilter() else "plain"
         self.route: Route = route or (best if weights.W_FD.device.type == "cpu" else "device")
         self.info = info
         self.weights = weights
         b_dec = weights.b_dec_D.cpu().numpy().tobytes() if info.apply_b_dec_to_input else b""
         self.input_key = f"{info.normalize_activations} {hashlib.sha256(b_dec).hexdigest()}"
-        self._screen = Screen(weights) if self.route == "screened" else None
+        self._prefilter = Int8Prefilter(weights) if self.route == "prefiltered" else None
         self._low: torch.Tensor | None = None
         if self.route == "device" and weights.W_FD.dtype != torch.float32:
             self._low = weights.b_dec_D.abs().topk(min(LOW_COLUMNS, info.d_in)).indices
@@ -152,7 +153,7 @@ class SaeEncoder:
             self.weights = SaeWeights.of({**weights.tensors(), "W_enc": W_FE})
 
     def device_input(self, inputs: Inputs) -> torch.Tensor:
-        """What a device multiplies with its encoder rows: [N, D], and behind it the low parts of huge dimensions."""
+        """What a device multiplies with its encoder rows: [N, D + L]; the last L columns are what rounding took."""
         if self._low is None:
             return inputs.read(self)
         x_ND, half_ND = inputs.read(self), inputs.half(self, self.weights.W_FD.dtype)
@@ -165,9 +166,9 @@ class SaeEncoder:
 
         Args:
             inputs: A block of tokens; every activation finite.
-            chunk_elements: Bound on tokens x features held at a time.
+            chunk_elements: Bound on the tokens x features computed at a time.
         """
-        x_ND, rounded = inputs.read(self), inputs.rounded(self) if self._screen else None
+        x_ND, rounded = inputs.read(self), inputs.rounded(self) if self._prefilter else None
         n_tokens = len(x_ND)
         width = max(1, min(self.info.d_sae, chunk_elements // max(1, n_tokens)))
         scratch = _Scratch(torch.empty(width, n_tokens, dtype=torch.int32), np.empty((width, n_tokens), dtype=bool))
@@ -185,11 +186,12 @@ class SaeEncoder:
             found.value[:] += bias_F[found.feature]
             yield found
 
-    def _top_k(self, k: int, x_ND: torch.Tensor, rounded: ScreenInput | None, scratch: _Scratch) -> Active:
+    def _top_k(self, k: int, x_ND: torch.Tensor, rounded: PrefilterInput | None, scratch: _Scratch) -> Active:
         """The k largest positive pre-activations of each token.
 
-        Only what exceeds the k-th largest so far can be among them. Chunks start narrow and double, so that each of
-        them adds about k pairs to a token; later ones add fewer, and the level is raised when it is worth it.
+        Only what exceeds the k-th largest so far (the token's level) can be among them. Chunks start narrow and double,
+        so that each adds about k pairs to a token, and later ones fewer. Levels are raised once half of `n_tokens * k`
+        new pairs have come together.
         """
         n_tokens, d_sae, bias_F = len(x_ND), self.info.d_sae, self.weights.bias_F.numpy()
         level_N = np.zeros(n_tokens, dtype=np.float32)
@@ -212,16 +214,16 @@ class SaeEncoder:
     def _candidates(
         self,
         x_ND: torch.Tensor,
-        rounded: ScreenInput | None,
+        rounded: PrefilterInput | None,
         features: slice,
         scratch: _Scratch,
         level_N: np.ndarray | None = None,
     ) -> Active:
-        """Pairs of a chunk with r as their value: all that exceed their feature's cutoff or token's level, maybe more.
+        """Pairs of a chunk with r as their value: all that exceed their feature's cutoff or token's level, and more.
 
         Args:
             x_ND: Inputs.
-            rounded: The same for screening, with their level; None goes the plain way.
+            rounded: The same rounded for the prefilter, with their level; None takes the plain route.
             features: The chunk.
             scratch: Room for it.
             level_N: For top-k, what a pre-activation must exceed.
@@ -229,8 +231,8 @@ class SaeEncoder:
         n_features, n_tokens = features.stop - features.start, len(x_ND)
         mask_CN = scratch.mask_CN[:n_features]
         if rounded is not None:
-            assert self._screen is not None
-            surplus_CN = self._screen.surplus(rounded, features, scratch.product_CN)
+            assert self._prefilter is not None
+            surplus_CN = self._prefilter.surplus(rounded, features, scratch.product_CN)
             flat = np.flatnonzero(np.greater(surplus_CN.numpy(), 0, out=mask_CN))
             if len(flat) * DENSE <= mask_CN.size:
                 row, token, starts = _places(flat, n_features, n_tokens)
@@ -247,7 +249,7 @@ class SaeEncoder:
         return Active(row + features.start, token, r_CN.numpy().reshape(-1)[flat])
 
     def _products(self, x_ND: torch.Tensor, features: slice, token: np.ndarray, starts: np.ndarray) -> np.ndarray:
-        """r of single pairs: a float32 dot product each, whose rounding depends on nothing else.
+        """r of single pairs: one float32 dot product each, so that its rounding depends on no other pair.
 
         Args:
             x_ND: Inputs.
@@ -273,7 +275,7 @@ class SaeEncoder:
 
 @dataclass(frozen=True)
 class _Scratch:
-    """Room for a chunk: 4 bytes a pair for products, int32 and float32 in turn, and a byte for their comparison."""
+    """Memory used again by every chunk: 4 bytes a pair for products (int32, then float32), and a byte for comparing."""
 
     product_CN: torch.Tensor
     mask_CN: np.ndarray

@@ -1,12 +1,12 @@
-"""Texts in, one sparse row per SAE and document out.
+"""Run the whole engine: texts in, one sparse row per SAE and document out.
 
-Tokenise ahead on another thread, cut into windows, pack them under a budget of tokens, run the model once for all
-layers, encode and pool, put windows together. On a GPU a batch is launched before the one ahead of it is pooled, so the
-device does not wait for the host.
+Texts are tokenised ahead on another thread, cut into windows and packed under a budget of tokens; the model is run once
+for all layers; tokens are encoded and pooled, and windows put together. On a GPU a batch is launched before the one
+ahead of it is pooled, so the device does not wait for the host.
 
-A document that cannot be processed costs itself only. A batch that fails is halved until the document to blame is
+A document that cannot be processed costs itself only. A batch that fails is halved until the document at fault is
 alone; its row carries an error sentence, its neighbours are run again without it. When memory runs out the budget stays
-halved. What a row holds does not depend on who its neighbours were, up to the rounding of the GEMMs.
+halved. What a row holds does not depend on which texts were beside it, up to the rounding of the GEMMs.
 
 Shapes: B windows of a batch, N counted tokens of a batch, D d_model.
 """
@@ -36,8 +36,8 @@ __all__ = ["ExtractSettings", "ExtractedRows", "Extractor", "SparseRows"]
 
 Progress = Callable[[int, int], None]
 
-FIRST_LOT, LOT = 256, 4_096
-"""Texts tokenised at a time, while the lot before them computes; the first is small, so that computing starts soon."""
+FIRST_TEXTS, TEXTS_AHEAD = 256, 4_096
+"""Texts tokenised at a time, while those before them are computed; the first are few, so that computing starts soon."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class _Piece:
 
 @dataclass
 class _Call:
-    """The state of one call of `extract`: what is known of each document, and what has come out of the batches."""
+    """The state of one call of `extract`: what is known of each document, and what the batches gave."""
 
     errors: list[str | None]
     truncated: np.ndarray  # bool [documents]
@@ -130,7 +130,7 @@ class _Call:
 class _Flight:
     """A batch under way: its residual stream by layer and when it is there, or what launching it raised.
 
-    `apart`: no window in it can spoil another one, so one whose activations are not finite is itself to blame.
+    `apart`: no window in it can spoil another one, so one whose activations are not finite is itself at fault.
     """
 
     windows: Sequence[Window]
@@ -190,7 +190,7 @@ class Extractor:
             on_progress: Called after every batch with the documents and pooled tokens done so far in this call.
 
         Returns:
-            One row per text. Equal texts in equal company give equal bytes.
+            One row per text. The same texts in the same order give the same bytes.
         """
         known = errors if errors is not None else [None] * len(texts)
         call = _Call(
@@ -226,9 +226,9 @@ class Extractor:
         return replace(rows, idle_seconds=clock.seconds)
 
     def _lots(self, texts: Sequence[str | None], call: _Call) -> Iterator[list[Window]]:
-        """The windows of the texts, lot after lot, each lot tokenised while the one before it is used."""
+        """The windows of the texts, some texts at a time, which are tokenised while those before them are computed."""
         numbers = [number for number, error in enumerate(call.errors) if error is None]
-        starts = [0, *range(FIRST_LOT, len(numbers), LOT)]
+        starts = [0, *range(FIRST_TEXTS, len(numbers), TEXTS_AHEAD)]
         lots = [numbers[start:stop] for start, stop in zip(starts, [*starts[1:], len(numbers)], strict=True)]
         with ThreadPoolExecutor(1, "tokenise") as ahead:
             pending = ahead.submit(self._encoded, texts, lots[0])
@@ -269,7 +269,7 @@ class Extractor:
             return _Flight(windows, apart, error=_without_frames(error))
 
     def _land(self, flight: _Flight, call: _Call) -> None:
-        """Pool a batch; if it failed, run its halves, down to the window whose document is to blame.
+        """Pool a batch; if it failed, run its halves, down to the window whose document is at fault.
 
         Windows whose activations are not finite may have been spoilt by another one: they are run again, apart.
         """
@@ -303,7 +303,7 @@ class Extractor:
             if self.backbone.device.type == "cuda":
                 torch.cuda.empty_cache()
             fewer = (self.batch_tokens if filled_up else n_tokens) // 2
-            least = n_tokens if len(windows) == 1 else 1  # alone in a row that was filled up: a shorter one may do
+            least = n_tokens if len(windows) == 1 else 1  # alone in a batch that was padded: a shorter one may do
             self.batch_tokens = max(least, min(self.batch_tokens, fewer))
         middle = (len(windows) + 1) // 2
         for half in (windows[:middle], windows[middle:]):
@@ -314,7 +314,8 @@ class Extractor:
         """Encode and pool a batch, but for windows with activations that are not finite.
 
         Returns:
-            What was pooled, and windows that another one may have spoilt; one that was apart has failed its document.
+            What was pooled, and windows that another one may have spoilt. Of a batch that was run apart there are none:
+            its windows that are not finite have failed their documents.
         """
         with torch.inference_mode():
             if self._pool_stream is None:
@@ -417,7 +418,7 @@ class Extractor:
 
 
 def _without_frames(error: Exception) -> Exception:
-    """The exception without the frames that it went through: what they hold would stay in memory with it."""
+    """The exception without its stack frames, which would keep the tensors of a failed batch in memory."""
     seen: set[int] = set()
     links: list[BaseException | None] = [error]
     while links:

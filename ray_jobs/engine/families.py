@@ -1,15 +1,16 @@
-"""SAE families, brought down to two rules.
+"""Bring the families of SAEs down to two rules for which features of a token are active.
 
 With r = x . W[f] of an input x that has been normalised and, where the SAE wants it, centred on its decoder bias:
 
 - *threshold* (standard, JumpReLU, gated; BatchTopK and Matryoshka SAEs are saved as JumpReLU): feature f is active
   where r > cutoff[f], and then its activation is r * scale[f] + bias[f]. Bias, threshold, gate and ReLU are all
-  monotone in r, so one cutoff a feature stands for them together. It is found by bisecting the float32 numbers and so
-  exact: the rounding of the family's own formula included, no r falls on another side.
+  monotone in r, so one cutoff a feature stands for them together. It is found by bisecting the float32 numbers with the
+  family's own formula, rounding included, so that formula and cutoff agree for every float32 r.
 - *top-k*: of the pre-activations r + bias[f], the k largest of a token are active if they are positive. Decoder norms
   that rescale them are folded into W and bias.
 
-Encoders, screening and pooling know these two rules and no family. Shapes: N tokens, D d_in, F features.
+Encoder, prefilter and pooling know these two rules and no family. A family that fits neither is refused here. Shapes: N
+tokens, D d_in, F features.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from featurestore.errors import BundleError
 
 ARCHITECTURES = ("standard", "jumprelu", "gated", "topk")
 NORMALIZATIONS = ("none", "constant_norm_rescale", "layer_norm", "expected_average_only_in")
-"""`expected_average_only_in` asks nothing of the encoder: its factor belongs into the weights, as sae-lens has it."""
+"""`expected_average_only_in` changes nothing here: sae-lens folds its factor into the weights when it loads them."""
 LAYER_NORM_EPS = 1e-5
 """As in sae-lens."""
 
@@ -37,8 +38,8 @@ class SaeWeights:
         bias_F: float32 [F].
         cutoff_F: float32 [F]; None for top-k.
         scale_F: float32 [F]; None where it is 1.
-        b_dec_D: Decoder bias, float32 [D]: subtracted from inputs where the SAE says so, and a hint at which dimensions
-            of the residual stream are huge everywhere else.
+        b_dec_D: Decoder bias, float32 [D]: subtracted from inputs where the SAE says so; also used to guess which
+            dimensions of the residual stream are huge.
     """
 
     W_FD: torch.Tensor
@@ -95,7 +96,7 @@ def fold(architecture: str, tensors: Mapping[str, torch.Tensor]) -> SaeWeights:
 
 
 def exact_cutoff(active: Callable[[torch.Tensor], torch.Tensor], n_features: int) -> torch.Tensor:
-    """The largest float32 at which each feature is still inactive: active(r) is r > cutoff for every finite r.
+    """The largest float32 at which each feature is still inactive, so that active(r) equals r > cutoff for finite r.
 
     Args:
         active: Float32 [F] -> bool [F], monotone in each element.
@@ -108,7 +109,7 @@ def exact_cutoff(active: Callable[[torch.Tensor], torch.Tensor], n_features: int
     low_F = _ordinal(torch.full((n_features,), -largest))
     high_F = _ordinal(torch.full((n_features,), largest))
     never_F, always_F = ~active(_float(high_F)), active(_float(low_F))
-    for _ in range(33):  # 2^32 ordinals
+    for _ in range(33):  # halves the 2^32 float32 numbers until one is left
         middle_F = (low_F + high_F) // 2
         active_F = active(_float(middle_F))
         low_F, high_F = torch.where(active_F, low_F, middle_F), torch.where(active_F, middle_F, high_F)

@@ -1,17 +1,17 @@
-"""The decoder layer of Gemma 2 and Gemma 3, over tokens that lie end to end without padding.
+"""Compute the decoder layer of Gemma 2 and Gemma 3, over tokens that lie end to end without padding.
 
-What transformers does in some forty operations a layer is done in the fewest that keep the numbers: matrices multiply
-in the compute dtype, everything between them (residual stream, norms, rotary embedding, scores, GELU) is float32 and
-rounded once, on its way into the next matrix. That is faster than rounding at every step, and closer to float32: on
+What transformers does in some forty operations a layer is done in the fewest that keep the numbers. Matrices multiply
+in the compute dtype. Everything between them (residual stream, norms, rotary embedding, scores, GELU) is float32, and
+is rounded once, on its way into the next matrix. That is faster than rounding at every step, and closer to float32: on
 Gemma 3 270M and HateCheck the active features of bfloat16 agree with those of float32 to .9910 (mean Jaccard after max
 pooling); with every step rounded but the residual stream, a simulation gives .986.
 
-What a document gets hardly depends on what lies beside it. On a CPU products of other shapes may add in another order:
+What a document gets hardly depends on what lies beside it. On a CPU, products of other shapes may add in another order:
 in float32 that moves last bits of values; in bfloat16 a number is then rounded the other way now and then. On the 270M
 the features of short documents alone and among others were the same (0 of 24 documents differed in one; values by up to
 1 %); tests hold them to a mean Jaccard index of .995 and values to 5 %, for processors whose products add otherwise.
 
-The attention stands between `project` and `finish` and is not this module's: see `attention`.
+A layer is `project`, then the attention, which is in `attention`, then `finish`.
 
 Shapes: N packed tokens, D d_model, H heads, K key/value heads, E head_dim, M MLP width.
 """
@@ -30,16 +30,16 @@ MODEL_TYPES = ("gemma2", "gemma3_text")
 ACTIVATION = "gelu_pytorch_tanh"
 
 CPU_ROWS = 256
-"""Tokens that go through a sublayer at a time on a CPU: what lies between its matrices (1 MB at M = 2,048 in bfloat16,
-or at H x E = 1,024 in float32) then stays in the L2 cache."""
+"""Tokens that go through a sublayer at a time on a CPU: what it computes between its matrices (1 MB at M = 2,048 in
+bfloat16, or at H x E = 1,024 in float32) then stays in the L2 cache."""
 
 PEAKS = 16
-"""Dimensions of a sublayer's output that are known to 16 bits where the others have bfloat16's 8."""
+"""Dimensions of a sublayer's output that get back what rounding to bfloat16 took: 16 significant bits instead of 8."""
 
 PEAK_TOKENS = 32
-"""Tokens that say which dimensions those are, when a model is opened: the same few are the largest of nearly every
-token. Chosen by each batch for itself they make a document's features depend on its neighbours: short documents of the
-270M then share .988 of their features (Jaccard) with themselves in company, with fixed ones 1.000."""
+"""Tokens that are run when a model is opened to find those dimensions; the same few are the largest of nearly every
+token. If each batch chose its own, a document's features would depend on its neighbours: short documents of the 270M,
+alone and among others, would share .988 of their features (Jaccard); with fixed dimensions they share 1.000."""
 
 
 class LayerWeights(NamedTuple):
@@ -177,7 +177,7 @@ def finish(
 def with_peaks(
     x_ND: torch.Tensor, o_NO: torch.Tensor, weights: LayerWeights, eps: float, dtype: torch.dtype
 ) -> LayerWeights:
-    """The weights with the largest dimensions of the two sublayers' outputs, as some tokens have them; see `finish`."""
+    """The weights, with the dimensions noted that are largest in the two sublayers' outputs for these tokens."""
     y_ND = _into_residual(o_NO, weights.o, None)
     x_ND = x_ND + rms_norm(y_ND, weights.post_attention_norm, eps)
     h_ND = rms_norm(x_ND, weights.pre_mlp_norm, eps).to(dtype)
@@ -235,7 +235,7 @@ def _into_residual(h_NK: torch.Tensor, weight_DK: torch.Tensor, peaks: torch.Ten
 
 
 def _peaks(y_ND: torch.Tensor) -> torch.Tensor:
-    """The dimensions with the most energy, where every token has the same say, and none if it is not finite."""
+    """The dimensions with the largest mean share of a token's energy; tokens that are not finite are left out."""
     energy_ND = y_ND.square()
     share_D = (energy_ND / energy_ND.sum(dim=1, keepdim=True)).nan_to_num(0, 0, 0).sum(dim=0)
     return share_D.topk(min(PEAKS, len(share_D))).indices

@@ -1,4 +1,4 @@
-"""How long a device had nothing to do, by the host's clock: the time in which no batch was given to it."""
+"""Measure how long a device had nothing to do, by the host's clock: the time in which no batch was given to it."""
 
 from __future__ import annotations
 

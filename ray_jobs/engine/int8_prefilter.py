@@ -1,7 +1,7 @@
-"""Where a CPU multiplies int8 four times as fast as float32: which (feature, token) pairs are worth a float32 product.
+"""Name the (feature, token) pairs that may be active, from an int8 product: four times as fast as float32 on some CPUs.
 
-Encoder rows and inputs are rounded to 8 bits and multiplied exactly in int32; what exceeds the feature's cutoff less a
-margin is a candidate, and candidates are computed again in float32 by the encoder. So no value and no active set
+Encoder rows and inputs are rounded to 8 bits and multiplied exactly in int32. A pair that exceeds its feature's cutoff
+less a margin is a candidate, and the encoder computes candidates again in float32. So no value and no active set
 depends on the 8 bits, only the number of candidates does: 1.5 to 1.7 for each active feature on Gemma 3 270M, where no
 pair of 219 million erred by more than 0.42 of its margin. Cost: the product, a quarter of its float32 time, and a fifth
 of that again for margins and comparing.
@@ -26,7 +26,7 @@ import torch
 from ray_jobs.engine.families import SaeWeights
 
 OUTLIERS = 8
-"""Dimensions kept out of the int8 product. Twice as many leave 3 % fewer candidates and cost what those would."""
+"""Dimensions kept out of the int8 product. Twice as many leave 3 % fewer candidates, and cost as much as these save."""
 
 DEVIATIONS = 7.0
 UNIFORM_DEVIATION = 12**-0.5
@@ -38,10 +38,10 @@ _ROWS = 1_024
 
 
 @cache
-def can_screen() -> bool:
-    """Whether this CPU has the instructions without which torch's int8 product is slow, and whether it is right there.
+def can_prefilter() -> bool:
+    """Whether this CPU multiplies int8 fast (it has VNNI) and right (a product of the extremes is as it should be).
 
-    The sparse pattern is made here for the first time, where torch's note that those are in beta can be kept quiet.
+    A sparse tensor is made here for the first time, to keep torch's note that those are in beta off the screen.
     """
     if not torch.cpu.get_capabilities().get("avx512_vnni") or not hasattr(torch, "_int_mm"):
         return False
@@ -54,7 +54,7 @@ def can_screen() -> bool:
 
 
 @dataclass(frozen=True)
-class ScreenInput:
+class PrefilterInput:
     """Rounded inputs of N tokens.
 
     Attributes:
@@ -68,21 +68,21 @@ class ScreenInput:
     outliers: torch.Tensor
     terms_RN: torch.Tensor
 
-    def with_level(self, level_N: torch.Tensor) -> ScreenInput:
+    def with_level(self, level_N: torch.Tensor) -> PrefilterInput:
         """The same inputs, pairs having to exceed `level_N` of their token instead of their feature's cutoff."""
         terms_RN = self.terms_RN.clone()
         terms_RN[1] = level_N * terms_RN[0]
-        return ScreenInput(self.q_ND, self.outliers, terms_RN)
+        return PrefilterInput(self.q_ND, self.outliers, terms_RN)
 
 
-def screen_input(x_ND: torch.Tensor) -> ScreenInput | None:
+def prefilter_input(x_ND: torch.Tensor) -> PrefilterInput | None:
     """Round inputs to 8 bits, with a step for each token; None if they are beyond what float32 can bound."""
     size_ND = x_ND.abs()
     outliers = size_ND.amax(dim=0).topk(min(OUTLIERS, x_ND.shape[1])).indices
     huge_NO = x_ND[:, outliers]
     huge_N = huge_NO.norm(dim=1)
     size_ND[:, outliers] = 0
-    # a step is never so small beside the outliers that their float32 products would drown the margin
+    # no step is so small that the float32 rounding of the outliers' products would exceed the margin
     step_N = torch.maximum(size_ND.amax(dim=1), huge_N * 2.0**-20).clamp_(min=1e-30) / LEVELS
     norm_N = size_ND.norm(dim=1)
     scaled_ND = (x_ND / step_N[:, None]).round_()
@@ -93,15 +93,15 @@ def screen_input(x_ND: torch.Tensor) -> ScreenInput | None:
             1 / step_N,
             torch.zeros_like(step_N),
             vanished_N / step_N + DEVIATIONS * UNIFORM_DEVIATION,
-            (norm_N + 1e-3 * huge_N) / step_N,  # a thousandth of the outliers: float32 rounding, amply
+            (norm_N + 1e-3 * huge_N) / step_N,  # a thousandth of the outliers is more than their float32 rounding
         ]
     )
     if not bool(terms_RN.isfinite().all()):
         return None
-    return ScreenInput(scaled_ND.to(torch.int8), outliers, torch.cat([terms_RN, (huge_NO / step_N[:, None]).T]))
+    return PrefilterInput(scaled_ND.to(torch.int8), outliers, torch.cat([terms_RN, (huge_NO / step_N[:, None]).T]))
 
 
-class Screen:
+class Int8Prefilter:
     """The int8 copy of an encoder, d_sae x d_in bytes of this process's own.
 
     Args:
@@ -110,7 +110,7 @@ class Screen:
 
     def __init__(self, weights: SaeWeights) -> None:
         self._W_FD = weights.W_FD
-        # what r must exceed is cutoff, or level - bias: `offset` is its constant part
+        # r must exceed the cutoff, or for top-k level - bias: the part that no token changes is the offset
         offset_F = -weights.bias_F if weights.cutoff_F is None else weights.cutoff_F
         self._q_FD = torch.empty(self._W_FD.shape, dtype=torch.int8)
         self._step_F = torch.empty(len(offset_F))
@@ -132,8 +132,8 @@ class Screen:
                 dim=1,
             )
 
-    def surplus(self, x: ScreenInput, features: slice, out_CN: torch.Tensor) -> torch.Tensor:
-        """How far each pair is beyond what it must exceed, margin included; candidates are positive.
+    def surplus(self, x: PrefilterInput, features: slice, out_CN: torch.Tensor) -> torch.Tensor:
+        """By how much each pair exceeds what it must exceed less the margin; candidates are those above 0.
 
         Args:
             x: The inputs.

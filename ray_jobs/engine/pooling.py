@@ -1,10 +1,10 @@
-"""From tokens to one sparse row per window and SAE.
+"""Pool the active features of tokens to one sparse row per window and SAE, on the CPU.
 
-All poolings come from the active (feature, token) pairs themselves, which arrive sorted by feature and token, so a
+All poolings come from the active (feature, token) pairs themselves. They arrive sorted by feature and token, so a
 feature of a window is one contiguous run: segment reductions, no dense [windows x features], no sorting of pairs. Sums
-accumulate in float64. Tokens x d_sae never exists beyond the encoder's chunk: on the CPU a layer's tokens are taken in
-blocks of whole windows, and SAEs that read them alike share what is done to them. On a GPU the same is done there
-(`ray_jobs.engine.device_pooling`) and only pooled rows leave it.
+accumulate in float64. Tokens x d_sae never exists beyond the encoder's chunk: a layer's tokens are taken in blocks of
+whole windows, and SAEs that normalise and centre alike share that work. On a GPU the same is done there
+(`ray_jobs.engine.device_pooling`), and only pooled rows leave it.
 
 Shapes: N tokens, D d_model, B windows, K active pairs, S runs (feature, window).
 """
@@ -28,8 +28,8 @@ from ray_jobs.engine.sparse_rows import (
 )
 
 BLOCK_TOKENS = 2**11
-"""Tokens encoded at a time on the CPU, at most, unless a window is longer. Half as many cost a twentieth more time a
-token, a quarter as many a fifth more: products of narrow matrices, and rows that are widened for fewer tokens."""
+"""Tokens encoded at a time on the CPU, at most, unless a window is longer. With half as many a token costs a twentieth
+more time, with a quarter as many a fifth: matrices are narrower, and weights are widened for fewer tokens."""
 
 GROUP_PAIRS = 2**18
 """Pairs pooled at a time: enough that numpy's calls do not count, few enough for any number of features."""

@@ -1,4 +1,6 @@
-"""Sparse rows of several poolings at once, and from rows of windows to rows of documents.
+"""Hold sparse rows of several poolings, and merge the rows of windows into rows of documents.
+
+The pooled rows are made by `pooling` and `device_pooling`; what they mean on disk is left to `featurestore`.
 
 Shapes: B windows, S runs (feature, window).
 """

@@ -1,9 +1,9 @@
-"""Tokenizers that spell control tokens out: whatever stands in a document is text.
+"""Make a tokenizer read control tokens in a document as plain text, so that no document can inject one.
 
 A token is control where its tokenizer flags it as special. Many flag only some, so an added token that looks like a
-marker (`<start_of_image>`, `[multimodal]`, `<|end|>`) is control too; what models read as text in their training is
-not: HTML tags, runs of spaces and newlines, words. Control tokens are no longer looked for in texts, and where they
-are pieces of the vocabulary as well, these lose their names.
+marker (`<start_of_image>`, `[multimodal]`, `<|end|>`) is control too. HTML tags, runs of spaces and newlines, and words
+are not: models read these as text in their training. Control tokens are no longer looked for in texts; where they are
+pieces of the vocabulary as well, they get names that no text contains.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which tokens are fed to the model and which of them count.
+"""Decide which tokens of a document are fed to the model, and which of them count.
 
 A document's content is its text tokenised on its own, control tokens spelled out (`ray_jobs.engine.spelling`): a
 literal `<bos>` in a text is content, so no document can inject one, and every token of the text counts. Around it go

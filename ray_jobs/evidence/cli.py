@@ -1,4 +1,4 @@
-"""The command `tokens`: where in its documents a feature fires."""
+"""Parse and run the command `tokens`: where in its documents a feature fires."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WIDEST = 120  # columns; longer lines of running text are hard to read
 
 def tokens_parser(parser: argparse.ArgumentParser) -> None:
     """Arguments of `tokens`."""
-    from featurestore.cli import feature_argument
+    from featurestore.base.arguments import feature_argument
 
     parser.epilog = (
         "examples:\n"

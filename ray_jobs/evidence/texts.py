@@ -1,4 +1,4 @@
-"""The texts of a store's documents: from the column that the store keeps, or else from the corpus of its job."""
+"""Find the texts of a store's documents: in the column that the store keeps, or else in the corpus of its job."""
 
 from __future__ import annotations
 
@@ -34,12 +34,15 @@ class StoredDocument:
     missing: str | None = None
 
 
-def stored_documents(store: FeatureStore, doc_ids: Sequence[str]) -> dict[str, StoredDocument]:
+def stored_documents(
+    store: FeatureStore, doc_ids: Sequence[str], texts: Mapping[str, str] | None = None
+) -> dict[str, StoredDocument]:
     """Documents of a store with their texts.
 
     Args:
         store: An open store.
         doc_ids: Which documents.
+        texts: Texts by id that are at hand; only the others are looked up.
 
     Returns:
         Id -> document, in the order asked for.
@@ -50,13 +53,17 @@ def stored_documents(store: FeatureStore, doc_ids: Sequence[str]) -> dict[str, S
     position = store.positions(doc_ids)
     column = kept_text_column(store.plan)
     found = _rows(store, position, column)
-    lacking = [row for row, (_, _, error, text) in found.items() if error is None and text is None]
-    texts, missing = _corpus_texts(store, lacking, [found[row][0] for row in lacking])
+    places = list(zip(doc_ids, position.tolist(), strict=True))
+    given = {row: texts[doc_id] for doc_id, row in places if texts and doc_id in texts}
+    kept = {row: text for row, (_, _, _, text) in found.items() if text is not None}
+    lacking = [row for row, (_, _, error, _) in found.items() if error is None and row not in given | kept]
+    read, missing = _corpus_texts(store, lacking, [found[row][0] for row in lacking])
+    known = read | kept | given
     documents = {}
-    for doc_id, row in zip(doc_ids, position.tolist(), strict=True):
-        _, n_tokens, error, text = found[row]
-        known = texts.get(row) if text is None else text
-        documents[doc_id] = StoredDocument(n_tokens, error, known, missing if error is None and known is None else None)
+    for doc_id, row in places:
+        _, n_tokens, error, _ = found[row]
+        text = None if error is not None else known.get(row)
+        documents[doc_id] = StoredDocument(n_tokens, error, text, missing if error is None and text is None else None)
     return documents
 
 

@@ -1,1 +1,1 @@
-"""What a job will do, and what it will cost: units, identity, estimate, and what should be thought about first."""
+"""Settle what a job will do and what that will cost, before anything is spent on it."""

@@ -1,9 +1,9 @@
-"""This machine's rate: the real engine on a sample of the job's own documents, as many workers at once as would run.
+"""Measure this machine's rate: the real engine on a sample of the job's own documents, on all workers at once.
 
 Workers share caches and memory, so one alone would be too fast; each is a process with a worker's environment, as Ray
 would start it. After a warm-up, which also says how fast it goes, all begin together and run as much of the sample as
-takes about MEASURED_SECONDS. Reading the corpus and writing parts are left out (a run's own rate, remembered when
-it ends, has them); the result replaces what an earlier run or calibration remembered.
+takes about MEASURED_SECONDS. Reading the corpus and writing parts are left out (a run's own rate, remembered when it
+ends, has them). The result replaces what an earlier run or calibration remembered (`measured`).
 """
 
 from __future__ import annotations
@@ -126,14 +126,14 @@ def _timed(bundle: str, settings: Mapping[str, Any], texts: Sequence[str]) -> tu
     torch.set_num_threads(settings["threads"])
     extractor = Extractor(open_bundle(bundle), ExtractSettings(**settings))
     extractor.extract(texts[:WARM_UP_DOCUMENTS])
-    begun = time.perf_counter()
+    started = time.perf_counter()
     extractor.extract(texts[:WARM_UP_DOCUMENTS])
-    a_document = (time.perf_counter() - begun) / len(texts[:WARM_UP_DOCUMENTS])
+    a_document = (time.perf_counter() - started) / len(texts[:WARM_UP_DOCUMENTS])
     wanted = min(max(round(MEASURED_SECONDS / a_document), WARM_UP_DOCUMENTS), MAX_ROUNDS * len(texts))
     lot = [*texts[:: max(1, len(texts) // wanted)]][:wanted] if wanted < len(texts) else list(texts)
     rounds = max(1, round(wanted / len(lot)))
     if _barrier is not None:
         _barrier.wait(START_SECONDS)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     tokens = sum(int(extractor.extract(lot).n_tokens.sum()) for _ in range(rounds))
-    return tokens, rounds * len(lot), time.perf_counter() - begun
+    return tokens, rounds * len(lot), time.perf_counter() - started

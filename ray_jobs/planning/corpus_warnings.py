@@ -1,6 +1,7 @@
-"""What a pass over a corpus found that its owner should know, as sentences: `plan` says them before anything is spent.
+"""Say what the pass over a corpus found that its owner should know: rows that will fail, values that are lost.
 
-Warnings tell what will be lost or is doubtful, each with what to do; notes tell where values come from.
+Warnings tell what will be lost or is doubtful, each with what to do; notes tell where values come from. The counts are
+made by `corpus.scan`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Figures for a plan: tokens, bytes, and hours and money where a rate is known.
+"""Put figures on a plan: tokens, bytes, and hours and money where a rate is known.
 
-Nothing is guessed twice: what parts are there already tells the bytes of the rest, and the last run or calibration of
-the same bundle on this machine tells its speed. A kind of hardware named from the rates file gives speed and price for
-a machine that is not here. With neither, there is no figure for hours.
+What is known is not guessed: parts that are there tell the bytes of the rest, and the last run or calibration of the
+same bundle on this machine tells its speed. A kind of hardware named from the rates file gives speed and price for a
+machine that is not here. With neither, there is no figure for hours.
 """
 
 from __future__ import annotations
@@ -152,12 +152,12 @@ def _price(
         kind = rates.kind(name, path or "the shipped rates file")
         if kind.device != ("cpu" if plan.compute.device == "cpu" else "gpu"):
             fits, other = ("workers.gpus: 1", "on CPUs") if kind.device == "gpu" else ("workers.gpus: 0", "on GPUs")
-            begun = plan.job.workers.gpus is None  # a job that leaves it open is planned for what is priced
+            is_open = plan.job.workers.gpus is None  # a job that leaves it open is planned for what is priced
             raise JobSpecError(
                 f"hardware '{name}' is a {kind.device.upper()}, but "
                 + (
                     f"the store was begun {other}: give another store"
-                    if begun
+                    if is_open
                     else f"the job runs {other}: set {fits} in it"
                 )
             )

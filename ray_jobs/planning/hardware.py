@@ -1,4 +1,4 @@
-"""The rates file: what a kind of hardware does in a second and costs an hour.
+"""Read the rates file: what a kind of hardware does in a second and costs an hour.
 
 The package ships `rates.yaml` with documented defaults; a user's copy replaces it whole. A rate is given in operations
 a second, because a token's operations follow from the bundle, so one figure prices every model; a rate measured with

@@ -1,7 +1,8 @@
-"""Everything that decides a value of a store, as the identity that goes into its fingerprint.
+"""Collect everything that decides a value of a store: the identity, of which its fingerprint is the hash.
 
-It is plain data with the keys of JOB.yaml, because its differences are what a user sees when a run is refused. The
-format version and the unit plan join it in the fingerprint, which `featurestore` computes.
+Whether a resumed run is refused is decided by comparing identities: a job with another one may not write into the
+store. It is plain data with the keys of JOB.yaml, because its differences are what the user is shown then.
+`featurestore` computes the fingerprint, with the format version and the unit plan, and compares.
 """
 
 from __future__ import annotations

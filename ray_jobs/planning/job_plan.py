@@ -1,8 +1,8 @@
-"""Everything that is known about a job before anything is spent on it.
+"""Make the plan of a job: everything that is known about it before anything is spent on it.
 
 `make_plan` scans the corpus, finds or builds the bundle, settles what the job leaves open, samples tokens and cuts the
-corpus into units; it refuses a job that cannot work and writes nothing into the store. It is cheap to repeat, because
-what a store was begun with is read from the store. Figures and money are left to `estimate`, running to the driver.
+corpus into units. It refuses a job that cannot work, writes nothing into the store, and is cheap to repeat: what a
+store was created with is read from the store. Figures and money are left to `estimate`, running to `run.driver`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from featurestore.base.dense_names import dense_name, hook_name
 from featurestore.errors import JobSpecError
 from featurestore.tables.dialect import USUAL
 from ray_jobs.planning.identity import deciding_software, identity, provenance
-from ray_jobs.planning.versions import left_as_it_is, other_version, unfinished
+from ray_jobs.planning.versions import check_finished, other_version, unfinished
 from ray_jobs.prepare.compute import Compute, extract_settings, settle, settle_attention
 from ray_jobs.prepare.hub import COMMIT
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from featurestore.format.store_plan import StorePlan
     from ray_jobs.corpus.scanned import CorpusScan
     from ray_jobs.engine.bundle import Bundle
+    from ray_jobs.engine.tokens import TokenPolicy
     from ray_jobs.planning.units import Unit
     from ray_jobs.spec import JobSpec
 
@@ -104,21 +105,21 @@ def make_plan(job: JobSpec, note: Note | None = None, device: str | None = None)
 
     fs, root = open_root(job.store)
     there, manifest = (info.is_file for info in fs.get_file_info([f"{root}/{STORE_JSON}", f"{root}/{MANIFEST_JSON}"]))
-    begun = read_plan(job.store) if there else None
-    if begun is None:
+    stored = read_plan(job.store) if there else None
+    if stored is None:
         check_place(job.store)
-    version = other_version(begun) if begun is not None else None
-    if begun is not None and version and not (manifest and len(committed_units(job.store)) == len(begun.units)):
+    version = other_version(stored) if stored is not None else None
+    if stored is not None and version and not (manifest and len(committed_units(job.store)) == len(stored.units)):
         raise unfinished(job.store, version)
     if not manifest:
         check_writable(job.store)
-    compute = settle(job, begun.identity if begun else None, device)
+    compute = settle(job, stored.identity if stored else None, device)
     job = job.model_copy(update={"model": job.model.model_copy(update={"dtype": compute.dtype})})
     scanned = scan(job.corpus)
-    bundle = open_bundle(prepare(_at_recorded_commits(job, begun), progress=note))
+    bundle = open_bundle(prepare(_at_recorded_commits(job, stored), progress=note))
     as_written, job = job, pinned(job, bundle)
     _policy(bundle, job)
-    if begun is None or not compute.attn:  # a store that was begun has passed the check, which needs torch
+    if stored is None or not compute.attn:  # a store that is there has passed the check, which needs torch
         compute = settle_attention(compute, bundle)
     files = [
         {"name": f.name, "size": f.size, "sha256": f.sha256, "rows": f.rows}
@@ -129,10 +130,10 @@ def make_plan(job: JobSpec, note: Note | None = None, device: str | None = None)
     software = deciding_software()
     decisive = identity(job, bundle, compute, files, software)
     # Compared as JSON, as it is stored: there, tuples are lists.
-    same = begun is not None and begun.identity == json.loads(json.dumps(decisive))
-    kept = _kept_sample(begun) if same or version else None
+    same = stored is not None and stored.identity == json.loads(json.dumps(decisive))
+    kept = _kept_sample(stored) if same or version else None
     mean_tokens, sampled, truncated = kept or sample_tokens(bundle, job, scanned)
-    units = _units(job, scanned, begun if same else None, mean_tokens, compute.device)
+    units = _units(job, scanned, stored if same else None, mean_tokens, compute.device)
     store = StorePlan(
         schema=store_schema(job, bundle, scanned.keep_types),
         identity=decisive,
@@ -146,10 +147,10 @@ def make_plan(job: JobSpec, note: Note | None = None, device: str | None = None)
             **provenance(),
         },
     )
-    if begun is not None and version is not None:
-        left_as_it_is(job.store, begun, store, version, job.units.documents is not None, note)
-        store, units = begun, _finished_units(begun)
-    elif begun is not None:
+    if stored is not None and version is not None:
+        check_finished(job.store, stored, store, version, job.units.documents is not None, note)
+        store, units = stored, _finished_units(stored)
+    elif stored is not None:
         create_store(job.store, store)  # writes nothing where a store is, and refuses another job's
     return JobPlan(
         job=job,
@@ -162,8 +163,8 @@ def make_plan(job: JobSpec, note: Note | None = None, device: str | None = None)
         mean_tokens=mean_tokens,
         sampled=sampled,
         truncated_share=truncated,
-        committed=committed_units(job.store) if begun is not None else {},
-        finished=begun is not None and manifest,
+        committed=committed_units(job.store) if stored is not None else {},
+        finished=stored is not None and manifest,
     )
 
 
@@ -171,7 +172,7 @@ def expected_store(job: JobSpec) -> StorePlan:
     """What the store of a job says, or would say, of model, SAEs and columns; the corpus is not looked at.
 
     Returns:
-        The plan of the store where one was begun, else one without documents and kept columns.
+        The plan of the store where there is one, else one without documents and kept columns.
 
     Raises:
         UsageError: Model, SAEs or settings are at fault.
@@ -227,7 +228,7 @@ def sample_tokens(bundle: Bundle, job: JobSpec, scanned: CorpusScan) -> tuple[fl
     return sum(pooled) / len(pooled), len(pooled), n_cut / len(pooled)
 
 
-def _policy(bundle: Bundle, job: JobSpec) -> Any:
+def _policy(bundle: Bundle, job: JobSpec) -> TokenPolicy:
     from ray_jobs.engine.tokens import token_policy
 
     model = job.model
@@ -242,16 +243,16 @@ def _policy(bundle: Bundle, job: JobSpec) -> Any:
 
 
 def _units(
-    job: JobSpec, scanned: CorpusScan, begun: StorePlan | None, mean_tokens: float, device: str
+    job: JobSpec, scanned: CorpusScan, stored: StorePlan | None, mean_tokens: float, device: str
 ) -> tuple[Unit, ...]:
-    """The units of the store if it was begun by the same job, else new ones."""
+    """The units of the store if the same job created it, else new ones."""
     from ray_jobs.corpus.slices import slices
     from ray_jobs.planning.units import Unit, plan_units
 
-    if begun is None or job.units.documents is not None:
+    if stored is None or job.units.documents is not None:
         return tuple(plan_units(scanned, job.units.documents, mean_tokens, device))
     return tuple(
-        Unit(index, start, stop, slices(scanned, start, stop)) for index, (start, stop) in enumerate(begun.units)
+        Unit(index, start, stop, slices(scanned, start, stop)) for index, (start, stop) in enumerate(stored.units)
     )
 
 
@@ -260,29 +261,29 @@ def _commits(job: JobSpec) -> dict[str, Any]:
     return {"model": job.model.revision, "saes": {sae.name: sae.revision for sae in job.saes if sae.revision}}
 
 
-def _finished_units(begun: StorePlan) -> tuple[Unit, ...]:
+def _finished_units(stored: StorePlan) -> tuple[Unit, ...]:
     """The units of a store that is whole: nothing of the corpus is read for them."""
     from ray_jobs.planning.units import Unit
 
-    return tuple(Unit(index, start, stop, ()) for index, (start, stop) in enumerate(begun.units))
+    return tuple(Unit(index, start, stop, ()) for index, (start, stop) in enumerate(stored.units))
 
 
-def _kept_sample(begun: StorePlan | None) -> tuple[float, int, float] | None:
+def _kept_sample(stored: StorePlan | None) -> tuple[float, int, float] | None:
     """The sample's figures as the store recorded them; a store without them is sampled again."""
     try:
-        kept = begun.extra["sample"] if begun else None
+        kept = stored.extra["sample"] if stored else None
         return (kept["mean_tokens"], kept["documents"], kept["truncated_share"]) if kept else None
     except (KeyError, TypeError):
         return None
 
 
-def _at_recorded_commits(job: JobSpec, begun: StorePlan | None) -> JobSpec:
-    """The job at the hub commits with which its store was begun, where it still names the same things.
+def _at_recorded_commits(job: JobSpec, stored: StorePlan | None) -> JobSpec:
+    """The job at the hub commits with which its store was created, where it still names the same things.
 
     So a run that is resumed after `main` moved on goes on with what it had, and asks the hub for nothing.
     """
     try:
-        kept, spec = (begun.extra["hub"], begun.spec) if begun else ({}, {})
+        kept, spec = (stored.extra["hub"], stored.spec) if stored else ({}, {})
         saes = []
         for sae, before in zip(job.saes, spec.get("saes", ()), strict=False):
             same = [(sae.name, sae.release, sae.id, sae.revision)] == [

@@ -1,6 +1,6 @@
-"""Rates that runs and calibrations reached, and where: what this machine did serves its later plans.
+"""Remember the rates that runs and calibrations reached, so that later plans on the same machine can use them.
 
-A rate belongs to a bundle with its settings and to a place, a machine and what it computes on. What another place
+A rate belongs to a bundle with its settings and to a place: a machine and what it computes on. What another place
 reached (a node of a cluster, another machine that shares this cache) is never taken for this one's; a plan only
 mentions it.
 """

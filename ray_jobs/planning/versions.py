@@ -1,4 +1,4 @@
-"""Stores of another version of this program: unfinished ones are refused by name, finished ones stay as they are.
+"""Deal with stores that another version of this program wrote: unfinished ones are refused, finished ones stay.
 
 Two numbers in the identity decide: the *reading* of corpora (`featurestore.tables.READING`) and the *numerics* of the
 engine (`ray_jobs.engine.NUMERICS`). With other numbers the same job would give rows of two kinds in one store. A store
@@ -24,9 +24,9 @@ NUMBERS = {"reading": ("reads corpora", READING), "engine": ("computes features"
 FIRST_READING = "1"  # of stores that do not say
 
 
-def other_version(begun: StorePlan) -> str | None:
+def other_version(stored: StorePlan) -> str | None:
     """The version that wrote a store, in words; None if it is this one, or no version of this program."""
-    software = begun.identity.get("software")
+    software = stored.identity.get("software")
     if not isinstance(software, Mapping) or "engine" not in software:
         return None
     changed = {}
@@ -50,14 +50,14 @@ def unfinished(uri: str, version: str) -> MismatchError:
     )
 
 
-def left_as_it_is(
-    uri: str, begun: StorePlan, job: StorePlan, version: str, own_units: bool, note: Callable[[str], None] | None
+def check_finished(
+    uri: str, stored: StorePlan, job: StorePlan, version: str, own_units: bool, note: Callable[[str], None] | None
 ) -> None:
     """Check that a finished store of another version is the job's as far as it says, and say that it stays.
 
     Args:
         uri: The store.
-        begun: Its plan.
+        stored: Its plan.
         job: What this version would write.
         version: What `other_version` said.
         own_units: Whether the job says how many documents a unit has.
@@ -66,10 +66,10 @@ def left_as_it_is(
     Raises:
         MismatchError: It is another job's.
     """
-    theirs, ours = _comparable(begun.identity), _comparable(job.identity)
+    theirs, ours = _comparable(stored.identity), _comparable(job.identity)
     changes = differences(theirs, _recorded(theirs, ours))
     if not changes and own_units:
-        changes = differences({"units of": begun.unit_size}, {"units of": job.unit_size})
+        changes = differences({"units of": stored.unit_size}, {"units of": job.unit_size})
     if changes:
         raise MismatchError(
             f"{shown(uri)} was written by another job: {listed(changes)}; "

@@ -1,7 +1,7 @@
-"""What a plan should make its reader think about before money is spent: sentences, each with what to do.
+"""Say what should be thought about before a plan is run: disk, memory, cut documents, idle workers.
 
-Warnings and no refusals: a job that is warned of runs. They are judged from what the plan knows already; the one thing
-looked up is the free space of a local store's disk.
+Each warning is a sentence that says what to do. Nothing is refused here: a job that is warned of runs. Warnings are
+judged from what the plan knows already; the one thing looked up is the free space of a local store's disk.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featurestore.base.text import counted, size
-from ray_jobs.corpus.spill import shortage
+from ray_jobs.corpus.spill import why_not_kept
 from ray_jobs.planning.corpus_warnings import corpus_notes, corpus_warnings
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ BESIDE_WEIGHTS_BYTES = 1.5e9
 
 
 def warnings_of(plan: JobPlan, figures: Estimate) -> tuple[str, ...]:
-    """The sentences that a plan deserves, the costliest matter first."""
+    """The warnings of a plan, the costliest matter first."""
     found = [
         *corpus_warnings(plan.scan, plan.job.corpus.max_errors),
         _disk(plan, figures),
@@ -122,7 +122,7 @@ def _tiny_files(plan: JobPlan) -> str | None:
 def _compressed(plan: JobPlan) -> str | None:
     far = {part.sha256: part for unit in plan.missing for part in unit.slices if part.is_far}
     for part in sorted(far.values(), key=lambda part: -part.text_bytes):
-        if (reason := shortage(part.text_bytes)) is not None:
+        if (reason := why_not_kept(part.text_bytes)) is not None:
             return (
                 f"{part.file.uri} cannot be kept decompressed here ({reason}), so each unit decompresses it from its "
                 "start; set SPARSEMILL_CACHE to a larger disk, or decompress the corpus"

@@ -1,1 +1,1 @@
-"""The bundle of a job, built from a checkpoint and SAEs wherever they are."""
+"""Build the bundle of a job from a checkpoint and SAEs, wherever they are."""

@@ -3,6 +3,7 @@
 SAEs are loaded and checked first (seconds), the model after them (up to a minute). A bundle is built in a temporary
 directory, appears under its name whole or not at all, and is reused as long as nothing that it was built from changed.
 The actors of a node share one copy: the first builds it, the others wait for it, and none of them asks the hub again.
+What a bundle's files hold is in `engine.bundle`, which opens them.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str], None]
 
+WAITING = "another process of this machine prepares this bundle; waiting for it"
+
 HASHED_BYTES = 2**30
 """Source files up to this size are recognised by content, larger ones by size and time: hashing takes a second a GB."""
 
@@ -71,9 +74,12 @@ def prepare(spec: JobSpec, cache_dir: Path | None = None, progress: Progress | N
     say = progress or (lambda _line: None)
     dtype = settle(spec, None).dtype
     root = cache_dir or default_cache_dir()
-    lock = root.with_name(f"{root.name}-locks") / _lock_name(spec, dtype)
-    with node_lock(lock, lambda: say("another process of this machine prepares this bundle; waiting for it")):
-        return _find_or_build(root, spec, dtype, say)
+    locks, wait = root.with_name(f"{root.name}-locks"), lambda: say(WAITING)
+    with node_lock(locks / _lock_name(spec, dtype), wait):  # the actors of a job look at its sources one by one
+        model = find_checkpoint(spec.model)
+        key = _key(model, spec.saes, dtype)
+        with node_lock(locks / key, wait):  # two jobs may name one bundle's sources by other paths
+            return _find_or_build(root / key, model, spec, dtype, say)
 
 
 def pinned(spec: JobSpec, bundle: Bundle) -> JobSpec:
@@ -92,10 +98,8 @@ def pinned(spec: JobSpec, bundle: Bundle) -> JobSpec:
     return spec.model_copy(update={"model": model, "saes": saes})
 
 
-def _find_or_build(root: Path, spec: JobSpec, dtype: str, say: Progress) -> Path:
-    model = find_checkpoint(spec.model)
-    key = _key(model, spec.saes, dtype)
-    target = root / key
+def _find_or_build(target: Path, model: Checkpoint, spec: JobSpec, dtype: str, say: Progress) -> Path:
+    root, key = target.parent, target.name
     if _is_whole(target):
         return target
     try:

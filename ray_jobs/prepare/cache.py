@@ -1,4 +1,4 @@
-"""Where this machine keeps what can be made again: the same place for all packages."""
+"""Say where this machine keeps what can be made again: bundles, measured rates, decompressed texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model checkpoints: where they are, and the part of them that a bundle needs.
+"""Read model checkpoints: find them, and take the part that a bundle needs.
 
 A hub name, a Hugging Face directory or a GGUF file becomes embedding and layers `0..L` under the decoder's own tensor
 names, its config cut to match, and its tokenizer. Only safetensors and GGUF are opened, and no code from a checkpoint

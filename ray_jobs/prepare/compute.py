@@ -1,7 +1,7 @@
-"""How a job computes: device, precision, threads and attention, settled where the job leaves them open.
+"""Settle how a job computes where it leaves that open: device, precision, threads and attention.
 
-What JOB.yaml leaves open is chosen once, from the hardware, when a store is begun; from then on the store says, so that
-a run resumed on another machine, or with another number of workers, goes on writing the same bytes.
+What JOB.yaml leaves open is chosen once, from the hardware, when a store is created. From then on the store says it, so
+that a run resumed on another machine, or with another number of workers, goes on writing the same bytes.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ class Compute:
     attn: str
 
 
-def settle(job: JobSpec, begun: Mapping[str, Any] | None, device: str | None = None) -> Compute:
+def settle(job: JobSpec, stored: Mapping[str, Any] | None, device: str | None = None) -> Compute:
     """Decide what the job leaves open.
 
     Args:
         job: What the user fixed wins.
-        begun: The identity of the store that the job writes to, if it is there already; it decides what the job leaves
+        stored: The identity of the store that the job writes to, if it is there already; it decides what the job leaves
             open.
         device: What to plan for where neither says, if it is not this machine's: `cpu` or `cuda`.
 
     Returns:
         The settled settings. torch is imported only if something had to be found out about the hardware.
     """
-    model, compute = (dict((begun or {}).get(part) or {}) for part in ("model", "compute"))
+    model, compute = (dict((stored or {}).get(part) or {}) for part in ("model", "compute"))
     gpus = job.workers.gpus
     device = ("cuda" if gpus else "cpu") if gpus is not None else compute.get("device") or device or _hardware_device()
     if device != compute.get("device"):

@@ -1,7 +1,7 @@
-"""The sha256 that names an SAE's encoder by its numbers, whatever it is called and in which precision it runs.
+"""Compute the sha256 that names an SAE's encoder by its numbers, whatever it is called and in which precision it runs.
 
-Stores and trained models record it, and tables of feature names can be keyed by it, so the recipe is fixed. Memory is
-a few megabytes beyond the tensors; a gigabyte takes about a second.
+Stores and trained models record it, and tables of feature names can be keyed by it, so the recipe is fixed. Memory is a
+few megabytes beyond the tensors; a gigabyte takes about a second.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The Hugging Face hub: every repository at one commit, no pickles, and what is known is not asked for again.
+"""Fetch from the Hugging Face hub: every repository at one commit, and no pickles.
 
-A branch name is resolved to its commit once, when a bundle is built; the bundle records it, and so does the store. SAEs
-come through sae-lens, which downloads from `main` whatever it is told: while it loads, the two functions that it
-downloads with are replaced by ones that name the commit and refuse pickled weights, in which code can hide. Access
-tokens are the hub library's business (`HF_TOKEN`, or its login file); none passes through here.
+A branch name is resolved to its commit once, when a bundle is built; the bundle records it, and so does the store, and
+what is known is not asked for again. SAEs come through sae-lens, which downloads from `main` whatever it is told: while
+it loads, the two functions that it downloads with are replaced by ones that name the commit and refuse pickled weights,
+in which code can hide. Access tokens are left to the hub's library (`HF_TOKEN`, or its login file).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""SAEs: loaded through sae-lens, compared with the model that a job pairs them with and with sae-lens' own encode.
+"""Load SAEs through sae-lens, and check them: against the job's model, and against sae-lens' own `encode`.
 
 The SAE's own metadata says which model, layer and site it was trained on. Names are compared to the letter (an SAE of
-gemma-2-9b is not one of gemma-2-9b-it); a contradiction is refused unless the job says `allow_mismatch`, and then it is
+gemma-2-9b is not one of gemma-2-9b-it). A contradiction is refused unless the job says `allow_mismatch`, and then it is
 recorded, as is whatever the metadata leaves open. What will run is the engine's encoder: before an SAE is accepted, the
 two encode the same inputs and must agree. Cost: about 0.1 s a million weights.
 """

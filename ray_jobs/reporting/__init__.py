@@ -1,2 +1,1 @@
-"""How a run stands, told while it lives and when it ends: the live line, the records in the store, and numbers for
-Prometheus."""
+"""Tell how a run stands, while it lives and when it ends: on the terminal, in the store and to Prometheus."""

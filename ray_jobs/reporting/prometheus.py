@@ -1,4 +1,4 @@
-"""Numbers for Prometheus, through Ray's own metrics: every node exports those of its processes.
+"""Export numbers to Prometheus through Ray's own metrics: every node exports those of its processes.
 
 Workers count what they do (documents, tokens, bytes, errors, units, seconds of each phase, and how long their device
 had nothing to do); the driver shows the queue, the workers and what had to be done again. A process that Ray does not
@@ -74,26 +74,26 @@ class UnitMeter:
     def __init__(self, store: str) -> None:
         self._store = store
         self._phases: dict[str, float] = {}
-        self._begun = time.perf_counter()
+        self._started = time.perf_counter()
         self._computed: float | None = None  # when the last computing ended
         self._metrics: dict[str, Any] | None = None
 
     def begin(self) -> None:
         """A unit begins."""
         self._phases = {}
-        self._begun = time.perf_counter()
+        self._started = time.perf_counter()
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Time a phase of the unit: `read`, `compute` or `write`."""
-        begun = time.perf_counter()
+        started = time.perf_counter()
         if name == "compute" and self._computed is not None:
-            self._add("idle", begun - self._computed)
+            self._add("idle", started - self._computed)
         try:
             yield
         finally:
             ended = time.perf_counter()
-            self._add(name, ended - begun)
+            self._add(name, ended - started)
             if name == "compute":
                 self._computed = ended
 
@@ -104,7 +104,7 @@ class UnitMeter:
 
     def end(self, record: PartRecord, doc_id: Sequence[str], errors: Sequence[str | None]) -> UnitDetail:
         """A unit is committed: count it."""
-        self._count(record, time.perf_counter() - self._begun)
+        self._count(record, time.perf_counter() - self._started)
         return UnitDetail(time.time(), dict(self._phases), _kinds(doc_id, errors) if record.errors else {})
 
     def _add(self, phase: str, seconds: float) -> None:

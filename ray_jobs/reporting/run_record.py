@@ -1,8 +1,8 @@
-"""Writing down how a run stands, for `sparsemill status` and for Prometheus, while it lives and when it ends.
+"""Write the record of a run into its store, for `sparsemill status` and for Prometheus, until it ends and how.
 
-Every ten seconds the dispatcher's state becomes one small JSON object in the store, written by a thread of its own,
-so that storage which is slow delays no unit. Storage that refuses costs people their view and nothing else: it is said
-once, and the run goes on.
+Every ten seconds the figures of the run become one small JSON object in the store, written by a thread of its own, so
+that storage which is slow delays no unit. Storage that refuses costs people their view and nothing else: it is said
+once, and the run goes on. What the record holds is in `featurestore.checks.run_files`, which reads it.
 """
 
 from __future__ import annotations
@@ -11,42 +11,23 @@ import os
 import platform
 import secrets
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from featurestore.base.foreign import brief
-from featurestore.checks.run_files import BEAT_SECONDS, RUNS, RunRecord, State, UnderWay
+from featurestore.checks.run_files import BEAT_SECONDS, RUNS, RunRecord, State
 from featurestore.errors import JobStopped, SparsemillError
 from featurestore.format.store_plan import open_root
 from featurestore.storage.files import atomic_write, shown
 from ray_jobs.reporting.prometheus import RunMeter
 
 if TYPE_CHECKING:
+    from featurestore.checks.run_files import RunSnapshot
     from ray_jobs.reporting.progress import Progress
-
-RATE_SECONDS = 60.0  # over which the rate is taken: a start-up or a lost worker does not linger in it
-
-
-@dataclass(frozen=True)
-class RunState:
-    """What the dispatcher knows of a run at a moment; the fields are those of `RunRecord`."""
-
-    units_done: int
-    documents: int
-    tokens: int
-    errors: int
-    waiting: int
-    workers: int
-    workers_wanted: int
-    events: Mapping[str, int]
-    failed: Mapping[int, str]
-    under_way: tuple[UnderWay, ...]
-    unmet: str | None = None
 
 
 class Recorder:
@@ -61,41 +42,33 @@ class Recorder:
         self._record = RunRecord(run, "running", platform.node(), os.getpid(), started_at=at, updated_at=at)
         self._progress = progress
         self._meter = RunMeter(shown(uri))
-        self._seen: deque[tuple[float, int]] = deque()  # (when, tokens)
         self._next = 0.0
         self._writer = ThreadPoolExecutor(1, "run-record")
         self._writing: Future[None] | None = None
         self._refused = False
 
-    def __call__(self, state: Callable[[], RunState]) -> None:
-        """Take note of the state, if it is time to."""
+    def update(self, now: RunSnapshot) -> None:
+        """Write down how the run stands, if it is time to."""
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + BEAT_SECONDS
-            self.take(state())
+            self.write(now)
 
-    def take(self, state: RunState) -> None:
+    def write(self, now: RunSnapshot) -> None:
         """Write down how the run stands."""
-        now = time.monotonic()
-        if state.workers or state.tokens:  # until there are workers nothing can be measured
-            self._seen.append((now, state.tokens + sum(under.tokens for under in state.under_way)))
-        while len(self._seen) > 2 and now - self._seen[1][0] >= RATE_SECONDS:
-            self._seen.popleft()
-        rate = None
-        if len(self._seen) > 1 and self._seen[-1][1] > self._seen[0][1]:
-            rate = (self._seen[-1][1] - self._seen[0][1]) / (self._seen[-1][0] - self._seen[0][0])
-        self._record = replace(self._record, **vars(state), tokens_per_second=rate)
+        self._record = replace(self._record, **vars(now))
         self._meter.show(self._record)
-        self._write()
+        self.flush()
 
     def close(self, state: State, reason: str | None = None) -> None:
         """Say how the run ended."""
         self._record = replace(self._record, state=state, reason=reason, under_way=(), tokens_per_second=None)
         if self._writing is not None:
             self._writing.result()
-        self._write()
+        self.flush()
         self._writer.shutdown()
 
-    def _write(self) -> None:
+    def flush(self) -> None:
+        """Have the record written as it is, unless storage is still busy with an earlier one."""
         if self._writing is not None and not self._writing.done():
             return  # storage is slow: the next beat says more than this one would
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -122,10 +95,10 @@ def recorded(uri: str, progress: Progress | None = None) -> Iterator[Recorder]:
         progress: Where to say that the record cannot be written.
 
     Yields:
-        What the dispatcher calls with its state.
+        The recorder, to be given the figures of the run every second or so.
     """
     recorder = Recorder(uri, progress)
-    recorder._write()
+    recorder.flush()
     try:
         yield recorder
     except JobStopped as error:

@@ -1,1 +1,1 @@
-"""A run: the driver and its loop, workers, what failed and what follows from it, and what is written down meanwhile."""
+"""Run a plan: the driver and its loop, the workers, what follows when something fails, and what is written down."""

@@ -1,8 +1,8 @@
-"""What Ray makes actors of: a `Worker` whose failures leave it as values.
+"""Wrap a `Worker` as the class that Ray makes actors of: its exceptions leave it as values.
 
 Ray keeps an exception that an actor raised until somebody asks for it. Where nobody does (a worker that is let go, the
 second of two that meet the same fault), it prints the exception with its whole stack into whatever the driver says. So
-what a failure means is decided here, beside the exception, and a `Failure` goes back like any other answer.
+an exception is told its kind here, and goes back as a `Failure`, like any other answer.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class WorkerActor:
     def run(self, unit: Unit, blamed: Mapping[int, str]) -> Report | Abandoned | Failure:
         return self._outcome(lambda: self._worker.run(unit, blamed))
 
-    def probe(self, unit: Unit, start: int, stop: int, blamed: Mapping[int, str]) -> Failure | None:
-        return self._outcome(lambda: self._worker.probe(unit, start, stop, blamed))
+    def try_range(self, unit: Unit, start: int, stop: int, blamed: Mapping[int, str]) -> Failure | None:
+        return self._outcome(lambda: self._worker.try_range(unit, start, stop, blamed))
 
     def live(self) -> tuple[int, int, int] | Failure:
         return self._outcome(self._worker.live)

@@ -1,7 +1,7 @@
-"""Demand that no node can meet: it is named, and waited for only where something would add a node.
+"""Notice that a worker needs what no node has, say so, and give up where nothing would add such a node.
 
-Ray keeps such actors and tasks pending without a word, for ever. What one of ours needs is compared with what each
-node has in all, so that nodes which are only busy are waited for as before.
+Ray keeps such actors and tasks pending without a word, for ever. What one of ours needs is compared with what each node
+has in all, so that nodes which are only busy are waited for as before.
 """
 
 from __future__ import annotations

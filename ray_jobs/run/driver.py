@@ -1,16 +1,15 @@
-"""Running a plan: hold the store, do what is missing, write the manifest when all parts are there.
+"""Run a plan: hold the store, do the units that are missing, write the manifest when all parts are there.
 
-Workers write their parts themselves; text and features never come here. What to do when something fails is decided by
-the dispatcher; whatever happened, running the same plan again does only what is missing. Of the parts that are there
-already nothing is read but what the journal says of them.
+The way from a job to a whole store, in the order in which it is walked. Workers write their parts themselves, so text
+and features never come here, and of the parts that are there already nothing is read but what the journal says of
+them. Whatever happened, running the same plan again does only what is missing.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from featurestore.base.fault_points import fault_point
@@ -21,20 +20,19 @@ from ray_jobs.cluster.session import ray_cluster
 from ray_jobs.corpus.spill import drop, run_name
 from ray_jobs.planning.job_plan import JobPlan, check_device, make_plan
 from ray_jobs.planning.measured import remember_rates
-from ray_jobs.reporting.run_record import Recorder, RunState, recorded
-from ray_jobs.run.dispatcher import Dispatcher, UnitsFailed
-from ray_jobs.run.failure_policy import STORAGE_TRIES, waiting
-from ray_jobs.run.failures import storage_refusal, transient_faults_shown
-from ray_jobs.run.journal import Journal, earlier_records
-from ray_jobs.run.lease import Lease, check_free, held
+from ray_jobs.reporting.rate import JobSize
+from ray_jobs.reporting.run_record import recorded
+from ray_jobs.run.dispatcher import Committed, Dispatcher, Note, UnitsFailed
+from ray_jobs.run.failure_policy import STORAGE_TRIES, seconds_to_wait
+from ray_jobs.run.failures import storage_refusal, transient_storage_errors
+from ray_jobs.run.journal import Journal, records_of_parts
+from ray_jobs.run.lease import Lease, check_free, hold_store
 from ray_jobs.run.outcome import ExtractResult, check_errors
-from ray_jobs.run.ray_pool import RayCrew, gpus_each
-from ray_jobs.run.totals import Tally
+from ray_jobs.run.ray_pool import RayPool, gpus_each
+from ray_jobs.run.totals import RunTotals
 
 if TYPE_CHECKING:
-    from featurestore.writing.writer import PartRecord
     from ray_jobs.reporting.progress import Progress
-    from ray_jobs.run.worker import Report
     from ray_jobs.spec import JobSpec
 
 RATE_SECONDS = 10.0  # of work at a place before a measured rate means anything
@@ -71,93 +69,81 @@ def run_plan(
     plan: JobPlan, address: str | None = None, progress: Progress | None = None, force: bool = False
 ) -> ExtractResult:
     """Do the missing units of a plan and complete its store; arguments and errors as for `extract`."""
-    from featurestore.format.store_plan import create_store
-    from featurestore.writing.writer import finish_store
-
-    begun = time.perf_counter()
-    tally = Tally()
+    started = time.perf_counter()
+    totals = RunTotals()
     if plan.missing or not plan.finished:
         if plan.missing and address is None:
             check_device(plan.compute)
-        with held(plan.job.store, force, note=progress.note if progress else None) as lease:
-            fault_point("driver.before_store")
-            patiently(create_store, plan.job.store, plan.store)
-            journal = Journal(plan.job.store)
-            if plan.missing:
-                with recorded(plan.job.store, progress) as recorder:
-                    tally = _run(plan, address, progress, lease, journal, recorder)
-            records = [*tally.records, *patiently(_earlier_records, plan)]
-            lease.check()
-            fault_point("driver.before_manifest")
-            patiently(finish_store, plan.job.store, records)
-            fault_point("driver.after_manifest")
-    result = _result(plan, tally, time.perf_counter() - begun)
+        with hold_store(plan.job.store, force, note=progress.note if progress else None) as lease:
+            totals = _complete(plan, address, progress, lease)
+    result = _result(plan, totals, time.perf_counter() - started)
     check_errors(result, plan.job.corpus.max_errors)
     return result
 
 
-def _run(
-    plan: JobPlan,
-    address: str | None,
-    progress: Progress | None,
-    lease: Lease,
-    journal: Journal,
-    recorder: Recorder,
-) -> Tally:
-    """Do the missing units."""
-    missing = plan.missing
-    most = plan.job.workers.max or max(1, (os.cpu_count() or 1) // plan.compute.threads)
-    most = min(most, len(missing))
-    with ray_cluster(address, most * plan.compute.threads, gpus_each(plan)) as ray:
-        crew = RayCrew(ray, plan)
-        said: set[str] = set()
+def _complete(plan: JobPlan, address: str | None, progress: Progress | None, lease: Lease) -> RunTotals:
+    """Make the store, do what is missing of it, and write its manifest."""
+    from featurestore.format.store_plan import create_store
+    from featurestore.writing.writer import finish_store
 
-        def committed(report: Report, place: str) -> None:
-            lease.check()
-            journal.add(report, place)
-            for note in set(report.notes) - said:
-                said.add(note)
-                if progress:
-                    progress.note(note)
+    uri = plan.job.store
+    fault_point("driver.before_store")
+    with_retries(lambda: create_store(uri, plan.store))
+    totals = _do_missing(plan, address, progress, lease) if plan.missing else RunTotals()
+    there = {unit.index: plan.committed[unit.index] for unit in plan.units if unit.index in plan.committed}
+    records = [*totals.records, *with_retries(lambda: records_of_parts(uri, plan.store, there))]
+    lease.check()
+    fault_point("driver.before_manifest")
+    with_retries(lambda: finish_store(uri, records))
+    fault_point("driver.after_manifest")
+    return totals
 
-        def watch(state: Callable[[], RunState]) -> None:
-            lease.check()
-            recorder(state)
 
-        run = Dispatcher(
-            crew,
-            missing,
-            most=plan.job.workers.max,
-            mean_tokens=plan.mean_tokens,
-            already=plan.scan.rows - sum(unit.rows for unit in missing),
-            progress=progress,
-            committed=committed,
-            watch=watch,
-        )
+def _do_missing(plan: JobPlan, address: str | None, progress: Progress | None, lease: Lease) -> RunTotals:
+    """Do the missing units on Ray, and write down what happens."""
+    missing, uri, threads = plan.missing, plan.job.store, plan.compute.threads
+    most = min(plan.job.workers.max or max(1, (os.cpu_count() or 1) // threads), len(missing))
+    size = JobSize(plan.scan.rows, plan.scan.rows - sum(unit.rows for unit in missing), plan.mean_tokens)
+    with recorded(uri, progress) as recorder, ray_cluster(address, most * threads, gpus_each(plan)) as ray:
+        pool, journal = RayPool(ray, plan), Journal(uri)
+        dispatcher = Dispatcher(pool, missing, size, plan.job.workers.max)
         finished = False
         try:
-            tally = run.to_the_end()
+            for event in dispatcher.run():
+                lease.check()
+                if isinstance(event, Committed):
+                    journal.add(event.report, event.host)
+                elif isinstance(event, Note):
+                    if progress:
+                        progress.note(event.text)
+                else:
+                    recorder.update(now := dispatcher.snapshot())
+                    if progress:
+                        progress.update(now, size)
             finished = True
         except UnitsFailed as failure:
-            there = len(plan.units) - len(missing) + run.done
+            there = len(plan.units) - len(missing) + dispatcher.units_done
             raise JobFailed(
-                f"{failure}; {there} of {len(plan.units)} parts are in {shown(plan.job.store)}, "
-                "and the same command does the rest"
+                f"{failure}; {there} of {len(plan.units)} parts are in {shown(uri)}, and the same command does the rest"
             ) from failure
         finally:
-            recorder.take(run.state())
-            crew.close(finished)
+            recorder.write(dispatcher.snapshot())
+            pool.close(finished)
             drop(run_name(plan.store.fingerprint))
             journal.close()
             if progress:
                 progress.close()
-    reached = {place: tokens / took for place, (tokens, took) in tally.by_place.items() if took >= RATE_SECONDS}
+    _remember_rates(plan, dispatcher.totals)
+    return dispatcher.totals
+
+
+def _remember_rates(plan: JobPlan, totals: RunTotals) -> None:
+    reached = {place: tokens / took for place, (tokens, took) in totals.by_place.items() if took >= RATE_SECONDS}
     if reached:
         remember_rates(plan, reached)
-    return tally
 
 
-def patiently(do: Callable[..., T], *args: object) -> T:
+def with_retries(do: Callable[[], T]) -> T:
     """Call a function of the store, again and again while storage does not answer.
 
     Raises:
@@ -166,33 +152,21 @@ def patiently(do: Callable[..., T], *args: object) -> T:
     times = 0
     while True:
         try:
-            with transient_faults_shown():
-                return do(*args)
+            with transient_storage_errors():
+                return do()
         except OSError as error:
             times += 1
             if (refusal := storage_refusal(error, "the store")) is not None:
                 raise JobFailed(refusal) from error
             if times >= STORAGE_TRIES:
                 raise JobFailed(f"storage failed {times} times ({named(error)}); the same command goes on") from error
-            time.sleep(waiting(times))
+            time.sleep(seconds_to_wait(times))
 
 
-def _earlier_records(plan: JobPlan) -> Iterable[PartRecord]:
-    """Records of the parts that were there before: from the journal, and only where it says nothing from the part."""
-    from featurestore.writing.writer import read_record
-
-    there = {unit.index: plan.committed[unit.index] for unit in plan.units if unit.index in plan.committed}
-    known = earlier_records(plan.job.store, there)
-    unknown = [unit for unit in there if unit not in known]
-    with ThreadPoolExecutor(max_workers=8) as pool:  # a record is a file read whole: storage answers several at a time
-        read = list(pool.map(lambda unit: read_record(plan.job.store, unit, plan.store), unknown))
-    return [*known.values(), *read]
-
-
-def _result(plan: JobPlan, tally: Tally, seconds: float) -> ExtractResult:
+def _result(plan: JobPlan, totals: RunTotals, seconds: float) -> ExtractResult:
     from featurestore.reader import FeatureStore
 
-    status = patiently(lambda: FeatureStore.open(plan.job.store).status())
+    status = with_retries(lambda: FeatureStore.open(plan.job.store).status())
     return ExtractResult(
         store=plan.job.store,
         documents=status.rows,
@@ -200,10 +174,10 @@ def _result(plan: JobPlan, tally: Tally, seconds: float) -> ExtractResult:
         tokens=status.tokens,
         bytes=status.bytes,
         units=len(plan.units),
-        units_run=len(tally.records),
-        documents_run=tally.documents,
-        tokens_run=tally.tokens,
+        units_run=len(totals.records),
+        documents_run=totals.documents,
+        tokens_run=totals.tokens,
         seconds=seconds,
-        work_seconds=tally.work_seconds,
-        workers=tally.workers,
+        work_seconds=totals.work_seconds,
+        workers=totals.workers,
     )

@@ -1,172 +1,152 @@
-"""What follows from a failure.
+"""Decide what follows from a failure: one pure function of its kind, of what failed before, and of where it happened.
 
-A lost worker is replaced and its units are next in line; storage that did not answer is tried later and elsewhere; when
-a host runs out of memory fewer workers go on; a unit that fails again and again is searched for the documents at fault;
-a job that cannot work stops at once. Which kind a failure is has been decided before (`failures`); who is given what
-next is the dispatcher's business.
+Nothing is done here: `what_follows` answers with an `Action`, and the dispatcher has it done. Of which kind an
+exception is was told before, beside the exception (`failures`); which document of a unit is at fault is found
+afterwards (`document_search`).
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from enum import Enum
 
-from featurestore.errors import JobFailed
-from ray_jobs.run.failures import Failure, Kind
+from ray_jobs.run.failures import Kind
 
-if TYPE_CHECKING:
-    from ray_jobs.planning.units import Unit
-    from ray_jobs.run.quarantine import Suspects
-    from ray_jobs.run.totals import Tally
-    from ray_jobs.run.unit_queue import Ledger
-    from ray_jobs.run.worker_pool import Answer, Crew
-    from ray_jobs.run.worker_table import Staff
-
+MAX_DEATHS = 3  # workers that one unit may cost: two can be bad luck (preemption), three point at the unit
+MAX_ERRORS = 2  # an error that comes twice will come again
 MAX_STARTS_LOST = 3  # workers lost in a row before any of them could open the model
 STORAGE_TRIES = 6  # of one unit: with the waiting between them, half a minute of an outage beyond what clients bridge
 LONGEST_WAIT = 30.0  # seconds between two tries at storage; waiting doubles from one second up
-LONGEST_START_WAIT = 8.0  # seconds between losing workers in a row and starting more; opening a model takes as long
 
 
-class Aftermath:
-    """What follows from the failures of one run.
+class Where(Enum):
+    """What was being done when it failed."""
 
-    Args:
-        crew: Who does the work.
-        units: All units of the run.
-        ledger: Who has which.
-        staff: The workers.
-        suspects: The units that are searched.
-        tally: What has happened so far.
-        note: Tells the user.
+    OPENING = "opening"
+    """A worker was opening the model."""
+    UNIT = "unit"
+    """A worker was doing a unit."""
+    RANGE = "range"
+    """A worker was trying some documents of a unit, to find those at fault."""
+    NOTHING = "nothing"
+    """No unit: the worker had none, or could not say how far it is."""
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """What has failed before, the failure at hand not counted.
 
     Attributes:
-        start_after: No worker is to be started before this time.
-        most_workers: A bound on their number, once memory ran out.
+        deaths: Workers that the unit has cost.
+        errors: Exceptions that the unit has raised.
+        storage: Times that storage did not answer while the unit was done.
+        searched: Whether its documents have been tried and each went well alone.
+        starts: Workers lost in a row before they could work.
+        alone: Whether no more than one worker is allowed, for want of memory.
     """
 
-    def __init__(
-        self,
-        crew: Crew,
-        units: Mapping[int, Unit],
-        ledger: Ledger[int],
-        staff: Staff,
-        suspects: Suspects,
-        tally: Tally,
-        note: Callable[[str], None],
-    ) -> None:
-        self.start_after = 0.0
-        self.most_workers: int | None = None
-        self._crew = crew
-        self._units = units
-        self._ledger = ledger
-        self._staff = staff
-        self._suspects = suspects
-        self._tally = tally
-        self._note = note
-        self._storage_tries: Counter[int] = Counter()
-        self._starts_lost = self._lost_in_a_row = 0
-
-    def opened(self) -> None:
-        """A worker has opened the model."""
-        self._starts_lost = 0
-
-    def committed(self) -> None:
-        """A unit is done."""
-        self._lost_in_a_row = 0
-
-    def lost(self, worker: int, failure: Failure) -> None:
-        """A worker is gone: drop all it owed and put its units back.
-
-        Raises:
-            JobFailed: Workers are lost one after another before they can work.
-        """
-        held, ready = self._ledger.held_by(worker), worker in self._staff.place
-        self._tally.events[failure.kind.value] += 1
-        charged = failure.charged
-        if failure.kind is Kind.MEMORY:
-            charged = self.most_workers == 1  # with all of the host to itself, it is the unit that is too large
-            self.most_workers = max(1, min(self.most_workers or len(self._staff.all), len(self._staff.all)) - 1)
-            self._note(f"{failure.reason}; going on with at most {self.most_workers} at a time")
-        self._crew.stop(worker)
-        self._ledger.lost(worker, charged)
-        if (unit := self._staff.probing.get(worker)) is not None and charged:
-            self.conclude(unit, self._suspects.failed(unit, None))
-        self._staff.forget(worker)
-        self._lost_in_a_row += 1
-        if self._lost_in_a_row > 1:  # one is an accident and replaced at once
-            self.start_after = self._crew.now() + min(waiting(self._lost_in_a_row - 1), LONGEST_START_WAIT)
-        if ready and failure.kind is Kind.LOST:
-            self._note(f"a worker died{f' in unit {held[0]}' if held else ''}; another one takes its place")
-        elif not ready and failure.charged:
-            self._starts_lost += 1
-            if self._starts_lost >= MAX_STARTS_LOST:
-                raise JobFailed(
-                    f"{MAX_STARTS_LOST} workers in a row died before they had opened the model ({failure.reason}); "
-                    "if that was for memory, ask for fewer with workers.max; the same command goes on"
-                )
-        for unit in held:
-            if unit in self._ledger.failed:
-                self._suspect(unit)
-
-    def failed(self, answer: Answer, failure: Failure) -> None:
-        """Somebody's answer is that it failed.
-
-        Raises:
-            SparsemillError: The job cannot work.
-        """
-        what, worker, unit, kind = answer.what, answer.worker, answer.unit, failure.kind
-        if kind is Kind.JOB:
-            raise failure.error or JobFailed(failure.reason)
-        if kind in (Kind.LOST, Kind.MEMORY):
-            self.lost(worker, failure)
-        elif what == "live":
-            self._staff.answered(worker, None, self._crew.now())
-        elif what == "open":
-            if kind is not Kind.STORAGE:
-                raise failure.error or JobFailed(f"a worker cannot start: {failure.reason}")
-            self.lost(worker, failure)
-        elif what == "probe":
-            del self._staff.probing[worker]
-            if kind is Kind.UNIT:
-                self.conclude(unit, self._suspects.failed(unit, failure.reason))
-        elif kind is Kind.STORAGE and self._storage_tries[unit] < STORAGE_TRIES - 1:
-            self._tally.events[kind.value] += 1
-            self._storage_tries[unit] += 1
-            seconds = waiting(self._storage_tries[unit])
-            self._ledger.postpone(worker, unit, self._crew.now() + seconds, self._staff.place[worker])
-            self._note(f"unit {unit}: storage failed ({failure.reason}); it is tried again in {seconds:.0f} s")
-        else:
-            self._tally.events[kind.value] += 1
-            self._ledger.error(worker, unit, failure.reason, **({"most": 1} if kind is Kind.STORAGE else {}))
-            if unit in self._ledger.failed and kind is Kind.UNIT and self._suspect(unit):
-                return
-            again = "gives up on it" if unit in self._ledger.failed else "tries again later"
-            self._note(f"unit {unit} failed ({failure.reason}); the driver {again}")
-
-    # Units that fail again and again are searched.
-
-    def _suspect(self, unit: int) -> bool:
-        """Look for the documents that make a unit fail, unless that has been in vain before; whether it does."""
-        if self._suspects.is_in_vain(unit):
-            return False
-        self._tally.events["search"] += 1
-        self._note(f"unit {unit} failed ({self._ledger.failed[unit]}); looking for the documents at fault")
-        self._suspects.add(unit, self._units[unit].rows)
-        return True
-
-    def conclude(self, unit: int, found: int | None) -> None:
-        """When a search is over, run the unit again without the documents that were found."""
-        if found is None:
-            return
-        self._ledger.reopen(unit)  # there is little left that may go wrong with it
-        if found:
-            self._note(f"unit {unit}: {found} of its documents fail and get an error; the others go on")
-        else:
-            self._note(f"unit {unit}: each of its documents goes well alone; it is tried once more")
+    deaths: int = 0
+    errors: int = 0
+    storage: int = 0
+    searched: bool = False
+    starts: int = 0
+    alone: bool = False
 
 
-def waiting(times: int) -> float:
-    """Seconds to wait before the next try after so many failures: 1, 2, 4, ... and no more than LONGEST_WAIT."""
+class WorkerFate(Enum):
+    """What becomes of the worker."""
+
+    KEEP = "keep"
+    REPLACE = "replace"
+    """It is ended, and another one may be started."""
+    DROP = "drop"
+    """It is ended, and from now on one less is allowed."""
+
+
+class UnitFate(Enum):
+    """What becomes of the unit that it was doing, or of the range of one."""
+
+    NOTHING = "nothing"
+    FIRST = "first"
+    """It is done next, by any free worker."""
+    LATER = "later"
+    """The unit is done after some waiting, on another host if there is one."""
+    LAST = "last"
+    """The unit is done after all others."""
+    SEARCH = "search"
+    """The documents that make the unit fail are sought."""
+    RANGE_FAILS = "range fails"
+    """One of the documents that were tried is at fault."""
+    GIVE_UP = "give up"
+    """The unit is not tried again by this run."""
+
+
+@dataclass(frozen=True)
+class Action:
+    """What follows from a failure.
+
+    Attributes:
+        worker: For the worker.
+        unit: For the unit, or the range of one, that it was doing.
+        charged: Whether the failure counts against that: as a death, an error or a failed try at storage of the unit,
+            or as a start that was lost.
+        stop: Whether the run stops; then the others say nothing.
+    """
+
+    worker: WorkerFate = WorkerFate.KEEP
+    unit: UnitFate = UnitFate.NOTHING
+    charged: bool = False
+    stop: bool = False
+
+
+STOP = Action(stop=True)
+NOTHING = Action()
+
+
+def what_follows(kind: Kind, before: Attempts, where: Where) -> Action:
+    """Decide what follows from one failure."""
+    if kind is Kind.JOB:
+        return STOP
+    if where is Where.OPENING:
+        return _of_a_start(kind, before)
+    if kind in (Kind.LOST, Kind.NODE, Kind.MEMORY):
+        return _of_a_lost_worker(kind, before, where)
+    if where is Where.NOTHING:
+        return NOTHING
+    if where is Where.RANGE:  # only what the documents do themselves says anything about them
+        at_fault = kind is Kind.UNIT
+        return Action(unit=UnitFate.RANGE_FAILS if at_fault else UnitFate.FIRST, charged=at_fault)
+    if kind is Kind.STORAGE:
+        return Action(unit=UnitFate.LATER if before.storage + 1 < STORAGE_TRIES else UnitFate.GIVE_UP, charged=True)
+    if before.errors + 1 < MAX_ERRORS:
+        return Action(unit=UnitFate.LAST, charged=True)
+    searchable = kind is Kind.UNIT and not before.searched
+    return Action(unit=UnitFate.SEARCH if searchable else UnitFate.GIVE_UP, charged=True)
+
+
+def _of_a_start(kind: Kind, before: Attempts) -> Action:
+    """A worker that fails to start would fail everywhere, unless its machine, its node or storage was at fault."""
+    if kind in (Kind.UNIT, Kind.PLACE):
+        return STOP
+    charged = kind is not Kind.NODE
+    if charged and before.starts + 1 >= MAX_STARTS_LOST:
+        return STOP
+    return Action(WorkerFate.DROP if kind is Kind.MEMORY else WorkerFate.REPLACE, charged=charged)
+
+
+def _of_a_lost_worker(kind: Kind, before: Attempts, where: Where) -> Action:
+    """A node that went says nothing about the unit, nor does a host whose memory several workers shared."""
+    charged = kind is Kind.LOST or (kind is Kind.MEMORY and before.alone)
+    worker = WorkerFate.DROP if kind is Kind.MEMORY else WorkerFate.REPLACE
+    if where is Where.NOTHING:
+        return Action(worker)
+    if where is Where.RANGE:
+        return Action(worker, UnitFate.RANGE_FAILS if charged else UnitFate.FIRST, charged)
+    if before.deaths + charged < MAX_DEATHS:
+        return Action(worker, UnitFate.FIRST, charged)
+    return Action(worker, UnitFate.GIVE_UP if before.searched else UnitFate.SEARCH, charged)
+
+
+def seconds_to_wait(times: int) -> float:
+    """Seconds before the next try after so many failures: 1, 2, 4, ... and no more than LONGEST_WAIT."""
     return float(min(2.0 ** (times - 1), LONGEST_WAIT))

@@ -1,8 +1,8 @@
-"""What a failure means for the run: what kind it is decides who tries again, when and where.
+"""Tell of which kind a failure is: an exception goes in, a `Failure` with its `Kind` and one sentence comes out.
 
-A failure of the cluster or of storage says nothing about the unit, so it is tried again, later and elsewhere. A failure
-that a job would meet everywhere stops the run at once, before it is paid for. Everything else is held against the
-unit, whose documents are searched when it happens twice. What to do about each is the dispatcher's business.
+There are as few kinds as there are different consequences: the job is wrong, a worker or its node is gone, memory or
+storage is short, something stands in the part's place, or computing the unit failed. The consequences themselves are
+decided by `failure_policy`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,18 @@ from dataclasses import dataclass
 from enum import Enum
 
 from featurestore.base.foreign import named
-from featurestore.errors import BundleError, CorpusError, JobSpecError, MismatchError, SparsemillError, UsageError
+from featurestore.errors import (
+    BundleError,
+    CorpusError,
+    JobFailed,
+    JobSpecError,
+    MismatchError,
+    SparsemillError,
+    UsageError,
+)
 from featurestore.urls import without_secrets
 
-# Storage that refuses like this will refuse every other unit too, until somebody does something about it.
+# Storage that refuses for such a reason refuses every other unit too, until the user has changed something.
 _FULL = {errno.ENOSPC: "it is full", errno.EDQUOT: "the quota is used up"}
 _CLOSED = {errno.EROFS: "it is read-only", errno.EACCES: "no permission", errno.EPERM: "no permission"}
 # What object stores call the same, in the text of an error without a number.
@@ -30,17 +38,24 @@ class Kind(Enum):
     """What a failure means."""
 
     JOB = "job"
-    """No unit can work: stop at once."""
+    """No unit of this job can work."""
     LOST = "lost"
-    """The worker's process or node is gone."""
+    """The worker's process is gone."""
+    NODE = "node"
+    """The worker's node is gone, was taken away or cannot be reached: nothing that the worker did is to blame."""
     MEMORY = "memory"
-    """The host's memory ran out: fewer units at a time."""
+    """The host's memory ran out."""
     STORAGE = "storage"
-    """Storage did not answer: again later, elsewhere."""
+    """Storage did not answer, or failed in a way that may pass."""
     PLACE = "place"
     """Something stands where the unit's part should be."""
     UNIT = "unit"
     """Computing the unit failed: perhaps one of its documents is at fault."""
+
+    @property
+    def event(self) -> str:
+        """The name under which a run counts it: for whoever looks on, a worker that went with its node is lost too."""
+        return Kind.LOST.value if self is Kind.NODE else str(self.value)
 
 
 @dataclass(frozen=True)
@@ -51,25 +66,20 @@ class Failure:
         kind: What it means.
         reason: One sentence without a full stop.
         error: What to raise if the run stops for it.
-        charged: Whether a lost worker counts against the unit that it was computing; a node that was taken away does
-            not.
     """
 
     kind: Kind
     reason: str
     error: SparsemillError | None = None
-    charged: bool = True
 
 
 def classify(error: BaseException, store: str) -> Failure:
-    """What an exception that our own code raised on a worker means.
+    """Tell what an exception that our own code raised on a worker means.
 
     Args:
         error: The exception.
         store: The store as it may be shown.
     """
-    from featurestore.errors import JobFailed
-
     reason = named(error)
     if isinstance(error, CorpusError | MismatchError | JobSpecError | BundleError | JobFailed):
         return Failure(Kind.JOB, reason, error)
@@ -96,8 +106,8 @@ def storage_refusal(error: OSError, store: str) -> str | None:
 
 
 @contextmanager
-def transient_faults_shown() -> Iterator[None]:
-    """Let storage that did not answer look like that.
+def transient_storage_errors() -> Iterator[None]:
+    """Let an error of storage that may pass look like one, and not like a fault of the input.
 
     Readers turn whatever goes wrong with a file into a sentence about the user's input. In the middle of a run a
     connection that broke is more likely than a corpus that did: it becomes OSError again, and is tried again.

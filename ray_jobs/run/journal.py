@@ -1,9 +1,10 @@
-"""What a manifest will say of the parts that are there, so that resuming a run does not read them again.
+"""Write down, in the store, what the manifest will say of each part, so that a resumed run does not read parts again.
 
 The hash of a part is known to the worker that wrote it. The driver writes the records down in the store as they come, a
 thousand to a file: resuming half a million parts takes some hundred small reads, where reading the parts would take
 terabytes. It is a memory and not a state: a part without a record (its driver was killed within seconds of it) is read
-and hashed, and a record whose part is not there, or has another size, is ignored.
+and hashed, and a record whose part is not there, or has another size, is ignored. How a line is parsed is in
+`featurestore.checks.run_files`.
 """
 
 from __future__ import annotations
@@ -13,21 +14,23 @@ import json
 import secrets
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from featurestore.base.json_text import json_text
-from featurestore.checks.run_files import JOURNAL
+from featurestore.checks.run_files import JOURNAL, journal_notes, part_record
 from featurestore.format.store_plan import MANIFEST_JSON, open_root
-from featurestore.storage.files import atomic_write, list_files, read_bytes
-from featurestore.writing.writer import PartRecord
+from featurestore.storage.files import atomic_write, read_bytes
+from featurestore.writing.writer import PartRecord, read_record
 
 if TYPE_CHECKING:
+    from featurestore.format.store_plan import StorePlan
     from ray_jobs.run.worker import Report
 
 FILE_RECORDS = 1000  # some 250 kB, rewritten until it is full
 FLUSH_SECONDS = 15.0  # what a killed driver's successor has to read again: the parts of so long
+READ_AT_ONCE = 8  # a record that is not written down is a part read whole: storage answers several at a time
 
 
 class Journal:
@@ -46,11 +49,10 @@ class Journal:
         self._unwritten = False
         self._next = time.monotonic() + FLUSH_SECONDS
         self._writer = ThreadPoolExecutor(1, "journal")  # storage that is slow must not hold up the run
-        self._writing: Future[None] | None = None
 
-    def add(self, report: Report, place: str) -> None:
+    def add(self, report: Report, host: str) -> None:
         """Take down a report; it is in storage some seconds later."""
-        line = {**asdict(report.record), "seconds": round(report.seconds, 3), "host": place}
+        line = {**asdict(report.record), "seconds": round(report.seconds, 3), "host": host}
         self._lines.append({**line, **report.detail.to_json()})
         self._unwritten = True
         full = len(self._lines) >= FILE_RECORDS
@@ -69,7 +71,7 @@ class Journal:
         self._next = time.monotonic() + FLUSH_SECONDS
         self._unwritten = False
         path = f"{self._directory}/{self._run}-{self._full:05d}.json"
-        self._writing = self._writer.submit(self._write, path, _one_a_line(self._lines))
+        self._writer.submit(self._write, path, _one_a_line(self._lines))
 
     def _write(self, path: str, data: bytes) -> None:
         with contextlib.suppress(OSError):
@@ -79,6 +81,23 @@ class Journal:
 def _one_a_line(lines: list[dict[str, Any]]) -> bytes:
     """A JSON list with one unit a line, for people and for what collects logs."""
     return ("[\n" + ",\n".join(json_text(line, ascii=True) for line in lines) + "\n]\n").encode()
+
+
+def records_of_parts(uri: str, store: StorePlan, sizes: Mapping[int, int]) -> list[PartRecord]:
+    """The records of parts that are there: what is written down, and only where nothing is, the part itself.
+
+    Args:
+        uri: The store.
+        store: Its plan.
+        sizes: Unit -> bytes of the parts.
+
+    Raises:
+        StoreError: A part cannot be read.
+    """
+    known = earlier_records(uri, sizes)
+    unknown = [unit for unit in sizes if unit not in known]
+    with ThreadPoolExecutor(READ_AT_ONCE) as pool:
+        return [*known.values(), *pool.map(lambda unit: read_record(uri, unit, store), unknown)]
 
 
 def earlier_records(uri: str, sizes: Mapping[int, int]) -> dict[int, PartRecord]:
@@ -91,35 +110,23 @@ def earlier_records(uri: str, sizes: Mapping[int, int]) -> dict[int, PartRecord]
     Returns:
         What the manifest or the journal says of parts of just this size; nothing about a part on which they disagree.
     """
-    fs, root = open_root(uri)
     found: dict[int, PartRecord] = {}
     unclear: set[int] = set()
-    lines = _lines(fs, f"{root}/{MANIFEST_JSON}")
-    directory = f"{root}/{JOURNAL}"
-    for name in sorted(_names(fs, directory)):
-        lines += _lines(fs, f"{directory}/{name}")
-    for line in lines:
-        try:
-            record = PartRecord(**{key: line[key] for key in ("unit", "rows", "errors", "tokens", "bytes", "sha256")})
-        except (KeyError, TypeError):
+    names = [entry.name for entry in fields(PartRecord)]
+    journal = (PartRecord(**{name: getattr(note, name) for name in names}) for note in journal_notes(uri, sizes))
+    for record in (*_manifest_records(uri), *journal):
+        if not record.sha256 or sizes.get(record.unit) != record.bytes:
             continue
-        if sizes.get(record.unit) == record.bytes and found.setdefault(record.unit, record) != record:
+        if found.setdefault(record.unit, record) != record:
             unclear.add(record.unit)
     return {unit: record for unit, record in found.items() if unit not in unclear}
 
 
-def _names(fs: Any, directory: str) -> list[str]:
+def _manifest_records(uri: str) -> list[PartRecord]:
+    """What the manifest says; nothing if it is not there or not what it should be: the parts are read then."""
+    fs, root = open_root(uri)
     try:
-        return list(list_files(fs, directory))
-    except OSError:
-        return []
-
-
-def _lines(fs: Any, path: str) -> list[dict[str, Any]]:
-    """The records in a file; none if it is not there or not what it should be: the parts are read then."""
-    try:
-        document = json.loads(read_bytes(fs, path))
-        lines = document["parts"] if isinstance(document, dict) else document
-        return [line for line in lines if isinstance(line, dict)]
+        lines = json.loads(read_bytes(fs, f"{root}/{MANIFEST_JSON}"))["parts"]
+        return [record for line in lines if (record := part_record(line)) is not None]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []

@@ -1,10 +1,10 @@
-"""Who runs on a store: one driver at a time, and the second is told who the first is.
+"""Hold a store for one driver at a time: the lease that a run takes, renews and gives back.
 
-A small file in the store names the holder, who rewrites it every few seconds (`featurestore.checks.holder` reads it).
-Whether a holder still lives is judged without trusting clocks of different machines: on the same machine its process is
-looked up; elsewhere, and where the system does not show its processes, the file's age is measured against a second file
-written now, both times being the storage's own; and a file that changes while it is watched is alive whatever any clock
-says.
+A small file in the store names the holder, who rewrites it every few seconds (`featurestore.checks.holder` reads it); a
+second driver is told who that is. Whether a holder still lives is judged without trusting clocks of different machines.
+On the same machine its process is looked up. Elsewhere, and where the system does not show its processes, the file's
+age is measured against a second file written now, both times being the storage's own; and a file that changes while it
+is watched is alive whatever any clock says.
 
 The lease saves work, it does not guard the data: parts appear whole and are the same bytes whoever writes them, so two
 drivers that do run at once (one was forced, or storage has no times) waste work and corrupt nothing.
@@ -44,7 +44,7 @@ SETTLE_SECONDS = {True: 0.1, False: 1.0}  # local or not: until two who came at 
 
 
 class Lease:
-    """A store held by this process; see `held`."""
+    """A store held by this process; see `hold_store`."""
 
     def __init__(self, fs: pafs.FileSystem, path: str, mine: Holder) -> None:
         self._fs = fs
@@ -93,7 +93,7 @@ class Lease:
 
 
 @contextmanager
-def held(uri: str, force: bool = False, note: Callable[[str], None] | None = None) -> Iterator[Lease]:
+def hold_store(uri: str, force: bool = False, note: Callable[[str], None] | None = None) -> Iterator[Lease]:
     """Hold a store while a run writes to it.
 
     Args:
@@ -131,7 +131,7 @@ def held(uri: str, force: bool = False, note: Callable[[str], None] | None = Non
 
 
 def check_free(uri: str, note: Callable[[str], None] | None = None) -> None:
-    """Refuse a store that somebody holds before anything is paid for; `held` asks again, for this takes nothing.
+    """Refuse a store that another run holds, before anything is paid for; it takes nothing, so `hold_store` asks again.
 
     Args:
         uri: The store, which need not be there.
@@ -146,12 +146,12 @@ def check_free(uri: str, note: Callable[[str], None] | None = None) -> None:
         data, there = _read(fs, path)
         occupied = data is not None and _is_held(fs, path, data, there, note)
     except (OSError, UsageError):
-        return  # whoever is to write there says it better
+        return  # the run will meet the same, and say it with more detail
     if occupied:
         raise StoreError(_occupied(uri, there))
 
 
-def holding(uri: str) -> tuple[bytes, Holder] | None:
+def current_holder(uri: str) -> tuple[bytes, Holder] | None:
     """What the lease of a store says, with its bytes, which change with every beat.
 
     Returns:
@@ -209,8 +209,8 @@ def _is_beating(
         return False
     if note is not None:
         note(f"the store was held by {holder or 'another run'} a moment ago; waiting to see whether that still runs")
-    begun = time.monotonic()
-    while time.monotonic() - begun < STALE_SECONDS - (age or 0.0):
+    started = time.monotonic()
+    while time.monotonic() - started < STALE_SECONDS - (age or 0.0):
         time.sleep(WATCH_SECONDS)
         latest = _read(fs, path)[0]
         if latest is None:

@@ -1,4 +1,4 @@
-"""What a run hands back, and when a whole store is no success: more documents failed than the job allows."""
+"""Hand back what a run came to; a whole store of which more documents failed than the job allows is a failure."""
 
 from __future__ import annotations
 

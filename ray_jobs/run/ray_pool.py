@@ -1,8 +1,8 @@
-"""Workers as Ray actors.
+"""Run the workers as Ray actors, one actor a worker.
 
-One actor a worker, never restarted by Ray: the dispatcher starts another one, so that it knows who has what. Only small
-records cross: a unit's slices on the way out, its report on the way back. Actors for which there is no room stay
-pending, and that is the demand which Ray's autoscaler serves.
+Ray never restarts one: the dispatcher starts another, so that it knows who has what. Only small records cross: a unit's
+slices on the way out, its report on the way back. Actors for which there is no room stay pending, and that is the
+demand which Ray's autoscaler serves.
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ _NODE_DIED = "its node has died"
 
 SILENCE_SECONDS = 10.0  # after so long without an answer it is looked whether anybody is there at all
 
-LEAVE_SECONDS = 3.0  # leaving takes some tenths of one; who needs longer has a unit in hand that was done elsewhere
+LEAVE_SECONDS = (
+    3.0  # leaving takes some tenths of one; a worker that needs longer is at a unit that another one has done
+)
 
 
-class RayCrew:
+class RayPool:
     """The actors of one run.
 
     Args:
@@ -64,7 +66,7 @@ class RayCrew:
         )(WorkerActor)
 
     def now(self) -> float:
-        """See `Crew`; so for the others."""
+        """See `WorkerPool`; so for the others."""
         return time.monotonic()
 
     def room(self) -> int:
@@ -85,9 +87,9 @@ class RayCrew:
         ref = self._actors[worker].run.remote(self._units[unit], blamed)
         self._owed[ref] = ("run", worker, unit)
 
-    def probe(self, worker: int, unit: int, start: int, stop: int, blamed: Mapping[int, str]) -> None:
-        ref = self._actors[worker].probe.remote(self._units[unit], start, stop, blamed)
-        self._owed[ref] = ("probe", worker, unit)
+    def try_range(self, worker: int, unit: int, start: int, stop: int, blamed: Mapping[int, str]) -> None:
+        ref = self._actors[worker].try_range.remote(self._units[unit], start, stop, blamed)
+        self._owed[ref] = ("range", worker, unit)
 
     def ask(self, worker: int) -> None:
         ref = self._actors[worker].live.options(concurrency_group="live").remote()
@@ -167,10 +169,10 @@ def gpus_each(plan: JobPlan) -> float:
 
 
 def _loss(error: Any, errors: Any) -> Failure:
-    """What it means that Ray, and not our code, failed a request."""
+    """Tell what it means that Ray, and not our code, failed a request."""
     text = str(error)
     if isinstance(error, errors.OutOfMemoryError) or _OUT_OF_MEMORY in text:
         return Failure(Kind.MEMORY, "the host ran out of memory")
     # A node that went took its workers with it, whatever they were doing; so did one that cannot be reached.
     gone = isinstance(error, errors.ActorUnavailableError | errors.NodeDiedError) or _NODE_DIED in text
-    return Failure(Kind.LOST, named(error), charged=not (gone or getattr(error, "preempted", False)))
+    return Failure(Kind.NODE if gone or getattr(error, "preempted", False) else Kind.LOST, named(error))

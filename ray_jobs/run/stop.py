@@ -1,4 +1,4 @@
-"""Ending a run from outside: the run of one store, and no other.
+"""Stop the run of one store from outside, and no other.
 
 A job on a cluster is found by the store in its metadata and stopped as Ray stops jobs. Any other run is known by its
 lease, and asked through the store (`lease.ask_to_stop`); it has ended when it has let go of the lease.
@@ -12,10 +12,10 @@ from collections.abc import Callable
 from featurestore.errors import JobFailed, StoreError
 from featurestore.storage.files import shown
 from ray_jobs.run import lease
-from ray_jobs.run.lease import Holder, ask_to_stop, holding, withdraw
+from ray_jobs.run.lease import Holder, ask_to_stop, current_holder, withdraw
 
 # A run looks every ten seconds, and needs some to end its workers; a Ray that only just starts is waited for.
-PATIENCE_SECONDS = 120.0
+LONGEST_WAIT_SECONDS = 120.0
 POLL_SECONDS = 0.5
 
 
@@ -39,7 +39,7 @@ def stop(store: str, address: str | None, say: Callable[[str], None]) -> list[st
 
         if stopped := stop_submitted(store, address, say):
             return stopped
-    there = holding(store)
+    there = current_holder(store)
     if there is None:
         there_neither = "" if address is None else f", and no job at {address} is of it"
         raise JobFailed(f"nothing runs on {shown(store)}{there_neither}")
@@ -58,14 +58,14 @@ def stop(store: str, address: str | None, say: Callable[[str], None]) -> list[st
 
 def _wait(store: str, holder: Holder, seen: bytes) -> None:
     """Wait until a holder has let go; it beats until then, whatever it is busy with."""
-    begun = heard = time.monotonic()
-    while (now := holding(store)) is not None and now[1].token == holder.token:
+    started = heard = time.monotonic()
+    while (now := current_holder(store)) is not None and now[1].token == holder.token:
         if now[0] != seen:
             seen, heard = now[0], time.monotonic()
         if time.monotonic() - heard > lease.STALE_SECONDS:
             withdraw(store, holder)
             raise JobFailed(f"nothing runs on {shown(store)}: {holder} has not been heard of for a minute")
-        if time.monotonic() - begun > PATIENCE_SECONDS:
+        if time.monotonic() - started > LONGEST_WAIT_SECONDS:
             raise JobFailed(
                 f"{holder} was asked to stop two minutes ago and still holds {shown(store)}; it stops when it comes to "
                 "look, or end that process where it runs"

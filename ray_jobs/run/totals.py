@@ -1,4 +1,4 @@
-"""What a run has done so far, in numbers."""
+"""Count what a run has done so far, and where it was done."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Tally:
+class RunTotals:
     """What a run has done so far.
 
     Attributes:
@@ -25,7 +25,7 @@ class Tally:
         work_seconds: That workers were busy with them.
         by_place: Where -> tokens, and seconds that workers there were busy.
         workers: Workers at the most.
-        events: How often what happened: by `Kind` of failure, and "second run", "search", "deadline".
+        events: How often what happened: failures by kind, and "second run", "search", "deadline".
     """
 
     records: list[PartRecord] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Tally:
     events: Counter[str] = field(default_factory=Counter)
 
     def add(self, report: Report, host: str) -> None:
-        """A unit is done by a worker on this host."""
+        """A unit was done by a worker on this host."""
         self.records.append(report.record)
         self.documents += report.record.rows
         self.tokens += report.record.tokens

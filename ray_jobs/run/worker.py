@@ -1,8 +1,8 @@
-"""One unit in, one part file out.
+"""Do a unit: read its documents, extract their features, write its part.
 
-A `Worker` opens the bundle once, then reads, extracts and writes unit after unit; only a `Report` of a few numbers
-leaves it. It is a plain class: `actor` makes a Ray actor of it, and the driver calls `live` and `abandon` from a second
-thread while `run` computes. Which unit comes next, and what to do when one fails, is the driver's business.
+A `Worker` opens the bundle once, then does unit after unit; only a `Report` of a few numbers leaves it. It is a plain
+class: `actor` makes a Ray actor of it, whose `live` and `abandon` are called from a second thread while `run` computes.
+It decides nothing: exceptions leave it as they are, and which unit comes next is up to the dispatcher.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from featurestore.errors import JobFailed, MismatchError
 from featurestore.urls import shown
 from ray_jobs.corpus.spill import Spill, run_name
 from ray_jobs.reporting.prometheus import UnitDetail, UnitMeter
-from ray_jobs.run.failures import transient_faults_shown
+from ray_jobs.run.failures import transient_storage_errors
 from ray_jobs.run.worker_pool import Abandoned
 
 if TYPE_CHECKING:
     from featurestore.format.rows import PartRows
     from featurestore.writing.writer import PartRecord
     from ray_jobs.corpus.read import DocumentRows
+    from ray_jobs.engine.bundle import Bundle
     from ray_jobs.engine.extractor import ExtractedRows
     from ray_jobs.planning.job_plan import JobPlan
     from ray_jobs.planning.units import Unit
@@ -118,7 +119,7 @@ class Worker:
 
         fault_point("worker.opening")
         pa.array([""])  # pyarrow imports pandas, where it is there, at its first list: no unit need wait for that
-        with transient_faults_shown():
+        with transient_storage_errors():
             check_software(self._task.software)
             self._plan = read_plan(self._task.job.store)
             if self._plan.fingerprint != self._task.fingerprint:
@@ -147,7 +148,7 @@ class Worker:
         begun = time.perf_counter()
         self._live = (unit.index, 0, 0)
         self._meter.begin()
-        with transient_faults_shown():
+        with transient_storage_errors():
             try:
                 rows = self._rows(unit, 0, unit.rows, blamed or {})
             except _Stop:
@@ -160,7 +161,7 @@ class Worker:
         seconds = time.perf_counter() - begun
         return Report(record, seconds, self._meter.end(record, rows.doc_id, rows.error), notes, self._hardware)
 
-    def probe(self, unit: Unit, start: int, stop: int, blamed: Mapping[int, str]) -> None:
+    def try_range(self, unit: Unit, start: int, stop: int, blamed: Mapping[int, str]) -> None:
         """Compute documents `[start, stop)` of a unit, counted from its first, and write nothing; errors as for `run`.
 
         A range without documents at fault goes through without an exception; so does one whose documents are all
@@ -170,7 +171,7 @@ class Worker:
         from featurestore.format.rules import problems
 
         self._live = (unit.index, 0, 0)
-        with transient_faults_shown():
+        with transient_storage_errors():
             rows = self._rows(unit, start, stop, blamed)
             if (problem := next(problems(self._plan.schema, rows), None)) is not None:
                 raise StoreError(problem)
@@ -217,7 +218,7 @@ class Worker:
             self._abandoned.discard(unit)
             raise _Stop
 
-    def _bundle(self) -> Any:
+    def _bundle(self) -> Bundle:
         from ray_jobs.engine.bundle import MANIFEST_NAME, open_bundle
 
         path = self._task.bundle

@@ -1,8 +1,7 @@
-"""The seam between deciding what to do and having it done.
+"""Define the protocol between the dispatcher, which decides who does what, and the workers, which do it.
 
-A `Crew` starts workers, gives them units and says what came of it; the dispatcher decides who does what, and never
-sees Ray. `ray_crew.RayCrew` is the one that works; a simulated one with a clock of its own runs the same dispatcher
-through a year of units in minutes.
+A `WorkerPool` starts workers, gives them units and says what came of it. `ray_pool.RayPool` is the one that works; a
+simulated one with a clock of its own runs the same dispatcher through a year of units in minutes.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ if TYPE_CHECKING:
     from ray_jobs.run.demand import Unmet
     from ray_jobs.run.failures import Failure
 
-Request = Literal["open", "run", "probe", "live"]
+Request = Literal["open", "run", "range", "live"]
 
 
 @dataclass(frozen=True, slots=True)
 class Abandoned:
-    """What comes of a unit that was stopped on purpose, between two batches, because it was done elsewhere."""
+    """The answer for a unit that was stopped on purpose, between two batches, because another worker had done it."""
 
     unit: int
 
@@ -32,9 +31,9 @@ class Answer:
     Attributes:
         what: The request.
         worker: Whose.
-        unit: Of `run` and `probe`.
+        unit: Of `run` and `range`.
         value: What the worker returned: of `open` where it is, of `run` a `Report` or `Abandoned`, of `live`
-            where it stands.
+            how far it is.
         failure: Why there is no value.
     """
 
@@ -45,7 +44,7 @@ class Answer:
     failure: Failure | None = None
 
 
-class Crew(Protocol):
+class WorkerPool(Protocol):
     """Workers by number. A request is answered once by `wait`, unless its worker is stopped first."""
 
     def now(self) -> float:
@@ -63,11 +62,11 @@ class Crew(Protocol):
     def run(self, worker: int, unit: int, blamed: Mapping[int, str]) -> None:
         """Have a unit done and committed, without features for the documents blamed."""
 
-    def probe(self, worker: int, unit: int, start: int, stop: int, blamed: Mapping[int, str]) -> None:
+    def try_range(self, worker: int, unit: int, start: int, stop: int, blamed: Mapping[int, str]) -> None:
         """Have documents `[start, stop)` of a unit computed and nothing written."""
 
     def ask(self, worker: int) -> None:
-        """Have a worker say where it stands."""
+        """Have a worker say how far it is."""
 
     def abandon(self, worker: int, unit: int) -> None:
         """Tell a worker to stop a unit at its next batch; that unit is then answered with `Abandoned` or its report."""

@@ -47,7 +47,7 @@ def task(tmp_path: Path, texts: list[str]) -> Task:
     return Task(file, rehearsal, tmp_path / "out", tmp_path / "scratch")
 
 
-@pytest.mark.parametrize("key", ["a", "a2", "b", "d", "ours"])
+@pytest.mark.parametrize("key", ["a", "a2", "b", "d", pytest.param("ours", marks=pytest.mark.slow)])
 def test_a_peer_finds_the_features_of_the_reference(
     key: str, setup: Setup, task: Task, texts: list[str], expected: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +109,7 @@ def test_overlap_is_the_mean_over_documents() -> None:
     assert report.mean_jaccard(first, second) == pytest.approx((1 / 3 + 1) / 2)
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmarks_ways_find_the_same_features(capsys: pytest.CaptureFixture[str]) -> None:
     assert gpu.main(["--tiny", "--models", "2b", "--json"]) == 0
     ((_, table),) = json.loads(capsys.readouterr().out)["models"]["2b"]["saes"].items()
@@ -136,6 +137,7 @@ def test_the_gpu_benchmark_refuses_what_it_cannot_do(
     assert capsys.readouterr().err.startswith("error: ")
 
 
+@pytest.mark.slow
 def test_one_way_and_width_of_the_gpu_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
     assert gpu.main(["--tiny", "--models", "9b", "--ways", "iii,engine", "--widths", "128", "--seconds", "0.1"]) == 0
     printed = capsys.readouterr().err

@@ -53,7 +53,7 @@ IN_DRIVER = (
     "driver.after_manifest",
 )
 WHILE_A_RAYLET_LIVES = ("driver.after_commit", "write.middle:.journal")  # the driver's others are before and after Ray
-QUICK = ("write.middle:part-", "driver.before_manifest")  # of each, the one that leaves most behind
+QUICK = ("driver.before_manifest",)  # the one that leaves most behind
 
 
 def marked(points: tuple[str, ...]) -> list[object]:

@@ -29,6 +29,7 @@ from tests.crash.ground import (
 from tests.ray_jobs.jobs import parts_of
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_a_unit_is_replaced_and_nothing_is_lost(ground: Ground) -> None:
     driver = start(ground.job, "--json")
     victims = eventually(lambda: parts_of(ground.store) and computing(driver), driver)

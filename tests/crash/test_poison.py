@@ -15,7 +15,7 @@ from featurestore.format.store_plan import create_store
 from ray_jobs.corpus.read import read_rows
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
 from ray_jobs.planning.job_plan import make_plan
-from ray_jobs.run.halving import DIED
+from ray_jobs.run.document_search import DIED
 from ray_jobs.run.worker import Worker, WorkerTask
 from ray_jobs.spec import JobSpec, load_job
 from tests.crash.ground import start

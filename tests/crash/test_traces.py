@@ -41,6 +41,7 @@ def traces(stderr: str, ray_files: Path) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_a_straggler_that_is_done_a_second_time_leaves_no_trace(ground: Ground, ray_files: Path) -> None:
     """It stops at its next batch, while the driver still listens, as stragglers do that are slow and not hung."""
     driver = start(ground.job, "--json", env={VARIABLE: f"worker.computing=wait@{ground.marker}"})
@@ -64,6 +65,7 @@ def _let_go_when(done: Callable[[], bool], marker: Path) -> None:
     marker.unlink()
 
 
+@pytest.mark.slow
 def test_a_fault_that_all_workers_meet_is_one_sentence(models: Path, ground: Ground, ray_files: Path) -> None:
     """The first that says so ends the run, and nobody asks for what the others say."""
     corpus = write_corpus(ground.job.with_name("c.jsonl"), 400)

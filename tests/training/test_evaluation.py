@@ -11,7 +11,7 @@ import pytest
 
 from tests.training.conftest import make_spec
 from tests.training.stores import SAE, build_store, make_documents
-from training.evaluation import Cell, SourceTask, run_here, run_source
+from training.evaluation import MethodOutcome, SourceTask, run_here, run_source
 from training.study import run_study
 
 
@@ -21,13 +21,13 @@ class Counting:
     def __init__(self) -> None:
         self.ran: list[str] = []
 
-    def __call__(self, tasks: Sequence[SourceTask]) -> Iterator[Cell]:
+    def __call__(self, tasks: Sequence[SourceTask]) -> Iterator[MethodOutcome]:
         for cell in run_here(tasks):
             self.ran.append(cell.method.name)
             yield cell
 
 
-def backwards(tasks: Sequence[SourceTask]) -> Iterator[Cell]:
+def backwards(tasks: Sequence[SourceTask]) -> Iterator[MethodOutcome]:
     """Another order, every piece sent through pickle as a cluster would."""
     for task in reversed(tasks):
         yield from reversed(list(run_source(pickle.loads(pickle.dumps(task)))))
@@ -38,7 +38,7 @@ def test_texts_go_only_where_they_are_read_and_what_pieces_share_is_one_object(t
     documents.text = [f"{text} {'x' * 20_000}" for text in documents.text]  # 1.2 MB
     tasks: list[SourceTask] = []
 
-    def kept(given: Sequence[SourceTask]) -> Iterator[Cell]:
+    def kept(given: Sequence[SourceTask]) -> Iterator[MethodOutcome]:
         tasks.extend(given)
         return run_here(given)
 
@@ -108,7 +108,7 @@ def test_order_and_place_of_the_pieces_change_no_byte(tmp_path: Path, store: str
 def test_a_stopped_study_goes_on_where_it_was(tmp_path: Path) -> None:
     store = build_store(tmp_path / "s", make_documents(90))
 
-    def stopped(tasks: Sequence[SourceTask]) -> Iterator[Cell]:
+    def stopped(tasks: Sequence[SourceTask]) -> Iterator[MethodOutcome]:
         for number, cell in enumerate(run_here(tasks)):
             if number == 3:
                 raise KeyboardInterrupt

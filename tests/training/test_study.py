@@ -25,6 +25,7 @@ from training.study import run_study
 FILES = (
     "results.parquet",
     "predictions.parquet",
+    "slices.parquet",
     "split.parquet",
     "folds.parquet",
     "regimes.parquet",
@@ -95,7 +96,7 @@ def test_the_selected_cell_is_the_best_on_validation_and_test_scores_play_no_par
             cells = [r for r in result.rows if r.seed == seed and (r.kind == "sae") == (family == "sae")]
             chosen = [r for r in cells if r.selected]
             best = max(cells, key=lambda r: r.validation_macro_f1)  # the first of equals
-            assert [r.method for r in chosen] == [best.method] == [result.selected[family].cells[seed]]
+            assert [r.method for r in chosen] == [best.method] == [result.selected[family].members[seed]]
 
 
 def test_flipping_all_test_labels_changes_no_selection_and_no_explanation(

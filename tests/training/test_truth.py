@@ -8,8 +8,9 @@ from scipy.sparse import csr_matrix
 
 from tests.training.documents.test_split import data_of
 from training.documents.split import make_splits
-from training.methods.baselines import count_terms
-from training.methods.features import Method, MethodMatrix
+from training.methods.matrices import MethodMatrix
+from training.methods.method import Method
+from training.methods.tfidf import count_terms
 from training.probes.fit import evaluate
 from training.scores.metrics import Prediction, auroc, bootstrap, interval
 from training.scores.significance import p_value

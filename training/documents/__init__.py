@@ -1,1 +1,1 @@
-"""The documents of a study: labels, near-duplicates, and how they are split."""
+"""The documents of a study: which take part, their labels and near-duplicates, and how they are split."""

@@ -1,10 +1,10 @@
-"""How documents are drawn: a share that is held out, or blocks of equal size, stratified, with units kept whole.
+"""Draw a held-out share, or folds of equal size, from documents: stratified by class, with sampling units kept whole.
 
-A unit is what stays on one side: a group, a cluster of near-duplicates, a chain of both, else a single document.
-scikit-learn's stratified draws come first. They count documents, or units as if these were alike, so where units are
-large they miss the share or leave a class out: what they return is looked at, and where it is not sound the units are
-placed one by one (`training.documents.placing`). Whether there are units enough is the business of
-`training.documents.sizes`.
+A sampling unit is what stays on one side: a group, a cluster of near-duplicates, a chain of both, or a single
+document. scikit-learn's stratified draws come first. They count documents, or units as if all were of one size. Where
+units are large, such a draw can miss the share or leave a class out. So each draw is checked, and where it is not
+sound, the units are placed one by one (`training.documents.placing`). `training.documents.sizes` checks that there are
+enough units.
 """
 
 from __future__ import annotations
@@ -136,9 +136,9 @@ def _representatives(data: StudyData, rows: np.ndarray) -> tuple[np.ndarray, np.
     Clusters are drawn by their first document and the others follow: exact shares where there are no near-duplicates,
     and close to them where clusters are small, at the cost of a plain stratified draw.
     """
-    if data.duplicate is None:
+    if data.text_cluster is None:
         return rows, np.arange(len(rows))
-    _, first, of_row = np.unique(data.duplicate[rows], return_index=True, return_inverse=True)
+    _, first, of_row = np.unique(data.text_cluster[rows], return_index=True, return_inverse=True)
     order = np.argsort(first)  # in the order of the rows, so that without near-duplicates nothing changes
     place = np.empty_like(order)
     place[order] = np.arange(len(order))

@@ -1,6 +1,6 @@
-"""The compiled loop under `training.documents.placing`: units into parts, one after the other, each where it fits best.
+"""The compiled loop of `training.documents.placing`: it puts sampling units, one after the other, where each fits best.
 
-A module of its own, so that numba is loaded where units are placed and nowhere else.
+It is a module of its own, so that numba is loaded where units are placed and nowhere else.
 """
 
 from __future__ import annotations

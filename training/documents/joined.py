@@ -1,4 +1,4 @@
-"""Columns of tables outside the store, brought to its documents by id: labels and texts that somebody keeps elsewhere.
+"""Join labels and texts from tables outside the store to its documents, by id.
 
 The table is read as a corpus is (`featurestore.tables`), ids compare as everywhere, and what a reader of the study must
 know (rows that cannot be read, ids that match only as numbers or not at all) becomes a note.

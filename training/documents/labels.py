@@ -58,7 +58,7 @@ class StudyData:
         rows: Documents in the store.
         left_out: Reason (a key of REASONS) -> number of documents left out for it.
         truncated: How many of the N documents were cut at `max_tokens`.
-        duplicate: int64 [N], cluster of near-duplicate texts; None when the texts are unknown or not looked at.
+        text_cluster: int64 [N], cluster of near-duplicate texts; None when the texts are unknown or not looked at.
         columns: Name -> str object [N], for the columns that a given split or transfer goes by.
         notes: What a reader must know of the tables outside the store, in sentences.
         slices: Name in the study's `by` -> its slices.
@@ -74,7 +74,7 @@ class StudyData:
     rows: int
     left_out: Mapping[str, int]
     truncated: int
-    duplicate: np.ndarray | None = None
+    text_cluster: np.ndarray | None = None
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     slices: Mapping[str, Slices] = field(default_factory=dict)
@@ -89,13 +89,13 @@ class StudyData:
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import connected_components
 
-        if self.duplicate is None or int(self.duplicate.max()) + 1 == len(self.y):
+        if self.text_cluster is None or int(self.text_cluster.max()) + 1 == len(self.y):
             return self.group
         if self.group is None:
-            return self.duplicate
+            return self.text_cluster
         n_groups = int(self.group.max()) + 1
-        size = n_groups + int(self.duplicate.max()) + 1
-        edges = coo_array((np.ones(len(self.y)), (self.group, n_groups + self.duplicate)), shape=(size, size))
+        size = n_groups + int(self.text_cluster.max()) + 1
+        edges = coo_array((np.ones(len(self.y)), (self.group, n_groups + self.text_cluster)), shape=(size, size))
         _, component = connected_components(edges, directed=False)
         return np.unique(component[self.group], return_inverse=True)[1].astype(np.int64)
 
@@ -171,7 +171,7 @@ def load_documents(store: FeatureStore, spec: StudySpec, others: Sequence[Featur
         rows=len(ids),
         left_out=left_out,
         truncated=0,
-        duplicate=_near_duplicates(text) if text is not None and spec.split.duplicates == "together" else None,
+        text_cluster=_near_duplicates(text) if text is not None and spec.split.duplicates == "together" else None,
         columns={name: np.array(_value_texts(frame[name].gather(position)), dtype=object) for name in by},
         notes=tuple(notes),
     )
@@ -249,7 +249,7 @@ def _with_classes(data: StudyData, stays: np.ndarray, reason: str) -> StudyData:
         y=(np.cumsum(stays) - 1)[data.y[rows]],
         classes=tuple(name for name, stay in zip(data.classes, stays, strict=True) if stay),
         group=renumbered(data.group),
-        duplicate=renumbered(data.duplicate),
+        text_cluster=renumbered(data.text_cluster),
         text=None if data.text is None else tuple(data.text[i] for i in rows),
         columns={name: values[rows] for name, values in data.columns.items()},
         left_out={**data.left_out, reason: len(data.y) - len(rows)},

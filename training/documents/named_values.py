@@ -1,4 +1,4 @@
-"""Values of a column that a study names (`test: [0]`, `train: [2020]`), found among those that the column holds.
+"""Find the values that a study names (`test: [0]`, `train: [2020]`) among those that a column holds.
 
 They compare as ids and classes do (`featurestore.tables.compare`); only `True` and `TRUE` are also the truth value that
 the store has as `true`.

@@ -1,4 +1,4 @@
-"""Near-duplicate texts, found so that a split can keep them together: else the test set holds what was learnt by heart.
+"""Find near-duplicate texts, so that a split can keep them on one side: else a test set holds what was learnt by heart.
 
 Two texts are near-duplicates when the sets of their five-character shingles (after case, punctuation and spacing are
 levelled) overlap by a Jaccard index of at least `SIMILAR`. Texts equal after levelling are found by a hash of 128 bits;

@@ -1,9 +1,9 @@
-"""Units of any size into parts of given shares: what a plain stratified draw misses when some units are large.
+"""Divide sampling units of any size into parts of given shares, where a plain stratified draw fails on large units.
 
-Units are placed one after the other, large ones first (in an order that the seed shuffles), each where it brings the
-parts' documents of its classes nearest to their shares: a greedy scheme of multiway number partitioning (Graham 1969),
-with classes. When there are only as many units of a class left as parts that need one, they go there. The order is
-drawn several times until nothing is missing and no share is far off; else the best try counts.
+The algorithm is greedy multiway number partitioning (Graham 1969), with classes. Units are placed one after the other,
+large ones first, in an order that the seed shuffles. Each goes to the part whose counts of its classes it brings
+nearest to their shares. When only as many units of a class are left as there are parts that need one, they go to
+these. Several orders are tried until nothing is missing and no share is far off; otherwise the best try counts.
 """
 
 from __future__ import annotations

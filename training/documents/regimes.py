@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from featurestore.errors import StudyError
+from training.documents.condition import Condition, Regime
 from training.documents.drawing import blocks
 from training.documents.labels import StudyData, count_units
 from training.documents.named_values import named_values, no_such_value
@@ -109,7 +110,7 @@ def _of_size(data: StudyData, split: Split, n: int) -> Split:
     fold = split.fold.copy()
     for c, size in enumerate(take):
         fold[_spread(data, split, c, rank)[size:]] = UNUSED
-    return replace(split, fold=fold, condition=f"n={n}")
+    return replace(split, fold=fold, condition=Condition(Regime.SIZE, n))
 
 
 def _noisy(data: StudyData, split: Split, share: float) -> Split:
@@ -128,7 +129,7 @@ def _noisy(data: StudyData, split: Split, share: float) -> Split:
     shift = np.random.default_rng([split.seed, split.outer, 2]).integers(1, len(data.classes), len(data.y))
     y = data.y.copy()
     y[wrong] = (y[wrong] + shift[wrong]) % len(data.classes)
-    return replace(split, condition=f"noise={share:g}", y_train=y)
+    return replace(split, condition=Condition(Regime.NOISE, share), y_train=y)
 
 
 def _imbalanced(data: StudyData, split: Split, share: float) -> Split:
@@ -148,7 +149,7 @@ def _imbalanced(data: StudyData, split: Split, share: float) -> Split:
         )
     fold = split.fold.copy()
     fold[_spread(data, split, rarest, _order(split, "imbalance"))[keep:]] = UNUSED
-    return replace(split, fold=fold, condition=f"minority={share:g}")
+    return replace(split, fold=fold, condition=Condition(Regime.MINORITY, share))
 
 
 def _only(data: StudyData, split: Split, spec: StudySpec, level: str) -> Split:
@@ -168,7 +169,7 @@ def _only(data: StudyData, split: Split, spec: StudySpec, level: str) -> Split:
     if count_units(data.y[mine], fold[mine], n_classes).min() < FEWEST:
         for k, validate in enumerate(blocks(data, mine, spec.split.folds, split.seed)):
             fold[validate] = k
-    return replace(split, fold=fold, condition=f"train={level}")
+    return replace(split, fold=fold, condition=Condition(Regime.TRANSFER, level))
 
 
 def _too_few(data: StudyData, level: str, code: int, units: int, where: str = "") -> str:

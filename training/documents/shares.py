@@ -1,4 +1,4 @@
-"""Whether test sets hold the shares that were asked for: what to warn of when units are too large for them."""
+"""Warn where test sets do not hold the shares that were asked for, because sampling units are too large for them."""
 
 from __future__ import annotations
 

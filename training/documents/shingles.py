@@ -1,10 +1,9 @@
-"""Texts as sets of five-character shingles, and what tells cheaply how far two such sets overlap.
+"""Texts as sets of five-character shingles, and MinHash sketches that estimate how far two such sets overlap.
 
-A text is levelled (case, punctuation and spacing), its shingles are hashed, and of the hashes a sketch of `BINS`
-numbers is drawn, each of which two texts share with the probability of their Jaccard index: MinHash by one permutation
-(Li, Owen, Zhang 2012), where a bin that no shingle falls into takes the minimum under a permutation of its own, so that
-short texts obey the same law. One walk over the text, whatever the number of bins; compiled by numba as the loops of
-`training.solvers.kernels` are.
+A text is levelled (case, punctuation and spacing) and its shingles are hashed. The sketch keeps `BINS` numbers of the
+hashes; two texts agree in each with the probability of their Jaccard index. This is MinHash by one permutation (Li,
+Owen, Zhang 2012): one walk over the text, whatever the number of bins. A bin that no shingle falls into takes the
+minimum under a permutation of its own, so that short texts obey the same law. The loops are compiled by numba.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Whether there are units enough for a split, before it is drawn.
+"""Refuse a split, before it is drawn, for which a class has too few sampling units.
 
-Sizes are checked on what is drawn: groups and clusters of near-duplicates where there are any, not their documents.
+What is counted is what is drawn: groups and clusters of near-duplicates where there are any, not their documents.
 """
 
 from __future__ import annotations

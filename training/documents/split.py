@@ -1,10 +1,10 @@
-"""The frozen split: for each seed, which documents are held out and in which inner fold the others are.
+"""The splits of a study: for each seed, which documents are held out, and in which inner fold each of the others is.
 
-Drawn once from ids, classes, groups and near-duplicates alone, before any feature is read, and shared by every method;
-written to `split.parquet` with its sha256. Classes keep their shares; groups and near-duplicate texts stay whole at
-both levels. The split of a study does not depend on the order of the store, on the methods, or on the number of
-processes. `training.documents.regimes` derives harder training sets from these splits; their test documents stay the
-same.
+`make_splits` draws them once, before any feature is read, and every method uses the same. A split depends on ids,
+classes, groups and near-duplicates alone: not on the order of the store, the methods or the number of processes.
+Classes keep their shares; groups and near-duplicate texts stay whole at both levels (the draws are
+`training.documents.drawing`). `training.documents.regimes` derives harder training sets from these splits, with the
+same test documents.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featurestore.errors import StudyError
+from training.documents.condition import STUDY, Condition
 from training.documents.drawing import blocks, hold_out
 from training.documents.labels import StudyData
 from training.documents.named_values import named_values
@@ -39,14 +40,14 @@ class Split:
         seed: The seed.
         fold: int64 [N]; TEST for held-out documents, UNUSED for none of both, else the inner fold 0 .. folds-1.
         outer: Which outer fold is held out, when a seed has several.
-        condition: Name of the regime, "" for the study itself.
+        condition: The regime and its strength.
         y_train: int64 [N], the labels that training sees where they are not the true ones, else None.
     """
 
     seed: int
     fold: np.ndarray
     outer: int = 0
-    condition: str = ""
+    condition: Condition = STUDY
     y_train: np.ndarray | None = None
 
     @property
@@ -58,6 +59,10 @@ class Split:
     def train(self) -> np.ndarray:
         """Positions of the training documents."""
         return np.flatnonzero(self.fold >= 0)
+
+    def labels(self, y: np.ndarray) -> np.ndarray:
+        """The classes that training sees, int64 [N], of documents whose true ones are y."""
+        return y if self.y_train is None else self.y_train
 
     def inner(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """(fit, validate) positions for each inner fold that holds documents, in fold order; none is held out."""
@@ -93,13 +98,13 @@ def straddling(data: StudyData, spec: SplitSpec) -> float | None:
     Returns:
         The mean count; None when near-duplicates were not looked for.
     """
-    if data.duplicate is None:
+    if data.text_cluster is None:
         return None
-    if int(data.duplicate.max()) + 1 == len(data.y):
+    if int(data.text_cluster.max()) + 1 == len(data.y):
         return 0.0
-    careless = replace(data, duplicate=None)
+    careless = replace(data, text_cluster=None)
     counts = [
-        np.isin(data.duplicate[split.test], data.duplicate[split.train]).sum()
+        np.isin(data.text_cluster[split.test], data.text_cluster[split.train]).sum()
         for seed in range(spec.seeds)
         for split in _draw(careless, spec, seed)
     ]
@@ -115,14 +120,14 @@ def split_table(data: StudyData, splits: Sequence[Split]) -> pa.Table:
     import pyarrow as pa
 
     fold = np.concatenate([split.fold for split in splits])
-    seen = np.concatenate([data.y if split.y_train is None else split.y_train for split in splits])
+    seen = np.concatenate([split.labels(data.y) for split in splits])
     role = np.select([fold == TEST, fold == UNUSED], ["test", "unused"], "train")
     return pa.table(
         {
             "doc_id": pa.array(np.tile(data.doc_id, len(splits)), pa.string()),
             "seed": pa.array(np.repeat([split.seed for split in splits], len(data.doc_id)), pa.int64()),
             "outer": pa.array(np.repeat([split.outer for split in splits], len(data.doc_id)), pa.int64()),
-            "condition": pa.array(np.repeat([split.condition for split in splits], len(data.doc_id)), pa.string()),
+            "condition": pa.array(np.repeat([str(split.condition) for split in splits], len(data.doc_id)), pa.string()),
             "role": pa.array(role, pa.string()),
             "fold": pa.array(fold, pa.int64(), mask=fold < 0),
             "label": pa.array(np.asarray(data.classes, dtype=object)[seen], pa.string()),
@@ -145,8 +150,7 @@ def check_classes(data: StudyData, split: Split) -> None:
     Raises:
         StudyError: A class is missing from a training part, or there is nothing to validate on.
     """
-    y = data.y if split.y_train is None else split.y_train
-    inner = split.inner()
+    y, inner = split.labels(data.y), split.inner()
     for fit, validate in [(split.train, split.test), *inner]:
         absent = np.setdiff1d(np.arange(len(data.classes)), y[fit])
         if len(absent) or not len(validate) or len(inner) < 2:
@@ -164,7 +168,7 @@ def _check_test(data: StudyData, split: Split) -> None:
 
 
 def _where(split: Split) -> str:
-    return f"with seed {split.seed}" + (f" and {split.condition}" if split.condition else "")
+    return f"with seed {split.seed}" + ("" if split.condition == STUDY else f" and {split.condition}")
 
 
 def _draw(data: StudyData, spec: SplitSpec, seed: int) -> list[Split]:

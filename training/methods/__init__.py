@@ -1,1 +1,1 @@
-"""The methods that a study compares, and the matrix of each."""
+"""The methods that a study compares: what each sees, its matrix, and what is learnt before the classifier."""

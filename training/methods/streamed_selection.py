@@ -1,11 +1,12 @@
-"""For stores beyond memory: features are screened while they stream by, and only those that passed are kept.
+"""Select features while they stream by, for stores beyond memory (`screen` in STUDY.yaml); only those are kept.
 
 The store is read twice, a row group at a time. The first pass sums every feature over each class of each inner fold of
-each split; from these, for each set of rows that a probe will be fitted on, the `keep` features with the largest
-class-mean difference pass, on the scale that the probe would see, of those that fire in `min_documents`. The second
-pass keeps the columns that passed for any of these sets, and each fit then selects its own `keep` best among them. So
-the outcome is that of selecting from the whole matrix, which is never held: the sums take classes x features x folds x
-splits x 8 bytes, the matrix what passed.
+each split. These sums give, for each set of rows that a probe will be fitted on, the `keep` features with the largest
+class-mean difference, on the scale that the probe would see, among those that fire in `min_documents`. The second pass
+keeps the columns that any of these sets selected, and each fit then selects its own `keep` best among them.
+
+So the outcome is that of selecting from the whole matrix, which is never held. The sums take classes x features x folds
+x splits x 8 bytes; the matrix takes what was selected.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import numpy as np
 
 from training.documents.labels import StudyData
 from training.documents.split import Split
-from training.methods.features import Method, MethodMatrix, positions
+from training.methods.matrices import MethodMatrix, positions
+from training.methods.method import Method
 from training.methods.transformers import class_gap, top_mask
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 def load_screened(
     store: FeatureStore, methods: Sequence[Method], data: StudyData, splits: Sequence[Split], keep: int
 ) -> MethodMatrix:
-    """What `training.methods.features.load_pooled` reads, with the columns that pass for any split and any of the
+    """What `training.methods.matrices.load_pooled` reads, with the columns that pass for any split and any of the
     methods.
 
     Args:
@@ -38,15 +40,15 @@ def load_screened(
         keep: Features that pass for one split.
     """
     method = methods[0]
-    assert method.sae is not None and method.pool is not None
+    assert method.pool is not None
     passed, names, blocks = [], [], []
-    for sae in method.sae.split("+"):
+    for sae in method.saes:
         variants = sorted({(m.binarize, m.scale, m.min_documents) for m in methods}, key=repr)
         mine = _pass(store, sae, method, data, splits, variants, keep)
         blocks.append(store.take(data.doc_id, sae, method.pool, features=mine).X)
         passed.append(mine)
         names += [f"{sae}:{f}" for f in mine]
-    offsets = np.cumsum([0, *(store.sae(sae).d_sae for sae in method.sae.split("+"))])
+    offsets = np.cumsum([0, *(store.sae(sae).d_sae for sae in method.saes)])
     column = np.concatenate([mine + offset for mine, offset in zip(passed, offsets, strict=False)])
     if len(blocks) == 1:
         return MethodMatrix(blocks[0], column, np.array(names, dtype=object))
@@ -79,7 +81,7 @@ def _pass(
             elif scale == "sqrt":
                 values.data = np.sqrt(values.data)
             for s, split in enumerate(splits):
-                y = data.y if split.y_train is None else split.y_train
+                y = split.labels(data.y)
                 for k in range(folds):
                     here = np.flatnonzero(split.fold[rows] == k)
                     part = values[here]
@@ -90,7 +92,7 @@ def _pass(
                     documents[v, s, k] += np.bincount(part.indices, minlength=width).astype(np.int32)
     passed = np.zeros(width, bool)
     for s, split in enumerate(splits):
-        y = data.y if split.y_train is None else split.y_train
+        y = split.labels(data.y)
         for fit in [split.train, *(fit for fit, _ in split.inner())]:
             used = np.unique(split.fold[fit])
             for v, (_, _, min_documents) in enumerate(variants):

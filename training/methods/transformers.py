@@ -124,6 +124,50 @@ class LearntThresholds(OneToOneFeatureMixin, _Sparse):
         return out
 
 
+class MaxScaler(OneToOneFeatureMixin, _Sparse):
+    """Divide every feature by its largest value over the fitted rows: scikit-learn's MaxAbsScaler, for values >= 0.
+
+    It finds the largest values of some rows of a large sparse matrix without copying them (`fit_rows`).
+    """
+
+    def fit(self, X: Any, y: Any = None) -> MaxScaler:  # noqa: ARG002
+        """Learn `scale_` [K], 1 for a feature that never fires."""
+        X = self._checked(X, reset=True)
+        return self.fit_rows(X, np.arange(X.shape[0]))
+
+    def fit_rows(self, X: Any, rows: np.ndarray) -> MaxScaler:
+        """Learn the same from some rows (int64) of a CSR or dense matrix [N, K], which is taken as it is."""
+        self.n_features_in_ = X.shape[1]
+        self.scale_ = column_max(X, rows)
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """Values from 0 to 1 on the fitted rows, zeros kept."""
+        from scipy.sparse import issparse
+
+        check_is_fitted(self)
+        X = self._checked(X, reset=False)
+        if not issparse(X):
+            return X * (1.0 / self.scale_)
+        out = X.copy()
+        out.data *= (1.0 / self.scale_)[out.indices]
+        return out
+
+
+def column_max(X: Any, rows: np.ndarray) -> np.ndarray:
+    """Largest value [K] of each column over some rows of a matrix of values >= 0; 1 where a column is zero."""
+    from scipy.sparse import issparse
+
+    if issparse(X):
+        from training.solvers.kernels import csr_parts, largest
+
+        out = np.zeros(X.shape[1])
+        largest(*csr_parts(X), rows, out)
+    else:
+        out = np.asarray(X[rows].max(axis=0), dtype=np.float64)
+    return np.where(out > 0, out, 1.0)
+
+
 class SquareRoot(OneToOneFeatureMixin, _Sparse):
     """The square root of every value: tames the few features that fire on every token of long documents."""
 

@@ -1,1 +1,1 @@
-"""What a study leaves: files, the report, the explanation, and models."""
+"""What a study leaves behind: its directory and files, the printed report, the explanation, and models."""

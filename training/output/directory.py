@@ -1,9 +1,9 @@
-"""The directory of a study: the same study goes on there, another one is refused with what differs.
+"""Claim the directory of a study: the same study goes on there, another one is refused with what differs.
 
-What makes a study is a store, classes, and a split: all that is in `split.parquet`, and in its footer what that was
-drawn from. It is written before anything is computed, so a study that was stopped is known too. Features, baselines and
-probes do not make it another study, for a grid grows; nor do further regimes. Cells are kept under what decided them
-(`training.evaluation`) and are never in each other's way.
+A study is known by its store, classes and split: all of it is in `split.parquet`, whose footer says what the split was
+drawn from. That file is written before anything is computed, so that a study that was stopped is known too. Further
+features, baselines, probes and regimes do not make it another study, for a grid grows. What is computed is kept under a
+hash of what decided it (`training.evaluation`), and never in the way of anything else.
 """
 
 from __future__ import annotations
@@ -29,7 +29,15 @@ if TYPE_CHECKING:
     import polars as pl
 
 SPLIT, SUMMARY = "split.parquet", "results.json"
-WRITTEN = ("results.parquet", "predictions.parquet", "folds.parquet", "regimes.parquet", "explanation.json", "models")
+WRITTEN = (
+    "results.parquet",
+    "predictions.parquet",
+    "folds.parquet",
+    "regimes.parquet",
+    "slices.parquet",
+    "explanation.json",
+    "models",
+)
 _MARK = b"sparsemill.study"  # in the footer of split.parquet
 
 

@@ -13,24 +13,24 @@ import numpy as np
 
 from training.documents.labels import StudyData
 from training.documents.split import Split
-from training.methods.features import MethodMatrix
+from training.methods.matrices import MethodMatrix
 from training.output.examples import snippet
-from training.output.explain import coefficients
-from training.probes.fit import Final, Fitted
+from training.probes.fit import Final
+from training.probes.outcome import SplitOutcome
 
 ERRORS = 20  # a page of them
 REASONS = 4  # on either side
 
 
 def errors_made(
-    data: StudyData, split: Split, fitted: Fitted, matrix: MethodMatrix, final: Final
+    data: StudyData, split: Split, found: SplitOutcome, matrix: MethodMatrix, final: Final
 ) -> list[dict[str, Any]]:
     """The worst errors on the test documents of one split.
 
     Args:
         data: The study's documents.
-        split: The split of `fitted` and `final`.
-        fitted: What the study scored: the answers on `split.test`.
+        split: The split of `found` and `final`.
+        found: What the study scored: the answers on `split.test`.
         matrix, final: What `training.output.explain.fit_method` returned for the same split.
 
     Returns:
@@ -39,19 +39,19 @@ def errors_made(
         the truth).
     """
     y = data.y[split.test]
-    score = fitted.log_proba[np.arange(len(y)), fitted.y_pred]
-    wrong = np.flatnonzero(fitted.y_pred != y)
+    score = found.log_proba[np.arange(len(y)), found.y_pred]
+    wrong = np.flatnonzero(found.y_pred != y)
     worst = wrong[np.argsort(-np.nan_to_num(score[wrong], nan=-np.inf), kind="stable")][:ERRORS]
     if not len(worst):
         return []
-    pushes = _pushes(matrix, final, split.test[worst], fitted.y_pred[worst], y[worst], len(data.classes))
+    pushes = _pushes(matrix, final, split.test[worst], found.y_pred[worst], y[worst], len(data.classes))
     assert matrix.names is not None and final.columns is not None
     names = matrix.names[final.columns.kept]
     return [
         {
             "doc_id": str(data.doc_id[split.test[i]]),
             "label": data.classes[y[i]],
-            "predicted": data.classes[fitted.y_pred[i]],
+            "predicted": data.classes[found.y_pred[i]],
             "probability": float(np.exp(score[i])) if np.isfinite(score[i]) else None,
             "text": snippet(data, int(split.test[i])),
             "reasons": [] if pushes is None else _reasons(pushes[k], names),
@@ -65,7 +65,7 @@ def _pushes(
 ) -> np.ndarray | None:
     """[documents, K]: what each feature added to the wrong answer over the true one; None for a tree."""
     X = final.prepare.transform(matrix.X[rows].astype(np.float64)).toarray()
-    coef = coefficients(final.model, X.shape[1])
+    coef = final.probe.coefficients()
     if coef is None:
         return None
     if n_classes == 2:

@@ -16,11 +16,14 @@ import numpy as np
 
 from training.documents.labels import StudyData
 from training.documents.split import Split
-from training.methods.features import SPARSE, Method, MethodMatrix, columns_of, derive, load_pooled
+from training.methods.matrices import MethodMatrix, derive, load_pooled
+from training.methods.method import Method
 from training.output.examples import examples_of
-from training.probes.estimators import PARAMETER, as_pipeline, importance
+from training.probes.catalogue import parameter_of
 from training.probes.fit import Final, fit_final
-from training.results.comparisons import AGAINST_BASELINES
+from training.probes.folds import Labelled
+from training.probes.probe import FittedProbe
+from training.results.factors import AGAINST_BASELINES
 from training.scores.significance import Comparison
 from training.scores.wilson import wilson
 
@@ -59,11 +62,9 @@ def fit_method(
     if pooled is None:
         pooled = load_pooled(store, method, data)
     matrix = derive(pooled, method)
-    X, n_classes = matrix.X, len(data.classes)
     with threadpool_limits(1):
-        prepare, model, converged = fit_final(method, X, data.y, split.train, value, n_classes, n_jobs=n_jobs)
-    columns = columns_of(as_pipeline(prepare), X.shape[1]) if method.kind in (*SPARSE, "dense") else None
-    return pooled, matrix, Final(prepare, columns, model, converged)
+        of = Labelled(matrix.X, data.y, len(data.classes))
+        return pooled, matrix, fit_final(method, of, split.train, value, n_jobs)
 
 
 def explain(
@@ -98,7 +99,7 @@ def explain(
     kept = final.columns.kept
     column, names = matrix.column[kept], matrix.names[kept]
     seen = _seen(matrix, final, data, split)
-    weight, toward, coefficient = weights(seen.in_class, data.y[split.train], final.model)
+    weight, toward, coefficient = weights(seen.in_class, data.y[split.train], final.probe)
     heaviest = _heaviest(weight, toward, column, len(data.classes))
     scaled = _scaled(matrix, final, split.train, heaviest)
     copies = _copies(matrix, final, split.train, heaviest, scaled, seen)
@@ -132,8 +133,9 @@ def explain(
         "pool": method.pool,
         "binarize": method.binarize,
         "probe": method.probe,
-        "parameter": PARAMETER.get(method.probe or ""),
-        "C": value,
+        "parameter": parameter_of(method.probe),
+        "value": value,
+        "C": value if parameter_of(method.probe) == "C" else None,
         "seed": split.seed,
         "documents": len(split.train),
         "classes": list(data.classes),
@@ -244,17 +246,17 @@ def _pieces(rows: np.ndarray) -> list[np.ndarray]:
     return [rows[start : start + PIECE] for start in range(0, len(rows), PIECE)]
 
 
-def weights(in_class: np.ndarray, y: np.ndarray, model: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def weights(in_class: np.ndarray, y: np.ndarray, probe: FittedProbe) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Weight [K], the class each feature points to [K], and its coefficient for that class [K].
 
     `in_class` [classes, K] holds the sums of the scaled features over the rows of each class.
     """
-    n_classes, n_columns = in_class.shape
+    n_classes = len(in_class)
     size = np.bincount(y, minlength=n_classes)[:, None]
     gap = in_class / size - (in_class.sum(axis=0) - in_class) / (len(y) - size)  # mean in the class - mean elsewhere
-    coef = coefficients(model, n_columns)
+    coef = probe.coefficients()
     if coef is None:
-        gain = importance(model, n_columns)
+        gain = probe.importance
         return gain, np.argmax(gap, axis=0), gain
     if n_classes == 2:  # one row of coefficients, for the second class
         toward = (coef[0] > 0).astype(np.int64)
@@ -264,16 +266,3 @@ def weights(in_class: np.ndarray, y: np.ndarray, model: Any) -> tuple[np.ndarray
     toward = np.argmax(evidence, axis=0)
     columns = np.arange(coef.shape[1])
     return evidence[toward, columns], toward, coef[toward, columns]
-
-
-def coefficients(model: Any, n_columns: int) -> np.ndarray | None:
-    """Coefficients [classes or 1, K] of a fitted linear probe; None for a tree."""
-    if hasattr(model, "steps"):  # k_sparse
-        inner = coefficients(model.steps[1][1], 0)
-        assert inner is not None
-        out = np.zeros((len(inner), n_columns))
-        out[:, model.steps[0][1].get_support()] = inner
-        return out
-    if hasattr(model, "estimators_"):  # one class against the others
-        return np.vstack([one.coef_ for one in model.estimators_])
-    return np.asarray(model.coef_) if hasattr(model, "coef_") else None

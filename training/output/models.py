@@ -1,4 +1,8 @@
-"""Fitted methods as model files: what scikit-learn learnt, as plain numbers that `featurestore.models` scores with."""
+"""Write fitted methods as model files, which `featurestore.models` reads and scores with.
+
+`pack` puts the columns, scales and weights of a fitted method beside what the model was trained on; `save_model`
+writes two files, without pickle. What a probe has learnt is plain numbers already (`FittedProbe`).
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,8 @@ import numpy as np
 from featurestore.base.json_text import json_text
 from featurestore.models.model import FORMAT, VERSION, Model, id_hashes
 from featurestore.storage.files import atomic_write, filesystem
-from training.methods.features import Method, MethodMatrix
-from training.output.explain import coefficients
+from training.methods.matrices import MethodMatrix
+from training.methods.method import Method
 from training.probes.fit import Final
 
 
@@ -21,6 +25,7 @@ def pack(
     final: Final,
     about: Mapping[str, Any],
     trained_ids: Iterable[str] | None = None,
+    calibration: Mapping[str, np.ndarray] | None = None,
 ) -> Model:
     """A fitted method as plain data.
 
@@ -30,9 +35,10 @@ def pack(
         final: Its fitted model.
         about: Further keys of the header: classes, store, split, scores.
         trained_ids: Of the training documents; if not given, the model does not know them.
+        calibration: Its arrays, see `featurestore.models.calibration`.
     """
     assert final.columns is not None
-    kept, model = final.columns.kept, final.model
+    kept, probe = final.columns.kept, final.probe
     columns = kept if matrix.column is None else matrix.column[kept]
     tensors = {"columns": columns.astype(np.int64), "scale": np.asarray(final.columns.scale, np.float64)}
     if trained_ids is not None:
@@ -42,35 +48,20 @@ def pack(
     if final.columns.threshold is not None:
         # A feature that never fired in training never fires: a threshold that no value reaches.
         tensors["binarize"] = np.nan_to_num(np.asarray(final.columns.threshold, np.float64), posinf=1e300)
-    if method.probe == "tree":
-        tree = model.tree_
-        tensors |= {
-            "left": tree.children_left.astype(np.int64),
-            "right": tree.children_right.astype(np.int64),
-            "feature": tree.feature.astype(np.int64),
-            "threshold": tree.threshold.astype(np.float64),
-            "value": tree.value[:, 0, :] / tree.value[:, 0, :].sum(axis=1, keepdims=True),
-        }
-        link = "tree"
-    else:
-        coef = coefficients(model, len(kept))
-        assert coef is not None
-        last = model.steps[-1][1] if hasattr(model, "steps") else model
-        parts = getattr(last, "estimators_", [last])
-        tensors |= {"coef": coef, "intercept": np.concatenate([np.ravel(part.intercept_) for part in parts])}
-        link = "one_vs_rest" if len(parts) > 1 else ("margin" if method.probe == "linear_svm" else "softmax")
+    tensors |= {**probe.tensors, **(calibration or {})}
     header = {
         "format": FORMAT,
         "format_version": VERSION,
         "method": method.name,
         "kind": method.kind,
-        "saes": [] if method.sae is None else method.sae.split("+"),
+        "saes": list(method.saes),
         "pool": method.pool,
         "binarize": method.binarize,
         "scale": method.scale,
         "dense": method.column,
         "probe": method.probe,
-        "link": link,
+        "class_weight": method.class_weight,
+        "link": probe.link,
         **about,
     }
     return Model(header, {name: np.ascontiguousarray(value) for name, value in tensors.items()})

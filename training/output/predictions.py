@@ -1,4 +1,4 @@
-"""Predictions as a table on disk: CSV, JSON lines or Parquet, by the ending of its name.
+"""Write the table of `sparsemill predict`: CSV, JSON lines or Parquet, by the ending of its name.
 
 A row for each document of a store, in its order: `doc_id`, the columns that the store keeps, `prediction` (null where a
 document has no features), one column for each class, and `in_training`. A class' column is `p_{class}`, its

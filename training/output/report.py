@@ -1,4 +1,4 @@
-"""A study on one screen: methods side by side with intervals, a verdict in plain words, the features that decide.
+"""What `sparsemill study` prints: methods side by side with intervals, a verdict in words, the features that decide.
 
 The verdict speaks of a difference that was tested (SAE features and the baseline that validates best, compared on the
 same resampled documents), never of the largest number in the table, and by the rule of all comparisons: corrected for
@@ -18,7 +18,9 @@ from featurestore.base.text import counted
 from training.documents.labels import describe_left_out
 from training.documents.shares import share_warnings
 from training.output.files import test_looks
-from training.results.records import RegimeSummary, StudyResult, representative
+from training.output.report_detail import class_lines, decided_lines, final_line, slice_lines
+from training.results.records import MethodSummary, RegimeSummary, StudyResult
+from training.results.selection import representative
 from training.scores.metrics import LEVEL, Interval
 from training.scores.significance import ALPHA, Comparison
 
@@ -49,6 +51,11 @@ def format_study(result: StudyResult) -> str:
         "",
         *_wrapped(verdict(result)),
         *_wrapped(_legend(result)),
+        *class_lines(result),
+        *slice_lines(result),
+        *[line for said in decided_lines(result) for line in _wrapped(said) or [""]],
+        "",
+        *_wrapped(final_line(result)),
         *_questions(result),
         *_regimes(result),
         *_overlap(result),
@@ -67,7 +74,7 @@ def verdict(result: StudyResult) -> str:
             f"Nothing to compare: the study has only {'SAE features' if 'sae' in result.selected else 'baselines'}, "
             + (f"and the selected one reaches macro F1 {_value(family.macro_f1)}.")
         )
-    sae, baseline = (_named(cells) for cells in (result.headline.sae, result.headline.baseline))
+    sae, baseline = (_named(names) for names in (result.headline.sae, result.headline.baseline))
     comparison = result.headline.comparison
     by = f"macro F1 {_difference(comparison)}"
     if not comparison.shown:
@@ -170,10 +177,10 @@ def _short(regime: RegimeSummary | None) -> str:
 
 def format_explanation(explanation: Mapping[str, Any]) -> str:
     """The deciding features with their strongest documents, ready to print."""
-    lines = [
-        f"Features that decide most in {explanation['method']} (training documents of seed {explanation['seed']}"
-        + (f", {explanation['parameter']} = {explanation['C']:g}):" if explanation["parameter"] else "):")
-    ]
+    value = explanation["value"] if "value" in explanation else explanation["C"]  # the latter in earlier versions
+    chosen = f", {explanation['parameter']} = {value:g}" if explanation["parameter"] else ""
+    seed = f"training documents of seed {explanation['seed']}"
+    lines = [f"Features that decide most in {explanation['method']} ({seed}{chosen}):"]
     for feature in explanation["features"]:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in list(feature["document_frequency"].items())[:6])
         lines.append(
@@ -191,9 +198,9 @@ def format_explanation(explanation: Mapping[str, Any]) -> str:
 def _table_rows(result: StudyResult) -> list[list[str]]:
     seeds = len(result.splits)
     rows = [["", "method", "macro F1", f"{LEVEL:.0%} interval", "accuracy", "AUROC", "C", "validation F1", "chosen"]]
-    # A family whose cell is the same in every seed stands in the table already.
+    # A family whose member is the same in every seed stands in the table already.
     families = [
-        replace(f, method=f"{FAMILIES[n]}, selected") for n, f in result.selected.items() if len(set(f.cells)) > 1
+        replace(f, method=f"{FAMILIES[n]}, selected") for n, f in result.selected.items() if len(set(f.members)) > 1
     ]
     rows += [
         [
@@ -203,7 +210,7 @@ def _table_rows(result: StudyResult) -> list[list[str]]:
             _bounds(method.macro_f1),
             _value(method.accuracy),
             _value(method.auroc),
-            _range(method.C),
+            _chosen(method),
             f"{method.validation_macro_f1:.3f}",
             f"{method.chosen}/{seeds}" if method.chosen else "",
         ]
@@ -229,18 +236,21 @@ def _legend(result: StudyResult) -> str:
     return f"{what}, and so is the SAE cell marked *: 'chosen' says in how many seeds. No test score selects anything."
 
 
-def _named(cells: Sequence[str]) -> str:
+def _named(names: Sequence[str]) -> str:
     """The method that stands for a family, with how often it was selected if not always."""
-    top = representative(cells)
-    share = cells.count(top)
-    return top if share == len(cells) else f"{top} in {share} of {len(cells)} seeds"
+    top = representative(names)
+    share = names.count(top)
+    return top if share == len(names) else f"{top} in {share} of {len(names)} seeds"
 
 
-def _range(values: Sequence[float]) -> str:
+def _chosen(method: MethodSummary) -> str:
+    """The values of C that were chosen, or those of another parameter with its name."""
+    other = [] if method.parameter is None or method.parameter == "C" else [method.parameter]
+    values = method.values if other else method.C
     if not values:
         return "-"
     low, high = min(values), max(values)
-    return f"{low:g}" if low == high else f"{low:g}..{high:g}"
+    return " ".join([*other, f"{low:g}" if low == high else f"{low:g}..{high:g}"])
 
 
 def _value(interval: Interval) -> str:

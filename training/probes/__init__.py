@@ -1,1 +1,1 @@
-"""The probes: the choice of their hyper-parameter, one fit, and their estimators."""
+"""The probes, a class each: how their hyper-parameter is chosen on inner folds, and how they are fitted."""

@@ -1,126 +1,185 @@
-"""The probes as plain scikit-learn estimators, so that anyone can repeat a final model in one line; and their scores.
+"""Logistic regressions as scikit-learn estimators, solved by `training.solvers` on dense and sparse matrices alike.
 
-logistic_l2   C           softmax over classes
-logistic_l1   C           one class against the others
-tree          max_depth   3 to 9, as in the paper
-k_sparse      k           the k largest class-mean differences, then logistic L2 at C = 1 (after sae-probes)
-linear_svm    C           one class against the others; its scores rank and are no probabilities
-softmax       -           the reference code's linear probe: class-weighted cross-entropy without penalty, stopped
-                          after 100 steps (of L-BFGS here, of gradient descent there)
+Each minimises what scikit-learn's `LogisticRegression` of the same penalty minimises, so that anyone can repeat a final
+model of a study in one line: `L2LogisticRegression(C).fit(X_scaled, y)`. Beside `fit` they have `fit_rows`, which fits
+some rows of a matrix with its columns divided by given numbers and copies nothing of it.
 """
 
 from __future__ import annotations
 
-import warnings
-from typing import Any
+from abc import ABC, abstractmethod
+from functools import partial
+from typing import Any, Self
 
 import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from featurestore.models.scoring import log_proba, log_proba_ovr
-from training.methods.transformers import SelectTop
-from training.solvers.l1_path import l1_probe
+from training.probes.threads import run_all
+from training.solvers.l1_path import RANKING, Accuracy, ByColumn, by_column, l1_path
+from training.solvers.l2_path import logistic_fit
+from training.solvers.objective import Paths
 
-# From "the classes' shares and little else" to "as good as unregularised" for features scaled to about [0, 1]; a
-# factor of ten a step is finer than what validation on a few hundred documents can tell apart.
-C_GRID = tuple(float(c) for c in 10.0 ** np.linspace(-4, 3, 8))
-GRIDS: dict[str | None, tuple[float, ...]] = {
-    "logistic_l2": C_GRID,
-    "logistic_l1": C_GRID[2:7],  # below 0.01 no feature is left, above 100 L1 does nothing that costs little
-    "tree": tuple(float(depth) for depth in range(3, 10)),
-    "k_sparse": (1.0, 4.0, 16.0, 64.0, 128.0, 256.0, 512.0),
-    "linear_svm": C_GRID[
-        1:6
-    ],  # its loss counts only rows near the boundary: fits at C >= 10 take minutes and gain none
-    "softmax": (0.0,),
-    None: (0.0,),
-}
-PARAMETER = {
-    "logistic_l2": "C",
-    "logistic_l1": "C",
-    "tree": "max_depth",
-    "k_sparse": "k",
-    "linear_svm": "C",
-}
-# The largest entry of the gradient at which final L2 fits stop, see `l2_tolerance`: scikit-learn's default of 1e-4
+# The largest entry of the gradient at which L2 fits stop, see `L2LogisticRegression`: scikit-learn's default of 1e-4
 # leaves C >= 10 far from the optimum (one label in ten differs).
-FINAL_TOLERANCE = 1e-6
-MAX_ITERATIONS = 2000  # the hardest fits measured take about 100
-SVM_ITERATIONS = 5000  # of liblinear; scikit-learn's 1000 stop some fits at C = 10
-SOFTMAX_STEPS = 100
+L2_TOLERANCE = 1e-6
+L1_TOLERANCE = 1e-2  # coefficients are those of liblinear at its default to two digits
+MAX_ITERATIONS = 2000  # the hardest L2 fits measured take about 100
+L1_WAY = (0.01, 0.1, 1.0, 10.0)  # large values of C are reached through these, from solution to solution
 
 
-def probe(value: float | None, name: str = "logistic_l2", n_classes: int = 2) -> Any:
-    """The unfitted scikit-learn classifier; `probe(C).fit(X_scaled, y)` is the final model of a logistic_l2 method."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.multiclass import OneVsRestClassifier
-    from sklearn.pipeline import make_pipeline
-    from sklearn.svm import LinearSVC
-    from sklearn.tree import DecisionTreeClassifier
+class _LogisticRegression(ClassifierMixin, BaseEstimator, ABC):
+    """What both have in common: checks of the input, and predictions from `coef_` and `intercept_`."""
 
-    if name == "tree":
-        assert value is not None
-        return DecisionTreeClassifier(max_depth=int(value), random_state=0)
-    if name == "softmax":
-        return LogisticRegression(C=np.inf, class_weight="balanced", max_iter=SOFTMAX_STEPS)
-    assert value is not None
-    if name == "logistic_l1":
-        return l1_probe(value) if n_classes == 2 else OneVsRestClassifier(l1_probe(value))
-    if name == "k_sparse":
-        return make_pipeline(SelectTop(int(value)), probe(1.0))
-    if name == "linear_svm":
-        return LinearSVC(C=value, max_iter=SVM_ITERATIONS, random_state=0)
-    return LogisticRegression(
-        C=value, solver="lbfgs", tol=l2_tolerance(FINAL_TOLERANCE, value), max_iter=MAX_ITERATIONS
-    )
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit all rows of X, CSR or dense [N, K], to their classes y [N], each counting `sample_weight` [N] times."""
+        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
+        check_classification_targets(y)
+        weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
+        rows = np.arange(X.shape[0]) if weights is None else np.flatnonzero(weights)
+        classes, codes = np.unique(y, return_inverse=True)
+        if len(np.unique(codes[rows])) < 2:
+            raise ValueError(f"{type(self).__name__} needs rows of at least two classes, and there is one class")
+        self.fit_rows(X, codes, rows, np.ones(X.shape[1]), len(classes), weights)
+        self.classes_ = classes
+        return self
+
+    @abstractmethod
+    def fit_rows(
+        self,
+        X: Any,
+        y: np.ndarray,
+        rows: np.ndarray,
+        scale: np.ndarray,
+        n_classes: int,
+        weights: np.ndarray | None = None,
+        n_jobs: int = 1,
+    ) -> Self:
+        """Fit some rows of a matrix, which is not copied.
+
+        Args:
+            X: CSR or float64 dense [N, K].
+            y: int64 [N], class indices below n_classes.
+            rows: int64, the rows; no other has any influence.
+            scale: float64 [K], what columns are divided by; `coef_` is of the divided ones.
+            n_classes: Each of them occurs in the rows.
+            weights: float64 [N], how much each row counts; None for 1 everywhere.
+            n_jobs: Threads; they change no bit.
+        """
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Float64 [n] for two classes, above 0 for the second; else [n, classes]."""
+        check_is_fitted(self)
+        X = validate_data(self, X, accept_sparse="csr", dtype=np.float64, reset=False)
+        decision = np.asarray(X @ self.coef_.T) + self.intercept_
+        return decision[:, 0] if decision.shape[1] == 1 else decision
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Float64 [n, classes]."""
+        return log_proba(self.decision_function(X))
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Float64 [n, classes]."""
+        return np.exp(self.predict_log_proba(X))
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The likeliest class of each row."""
+        decision = self.decision_function(X)
+        return self.classes_[(decision > 0).astype(int) if decision.ndim == 1 else np.argmax(decision, axis=1)]
 
 
-def l2_tolerance(base: float, C: float) -> float:
-    """What an L2 fit at C stops at: small C leave small weights, which a fixed tolerance would drown."""
-    return base * min(1.0, C**0.5)
+class L2LogisticRegression(_LogisticRegression):
+    """Softmax regression with a squared penalty: scikit-learn's `LogisticRegression(C=C)`.
+
+    Args:
+        C: Inverse strength of the penalty.
+        tol: The largest entry of the gradient of the mean loss at which it stops; below C = 1 times sqrt(C), because
+            small C leave small weights, which a fixed tolerance would drown.
+        max_iter: At which it stops in any case.
+    """
+
+    def __init__(self, C: float = 1.0, tol: float = L2_TOLERANCE, max_iter: int = MAX_ITERATIONS) -> None:
+        self.C = C
+        self.tol = tol
+        self.max_iter = max_iter
+
+    def fit_rows(
+        self,
+        X: Any,
+        y: np.ndarray,
+        rows: np.ndarray,
+        scale: np.ndarray,
+        n_classes: int,
+        weights: np.ndarray | None = None,
+        n_jobs: int = 1,
+    ) -> Self:
+        """Fit some rows of a matrix, which is not copied; see `_LogisticRegression.fit_rows`."""
+        inside = np.zeros((X.shape[0], 1), dtype=bool)
+        inside[rows] = True
+        of_row = None if weights is None else weights[:, None]
+        problem = Paths(X, y, n_classes, inside, scale[:, None], weights=of_row)
+        found = logistic_fit(problem, self.C, self.tol * min(1.0, self.C**0.5), self.max_iter, n_jobs)
+        self.classes_, self.n_features_in_ = np.arange(n_classes), X.shape[1]
+        self.coef_, self.intercept_ = found.coef * scale, found.intercept
+        self.n_iter_, self.converged_ = found.iterations, found.converged
+        return self
 
 
-def scores_of(model: Any, X: Any) -> np.ndarray:
-    """Log-probabilities [n, classes] of any fitted probe; from the decision function where there is one, for they do
-    not round to 1 and tie far from the boundary."""
-    from sklearn.multiclass import OneVsRestClassifier
+class L1LogisticRegression(_LogisticRegression):
+    """Logistic regressions with an absolute penalty, one class against the others where there are more than two.
 
-    if isinstance(model, OneVsRestClassifier):
-        return log_proba_ovr(np.asarray(model.decision_function(X)))
-    if hasattr(model, "decision_function"):
-        return log_proba(np.asarray(model.decision_function(X)))
-    with np.errstate(divide="ignore"):
-        return np.log(model.predict_proba(X))
+    Two classes are the problem of scikit-learn's `LogisticRegression(C=C, l1_ratio=1)` with a free intercept.
 
+    Args:
+        C: Inverse strength of the penalty.
+        tol: Largest violation of the optimality conditions at which it stops, in units of the penalty.
+        max_iter: Newton steps at which it stops in any case.
+    """
 
-def importance(model: Any, n_columns: int) -> np.ndarray:
-    """How much a fitted probe goes by each of its columns: largest |coefficient|, or a tree's impurity decrease."""
-    from sklearn.multiclass import OneVsRestClassifier
+    def __init__(self, C: float = 1.0, tol: float = L1_TOLERANCE, max_iter: int = 200) -> None:
+        self.C = C
+        self.tol = tol
+        self.max_iter = max_iter
 
-    if hasattr(model, "steps"):  # k_sparse
-        out = np.zeros(n_columns)
-        out[model.steps[0][1].get_support()] = importance(model.steps[1][1], 0)
-        return out
-    if isinstance(model, OneVsRestClassifier):
-        return np.asarray(np.abs(np.vstack([m.coef_ for m in model.estimators_])).max(axis=0))
-    if hasattr(model, "feature_importances_"):
-        return np.asarray(model.feature_importances_)
-    return np.asarray(np.abs(model.coef_).max(axis=0))
+    def fit_rows(
+        self,
+        X: Any,
+        y: np.ndarray,
+        rows: np.ndarray,
+        scale: np.ndarray,
+        n_classes: int,
+        weights: np.ndarray | None = None,
+        n_jobs: int = 1,
+    ) -> Self:
+        """Fit some rows of a matrix, which is not copied; see `_LogisticRegression.fit_rows`.
 
+        X may be `ByColumn` already, which fits had better share.
+        """
+        columns = X if isinstance(X, ByColumn) else by_column(X)
+        accuracy = Accuracy(self.tol, 1e-3 * self.tol, 0.0, self.max_iter, sweeps=40)
+        way = [C for C in L1_WAY if C < self.C]
 
-def as_pipeline(prepare: Any) -> Any:
-    """A single transformer as a pipeline of one step."""
-    from sklearn.pipeline import Pipeline
+        def fit(c: int) -> Any:
+            warm = l1_path(columns, y == c, rows, scale, way, RANKING, weights=weights)[-1:]
+            start = warm[0] if warm else None
+            return l1_path(columns, y == c, rows, scale, [self.C], accuracy, start, weights)[0]
 
-    return prepare if isinstance(prepare, Pipeline) else Pipeline([("scale", prepare)])
+        fits = run_all([partial(fit, c) for c in ([1] if n_classes == 2 else range(n_classes))], n_jobs)
+        self.classes_, self.n_features_in_ = np.arange(n_classes), len(scale)
+        self.coef_ = np.stack([one.coef for one in fits]) * scale
+        self.intercept_ = np.array([one.intercept for one in fits])
+        self.n_iter_ = max(one.iterations for one in fits)
+        self.converged_ = all(one.converged for one in fits)
+        return self
 
-
-def fit_quietly(model: Any, X: Any, y: np.ndarray) -> bool:
-    """Fit and say whether the solver converged; the caller reports it, so its warning is not printed."""
-    from sklearn.exceptions import ConvergenceWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(X, y)
-    steps = model.steps[-1][1] if hasattr(model, "steps") else model
-    parts = getattr(steps, "estimators_", [steps])
-    return all(int(np.max(getattr(part, "n_iter_", 0))) < getattr(part, "max_iter", np.inf) for part in parts)
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Float64 [n, classes]; of more than two, each class' own probability, made to sum to one."""
+        decision = self.decision_function(X)
+        return log_proba(decision) if decision.ndim == 1 else log_proba_ovr(decision)

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from training.report.figures import defined, ticks
 from training.report.svg import Axis, Frame, drawing, number, tag
 
-CELL, CELL_HEIGHT = 200.0, 18.0  # of an interval in a row
+CELL, CELL_HEIGHT = 160.0, 18.0  # of an interval in a row
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Scale:
 
     def head(self) -> Markup:
         """The axis, for the head of the table."""
-        parts = [tag("path", d=f"M4 {number(CELL_HEIGHT - 1)}H{number(CELL - 4)}", klass="base")]
+        parts = [tag("path", d=f"M4 {number(CELL_HEIGHT - 1)}H{number(CELL - 4)}", klass="axis")]
         for value in ticks(self.low, self.high, 4):
             at = min(max(self.at(value), 12), CELL - 12)
             parts.append(tag("text", f"{value:g}".replace("-", "\u2212"), x=at, y=11.0, klass="mid"))

@@ -31,7 +31,7 @@ def methods_section(study: StudyFiles) -> dict[str, Any]:
             "bounds": bounds(m["macro_f1"]),
             "cells": [score(m["accuracy"]["value"]), score(m["auroc"]["value"]), score(m.get("auprc")),
                       score(m.get("brier")), score(m.get("ece")), score(m["validation_macro_f1"])],
-            "C": _range(m["C"]),
+            "C": _range(m.get("values", m["C"])),
             "chosen": m["chosen"],
             "notes": "; ".join(m["notes"]),
         }

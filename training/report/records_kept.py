@@ -87,14 +87,15 @@ def provenance_section(study: StudyFiles) -> dict[str, Any]:
     entries += [("model", model["name"])] if model.get("name") and not study.private else []
     return {
         "entries": entries,
-        "saes": [_sae(str(name), sae, study.private) for name, sae in (bundle.get("saes") or {}).items()],
+        "saes": [sae_source(str(name), sae, study.private) for name, sae in (bundle.get("saes") or {}).items()],
         "files": sorted(study.sha256.items()),
         "versions": sorted((summary.get("versions") or {}).items()),
         "spec": "" if study.private else _yaml(summary["spec"]),
     }
 
 
-def _sae(name: str, sae: Mapping[str, Any], private: bool) -> dict[str, Any]:
+def sae_source(name: str, sae: Mapping[str, Any], private: bool) -> dict[str, Any]:
+    """Where an SAE comes from, of what `bundle_sources` says of it."""
     hook = sae.get("hook") or {}
     source = " ".join(str(sae[key]) for key in ("release", "id") if sae.get(key))
     return {

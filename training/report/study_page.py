@@ -14,7 +14,7 @@ from training.report.naming import feature_names
 from training.report.records_kept import costs_section, documents_section, provenance_section
 from training.report.render import render
 from training.report.study_files import StudyFiles, read_study
-from training.report.verdicts import comparison_section, verdict_section
+from training.report.verdicts import comparison_section, label_name, verdict_section
 
 REPORT = "report.html"
 SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (  # id, name, and what the page must hold for it to be there
@@ -62,11 +62,12 @@ def write_study_report(uri: str, private: bool = False) -> str:
 def study_page(study: StudyFiles) -> dict[str, Any]:
     """Everything that the template shows, as plain data and SVG."""
     names = feature_names(study)
-    name = study.uri.rstrip("/").rsplit("/", 1)[-1]
-    store = study.store.rstrip("/").rsplit("/", 1)[-1]
+    store = "a private corpus" if study.private else study.store.rstrip("/").rsplit("/", 1)[-1]
+    label = label_name(study.summary)
     page = {
-        "title": "Study" if study.private else f"Study {name}",
-        "store": "a private corpus" if study.private else store,
+        "title": f"Study of {store}, by {label}",
+        "store": store,
+        "label": label,
         "private": study.private,
         "verdict": verdict_section(study),
         "comparisons": comparison_section(study),

@@ -16,6 +16,7 @@ from training.report.plain import cut, plain
 
 WIDTH, HEIGHT = 360.0, 230.0
 LETTER = 6.1  # mean width of a letter at 11 units, for labels that need room
+WIDER = 1.2  # than drawn, where there is room: letters of 13 pixels beside a text of 17
 LABEL = 26  # letters of a label at most; the table beside the chart has all of it
 
 
@@ -42,6 +43,7 @@ def drawing(
     return tag(
         "svg",
         Markup("").join(parts),
+        width=width * WIDER,
         viewBox=f"0 0 {number(width)} {number(height)}",
         klass=f"chart {klass}".strip(),
         role="img",
@@ -105,7 +107,7 @@ class Frame:
             parts.append(tag("text", label, x=self.at_x(value), y=floor + 14, klass="mid"))
         middle = (self.left + self.width - self.right) / 2
         parts.append(
-            tag("path", d=f"M{number(self.left)} {number(floor)}H{number(self.width - self.right)}", klass="base")
+            tag("path", d=f"M{number(self.left)} {number(floor)}H{number(self.width - self.right)}", klass="axis")
         )
         parts.append(tag("text", self.x.title, x=middle, y=self.height - 4, klass="mid name"))
         across = (self.top + floor) / 2

@@ -12,7 +12,7 @@ from typing import Any
 from training.report.charts import Scale
 from training.report.figures import bounds, p_value, percent, score, signed, whole
 from training.report.study_files import StudyFiles
-from training.results.comparisons import AGAINST_BASELINES
+from training.results.factors import AGAINST_BASELINES
 
 SIDES = {"sae": "SAE features", "baseline": "best baseline"}
 
@@ -56,11 +56,7 @@ def lead(summary: Mapping[str, Any]) -> list[dict[str, str]]:
         })  # fmt: skip
     headline = summary.get("headline")
     if headline is None:
-        only = "SAE features" if "sae" in summary["selected"] else "baselines"
-        family = next(iter(summary["selected"].values()), None)
-        reached = f"; the selected one reaches macro F1 {score(family['macro_f1']['value'])}" if family else ""
-        said.append({"kind": "even", "text": f"Nothing to compare: the study has only {only}{reached}."})
-        return said
+        return [*said, {"kind": "even", "text": _without_headline(summary)}]
     comparison = headline["comparison"]
     sae, baseline = (_named(headline[side]) for side in ("sae", "baseline"))
     if not comparison["shown"]:
@@ -77,6 +73,15 @@ def lead(summary: Mapping[str, Any]) -> list[dict[str, str]]:
             "text": f"They do better than always answering {_commonest(summary)}: macro F1 {difference(majority)}.",
         })  # fmt: skip
     return said
+
+
+def _without_headline(summary: Mapping[str, Any]) -> str:
+    reached = {side: score(family["macro_f1"]["value"]) for side, family in summary["selected"].items()}
+    if reached.keys() >= SIDES.keys():  # of an earlier version, which named no comparison
+        return f"SAE features reach macro F1 {reached['sae']}, the best baseline {reached['baseline']}."
+    only = "SAE features" if "sae" in reached else "baselines"
+    best = f"; the selected one reaches macro F1 {next(iter(reached.values()))}" if reached else ""
+    return f"Nothing to compare: the study has only {only}{best}."
 
 
 def against(summary: Mapping[str, Any], baseline: str) -> Mapping[str, Any] | None:
@@ -143,7 +148,7 @@ def _facts(study: StudyFiles) -> list[tuple[str, str, str]]:
     left = sum(documents["left_out"].values())
     return [
         (whole(documents["used"]), "documents", f"{left:,} of {summary['store']['rows']:,} left out"),
-        (whole(len(documents["classes"])), "classes", f"label: {_label(summary)}"),
+        (whole(len(documents["classes"])), "classes", f"label: {label_name(summary)}"),
         (held, "held out", drawn),
         (whole(len(summary["methods"])), "methods tried", "one of them the majority's answer"),
         (whole(summary["test_set"]["looked_at"]), "looks at test sets", "each method once in each split and regime"),
@@ -151,7 +156,7 @@ def _facts(study: StudyFiles) -> list[tuple[str, str, str]]:
     ]
 
 
-def _label(summary: Mapping[str, Any]) -> str:
+def label_name(summary: Mapping[str, Any]) -> str:
     label = summary["spec"]["label"]
     return str(label if isinstance(label, str) else label["column"])
 

@@ -1,1 +1,1 @@
-"""What a study says: rows for each method, comparisons and summaries."""
+"""From answers to statements: rows for each method, means with intervals, comparisons, regimes."""

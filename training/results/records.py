@@ -1,18 +1,20 @@
-"""What a study hands back: rows for each method and seed, summaries over seeds, and where the files are.
+"""The plain records of a study: rows for each method and seed, summaries over seeds, and where the files are.
 
-Plain frozen data between `study`, which computes it, and `writing` and `report`, which show it. The attributes of
-`MethodRow` are the columns of results.parquet.
+Plain frozen data between `training.study`, which computes it, and `training.output`, which writes and shows it. The
+attributes of `MethodRow` are the columns of results.parquet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from training.documents.labels import StudyData
 from training.documents.split import Split
-from training.scores.metrics import Interval, Prediction
+from training.scores.calibration import Calibration
+from training.scores.metrics import ClassScores, Interval, Prediction
+from training.scores.operating_points import Measured, OperatingPoint
 from training.scores.significance import Comparison
 from training.spec import StudySpec
 
@@ -22,7 +24,7 @@ class MethodRow:
     """One method on one seed: a row of results.parquet.
 
     Attributes:
-        method, kind, sae, pool, binarize, column: The method (see `training.methods.features.Method`); binarize is the
+        method, kind, sae, pool, binarize, column: The method (see `training.methods.method.Method`); binarize is the
             threshold as text, "learnt" or null.
         scale, select, k, probe: The rest of the method.
         condition: The regime, "" for the study itself.
@@ -38,7 +40,7 @@ class MethodRow:
         macro_f1, accuracy, auroc, auprc: On the test rows.
         brier, ece: Brier score and calibration error of the probabilities; null for linear_svm, which has none.
         auroc_undefined: Why auroc is NaN, else null.
-        selected: Whether validation chose this SAE cell (or this baseline) for the seed, among all of its family.
+        selected: Whether validation chose this SAE method (or this baseline) for the seed, among all of its family.
     """
 
     method: str
@@ -77,7 +79,7 @@ class MethodRow:
 
 @dataclass(frozen=True)
 class MethodSummary:
-    """One method (or one family with its cell selected in each seed) over all seeds.
+    """One method (or one family with the member selected in each seed) over all seeds.
 
     Attributes:
         method: Its name.
@@ -86,9 +88,12 @@ class MethodSummary:
         validation_macro_f1: Mean over seeds.
         auprc, brier, ece: Means over seeds; NaN where undefined.
         class_f1: F1 of each class, mean over seeds.
-        C: Chosen value of the hyper-parameter in each split; empty without one.
+        classes: Precision, recall, F1 and AUPRC of each class, means over seeds.
+        parameter: Name of the hyper-parameter, None without one (of a family, where its members' differ).
+        values: What was chosen for it in each split; empty without one.
+        C: The same of the splits where it is C.
         chosen: For a method, in how many seeds its family's selection chose it.
-        cells: For a family, the method selected in each seed.
+        members: For a family, the method selected in each seed (`cells` in results.json).
         notes: What a reader of the numbers must know, in sentences.
     """
 
@@ -98,13 +103,16 @@ class MethodSummary:
     accuracy: Interval
     auroc: Interval
     validation_macro_f1: float
+    parameter: str | None
+    values: tuple[float, ...]
     C: tuple[float, ...]
     auprc: float = float("nan")
     brier: float = float("nan")
     ece: float = float("nan")
     class_f1: tuple[float, ...] = ()
+    classes: tuple[ClassScores, ...] = ()
     chosen: int = 0
-    cells: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -122,9 +130,35 @@ class Headline:
     baseline: tuple[str, ...]
 
 
-def representative(cells: Sequence[str]) -> str:
-    """The method that stands for a family: the one chosen in most splits, among equals the first."""
-    return max(dict.fromkeys(cells), key=cells.count)
+class FoldRow(NamedTuple):
+    """A row of folds.parquet: macro F1 of one value of a method's hyper-parameter on one inner fold of one split."""
+
+    method: str
+    condition: str
+    seed: int
+    outer: int
+    value: float | None
+    fold: int
+    validation_macro_f1: float
+
+
+@dataclass(frozen=True)
+class Summaries:
+    """What a study says over all its splits, regimes apart.
+
+    Attributes:
+        methods: One for each method, in their order.
+        selected: Of the SAE family and the baseline family, where there are any.
+        headline: The comparison of SAE features with the best baseline; None where one of them is missing.
+        comparisons: All comparisons, corrected together.
+        predictions: [methods][splits].
+    """
+
+    methods: tuple[MethodSummary, ...]
+    selected: Mapping[str, MethodSummary]
+    headline: Headline | None
+    comparisons: tuple[Comparison, ...]
+    predictions: tuple[tuple[Prediction, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -149,6 +183,59 @@ class RegimeSummary:
 
 
 @dataclass(frozen=True)
+class SliceSummary:
+    """One method on one slice, means over the splits that test on it.
+
+    Attributes:
+        by, slice: How documents are sliced, and which slice.
+        method: A method's name, or that of a family.
+        documents, units: Test documents of the slice in any split, and independent units among them.
+        macro_f1, accuracy, auroc: With their intervals.
+        auprc, brier, ece: NaN where undefined; the last two also where scores are no probabilities.
+        classes: The scores of each class.
+        too_small: Whether the slice says nothing.
+        warning: Why it does not, or what it lacks; "" if nothing is amiss.
+    """
+
+    by: str
+    slice: str
+    method: str
+    documents: int
+    units: int
+    macro_f1: Interval
+    accuracy: Interval
+    auroc: Interval
+    auprc: float
+    brier: float
+    ece: float
+    classes: tuple[ClassScores, ...]
+    too_small: bool = False
+    warning: str = ""
+
+
+@dataclass(frozen=True)
+class Decided:
+    """How one method decides.
+
+    Attributes:
+        method: Its name.
+        calibration: Of the first split; None where the study asks for none.
+        tested: "before" and "after" calibration -> log_loss, brier and ece on the first split's test documents; empty
+            without calibration. What comes before is null for scores that are no probabilities.
+        points: For each split its thresholds; empty without an operating point.
+        measured: What they come to on the test documents of all splits, and
+        measured_first: of the first split alone; None without an operating point.
+    """
+
+    method: str
+    calibration: Calibration | None = None
+    tested: Mapping[str, Mapping[str, float] | None] = field(default_factory=dict)
+    points: tuple[OperatingPoint, ...] = ()
+    measured: Measured | None = None
+    measured_first: Measured | None = None
+
+
+@dataclass(frozen=True)
 class StudyResult:
     """Everything a study found.
 
@@ -161,14 +248,16 @@ class StudyResult:
         c_grid: The values of C that validation chose from.
         rows: One for each method and split of the study itself.
         regime_rows: One for each method and split of every regime (and part of its test set).
-        fold_rows: Validation scores: (method, condition, seed, outer, value, fold, macro F1).
+        fold_rows: Validation scores of every value on every inner fold.
         summary: One for each method, in the order of the rows.
         selected: The SAE family and the baseline family, where there are any.
         headline: The comparison of SAE features with the best baseline; None where one of them is missing.
         comparisons: The tests behind the verdicts, the headline's among them, corrected together.
         regimes: Summaries of the regimes.
         overlaps: For transfer: (method, train value, other train value, Jaccard index of their top features).
-        explanation: Of the SAE method that the headline names, see `training.output.explain`; None without SAE cells.
+        slices: Every method and family on every slice; empty where the study asks for none.
+        decided: Family -> how the method that stands for it decides; empty where nothing is calibrated or thresholded.
+        explanation: Of the SAE method that the headline names (`training.output.explain`); None without SAE features.
         store_fingerprint: Of the store read.
         predictions: [methods][seeds], for predictions.parquet.
         paths: Name -> path of each file written.
@@ -184,13 +273,15 @@ class StudyResult:
     c_grid: tuple[float, ...]
     rows: tuple[MethodRow, ...]
     regime_rows: tuple[MethodRow, ...]
-    fold_rows: tuple[tuple[str, str, int, int, float | None, int, float], ...]
+    fold_rows: tuple[FoldRow, ...]
     summary: tuple[MethodSummary, ...]
     selected: Mapping[str, MethodSummary]
     headline: Headline | None
     comparisons: tuple[Comparison, ...]
     regimes: tuple[RegimeSummary, ...]
     overlaps: tuple[tuple[str, str, str, float], ...]
+    slices: tuple[SliceSummary, ...]
+    decided: Mapping[str, Decided]
     explanation: Mapping[str, Any] | None
     store_fingerprint: str
     predictions: tuple[tuple[Prediction, ...], ...]

@@ -1,4 +1,4 @@
-"""Macro F1, accuracy, AUROC, and bootstrap intervals of all three, from weighted counts.
+"""Compute macro F1, accuracy, AUROC and their bootstrap intervals, and how well probabilities are calibrated.
 
 Every metric is written for a batch of row weights, [B, n]: ones give the plain value, bootstrap counts give its
 replicates, all of them in a few matrix products. A class that neither occurs nor is predicted does not enter macro F1

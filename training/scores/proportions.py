@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from training.scores.metrics import LEVEL, Interval
+from training.scores.wilson import wilson
 
 # Units that hold the rarer outcome (misses, at a recall of .98) below which their spread cannot tell the design effect
 # and it moves towards its largest possible value. Simulated at recalls of .8 and .98, 40 to 200 units of 3 or 6
@@ -52,18 +53,11 @@ def proportion(hit: np.ndarray, unit: np.ndarray) -> Proportion:
     of = np.unique(unit, return_inverse=True)[1]
     size, inside = np.bincount(of), np.bincount(of, np.asarray(hit, dtype=np.float64))
     if len(size) == n:
-        low, high = wilson(hits / n, n, _normal())
+        low, high = wilson(hits, n)
         return Proportion(Interval(hits / n, low, high), hits, n, n, "Wilson")
-    low, high = wilson(hits / n, n / _design_effect(size, inside), _student(len(size) - 1))
+    effective = n / _design_effect(size, inside)
+    low, high = wilson(hits / n * effective, effective, _student(len(size) - 1))
     return Proportion(Interval(hits / n, low, high), hits, n, len(size), "Wilson, clustered")
-
-
-def wilson(share: float, n: float, z: float) -> tuple[float, float]:
-    """Wilson's interval of a share among n documents; z is the quantile of the level."""
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    # At shares of 0 and 1 the bound is 0 or 1 but for rounding.
-    return (max(0.0, float(middle - half)) if share > 0 else 0.0, min(1.0, float(middle + half)) if share < 1 else 1.0)
 
 
 def _design_effect(size: np.ndarray, hits: np.ndarray) -> float:
@@ -78,12 +72,6 @@ def _design_effect(size: np.ndarray, hits: np.ndarray) -> float:
     seen = max(1.0, variance * n / (share * (1 - share)))
     trust = min(1.0, rarer / FEW)
     return max(seen, trust * seen + (1 - trust) * largest)
-
-
-def _normal() -> float:
-    from scipy.special import ndtri
-
-    return float(ndtri((1 + LEVEL) / 2))
 
 
 def _student(freedom: int) -> float:

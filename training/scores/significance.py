@@ -1,4 +1,4 @@
-"""Which differences are more than chance: a paired test for each comparison, corrected for how many were made.
+"""Test differences between methods: a paired test for each comparison, p-values corrected for their number (Holm).
 
 A comparison is between two families of methods, each represented in every split by the member that validation chose.
 The two are scored on the same test documents; the bootstrap of `training.scores.metrics` draws documents (whole groups)

@@ -1,1 +1,1 @@
-"""The solvers under the linear probes: compiled loops over sparse matrices, and regularisation paths."""
+"""The solvers of the linear probes: L2 and L1 logistic regressions, many at once, on one sparse or dense matrix."""

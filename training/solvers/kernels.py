@@ -1,9 +1,9 @@
-"""The compiled loops under the linear probes: one pass over a sparse matrix for many problems, no copy of it.
+"""The compiled loops of the solvers: each reads a sparse matrix once, for many problems, and copies none of it.
 
-scipy's products need every operand in one type and walk the matrix twice for a gradient; these walk it once, read
-float32 values into float64 sums, and let go of the interpreter, so that threads share one matrix. Plain loops in
-IEEE arithmetic (no fast-math), so that a result depends on nothing but its operands. Compiled by numba on first use
-and kept in its cache beside this file (or in the user's cache directory where that is not writable).
+scipy's products need every operand in one type and read the matrix twice for a gradient. These loops read it once, add
+float32 values into float64 sums, and release the interpreter, so that threads share one matrix. They are plain loops
+in IEEE arithmetic (no fast-math), so that a result depends on its operands only. numba compiles them on first use and
+keeps them in its cache beside this file (or in the user's cache directory where that is not writable).
 
 Indices come as unsigned integers (`csr_parts`): numba then leaves out the check for negative ones.
 """
@@ -151,9 +151,9 @@ def column_products(indptr, indices, data, w, columns, out):  # type: ignore[no-
 
 @njit(nogil=True, cache=True)
 def l1_newton(  # type: ignore[no-untyped-def]
-    indptr, indices, data, y, inside, w, b, z, penalty, columns, tolerance, total, settled, max_newton, max_sweeps
+    indptr, indices, data, y, weight, w, b, z, penalty, columns, tolerance, total, settled, max_newton, max_sweeps
 ):
-    """Minimise the sum of log-losses + penalty . |w| over some columns and the intercept, from where w, b and z stand.
+    """Minimise the weighted sum of log-losses + penalty . |w| over some columns and the intercept, from w, b and z.
 
     A quadratic model at the current point is minimised by coordinate descent, then a line search moves towards its
     minimum (Yuan, Ho and Lin, "An improved GLMNET for L1-regularized logistic regression", 2012). The intercept is
@@ -163,7 +163,7 @@ def l1_newton(  # type: ignore[no-untyped-def]
     Args:
         indptr, indices, data: X, CSC [N, K].
         y: float64 [N], 0 or 1.
-        inside: bool [N], the rows fitted; others have no influence.
+        weight: float64 [N], of each row's loss; rows of weight 0 have no influence.
         w: float64 [K]; changed in place.
         b: The intercept.
         z: float64 [N], X w + b; changed in place.
@@ -182,16 +182,16 @@ def l1_newton(  # type: ignore[no-untyped-def]
     residual, curve, move = np.empty(n), np.empty(n), np.empty(n)
     value = 0.0
     for i in range(n):
-        if inside[i]:
-            value += max(z[i], 0.0) + np.log1p(np.exp(-abs(z[i]))) - y[i] * z[i]
+        if weight[i] > 0:
+            value += weight[i] * (max(z[i], 0.0) + np.log1p(np.exp(-abs(z[i]))) - y[i] * z[i])
     for newton in range(max_newton):
         g_b, h_b = 0.0, 1e-12
         for i in range(n):
             residual[i] = curve[i] = move[i] = 0.0
-            if inside[i]:
+            if weight[i] > 0:
                 small = np.exp(-abs(z[i]))
                 chance = (1.0 if z[i] > 0 else small) / (1.0 + small)
-                residual[i], curve[i] = chance - y[i], chance * (1.0 - chance)
+                residual[i], curve[i] = weight[i] * (chance - y[i]), weight[i] * (chance * (1.0 - chance))
                 g_b += residual[i]
                 h_b += curve[i]
         worst = all_broken = 0.0
@@ -258,9 +258,9 @@ def l1_newton(  # type: ignore[no-untyped-def]
         for _ in range(20):
             new = 0.0
             for i in range(n):
-                if inside[i]:
+                if weight[i] > 0:
                     t = z[i] + length * (move[i] + d_b)
-                    new += max(t, 0.0) + np.log1p(np.exp(-abs(t))) - y[i] * t
+                    new += weight[i] * (max(t, 0.0) + np.log1p(np.exp(-abs(t))) - y[i] * t)
             change = new - value
             for c in range(m):
                 j = columns[c]
@@ -277,9 +277,9 @@ def l1_newton(  # type: ignore[no-untyped-def]
             w[columns[c]] += length * d[c]
         b += length * d_b
         value = new
-        weight = 0.0
+        penalised = 0.0
         for c in range(m):
-            weight += penalty[columns[c]] * abs(w[columns[c]])
-        if -promised <= settled * (value + weight):
+            penalised += penalty[columns[c]] * abs(w[columns[c]])
+        if -promised <= settled * (value + penalised):
             return b, newton + 1, True
     return b, max_newton, False

@@ -1,13 +1,12 @@
 """The regularisation path of L1 logistic regressions: solved on the few columns that can matter, proven on all of them.
 
-The problem is the one of scikit-learn's `LogisticRegression(l1_ratio=1)`: sum of log-losses + |w|_1 / C, intercept
-free. From small C to large, each fit starts from the last solution, on the columns that it uses or that break its
-optimality conditions under the new penalty; after it, the gradient of every column is looked at, and those that break
-the conditions join until none does. The solver (`training.solvers.kernels.l1_newton`) reads one matrix by columns
-(`by_column`) that all problems share, and copies none of it.
+The problem is that of scikit-learn's `LogisticRegression(l1_ratio=1)`: minimise the sum of log-losses + |w|_1 / C, the
+intercept free. Each value of C, from small to large, starts at the solution of the one before. It is solved on the
+columns that this solution uses and on those that violate the optimality conditions under the new penalty. Then the
+gradient of every column is computed, and columns that violate the conditions join, until none does.
 
-Final models of ordinary size come from scikit-learn's liblinear (`l1_probe`), which penalises the intercept too: its
-feature is given the size `INTERCEPT_SCALING`, which makes that penalty a hundredth of any other's.
+All problems share one matrix by columns (`by_column`), which is not copied; the loops are
+`training.solvers.kernels.l1_newton`.
 """
 
 from __future__ import annotations
@@ -18,9 +17,6 @@ from typing import Any
 
 import numpy as np
 
-INTERCEPT_SCALING = 100.0
-TOLERANCE = 1e-4  # liblinear's stopping value, scikit-learn's default; at 1e-3 coefficients of C >= 10 are off visibly
-MAX_ITERATIONS = 1000  # of liblinear; thirty are usual
 ROUNDS = 20  # of adding columns; two or three are usual
 
 
@@ -43,10 +39,10 @@ class Accuracy:
     sweeps: int
 
 
-EXACT = Accuracy(1e-2, 0.1 * TOLERANCE, 0.0, 200, 40)  # coefficients are those of liblinear to two digits
+EXACT = Accuracy(1e-2, 1e-5, 0.0, 200, 40)  # coefficients are those of liblinear at its default to two digits
 # Of a thousand labels at most one differs from EXACT's, at large C too, where a solver that stops early would flatter
 # values that the final model does not keep.
-RANKING = Accuracy(2e-2, 0.1 * TOLERANCE, 1e-4, 60, 40)
+RANKING = Accuracy(2e-2, 1e-5, 1e-4, 60, 40)
 
 
 @dataclass(frozen=True)
@@ -98,21 +94,6 @@ class L1Fit:
     converged: bool
 
 
-def l1_probe(C: float) -> Any:
-    """The unfitted two-class classifier: a plain scikit-learn estimator."""
-    from sklearn.linear_model import LogisticRegression
-
-    return LogisticRegression(
-        C=C,
-        l1_ratio=1.0,
-        solver="liblinear",
-        intercept_scaling=INTERCEPT_SCALING,
-        tol=TOLERANCE,
-        max_iter=MAX_ITERATIONS,
-        random_state=0,  # of the order in which liblinear visits columns
-    )
-
-
 def l1_path(
     X: Any,
     y: np.ndarray,
@@ -121,6 +102,7 @@ def l1_path(
     grid: Sequence[float],
     accuracy: Accuracy = EXACT,
     start: L1Fit | None = None,
+    weights: np.ndarray | None = None,
 ) -> list[L1Fit]:
     """Fit one two-class problem at each C.
 
@@ -132,20 +114,21 @@ def l1_path(
         grid: Values of C, rising.
         accuracy: EXACT, or RANKING where solutions are only to be compared.
         start: A solution of the same problem at a smaller C, to begin with.
+        weights: float64 [N], how much the loss of each row counts; None for 1 everywhere.
     """
     from training.solvers.kernels import column_products, column_sums, l1_newton
 
     parts = (X if isinstance(X, ByColumn) else by_column(X)).parts
-    target, inside = np.asarray(y, dtype=np.float64), np.zeros(len(y), dtype=bool)
-    inside[fit] = True
+    target, weight = np.asarray(y, dtype=np.float64), np.zeros(len(y))
+    weight[fit] = 1.0 if weights is None else weights[fit]
     there = np.flatnonzero(np.isfinite(scale)).astype(np.uint32)
-    share = float(target[inside].mean())
+    share = float(np.average(target[fit], weights=weight[fit]))
     w, b = np.zeros(len(scale)), float(np.log(share / (1 - share)))
     z, gradient = np.full(len(y), b), np.zeros(len(scale))
 
     def look() -> None:
         small = np.exp(-np.abs(z))
-        residual = np.where(inside, np.where(z > 0, 1.0, small) / (1.0 + small) - target, 0.0)
+        residual = weight * (np.where(z > 0, 1.0, small) / (1.0 + small) - target)
         column_sums(*parts, residual, there, gradient)
 
     look()
@@ -167,7 +150,7 @@ def l1_path(
             b, steps, converged = l1_newton(
                 *parts,
                 target,
-                inside,
+                weight,
                 w,
                 b,
                 z,

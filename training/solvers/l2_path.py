@@ -1,10 +1,10 @@
-"""The regularisation paths of many L2 logistic regressions at once: every fold of every seed in one pass over the rows.
+"""Solve many L2 logistic regressions at once, along a grid of C: every fold of every seed in one pass over the rows.
 
-Each problem is the one that scikit-learn's `LogisticRegression` solves (mean log-loss + |w|^2 / (2 C n), intercept
-free) on its own subset of rows and with its own scaling of the columns; all share the walk over the one matrix, which
-is what fits cost (`training.solvers.objective`). Limited-memory BFGS with a state for each problem, each C starting
-from the solution of the one before. It exists for selection, which fits thousands of problems, and for final models on
-matrices too large to copy.
+Each problem is the one of scikit-learn's `LogisticRegression` (mean log-loss + |w|^2 / (2 C n), intercept free) on its
+own subset of rows and with its own scaling of the columns. What fits cost is the pass over the matrix, and all
+problems share it (`training.solvers.objective`). The method is limited-memory BFGS with a state for each problem; each
+value of C starts from the solution of the one before. A single problem from a cold start is a final model
+(`logistic_fit`).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Many L2 logistic regressions on one matrix as one function to minimise, in one walk over the rows.
+"""Loss and gradient of many L2 logistic regressions on one matrix, computed in one pass over its rows.
 
-Columns are centred on the rows fitted, without touching the matrix: the intercept then stands for the decision at
-their mean, which changes no solution and halves the number of steps (features that fire almost everywhere would
-otherwise stand in for the intercept). Sparse matrices are read as they are (`training.solvers.kernels`), float32 and
-shared by threads; dense ones take two products.
+Columns are centred on the rows fitted, without touching the matrix. The intercept then stands for the decision at their
+mean, which changes no solution and halves the number of steps: features that fire almost everywhere would otherwise
+stand in for the intercept. Sparse matrices are read as they are (`training.solvers.kernels`), in float32 and shared by
+threads; dense ones take two products.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Paths:
         scale: float64 [K, P], what each problem divides the columns by; infinite for columns that it leaves out.
         shift: float64 [K, P], what it subtracts before; None for the mean of the rows fitted, which for the solution
             is the same as nothing.
+        weights: float64 [N, P], how much the loss of each row counts in each problem; None for 1 everywhere.
     """
 
     X: Any
@@ -43,11 +44,12 @@ class Paths:
     fit: np.ndarray
     scale: np.ndarray
     shift: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
     def subset(self, problems: slice) -> Paths:
         """Some of the problems."""
-        shift = None if self.shift is None else self.shift[:, problems]
-        return replace(self, fit=self.fit[:, problems], scale=self.scale[:, problems], shift=shift)
+        shift, weights = (None if of is None else of[:, problems] for of in (self.shift, self.weights))
+        return replace(self, fit=self.fit[:, problems], scale=self.scale[:, problems], shift=shift, weights=weights)
 
 
 def objective_of(paths: Paths, pool: ThreadPoolExecutor | None = None) -> Objective:
@@ -64,8 +66,9 @@ class Objective(ABC):
         self.paths = paths
         self.m = 1 if paths.n_classes == 2 else paths.n_classes
         self.problems = paths.fit.shape[1]
-        self.rows = paths.fit.sum(axis=0).astype(np.float64)  # [P]
-        self.share = paths.fit / self.rows  # [N, P], weight of each row in the mean
+        weight = paths.fit if paths.weights is None else paths.fit * paths.weights
+        self.rows = weight.sum(axis=0).astype(np.float64)  # [P], rows fitted, by their weight
+        self.share = weight / self.rows  # [N, P], weight of each row in the mean
         self.scale = np.ascontiguousarray(paths.scale.T)  # [P, K]
         self.shift = self._means() if paths.shift is None else np.ascontiguousarray(paths.shift.T)  # [P, K]
 

@@ -17,7 +17,7 @@ from featurestore.checks.verify import verify_store
 from featurestore.errors import StoreError
 from featurestore.reader import FeatureStore
 from featurestore.writing.writer import create_store, write_part
-from ray_jobs.run.lease import held
+from ray_jobs.run.lease import hold_store
 from sparsemill import main
 from tests.featurestore.stores import SCHEMA, plan_of, random_rows, write_store
 
@@ -49,7 +49,7 @@ def verify(store: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tu
 def test_a_store_that_a_run_is_writing_is_sound_so_far(
     store: Path, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with held(str(store)):
+    with hold_store(str(store)):
         code, page = verify(store, capsys, *options)
         assert code == 0 and len(page.splitlines()) == 1
         assert f"a run is writing: 2 of {UNITS} parts are there, what is there is sound (process {os.getpid()} " in page
@@ -64,7 +64,7 @@ def test_a_store_that_a_run_is_writing_is_sound_so_far(
 
 def test_damage_is_found_while_a_run_is_writing(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spoil(store)
-    with held(str(store)):
+    with hold_store(str(store)):
         code, page = verify(store, capsys)
         assert code == 1 and "a run is writing: 2 of 10 parts are there, with 1 problem (process" in page
         assert "part-000001.parquet: cannot be read as a part" in page and "is missing" not in page
@@ -72,8 +72,8 @@ def test_damage_is_found_while_a_run_is_writing(store: Path, capsys: pytest.Capt
 
 def test_a_run_that_was_killed_leaves_an_unfinished_store(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kill = (
-        "import os, signal; from ray_jobs.run.lease import held\n"
-        f"with held({str(store)!r}): os.kill(os.getpid(), signal.SIGKILL)"
+        "import os, signal; from ray_jobs.run.lease import hold_store\n"
+        f"with hold_store({str(store)!r}): os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", kill], cwd=Path(__file__).parents[3], timeout=60)
     assert (store / LEASE_JSON).exists()
@@ -90,7 +90,7 @@ def test_a_run_that_was_killed_leaves_an_unfinished_store(store: Path, capsys: p
 
 def test_a_run_elsewhere_is_judged_by_when_it_was_last_heard_of(store: Path) -> None:
     lease = store / LEASE_JSON
-    with held(str(store)):
+    with hold_store(str(store)):
         mine = json.loads(lease.read_text())
     for data in (json.dumps({**mine, "machine": "another one", "host": "node-7"}), "no lease"):
         lease.write_text(data)
@@ -106,7 +106,7 @@ def test_a_run_elsewhere_is_judged_by_when_it_was_last_heard_of(store: Path) -> 
 def test_a_finished_store_that_a_run_holds_needs_all_its_parts_but_those_that_it_writes(tmp_path: Path) -> None:
     write_store(tmp_path)
     part = tmp_path / "parts" / "part-000001.parquet"
-    with held(str(tmp_path)):
+    with hold_store(str(tmp_path)):
         assert verify_store(str(tmp_path)).writer is None and verify_store(str(tmp_path)).ok
         part.unlink()
         report = verify_store(str(tmp_path))

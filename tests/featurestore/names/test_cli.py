@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import sparsemill
+from featurestore.errors import BundleError
 from featurestore.evidence.records import DocumentEvidence
 from featurestore.names import cli
 from featurestore.reader import FeatureStore
@@ -26,17 +27,23 @@ class StageOne:
     """A stand-in: the feature fires on the word that its number names; the registry knows one SAE."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[Sequence[str], Sequence[tuple[str, int]]]] = []
+        self.asked: list[Mapping[str, Sequence[tuple[str, int]]]] = []
 
     def evidence(
-        self, store: FeatureStore, doc_ids: Sequence[str], features: Sequence[tuple[str, int]]
+        self, store: FeatureStore, wanted: Mapping[str, Sequence[tuple[str, int]]]
     ) -> Iterator[DocumentEvidence]:
-        self.asked.append((doc_ids, features))
-        for doc_id in doc_ids:
-            pieces = ["The", f" word{features[0][1]}", " of", f" {doc_id}"]
-            made = evidence(doc_id, pieces, {features[0][1]: [1], **{n: [] for _, n in features[1:]}})
+        self.asked.append(wanted)
+        for at, (doc_id, pairs) in enumerate(wanted.items()):
+            made = evidence(
+                doc_id, ["The", " word5", " of", f" {doc_id}"], {n: [1] if n == 5 else [] for _, n in pairs}
+            )
             marked = [type(one)("l12_64", one.feature, one.values, one.max, one.sum) for one in made.features]
-            yield DocumentEvidence(doc_id, made.tokens, tuple(marked), "it differs" if doc_id == doc_ids[0] else None)
+            yield DocumentEvidence(doc_id, made.tokens, tuple(marked), None if at else "it differs")
+
+    def generator(self, model: str) -> tuple[str, Callable[[Sequence[str]], Iterator[str]]]:
+        if model != "here":
+            raise BundleError(f"{model}: there is no such model; give one that is here")
+        return "small-it", lambda prompts: (f" things {len(prompt) > 0}\nmore" for prompt in prompts)
 
     def neuronpedia_id(self, release: str, id: str) -> str | None:
         return SOURCE if (release, id) == ("scope", "12") else None
@@ -81,9 +88,8 @@ def test_an_export_is_imported_for_an_sae_of_a_store_and_listed(
     assert "2 of 64 features have a name" in out and str(cache / "names" / f"{SHA}.parquet") in out
     assert "  imported  2 names by gpt-4o-mini oai_token-act-pair\n" in out
     assert "1  canines [imported, o3]\n" in out and "2  cats [imported, gpt-4o-mini]\n" in out
-    listed = run_json(
-        capsys, "list", "--sha256", SHA.upper(), "--width", "64", "--feature", "2", "1", "--prefer", "gpt-4o-mini"
-    )
+    which = ["--sha256", SHA.upper(), "--width", "64", "--prefer", "gpt-4o-mini"]
+    listed = run_json(capsys, "list", *which, "--feature", "2", "--feature", "1")
     assert [(row["feature"], row["text"]) for row in listed["rows"]] == [(2, "cats"), (1, "dogs\u202e"), (1, "canines")]
     assert (listed["names"], listed["features"], listed["prefer"], listed["version"]) == (3, 2, ["o3"], 1)
 
@@ -102,19 +108,37 @@ def test_tables_can_lie_elsewhere(store: str, tmp_path: Path, cache: Path, capsy
 def test_keywords_are_made_from_strongest_and_random_documents_and_kept(
     store: str, stage_one: StageOne, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert sparsemill.main(["names", "keywords", store, "--sae", "l12_64", "--feature", "5", "6", "5"]) == 0
+    assert (
+        sparsemill.main(
+            ["names", "keywords", store, "--feature", "l12_64:5", "--feature", "l12_64:6", "--feature", "l12_64:5"]
+        )
+        == 0
+    )
     out = capsys.readouterr().out
     assert "l12_64:5  word5 [evidence, keywords]\n" in out and "l12_64:6  no word distinguishes the" in out
     assert "note: 1 document: it differs" in out
-    ((doc_ids, features),) = stage_one.asked
+    (wanted,) = stage_one.asked
     fires = FeatureStore.open(store).matrix("l12_64", features=[5, 6])
-    assert features == [("l12_64", 5), ("l12_64", 6)]
-    assert set(doc_ids) == {doc_id for doc_id, n in zip(fires.doc_id, fires.X.getnnz(axis=1), strict=True) if n}
+    for doc_id, values in zip(fires.doc_id, fires.X.toarray(), strict=True):
+        told = {feature for _, feature in wanted.get(doc_id, ())}
+        assert {feature for feature, value in zip((5, 6), values, strict=True) if value} <= told
     (row,) = run_json(capsys, "list", store, "--sae", "l12_64", "--feature", "5")["rows"]
     assert (row["text"], row["source"], row["explainer"]) == ("word5", "evidence", "keywords")
     assert row["origin"].startswith(store)
     found = run_json(capsys, "keywords", store, "--sae", "l12_64", "--feature", "5")["features"][0]
-    assert found["keywords"][0]["word"] == "word5" and found["keywords"][0]["marked"] == len(stage_one.asked[1][0])
+    assert found["keywords"][0]["word"] == "word5" and found["keywords"][0]["marked"] == len(stage_one.asked[1])
+
+
+def test_a_text_generator_names_features_that_fire(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["names", "generate", store, "--model", "here", "--feature", "l12_64:5", "--feature", "l12_64:6"]
+    assert sparsemill.main(argv) == 0
+    out = capsys.readouterr().out
+    assert "l12_64:5  things True [generated, small-it]\n" in out
+    assert "l12_64:6  small-it says nothing of the" in out  # its evidence has no token that fires
+    assert sparsemill.main(["names", "keywords", store, "--feature", "l12_64:5"]) == 0
+    capsys.readouterr()
+    rows = run_json(capsys, "list", store, "--feature", "l12_64:5")["rows"]
+    assert [(row["source"], row["text"]) for row in rows] == [("generated", "things True"), ("evidence", "word5")]
 
 
 def test_what_the_registry_says_is_compared_with_an_export(
@@ -154,6 +178,8 @@ def test_an_import_goes_on_without_sae_lens(
             ["import", "{own}", "--store", "{store}", "--sae", "l12_64", "--prefer", "gtp"],
             "no name is by 'gtp'; did you mean 'gpt'?",
         ),
+        (["keywords", "{store}", "--sae", "l12_64", "--feature", "l9_8:1"], "name one SAE at a time"),
+        (["generate", "{store}", "--feature", "l12_64:1", "--model", "gone"], "there is no such model"),
         (["fetch", "--sha256", SHA, "--width", "64"], "give --id MODEL/SOURCE"),
         (["fetch", "--sha256", SHA, "--width", "64", "--id", "x"], "'x' is no id of an SAE"),
     ],

@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from featurestore.names.keywords import LEAST_Z, PRIOR, keyword_name, keywords
+from featurestore.names.keywords import LEAST_Z, keyword_name, keywords
 from tests.featurestore.names.evidence import SAE, evidence
 
 
 def reference_z(marked: dict[str, int], unmarked: dict[str, int]) -> dict[str, float]:
-    """Equations 15, 22 and 23 of Monroe et al. 2008, with the corpus' own shares as prior."""
+    """The equations of the log-odds ratio in Monroe et al. 2008, with the counts of all words as prior."""
     vocabulary = sorted(marked | unmarked)
     y_i = np.array([marked.get(word, 0) for word in vocabulary], float)
     y_j = np.array([unmarked.get(word, 0) for word in vocabulary], float)
-    alpha = PRIOR * y_i.sum() * (y_i + y_j) / (y_i + y_j).sum()
+    alpha = y_i + y_j
     a, n_i, n_j = alpha.sum(), y_i.sum(), y_j.sum()
     delta = np.log((y_i + alpha) / (n_i + a - y_i - alpha)) - np.log((y_j + alpha) / (n_j + a - y_j - alpha))
     variance = 1 / (y_i + alpha) + 1 / (y_j + alpha)

@@ -91,6 +91,7 @@ def test_a_cluster_that_asks_for_its_token_is_closed_to_others(cluster: Cluster,
     assert "cdcd" not in done.stderr
 
 
+@pytest.mark.slow
 def test_input_that_the_cluster_refuses_gives_exit_code_two_and_its_sentence(
     cluster: Cluster, models: Path, tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ from ray_jobs.corpus.read import DocumentRows, read_rows
 from ray_jobs.corpus.scan import scan
 from ray_jobs.corpus.scanned import CorpusScan
 from ray_jobs.corpus.slices import Slice, slices
-from ray_jobs.corpus.spill import Spill, drop, shortage
+from ray_jobs.corpus.spill import Spill, drop, why_not_kept
 from ray_jobs.spec import CorpusSpec
 from tests.ray_jobs.corpora import jsonl, spec, written, zstd
 
@@ -227,8 +227,8 @@ def test_a_text_that_does_not_fit_is_read_from_the_start_and_that_is_said_once(
     (sentence,) = spill.refused
     assert sentence.startswith(f"{tmp_path}/a.jsonl.gz is not kept decompressed on ")
     assert "so each unit decompresses it from its start; set SPARSEMILL_CACHE to a larger disk" in sentence
-    assert shortage(scanned.files[0].text_bytes) is not None
-    assert shortage(scanned.files[0].text_bytes // 3) is None
+    assert why_not_kept(scanned.files[0].text_bytes) is not None
+    assert why_not_kept(scanned.files[0].text_bytes // 3) is None
 
 
 def test_a_cache_that_cannot_be_written_is_said_and_costs_time_only(

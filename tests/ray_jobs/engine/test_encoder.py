@@ -18,12 +18,12 @@ from ray_jobs.engine.bundle import Bundle, SaeInfo
 from ray_jobs.engine.device_pooling import pool_on_device
 from ray_jobs.engine.encoder import Active, Inputs, Route, SaeEncoder, largest_per_token
 from ray_jobs.engine.families import SaeWeights, fold
-from ray_jobs.engine.int8_prefilter import screen_input
+from ray_jobs.engine.int8_prefilter import prefilter_input
 from tests.reference import encode
 
 torch.set_num_threads(1)
 
-ROUTES: tuple[Route, ...] = ("screened", "plain")
+ROUTES: tuple[Route, ...] = ("prefiltered", "plain")
 
 
 def info_of(d_in: int, d_sae: int, k: int | None = None, apply_b_dec: bool = False) -> SaeInfo:
@@ -102,7 +102,7 @@ def test_half_precision_weights_give_float32_activations(
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
     k=st.sampled_from([None, 7]),
 )
-def test_screening_loses_nothing(
+def test_the_prefilter_loses_nothing(
     seed: int, d_in: int, outliers: int, size: float, scale: float, dtype: torch.dtype, k: int | None
 ) -> None:
     """Huge dimensions, few or many, in inputs and rows; inputs too small and too large for their thresholds."""
@@ -119,16 +119,16 @@ def test_screening_loses_nothing(
     info = info_of(d_in, 700, k)
     if k is not None:
         weights = SaeWeights.of({name: tensor for name, tensor in weights.tensors().items() if name != "cutoff"})
-    screened, plain = (pairs(SaeEncoder.of(info, weights, route), x_ND, chunk_elements=30 * 128) for route in ROUTES)
+    prefiltered, plain = (pairs(SaeEncoder.of(info, weights, route), x_ND, chunk_elements=30 * 128) for route in ROUTES)
     r_NF = (x_ND.double() @ weights.W_FD.double().T).numpy()
     norms_NF = torch.outer(x_ND.norm(dim=1), weights.W_FD.float().norm(dim=1)).numpy()
-    for feature, token in screened.keys() ^ plain.keys():  # only where the order of a sum decides
+    for feature, token in prefiltered.keys() ^ plain.keys():  # only where the order of a sum decides
         edge = _edge(weights, r_NF, token, feature, k)
         assert abs(r_NF[token, feature] - edge) <= 1e-5 * norms_NF[token].max() + 1e-6 * abs(edge)
-    for place in screened.keys() & plain.keys():
+    for place in prefiltered.keys() & plain.keys():
         feature, token = place
         tolerance = 1e-5 * norms_NF[token, feature] + 1e-5 * abs(plain[place])
-        assert abs(screened[place] - plain[place]) <= tolerance
+        assert abs(prefiltered[place] - plain[place]) <= tolerance
 
 
 def _edge(weights: SaeWeights, r_NF: np.ndarray, token: int, feature: int, k: int | None) -> float:
@@ -146,7 +146,7 @@ def _edge(weights: SaeWeights, r_NF: np.ndarray, token: int, feature: int, k: in
     n_huge=st.integers(0, 30),
     size=st.sampled_from([1.0, 50.0, 3000.0]),
 )
-def test_screening_finds_features_at_their_very_cutoff(seed: int, d_in: int, n_huge: int, size: float) -> None:
+def test_the_prefilter_finds_features_at_their_very_cutoff(seed: int, d_in: int, n_huge: int, size: float) -> None:
     """Each feature's cutoff lies under its largest pre-activation by what float32 sums may err and no more."""
     generator = torch.Generator().manual_seed(seed)
     x_ND = torch.randn(40, d_in, generator=generator)
@@ -155,12 +155,12 @@ def test_screening_finds_features_at_their_very_cutoff(seed: int, d_in: int, n_h
     r_F, chosen = (x_ND.double() @ weights.W_FD.double().T).max(dim=0)
     rounding_F = 1e-6 * x_ND[chosen].norm(dim=1) * weights.W_FD.norm(dim=1)
     weights = replace(weights, cutoff_F=r_F.float() - rounding_F, bias_F=torch.full((600,), 1e6))
-    found = pairs(SaeEncoder.of(info_of(d_in, 600), weights, "screened"), x_ND, chunk_elements=40 * 300)
+    found = pairs(SaeEncoder.of(info_of(d_in, 600), weights, "prefiltered"), x_ND, chunk_elements=40 * 300)
     assert {(feature, int(token)) for feature, token in enumerate(chosen)} <= found.keys()
 
 
 @pytest.mark.parametrize("rounded", ["inputs", "weights"])
-def test_screening_finds_features_that_live_in_what_rounds_to_zero(rounded: str) -> None:
+def test_the_prefilter_finds_features_that_live_in_what_rounds_to_zero(rounded: str) -> None:
     """More dimensions are huge than are left out, and all others together make the feature: each is 0 in 8 bits."""
     coarse, fine = torch.zeros(256), torch.randn(256, generator=torch.Generator().manual_seed(0)).sign()
     coarse[:20], fine[:20] = 100, 0
@@ -174,9 +174,9 @@ def test_screening_finds_features_that_live_in_what_rounds_to_zero(rounded: str)
         assert found.keys() == {(feature, 0) for feature in range(9)}
 
 
-def test_screened_values_do_not_depend_on_chunks_and_neighbours_to_the_bit() -> None:
+def test_prefiltered_values_do_not_depend_on_chunks_and_neighbours_to_the_bit() -> None:
     weights, info = random_weights(64, 900, 3, torch.bfloat16), info_of(64, 900, apply_b_dec=True)
-    encoder = SaeEncoder.of(info, weights, "screened")
+    encoder = SaeEncoder.of(info, weights, "prefiltered")
     x_ND = torch.randn(200, 64, generator=torch.Generator().manual_seed(4))
     x_ND[:, 9] += 300
     whole = pairs(encoder, x_ND)
@@ -193,17 +193,17 @@ def test_a_dense_sae_is_encoded_the_plain_way() -> None:
     weights.cutoff_F[:] = -weights.bias_F
     info = info_of(16, 300)
     x_ND = torch.randn(40, 16, generator=torch.Generator().manual_seed(6))
-    screened, plain = (pairs(SaeEncoder.of(info, weights, route), x_ND) for route in ROUTES)
+    prefiltered, plain = (pairs(SaeEncoder.of(info, weights, route), x_ND) for route in ROUTES)
     assert len(plain) > 40 * 300 / 3
-    assert screened == plain
+    assert prefiltered == plain
 
 
 def test_inputs_beyond_what_float32_can_bound_are_encoded_the_plain_way() -> None:
     x_ND = torch.randn(5, 16, generator=torch.Generator().manual_seed(6)) * 1e30
-    assert screen_input(x_ND) is None
+    assert prefilter_input(x_ND) is None
     weights, info = random_weights(16, 50, 5), info_of(16, 50)
-    screened, plain = (pairs(SaeEncoder.of(info, weights, route), x_ND) for route in ROUTES)
-    assert screened == plain
+    prefiltered, plain = (pairs(SaeEncoder.of(info, weights, route), x_ND) for route in ROUTES)
+    assert prefiltered == plain
     assert plain
 
 
@@ -229,7 +229,7 @@ def test_the_largest_of_each_token_are_kept_and_ties_go_to_lower_features(
         assert kth_N[number] == (-ranked[k - 1][0] if len(ranked) >= k else 0)
 
 
-@pytest.mark.parametrize("route", ["screened", "plain", "device"])
+@pytest.mark.parametrize("route", ["prefiltered", "plain", "device"])
 def test_top_k_leaves_out_what_is_not_positive(route: Route) -> None:
     weights = SaeWeights(torch.eye(6), torch.zeros(6), None, None, torch.zeros(6))
     x_ND = torch.tensor([[3.0, -1.0, 2.0, 0.0, 5.0, 4.0], [-1.0, -2.0, 0.5, -3.0, -4.0, 0.0]])
@@ -247,9 +247,9 @@ def test_saes_that_read_alike_share_what_is_done_to_their_inputs() -> None:
     other = random_weights(16, 40, 8)
     same_bias = SaeWeights.of({**other.tensors(), "b_dec": weights.b_dec_D.clone()})
     one, alike, another = (
-        SaeEncoder.of(info_of(16, 40, apply_b_dec=True), each, "screened") for each in (weights, same_bias, other)
+        SaeEncoder.of(info_of(16, 40, apply_b_dec=True), each, "prefiltered") for each in (weights, same_bias, other)
     )
-    normalised = SaeEncoder.of(replace(one.info, normalize_activations="layer_norm"), weights, "screened")
+    normalised = SaeEncoder.of(replace(one.info, normalize_activations="layer_norm"), weights, "prefiltered")
     assert inputs.read(one) is inputs.read(alike)
     assert inputs.rounded(one) is inputs.rounded(alike)
     assert len({id(inputs.read(encoder)) for encoder in (one, another, normalised)}) == 3

@@ -63,7 +63,7 @@ def acts_by_token(sae: LoadedSae, x_ND: torch.Tensor, route: Route) -> np.ndarra
     return acts
 
 
-@pytest.mark.parametrize("route", ["screened", "plain", "device"])
+@pytest.mark.parametrize("route", ["prefiltered", "plain", "device"])
 @pytest.mark.parametrize("normalization", ["none", "layer_norm", "constant_norm_rescale", "expected_average_only_in"])
 @pytest.mark.parametrize("apply_b_dec", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)

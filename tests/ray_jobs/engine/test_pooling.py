@@ -109,7 +109,7 @@ def test_windows_merge_into_the_pooling_of_the_whole_document(
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6),
     pools=st.sets(st.sampled_from(POOLS), min_size=1).map(lambda chosen: tuple(sorted(chosen))),
-    route=st.sampled_from(["screened", "plain", "device"]),
+    route=st.sampled_from(["prefiltered", "plain", "device"]),
     k=st.sampled_from([None, 4]),
     block_tokens=st.integers(1, 60),
     group_pairs=st.sampled_from([1, 20, 10**6]),

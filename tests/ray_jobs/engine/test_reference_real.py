@@ -16,7 +16,7 @@ from ray_jobs.prepare.build import prepare
 from ray_jobs.spec import job_from_mapping
 from tests.reference import ReferenceModel, assert_row_equals, encode, jaccard
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 LAYER = 9
 POOLS = ("max", "sum", "count", "last", "top20")
@@ -101,7 +101,6 @@ def test_bfloat16_features_are_nearly_the_same_sets(
     assert np.mean(overlap) >= 0.98
 
 
-@pytest.mark.slow
 def test_a_gguf_file_gives_the_bundle_of_the_same_weights_in_a_directory(
     bundle_of: Callable[[Path, str], Bundle], real_model_file: Path, real_model_dir: Path
 ) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,29 @@ def test_a_damaged_bundle_is_built_again(tiny_model: Path, tiny_sae_dir: Path, t
     open_bundle(path, verify=True)
 
 
+def test_two_jobs_that_name_one_bundle_by_other_paths_build_it_once(
+    tiny_model: Path, tiny_sae_dir: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(tiny_sae_dir, tmp_path / "copy")
+    waits, lines, found = threading.Event(), [], []
+    second = threading.Thread(
+        target=lambda: found.append(
+            prepare(job(tiny_model, {"path": str(copy)}), tmp_path / "cache", lambda line: waits.set())
+        )
+    )
+
+    def first(line: str) -> None:  # half-way: an SAE is written, the model is not
+        lines.append(line)
+        if line.startswith("taking layers"):
+            second.start()
+            assert waits.wait(30)
+
+    built = prepare(job(tiny_model, {"path": str(tiny_sae_dir)}), tmp_path / "cache", first)
+    second.join(30)
+    assert found == [built]
+    assert sum(line.startswith("taking layers") for line in lines) == 1
+
+
 PREPARE = """
 import resource, signal, sys, sparsemill
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -123,7 +147,9 @@ sys.exit(sparsemill.main(["prepare", sys.argv[2]]))
 """
 
 
-@pytest.mark.parametrize("largest", [5_000, 30_000])  # less than the SAE's file, than the model's
+@pytest.mark.parametrize(
+    "largest", [pytest.param(5_000, marks=pytest.mark.slow), 30_000]
+)  # less than the SAE's file, than the model's
 def test_a_disk_that_takes_no_more_is_one_sentence(
     tiny_model: Path, tiny_sae_dir: Path, tmp_path: Path, largest: int
 ) -> None:

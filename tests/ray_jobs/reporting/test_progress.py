@@ -7,9 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from ray_jobs.reporting.progress import LIVE_SECONDS, LOG_SECONDS, Progress, Standing, describe, duration
+from featurestore.base.text import duration
+from featurestore.checks.run_files import RunSnapshot, UnderWay
+from ray_jobs.reporting.progress import LIVE_SECONDS, LOG_SECONDS, Progress, describe
+from ray_jobs.reporting.rate import JobSize
 
-STANDING = Standing(documents=0, total=1000, tokens=0, mean_tokens=100.0, workers=0, wanted=2)
+JOB = JobSize(documents=1000, documents_before=0, mean_tokens=100.0)
+NOW = RunSnapshot(waiting=5, workers_wanted=2)
 
 
 class Clock:
@@ -28,7 +32,7 @@ def test_a_log_gets_a_line_at_once_and_then_only_now_and_then() -> None:
     clock, stream = Clock(), io.StringIO()
     progress = Progress(stream, live=False, clock=clock)
     for second in range(91):
-        progress.update(replace(STANDING, workers=2, documents=second, tokens=100 * second))
+        progress.update(replace(NOW, workers=2, documents=second, tokens_per_second=100.0), JOB)
         clock.now += 1.0
     assert len(shown(stream)) == 1 + 90 / LOG_SECONDS
     assert "\r" not in stream.getvalue()
@@ -39,7 +43,7 @@ def test_a_terminal_gets_one_line_that_moves_and_is_taken_away() -> None:
     clock, stream = Clock(), io.StringIO()
     progress = Progress(stream, live=True, clock=clock)
     for _ in range(10):
-        progress.update(STANDING)
+        progress.update(NOW, JOB)
         clock.now += LIVE_SECONDS / 2
     assert stream.getvalue().count("\r\x1b[K") == 5
     assert "\n" not in stream.getvalue()
@@ -51,38 +55,21 @@ def test_a_terminal_gets_one_line_that_moves_and_is_taken_away() -> None:
 def test_a_live_line_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "20")
     stream = io.StringIO()
-    Progress(stream, live=True, clock=Clock()).update(STANDING)
+    Progress(stream, live=True, clock=Clock()).update(NOW, JOB)
     assert len(stream.getvalue().removeprefix("\r\x1b[K")) == 19
 
 
-def test_speed_is_that_of_the_last_minute() -> None:
-    clock = Clock()
-    progress = Progress(io.StringIO(), live=False, clock=clock)
-    tokens = 0
-    for second in range(200):
-        tokens += 10 if second < 100 else 1000
-        clock.now += 1.0
-        progress.update(replace(STANDING, workers=1, tokens=tokens))
-    assert progress.tokens_per_second == pytest.approx(1000)
-
-
-def test_starting_up_is_not_counted_as_slowness() -> None:
-    clock = Clock()
-    progress = Progress(io.StringIO(), live=False, clock=clock)
-    for _ in range(20):
-        progress.update(STANDING)
-        clock.now += 1.0
-    assert progress.tokens_per_second is None
-    for second in range(10):
-        progress.update(replace(STANDING, workers=1, tokens=500 * second))
-        clock.now += 1.0
-    assert progress.tokens_per_second == pytest.approx(500)
-
-
 def test_the_line_says_what_is_known() -> None:
-    assert describe(STANDING, None) == "0 of 1,000 documents (0 %) · 0 of 2 workers ready"
-    done = replace(STANDING, documents=1000, workers=1, wanted=1, errors=3)
-    assert describe(done, 250.0) == "1,000 of 1,000 documents (100 %) · 250 tokens/s · 0:00 left · 1 worker · 3 errors"
+    assert describe(NOW, JOB) == "0 of 1,000 documents (0 %) · 0 of 2 workers ready"
+    done = replace(NOW, documents=1000, workers=1, workers_wanted=1, errors=3, tokens_per_second=250.0)
+    assert describe(done, JOB) == "1,000 of 1,000 documents (100 %) · 250 tokens/s · 0:00 left · 1 worker · 3 errors"
+
+
+def test_documents_of_earlier_runs_and_of_units_under_way_count_as_done() -> None:
+    under_way = tuple(UnderWay(unit, "n", 1.0, documents=10, tokens=1000) for unit in range(2))
+    now = replace(NOW, documents=80, workers=2, tokens_per_second=100.0, under_way=under_way)
+    line = describe(now, replace(JOB, documents_before=400))
+    assert line == "500 of 1,000 documents (50 %) · 100 tokens/s · 8:20 left · 2 workers"
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,27 @@ from pathlib import Path
 
 import pytest
 
-from featurestore.checks.run_files import UnderWay, read_runs
+from featurestore.checks.run_files import RunSnapshot, UnderWay, read_runs
 from featurestore.errors import JobFailed
 from ray_jobs.reporting.progress import Progress
-from ray_jobs.reporting.run_record import Recorder, RunState, recorded
+from ray_jobs.reporting.run_record import Recorder, recorded
 from tests.featurestore.stores import write_store
 
 
-def state(tokens: int = 0, under_way: int = 0, workers: int = 1) -> RunState:
-    return RunState(1, 20, tokens, 2, 5, workers, 3, {"lost": 1}, {7: "why"}, (UnderWay(2, "n", 1.0, 3, under_way),))
+def snapshot(tokens: int = 0, rate: float | None = None) -> RunSnapshot:
+    return RunSnapshot(
+        units_done=1,
+        documents=20,
+        tokens=tokens,
+        errors=2,
+        waiting=5,
+        workers=1,
+        workers_wanted=3,
+        tokens_per_second=rate,
+        events={"lost": 1},
+        failed={7: "why"},
+        under_way=(UnderWay(2, "n", 1.0, 3, 0),),
+    )
 
 
 def latest(store: Path, recorder: Recorder) -> str:
@@ -30,26 +42,15 @@ def test_a_run_is_running_from_its_first_moment_and_finished_at_its_end(tmp_path
     write_store(tmp_path)
     with recorded(str(tmp_path)) as recorder:
         assert latest(tmp_path, recorder) == "running"
-        recorder(lambda: state(100))
-        recorder(lambda: pytest.fail("asked again within ten seconds"))
+        recorder.update(snapshot(100, rate=12.5))
+        recorder.update(snapshot(200))  # within ten seconds
         assert latest(tmp_path, recorder) == "running"
         (run,) = read_runs(str(tmp_path))
         assert (run.units_done, run.waiting, run.workers, run.workers_wanted) == (1, 5, 1, 3)
+        assert (run.tokens, run.tokens_per_second) == (100, 12.5)
         assert (dict(run.events), dict(run.failed), run.under_way[0].unit) == ({"lost": 1}, {7: "why"}, 2)
     (run,) = read_runs(str(tmp_path))
-    assert (run.state, run.under_way, run.tokens) == ("finished", (), 100)
-
-
-def test_the_rate_counts_what_is_under_way_and_begins_with_the_first_worker(tmp_path: Path) -> None:
-    write_store(tmp_path)
-    recorder = Recorder(str(tmp_path), None)
-    rates = []
-    for made in (state(0, 0, workers=0), state(0, 0), state(0, 50), state(40, 60)):
-        recorder.take(made)
-        rates.append(recorder._record.tokens_per_second)
-    assert rates[:2] == [None, None]
-    assert all(rate is not None and rate > 0 for rate in rates[2:])
-    recorder.close("finished")
+    assert (run.state, run.under_way, run.tokens, run.tokens_per_second) == ("finished", (), 100, None)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_storage_that_refuses_is_mentioned_once_and_the_run_goes_on(tmp_path: Pa
     stream = io.StringIO()
     with recorded(str(tmp_path), Progress(stream, live=False)) as recorder:
         for _ in range(3):
-            recorder.take(state(1))
+            recorder.write(snapshot(1))
             if recorder._writing is not None:
                 recorder._writing.result()
     assert stream.getvalue().count("the run goes on") == 1

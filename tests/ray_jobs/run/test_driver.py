@@ -90,6 +90,7 @@ def test_the_store_holds_what_the_engine_gives_unit_by_unit(models: Path, corpus
         assert (block.data == rows.values["count"]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", [True, False])
 def test_a_compressed_corpus_gives_the_same_rows_and_leaves_nothing_decompressed(
     models: Path, corpus: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: bool
@@ -151,6 +152,7 @@ def test_only_what_is_missing_is_done(models: Path, corpus: Path, whole: Path, c
     assert FeatureStore.open(str(copied)).verify().ok
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finished", [True, False])
 def test_an_empty_file_under_the_name_of_a_part_is_none_and_its_unit_is_done_again(
     models: Path, corpus: Path, whole: Path, copied: Path, finished: bool
@@ -163,6 +165,7 @@ def test_an_empty_file_under_the_name_of_a_part_is_none_and_its_unit_is_done_aga
     assert FeatureStore.open(str(copied)).verify().ok
 
 
+@pytest.mark.slow
 def test_a_directory_under_the_name_of_a_part_is_none_and_is_named_when_resuming(
     models: Path, corpus: Path, copied: Path
 ) -> None:
@@ -220,6 +223,7 @@ def test_a_corpus_that_changes_under_the_run_stops_it(models: Path, tmp_path: Pa
         run_plan(plan)
 
 
+@pytest.mark.slow
 def test_what_a_worker_cannot_open_is_said_by_the_driver(models: Path, corpus: Path, tmp_path: Path) -> None:
     plan = make_plan(make_job(models, corpus, tmp_path / "store"))
     weights = plan.bundle.path / "model.safetensors"
@@ -233,6 +237,7 @@ def test_what_a_worker_cannot_open_is_said_by_the_driver(models: Path, corpus: P
     assert not (tmp_path / "store" / "parts").exists()
 
 
+@pytest.mark.slow
 def test_a_run_of_which_too_much_failed_is_a_failure_and_keeps_its_store(
     models: Path, corpus: Path, whole: Path, tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from featurestore.errors import BundleError, CorpusError, JobFailed, MismatchError, StoreError
-from ray_jobs.run.failures import Kind, classify, storage_refusal, transient_faults_shown
+from ray_jobs.run.failures import Kind, classify, storage_refusal, transient_storage_errors
 
 
 @pytest.mark.parametrize(
@@ -48,13 +48,13 @@ def test_a_connection_that_broke_below_a_readers_sentence_is_tried_again() -> No
         except OSError:
             raise CorpusError("c.jsonl cannot be read (reset by peer)") from None
 
-    with pytest.raises(OSError, match=r"c\.jsonl cannot be read"), transient_faults_shown():
+    with pytest.raises(OSError, match=r"c\.jsonl cannot be read"), transient_storage_errors():
         read()
 
 
 @pytest.mark.parametrize("below", [FileNotFoundError("gone"), PermissionError(errno.EACCES, "no"), ValueError("csv")])
 def test_a_fault_of_the_input_stays_one(below: Exception) -> None:
-    with pytest.raises(CorpusError, match="cannot be read"), transient_faults_shown():
+    with pytest.raises(CorpusError, match="cannot be read"), transient_storage_errors():
         try:
             raise below
         except (OSError, ValueError):

@@ -16,7 +16,7 @@ import pytest
 from featurestore.checks import holder
 from featurestore.errors import JobFailed, JobStopped, StoreError
 from ray_jobs.run import lease
-from ray_jobs.run.lease import LEASE_JSON, Lease, check_free, held
+from ray_jobs.run.lease import LEASE_JSON, Lease, check_free, hold_store
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def beat(file: Path, fields: dict[str, object], stop: threading.Event) -> None:
 @pytest.fixture
 def foreign(file: Path) -> Iterator[Path]:
     """A store held by a living driver on another machine."""
-    with held(str(file.parent)):
+    with hold_store(str(file.parent)):
         data = file.read_bytes()
     file.write_bytes(data)
     stop = threading.Event()
@@ -68,7 +68,7 @@ def foreign(file: Path) -> Iterator[Path]:
 
 
 def test_the_lease_is_renewed_while_it_is_held_and_gone_afterwards(file: Path) -> None:
-    with held(str(file.parent)) as mine:
+    with hold_store(str(file.parent)) as mine:
         first = json.loads(file.read_text())
         eventually(lambda: json.loads(file.read_text())["beat"] > first["beat"])
         mine.check()
@@ -77,44 +77,44 @@ def test_the_lease_is_renewed_while_it_is_held_and_gone_afterwards(file: Path) -
 
 def test_a_second_driver_on_the_same_machine_is_told_at_once_who_holds_the_store(file: Path) -> None:
     message = rf"is being written by process {os.getpid()} on .* since 20.*; wait for it or stop it, .*--force"
-    with held(str(file.parent)), pytest.raises(StoreError, match=message), held(str(file.parent)):
+    with hold_store(str(file.parent)), pytest.raises(StoreError, match=message), hold_store(str(file.parent)):
         pass
 
 
 def test_a_second_driver_elsewhere_watches_and_is_told(foreign: Path) -> None:
     said: list[str] = []
-    with pytest.raises(StoreError, match="on node-7 since"), held(str(foreign.parent), note=said.append):
+    with pytest.raises(StoreError, match="on node-7 since"), hold_store(str(foreign.parent), note=said.append):
         pass
     assert "waiting to see" in said[0]
 
 
 def test_a_driver_that_was_killed_on_this_machine_holds_nothing(file: Path) -> None:
     code = (
-        "import os, signal; from ray_jobs.run.lease import held\n"
-        f"with held({str(file.parent)!r}): os.kill(os.getpid(), signal.SIGKILL)"
+        "import os, signal; from ray_jobs.run.lease import hold_store\n"
+        f"with hold_store({str(file.parent)!r}): os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3])
     assert file.exists()
     said: list[str] = []
-    with held(str(file.parent), note=said.append):
+    with hold_store(str(file.parent), note=said.append):
         assert json.loads(file.read_text())["generation"] == 2
     assert said == []
 
 
 def test_a_process_with_the_same_number_is_not_the_same_process(file: Path) -> None:
-    with held(str(file.parent)):
+    with hold_store(str(file.parent)):
         data = json.loads(file.read_text())
     file.write_text(json.dumps({**data, "born": "1"}))
-    with held(str(file.parent)):
+    with hold_store(str(file.parent)):
         pass
 
 
 def test_a_lease_that_nobody_renews_is_taken_after_watching_it(file: Path) -> None:
-    with held(str(file.parent)):
+    with hold_store(str(file.parent)):
         data = file.read_bytes()
     file.write_bytes(data)
     elsewhere(file)
-    with held(str(file.parent)):
+    with hold_store(str(file.parent)):
         assert json.loads(file.read_text())["generation"] == 2
 
 
@@ -129,20 +129,20 @@ def test_without_proc_a_driver_that_was_killed_holds_nothing_after_a_while(file:
     code = (
         "import os, pathlib, signal; from featurestore.checks import holder; from ray_jobs.run import lease\n"
         "holder.PROC = pathlib.Path('/no-proc')\n"
-        f"with lease.held({str(file.parent)!r}): os.kill(os.getpid(), signal.SIGKILL)"
+        f"with lease.hold_store({str(file.parent)!r}): os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3])
     assert json.loads(file.read_text())["machine"] == ""
-    with held(str(file.parent)):
+    with hold_store(str(file.parent)):
         assert json.loads(file.read_text())["generation"] == 2
 
 
 @pytest.mark.usefixtures("no_proc")
 def test_without_proc_a_driver_that_lives_is_found_by_its_beats(file: Path) -> None:
     with (
-        held(str(file.parent)) as mine,
+        hold_store(str(file.parent)) as mine,
         pytest.raises(StoreError, match="is being written by process"),
-        held(str(file.parent)),
+        hold_store(str(file.parent)),
     ):
         pass
     mine.check()
@@ -150,21 +150,21 @@ def test_without_proc_a_driver_that_lives_is_found_by_its_beats(file: Path) -> N
 
 def test_a_process_that_the_system_hides_is_watched(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`hidepid` shows no process of others: a living one is not taken for a dead one, nor its number for it."""
-    with held(str(file.parent)) as mine:
+    with hold_store(str(file.parent)) as mine:
         monkeypatch.setattr(holder, "born", lambda pid: None)
-        with pytest.raises(StoreError, match="is being written by process"), held(str(file.parent)):
+        with pytest.raises(StoreError, match="is being written by process"), hold_store(str(file.parent)):
             pass
         mine.check()
         data = file.read_bytes()
     file.write_bytes(data)
-    with held(str(file.parent)):
+    with hold_store(str(file.parent)):
         assert json.loads(file.read_text())["generation"] == 2
 
 
 def test_whoever_asks_first_is_told_and_holds_nothing(file: Path) -> None:
     check_free(str(file.parent / "no" / "such" / "store"))
     check_free("nothing://that/could/be")
-    with held(str(file.parent)), pytest.raises(StoreError, match="is being written by process"):
+    with hold_store(str(file.parent)), pytest.raises(StoreError, match="is being written by process"):
         check_free(str(file.parent))
     check_free(str(file.parent))
     assert not file.exists()
@@ -172,26 +172,26 @@ def test_whoever_asks_first_is_told_and_holds_nothing(file: Path) -> None:
 
 
 def test_an_old_lease_is_taken_without_watching(file: Path) -> None:
-    with held(str(file.parent)):
+    with hold_store(str(file.parent)):
         data = file.read_bytes()
     file.write_bytes(data)
     elsewhere(file)
     os.utime(file, (time.time() - 100, time.time() - 100))
     said: list[str] = []
-    with held(str(file.parent), note=said.append):
+    with hold_store(str(file.parent), note=said.append):
         assert said == []
 
 
 def test_a_holder_whose_clock_is_wrong_is_alive_if_it_beats(foreign: Path) -> None:
     """Its `since` lies in the future and nothing compares it with our clock."""
     assert "since" in json.loads(foreign.read_text())
-    with pytest.raises(StoreError, match="node-7"), held(str(foreign.parent)):
+    with pytest.raises(StoreError, match="node-7"), hold_store(str(foreign.parent)):
         pass
 
 
 def test_a_forced_driver_takes_the_store_and_the_first_one_stops(file: Path) -> None:
-    with held(str(file.parent)) as first:
-        with held(str(file.parent), force=True) as second:
+    with hold_store(str(file.parent)) as first:
+        with hold_store(str(file.parent), force=True) as second:
             eventually(lambda: _is_over(first))
             second.check()
             holder = json.loads(file.read_text())
@@ -209,7 +209,7 @@ def _is_over(first: Lease) -> bool:
 
 
 def test_a_late_beat_of_the_first_does_not_take_the_store_back(file: Path) -> None:
-    with held(str(file.parent), force=True) as second:
+    with hold_store(str(file.parent), force=True) as second:
         late = {**json.loads(file.read_text()), "token": "0", "generation": 0}
         file.write_text(json.dumps(late))
         eventually(lambda: json.loads(file.read_text())["token"] != "0")
@@ -219,15 +219,15 @@ def test_a_late_beat_of_the_first_does_not_take_the_store_back(file: Path) -> No
 @pytest.mark.parametrize("damage", ["", "{}", "[1]", '{"token": null}', "\x00"])
 def test_a_damaged_lease_is_watched_like_any_other(file: Path, damage: str) -> None:
     file.write_text(damage)
-    with held(str(file.parent)):
+    with hold_store(str(file.parent)):
         assert json.loads(file.read_text())["generation"] == 1
 
 
 def test_what_a_lease_says_cannot_write_to_a_terminal(file: Path) -> None:
-    with held(str(file.parent)):
+    with hold_store(str(file.parent)):
         data = json.loads(file.read_text())
     file.write_text(json.dumps({**data, "host": "\x1b[2Jevil" + "x" * 500}))
-    with pytest.raises(StoreError) as refused, held(str(file.parent)):
+    with pytest.raises(StoreError) as refused, hold_store(str(file.parent)):
         pass
     assert "\x1b" not in str(refused.value)
     assert len(str(refused.value)) < 500
@@ -242,7 +242,7 @@ def test_whatever_a_request_to_stop_says_it_is_one_and_the_lease_goes_on(file: P
             return str(error).isprintable() and "stopped from ;" not in str(error)
         return False
 
-    with held(str(file.parent)) as mine:
+    with hold_store(str(file.parent)) as mine:
         token = json.loads(file.read_text())["token"]
         (file.parent / f".stop-{token}").write_bytes(left)
         eventually(is_stopped)

@@ -17,7 +17,7 @@ from featurestore.errors import JobFailed, JobStopped
 from featurestore.format.store_plan import open_root
 from ray_jobs.run import lease
 from ray_jobs.run import stop as stopping
-from ray_jobs.run.lease import LEASE_JSON, ask_to_stop, held, holding
+from ray_jobs.run.lease import LEASE_JSON, ask_to_stop, current_holder, hold_store
 from ray_jobs.run.stop import stop
 from tests.featurestore.conftest import Place, gcs_host, place, s3_place, s3_server
 from tests.ray_jobs.jobs import job_mapping, write_corpus, write_job, write_models
@@ -49,7 +49,7 @@ def eventually(what: Callable[[], object]) -> None:
 def run_on(uri: str, ended: list[str], begun: threading.Event) -> None:
     """A run as the driver is one: it holds the store and looks every second."""
     try:
-        with held(uri) as mine:
+        with hold_store(uri) as mine:
             begun.set()
             while True:
                 mine.check()
@@ -72,25 +72,25 @@ def test_a_run_is_asked_through_its_store_and_ends(place: Place) -> None:
     assert "to stop; it looks every ten seconds" in said[0]
     fs, root = open_root(place.uri)
     left = fs.get_file_info([f"{root}/{LEASE_JSON}"])
-    assert holding(place.uri) is None and left[0].size is None
+    assert current_holder(place.uri) is None and left[0].size is None
     with pytest.raises(JobFailed, match="nothing runs on"):
         stop(place.uri, None, said.append)
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_request_meant_for_an_earlier_run_stops_no_later_one(tmp_path: Path) -> None:
-    with held(str(tmp_path)):
-        there = holding(str(tmp_path))
+    with hold_store(str(tmp_path)):
+        there = current_holder(str(tmp_path))
     assert there is not None
     ask_to_stop(str(tmp_path), there[1])
-    with held(str(tmp_path)) as later:
+    with hold_store(str(tmp_path)) as later:
         time.sleep(0.3)
         later.check()
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_run_elsewhere_that_is_not_heard_of_does_not_run(tmp_path: Path) -> None:
-    with held(str(tmp_path)):
+    with hold_store(str(tmp_path)):
         fields = json.loads((tmp_path / LEASE_JSON).read_text())
     (tmp_path / LEASE_JSON).write_text(json.dumps({**fields, "machine": "another", "host": "node-7"}))
     with pytest.raises(JobFailed, match=r"nothing runs on .* on node-7 .* not been heard of"):

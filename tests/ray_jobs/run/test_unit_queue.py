@@ -1,73 +1,72 @@
-"""Who has which unit: nothing is lost, nothing is handed out twice, and a unit has a finite number of lives."""
+"""Who has which unit: nothing is lost, and nothing is handed out twice unless that was asked for."""
 
 from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ray_jobs.run.unit_queue import MAX_DEATHS, MAX_ERRORS, Ledger
+from ray_jobs.run.unit_queue import UnitQueue
 
 
 def test_units_are_handed_out_in_order_and_once() -> None:
-    ledger: Ledger[str] = Ledger([4, 5, 6])
-    assert [ledger.take("a"), ledger.take("b"), ledger.take("a"), ledger.take("b")] == [4, 5, 6, None]
-    assert ledger.held_by("a") == (4, 6)
-    assert (ledger.open, ledger.waiting) == (3, 0)
+    queue = UnitQueue([4, 5, 6])
+    assert [queue.take(0), queue.take(1), queue.take(0), queue.take(1)] == [4, 5, 6, None]
+    assert queue.held_by(0) == (4, 6)
+    assert (queue.open, queue.waiting) == (3, 0)
 
 
-def test_a_lost_workers_units_are_next_in_line_in_their_order() -> None:
-    ledger: Ledger[str] = Ledger(range(5))
-    for _ in range(2):
-        ledger.take("a")
-    ledger.lost("a")
-    assert [ledger.take("b") for _ in range(5)] == [0, 1, 2, 3, 4]
+def test_a_unit_goes_to_the_front_or_to_the_end_as_it_is_told() -> None:
+    queue = UnitQueue(range(4))
+    for put in (queue.put_last, queue.put_first):
+        unit = queue.take(7)
+        assert unit is not None
+        queue.release(7, unit)
+        put(unit)
+    assert [queue.take(8) for _ in range(4)] == [1, 2, 3, 0]
 
 
-def test_only_the_unit_that_was_being_computed_is_charged_for_a_death() -> None:
-    ledger: Ledger[int] = Ledger([0, 1])
-    for worker in range(MAX_DEATHS):
-        assert not ledger.failed
-        assert (ledger.take(worker), ledger.take(worker)) == (0, 1)
-        ledger.lost(worker)
-    assert list(ledger.failed) == [0]
-    assert "died 3 times" in ledger.failed[0]
-    assert ledger.take(99) == 1
+def test_a_unit_that_is_put_off_waits_its_time_and_then_for_another_host() -> None:
+    queue = UnitQueue([0, 1, 2])
+    assert queue.take(7, now=0.0, host="a") == 0
+    queue.release(7, 0)
+    queue.put_later(0, not_before=5.0, avoid="a")
+    assert queue.waiting == 3
+    assert queue.take(7, now=4.0, host="a") == 1
+    assert queue.take(7, now=6.0, host="a") == 2
+    assert queue.take(7, now=6.0, host="a") == 0, "there is nothing else"
 
 
-def test_a_unit_that_raises_goes_last_and_fails_the_second_time() -> None:
-    ledger: Ledger[str] = Ledger([0, 1])
-    assert MAX_ERRORS == 2
-    ledger.take("a")
-    ledger.error("a", 0, "disk full")
-    assert not ledger.failed
-    assert [ledger.take("a"), ledger.take("a")] == [1, 0]
-    ledger.error("a", 0, "disk still full")
-    assert ledger.failed == {0: "disk still full"}
-    assert ledger.held_by("a") == (1,)
-
-
-def test_losing_an_idle_worker_changes_nothing() -> None:
-    ledger: Ledger[str] = Ledger([0])
-    ledger.lost("a")
-    assert (ledger.open, ledger.failed) == (1, {})
+def test_of_two_workers_with_one_unit_the_first_to_commit_wins() -> None:
+    queue = UnitQueue([0])
+    queue.take(1)
+    queue.take_again(2, 0)
+    assert queue.holders(0) == (1, 2)
+    assert queue.commit(2, 0)
+    assert (queue.open, queue.is_settled(0), queue.handed_out) == (0, True, set())
+    assert not queue.commit(1, 0)
+    assert (queue.open, queue.holders(0), queue.done) == (0, (), {0})
 
 
 @settings(deadline=None, max_examples=60)
 @given(
     n_units=st.integers(0, 8),
-    events=st.lists(st.tuples(st.sampled_from(["take", "commit", "error", "lost"]), st.integers(0, 2)), max_size=60),
+    events=st.lists(st.tuples(st.sampled_from(["take", "commit", "again", "fail"]), st.integers(0, 2)), max_size=60),
 )
 def test_whatever_happens_every_unit_is_in_exactly_one_place(n_units: int, events: list[tuple[str, int]]) -> None:
-    ledger: Ledger[int] = Ledger(range(n_units))
+    queue = UnitQueue(range(n_units))
     for event, worker in events:
-        held = ledger.held_by(worker)
+        held = queue.held_by(worker)
         if event == "take":
-            ledger.take(worker)
-        elif event == "lost":
-            ledger.lost(worker)
+            queue.take(worker)
+        elif held and event == "commit":
+            queue.commit(worker, held[0])
         elif held:
-            ledger.commit(worker, held[0]) if event == "commit" else ledger.error(worker, held[0], "raised")
-        assert ledger.open == n_units - len(ledger.done) - len(ledger.failed)
-    in_flight = [unit for worker in range(3) for unit in ledger.held_by(worker)]
-    waiting = [ledger.take(99) for _ in range(ledger.waiting)]
-    assert sorted([*in_flight, *waiting, *ledger.done, *ledger.failed]) == list(range(n_units))
+            queue.release(worker, held[0])
+            if event == "again":
+                queue.put_last(held[0])
+            else:
+                queue.failed[held[0]] = "raised"
+        assert queue.open == n_units - len(queue.done) - len(queue.failed)
+    in_flight = [unit for worker in range(3) for unit in queue.held_by(worker)]
+    waiting = [queue.take(99) for _ in range(queue.waiting)]
+    assert sorted([*in_flight, *waiting, *queue.done, *queue.failed]) == list(range(n_units))

@@ -160,8 +160,8 @@ def test_a_document_that_the_corpus_found_faulty_keeps_that_error_when_blamed_to
 
 def test_trying_documents_writes_nothing(plan: JobPlan) -> None:
     worker = opened(WorkerTask.of(plan))
-    worker.probe(plan.units[0], 0, 10, {2: "known"})
-    worker.probe(plan.units[1], 19, 20, {})
+    worker.try_range(plan.units[0], 0, 10, {2: "known"})
+    worker.try_range(plan.units[1], 19, 20, {})
     assert committed_units(plan.job.store) == {}
 
 

@@ -329,7 +329,7 @@ def test_classes_that_cannot_be_left_out_are_named(tmp_path: Path, split: dict[s
 def test_units_are_solved_once(tmp_path: Path) -> None:
     data = load(tmp_path, make_documents(30), split={"group": "group"})
     assert data.unit is data.unit
-    joined = replace(data, duplicate=np.arange(30) // 2)
+    joined = replace(data, text_cluster=np.arange(30) // 2)
     assert joined.unit is joined.unit is not data.unit
 
 

@@ -15,6 +15,7 @@ from featurestore.errors import StudyError
 from tests.training.conftest import make_spec
 from tests.training.documents.test_split import data_of
 from tests.training.stores import SAE, build_store, make_documents
+from training.documents.condition import Regime
 from training.documents.labels import StudyData
 from training.documents.regimes import make_conditions, with_strata
 from training.documents.split import make_splits, split_table, straddling
@@ -84,8 +85,8 @@ def test_no_harder_training_set_is_refused_by_the_luck_of_a_seed(seed: int, n_cl
             for fit, validate in condition.inner():
                 assert len(validate)
                 assert set(seen[fit]) == set(range(n_classes))
-            if condition.condition.startswith("n="):
-                assert len(condition.train) == int(condition.condition[2:])
+            if condition.condition.regime is Regime.SIZE:
+                assert len(condition.train) == condition.condition.level
 
 
 def test_few_documents_of_a_class_come_from_as_many_inner_folds() -> None:
@@ -113,7 +114,7 @@ def test_the_table_of_splits_says_what_every_regime_trains_on() -> None:
     rows = split_table(data, [*splits, *conditions]).to_pylist()
     assert len(rows) == 3 * len(data.doc_id)
     for condition in (*splits, *conditions):
-        mine = [row for row in rows if row["condition"] == condition.condition]
+        mine = [row for row in rows if row["condition"] == str(condition.condition)]
         seen = data.y if condition.y_train is None else condition.y_train
         assert [row["label"] for row in mine] == [data.classes[c] for c in seen]
         assert [row["role"] == "train" for row in mine] == (condition.fold >= 0).tolist()
@@ -156,7 +157,9 @@ def test_a_given_split_holds_out_what_the_column_says_and_trains_on_no_near_dupl
     cluster = np.arange(n)
     cluster[50] = cluster[3]  # a training text that repeats a test text
     data = replace(
-        data_of([i % 2 for i in range(n)]), columns={"part": part}, duplicate=np.unique(cluster, return_inverse=True)[1]
+        data_of([i % 2 for i in range(n)]),
+        columns={"part": part},
+        text_cluster=np.unique(cluster, return_inverse=True)[1],
     )
     spec = SplitSpec(seeds=1, folds=3, column=GivenSplit(name="part"))
     (split,) = make_splits(data, spec)
@@ -183,7 +186,7 @@ def test_near_duplicates_are_never_on_two_sides(grouped: bool) -> None:
     rng = np.random.default_rng(0)
     cluster = np.unique(rng.integers(0, 80, 160), return_inverse=True)[1]
     group = [i // 2 for i in range(160)] if grouped else None
-    data = replace(data_of([(i // 2) % 2 for i in range(160)], group), duplicate=cluster)
+    data = replace(data_of([(i // 2) % 2 for i in range(160)], group), text_cluster=cluster)
     for spec in (SplitSpec(seeds=2, folds=2), SplitSpec(seeds=1, folds=2, outer=3)):
         careless = straddling(data, spec)
         assert careless is not None and careless > 3

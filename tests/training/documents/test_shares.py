@@ -14,7 +14,7 @@ from training.spec import SplitSpec
 
 
 def test_shares_that_units_keep_from_what_was_asked_are_said_with_the_reason() -> None:
-    data = replace(data_of([i % 2 for i in range(160)]), duplicate=np.maximum(np.arange(160) - 129, 0))
+    data = replace(data_of([i % 2 for i in range(160)]), text_cluster=np.maximum(np.arange(160) - 129, 0))
     spec = SplitSpec(seeds=1)
     splits = make_splits(data, spec)
     held = len(splits[0].test)

@@ -126,7 +126,7 @@ def structure(rng: np.random.Generator, mixed: bool) -> StudyData:
 
     data = data_of(y.tolist(), sizes().tolist() if rng.random() < 0.5 else None)
     part = np.where(rng.random(n) < 0.3, "test", "train").astype(object)
-    return replace(data, duplicate=sizes() if rng.random() < 0.5 else None, columns={"part": part})
+    return replace(data, text_cluster=sizes() if rng.random() < 0.5 else None, columns={"part": part})
 
 
 @settings(max_examples=40, deadline=None)
@@ -160,7 +160,7 @@ def test_any_structure_is_divided_or_refused_in_one_sentence(
 
 
 def test_a_class_of_one_cluster_is_named_with_its_documents_and_what_can_be_done() -> None:
-    data = replace(data_of([0] * 20 + [1] * 80 + [2] * 60), duplicate=np.array([0] * 20 + list(range(1, 141))))
+    data = replace(data_of([0] * 20 + [1] * 80 + [2] * 60), text_cluster=np.array([0] * 20 + list(range(1, 141))))
     with pytest.raises(StudyError) as refused:
         make_splits(data, SplitSpec())
     assert str(refused.value) == (
@@ -170,7 +170,7 @@ def test_a_class_of_one_cluster_is_named_with_its_documents_and_what_can_be_done
 
 
 def test_a_large_cluster_leaves_the_test_set_as_near_its_share_as_it_can() -> None:
-    data = replace(data_of([i % 2 for i in range(160)]), duplicate=np.maximum(np.arange(160) - 129, 0))
+    data = replace(data_of([i % 2 for i in range(160)]), text_cluster=np.maximum(np.arange(160) - 129, 0))
     for split in make_splits(data, SplitSpec(seeds=3)):
         assert len(split.test) >= 20  # 32 were asked for; of 31 units five of each class are left for the folds
         assert len({tuple(np.unique(data.y[v])) for _, v in split.inner()} - {(0, 1)}) == 0

@@ -13,7 +13,10 @@ from featurestore.errors import StudyError
 from tests.training.conftest import make_spec
 from tests.training.stores import HOOK, SAE, Documents, build_store, make_documents
 from training.documents.labels import load_documents
-from training.methods.features import Method, load_matrix, plan_methods, scaler
+from training.methods.matrices import load_matrix
+from training.methods.method import Method
+from training.methods.plan import plan_methods
+from training.methods.preparation import scaler
 
 
 def test_methods_are_the_baselines_and_every_pooling_with_every_threshold(store: str, tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ from tests.training.stores import SAE, build_store, make_documents
 from training.documents.labels import load_documents
 from training.documents.split import make_splits
 from training.evaluation import plan_sources, read_source
-from training.methods.features import SPARSE, derive, load_pooled, plan_methods
+from training.methods.matrices import derive, load_pooled
+from training.methods.method import SPARSE
+from training.methods.plan import plan_methods
 from training.output.report import format_study
 from training.probes.fit import evaluate
 from training.spec import PROBES
@@ -77,6 +79,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 def test_every_combination_of_keys_screened_scores_what_the_whole_matrix_scores(
     stores: tuple[str, str], tmp_path: Path
@@ -105,7 +108,7 @@ def test_every_combination_of_keys_screened_scores_what_the_whole_matrix_scores(
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("screen", [None, 8])
+@pytest.mark.parametrize("screen", [None, pytest.param(8, marks=pytest.mark.slow)])
 def test_every_probe_gives_a_study_of_them(stores: tuple[str, str], tmp_path: Path, screen: int | None) -> None:
     few = {"scale": "sqrt", "select": [None, {"by": "anova", "k": 3}]}
     features = [{**feature, **few} for feature in table(stores[1], [1.0 if screen else "learnt"])]

@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix, issparse
 from sklearn.feature_selection import f_classif
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MaxAbsScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from featurestore import FeatureStore
@@ -19,6 +20,7 @@ from featurestore.errors import StudyError
 from tests.training.stores import PLANTED, SAE, Documents, build_store
 from training.methods.transformers import (
     LearntThresholds,
+    MaxScaler,
     MinDocuments,
     SaeFeatures,
     SelectTop,
@@ -28,7 +30,9 @@ from training.methods.transformers import (
 )
 
 
-@parametrize_with_checks([LearntThresholds(), SquareRoot(), MinDocuments(), SelectTop(k=2), SelectTop(k=1, by="anova")])
+@parametrize_with_checks(
+    [LearntThresholds(), MaxScaler(), SquareRoot(), MinDocuments(), SelectTop(k=2), SelectTop(k=1, by="anova")]
+)
 def test_scikit_learns_own_checks_pass(estimator: Any, check: Any) -> None:
     check(estimator)
 
@@ -41,13 +45,21 @@ def problem(n: int = 120, k: int = 30, seed: int = 0) -> tuple[Any, np.ndarray]:
     return csr_matrix(X), y
 
 
-@pytest.mark.parametrize("transformer", [LearntThresholds(), SquareRoot(), MinDocuments(20), SelectTop(5)])
+@pytest.mark.parametrize("transformer", [LearntThresholds(), MaxScaler(), SquareRoot(), MinDocuments(20), SelectTop(5)])
 def test_sparse_stays_sparse_and_equals_dense(transformer: Any) -> None:
     X, y = problem()
     sparse = transformer.fit(X, y).transform(X)
     dense = transformer.fit(X.toarray(), y).transform(X.toarray())
     assert issparse(sparse)
     np.testing.assert_allclose(sparse.toarray(), dense)
+
+
+def test_features_are_divided_by_what_scikit_learn_divides_by() -> None:
+    X, _ = problem()
+    rows = np.arange(0, 120, 3)
+    theirs = MaxAbsScaler().fit(X[rows])
+    assert (MaxScaler().fit_rows(X, rows).scale_ == theirs.scale_).all()
+    assert (MaxScaler().fit(X[rows]).transform(X) != theirs.transform(X)).nnz == 0
 
 
 def test_a_learnt_threshold_is_the_median_of_what_fires_in_the_fitted_rows() -> None:

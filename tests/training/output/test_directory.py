@@ -15,7 +15,7 @@ import pytest
 from featurestore.errors import StudyError
 from tests.training.conftest import make_spec
 from tests.training.stores import SAE, build_store, make_documents
-from training.evaluation import Cell, SourceTask
+from training.evaluation import MethodOutcome, SourceTask
 from training.spec import load_study
 from training.study import run_study
 
@@ -27,7 +27,7 @@ SMALL: dict[str, Any] = {
 }
 
 
-def nothing(tasks: Sequence[SourceTask]) -> Iterator[Cell]:
+def nothing(tasks: Sequence[SourceTask]) -> Iterator[MethodOutcome]:
     """An executor that must not be asked."""
     raise AssertionError("computed something")
     yield
@@ -143,7 +143,7 @@ def test_a_split_that_would_be_drawn_otherwise_is_another_study(ground: Path) ->
 
 
 def test_whoever_insists_replaces_the_results_and_leaves_none_of_the_old_ones(ground: Path) -> None:
-    def stopped(tasks: Sequence[SourceTask]) -> Iterator[Cell]:
+    def stopped(tasks: Sequence[SourceTask]) -> Iterator[MethodOutcome]:
         raise KeyboardInterrupt
         yield
 

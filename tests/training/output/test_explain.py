@@ -11,7 +11,8 @@ from featurestore.models.model import load_model
 from tests.training.conftest import make_spec
 from tests.training.stores import SAE, Documents, build_store, make_documents
 from training.output.report import verdict
-from training.results.records import StudyResult, representative
+from training.results.records import StudyResult
+from training.results.selection import representative
 from training.study import run_study
 
 
@@ -20,7 +21,7 @@ def test_frequencies_and_strongest_documents_are_those_of_the_training_documents
 ) -> None:
     explanation = result.explanation
     assert explanation is not None
-    assert explanation["method"] == result.selected["sae"].cells[0]
+    assert explanation["method"] == result.selected["sae"].members[0]
     where = {doc_id: i for i, doc_id in enumerate(documents.ids)}
     train = [where[i] for i in result.data.doc_id[result.splits[0].train]]
     assert len(explanation["features"]) == 5

@@ -22,10 +22,10 @@ from tests.training.stores import HOOK, SAE, build_store, make_documents
 from training import cli
 from training.documents.labels import load_documents
 from training.documents.split import make_splits
-from training.methods.features import Method
+from training.methods.method import Method
 from training.output.explain import fit_method
 from training.output.models import pack, save_model
-from training.probes.estimators import PARAMETER, scores_of
+from training.probes.catalogue import parameter_of
 from training.results.records import StudyResult
 from training.spec import PROBES
 
@@ -56,7 +56,7 @@ def test_a_saved_model_predicts_what_the_fitted_one_does(
     opened = FeatureStore.open(store if two else three_classes)
     data = load_documents(opened, make_spec(opened.uri, tmp_path / "out"))
     split = make_splits(data, make_spec(opened.uri, tmp_path / "out").split)[0]
-    value = {"C": 1.0, "max_depth": 4.0, "k": 8.0}.get(PARAMETER.get(method.probe or "", ""))
+    value = {"C": 1.0, "max_depth": 4.0, "k": 8.0}.get(parameter_of(method.probe) or "")
     _, matrix, final = fit_method(opened, method, data, split, value)
     trained_on = {"identity": opened.plan.identity, "d_sae": {SAE: 96}}
     model = pack(method, matrix, final, {"classes": list(data.classes), "trained_on": trained_on})
@@ -65,8 +65,8 @@ def test_a_saved_model_predicts_what_the_fitted_one_does(
     answers = {i: (y, p) for b in batches for i, y, p in zip(b.doc_id, b.y_pred, b.proba, strict=True)}
     assert len(answers) == 150
     X = final.prepare.transform(matrix.X.astype(np.float64))
-    expected = np.exp(scores_of(final.model, X))
-    for doc_id, row, y_pred in zip(data.doc_id, expected, final.model.predict(X), strict=True):
+    expected = np.exp(final.probe.log_proba(X))
+    for doc_id, row, y_pred in zip(data.doc_id, expected, final.probe.predict(X), strict=True):
         assert answers[doc_id][1] == pytest.approx(row, abs=1e-9)
         assert answers[doc_id][0] == y_pred
     if not two:

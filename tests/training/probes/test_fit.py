@@ -15,10 +15,11 @@ from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 from featurestore.models.scoring import log_proba
 from tests.training.documents.test_split import data_of
 from training.documents.split import Split, make_splits
-from training.methods.baselines import CountsToTfidf
-from training.methods.features import MethodMatrix
-from training.probes.estimators import C_GRID, probe
+from training.methods.matrices import MethodMatrix
+from training.methods.tfidf import CountsToTfidf
+from training.probes.estimators import L2LogisticRegression
 from training.probes.fit import choose, evaluate
+from training.probes.probe import C_GRID
 from training.spec import SplitSpec
 
 SCALERS = {"sae": MaxAbsScaler, "dense": StandardScaler, "tfidf": CountsToTfidf}
@@ -33,7 +34,13 @@ def problem(kind: str, n_classes: int = 2, n: int = 150, seed: int = 0) -> tuple
     return (X if kind == "dense" else csr_matrix(X)), y, split
 
 
-@pytest.mark.parametrize(("kind", "n_classes"), [("sae", 2), ("sae", 3), ("dense", 2), ("tfidf", 3)])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("kind", "n_classes"),
+    [("sae", 2), pytest.param("sae", 3, marks=SLOW), ("dense", 2), pytest.param("tfidf", 3, marks=SLOW)],
+)
 def test_a_cell_equals_a_grid_search_and_a_fit_by_scikit_learn(kind: str, n_classes: int) -> None:
     X, y, split = problem(kind, n_classes)
     ours = evaluate(kind, MethodMatrix(X), y, n_classes, [split])[0]
@@ -44,13 +51,16 @@ def test_a_cell_equals_a_grid_search_and_a_fit_by_scikit_learn(kind: str, n_clas
     search = GridSearchCV(pipeline, {"probe__C": C_GRID}, cv=folds, scoring="f1_macro")
     search.fit(X[split.train], y[split.train])
     theirs = np.stack([search.cv_results_[f"split{k}_test_score"] for k in range(len(folds))], axis=1)
-    assert search.best_params_["probe__C"] == ours.C
+    assert search.best_params_["probe__C"] == ours.value
     # A fit that stops within its tolerance may put one borderline document of 40 on the other side.
     assert np.abs(ours.validation - theirs).max() < 0.05
     assert np.abs(ours.validation - theirs).mean() < 0.002
-    best = Pipeline([("scale", SCALERS[kind]()), ("probe", probe(ours.C))]).fit(X[split.train], y[split.train])
-    assert (ours.y_pred == best.predict(X[split.test])).all()
-    assert np.exp(ours.log_proba) == pytest.approx(best.predict_proba(X[split.test]), abs=1e-12)
+    assert ours.value is not None
+    # Ours and scikit-learn's solver on one problem: they differ by the tolerances at which they stop.
+    for model in (L2LogisticRegression(ours.value), LogisticRegression(C=ours.value, tol=1e-8, max_iter=5000)):
+        best = Pipeline([("scale", SCALERS[kind]()), ("probe", model)]).fit(X[split.train], y[split.train])
+        assert (ours.y_pred == best.predict(X[split.test])).all()
+        assert np.exp(ours.log_proba) == pytest.approx(best.predict_proba(X[split.test]), abs=1e-4)
     assert ours.converged
 
 
@@ -62,7 +72,7 @@ def test_what_test_rows_hold_changes_nothing_that_is_chosen() -> None:
     spoiled_X[split.test] = 1e3 * np.random.default_rng(1).random((len(split.test), X.shape[1]))
     spoiled_y[split.test] = 1 - y[split.test]
     spoiled = evaluate("sae", MethodMatrix(csr_matrix(spoiled_X)), spoiled_y, 2, [split])[0]
-    assert spoiled.C == honest.C
+    assert spoiled.value == honest.value
     assert (spoiled.validation == honest.validation).all()
     assert spoiled.iterations == honest.iterations
 
@@ -90,7 +100,7 @@ def test_majority_predicts_the_commonest_training_class_with_the_classes_shares(
     outcome = evaluate("majority", MethodMatrix(None), y, 2, [split])[0]
     assert set(outcome.y_pred) == {1}
     assert np.exp(outcome.log_proba[0]) == pytest.approx([0.4, 0.6])
-    assert outcome.C is None
+    assert outcome.value is None
 
 
 def test_log_probabilities_are_those_of_scikit_learn_and_stay_apart_far_from_the_boundary() -> None:

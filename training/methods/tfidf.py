@@ -1,4 +1,4 @@
-"""TF-IDF over words and word pairs, fitted on training rows only and cheap to fit many times.
+"""The baselines of words and characters: TF-IDF, fitted on training rows only and cheap to fit many times.
 
 Counting words is the slow part and learns nothing from labels or splits, so it is done once; what a fold learns (the
 vocabulary and the document frequencies) is learnt from its training rows. The result equals scikit-learn's

@@ -8,7 +8,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.utils.estimator_checks import check_estimator
 
 from featurestore.errors import StudyError
-from training.methods.baselines import CountsToTfidf, count_terms
+from training.methods.tfidf import CountsToTfidf, count_terms
 
 TEXTS = [" ".join(f"w{int(w)}" for w in np.random.default_rng(i).zipf(1.4, 30).clip(max=400)) for i in range(60)]
 

@@ -1,8 +1,7 @@
-"""The questions that a study's grid can answer, as families of methods that are compared.
+"""What the methods of a study differ in: factors (pooling, threshold, probe, ...), whose levels are compared in pairs.
 
-A family is a set of methods; in each split the member with the best validation score stands for it, so every family
-gets the benefit of its own tuning and no test score chooses. A question has one family for each level of what it asks
-about (poolings, thresholds, probes, ...); the level that validates best is compared with each of the others.
+A level is a family of methods. In each split the member with the best validation score stands for it, so every level
+gets the benefit of its own tuning and no test score chooses. The level that validates best is compared with each other.
 """
 
 from __future__ import annotations
@@ -11,39 +10,39 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from training.methods.features import Method
+from training.methods.method import Method
 
 AGAINST_BASELINES = "SAE features against each baseline"
 BASELINES = {"majority": "majority", "tfidf": "TF-IDF words", "char": "character n-grams", "control": "random SAE"}
 
 
 @dataclass(frozen=True)
-class Question:
-    """A question and its families.
+class Factor:
+    """One thing that methods differ in.
 
     Attributes:
-        text: The question.
-        families: Level -> indices of its methods.
+        question: What comparing its levels answers.
+        levels: Level -> indices of its methods.
         reference: The level that the others are compared with; None for the one that validates best.
     """
 
-    text: str
-    families: Mapping[str, tuple[int, ...]]
+    question: str
+    levels: Mapping[str, tuple[int, ...]]
     reference: str | None = None
 
 
-def plan_questions(methods: Sequence[Method]) -> tuple[Question, ...]:
-    """Every question for which the methods hold at least two levels."""
-    sae = [i for i, m in enumerate(methods) if m.kind == "sae"]
+def plan_factors(methods: Sequence[Method]) -> tuple[Factor, ...]:
+    """Every factor of which the methods hold at least two levels."""
+    sae = [i for i, method in enumerate(methods) if method.kind == "sae"]
     found = []
     if sae:
-        families = {"SAE features": tuple(sae)}
+        levels = {"SAE features": tuple(sae)}
         for i, method in enumerate(methods):
             if method.kind != "sae":
                 name = BASELINES.get(method.kind, str(method.name.split(" ")[0]))
-                families[name] = (*families.get(name, ()), i)
-        found.append(Question(AGAINST_BASELINES, families, "SAE features"))
-    factors: list[tuple[str, Callable[[Method], Any]]] = [
+                levels[name] = (*levels.get(name, ()), i)
+        found.append(Factor(AGAINST_BASELINES, levels, "SAE features"))
+    of_method: list[tuple[str, Callable[[Method], Any]]] = [
         ("Which SAE", lambda m: (m.store or "", m.sae)),
         ("Which pooling of SAE features", lambda m: m.pool),
         ("Does binarising help", lambda m: _threshold(m.binarize)),
@@ -51,21 +50,21 @@ def plan_questions(methods: Sequence[Method]) -> tuple[Question, ...]:
         ("Does selecting features help", lambda m: "all" if m.select is None else f"{m.select} {m.k}"),
         ("Which probe on SAE features", lambda m: m.probe),
     ]
-    for text, level in factors:
-        families = {}
+    for question, level in of_method:
+        levels = {}
         for i in sae:
             value = level(methods[i])
             name = "/".join(filter(None, value)) if isinstance(value, tuple) else str(value)
-            families[name] = (*families.get(name, ()), i)
-        found.append(Question(text, families))
+            levels[name] = (*levels.get(name, ()), i)
+        found.append(Factor(question, levels))
     for probe in dict.fromkeys(m.probe for m in methods if m.probe is not None):
-        families = {}
+        levels = {}
         for i, method in enumerate(methods):
             if method.probe == probe and method.kind in ("sae", "dense"):
                 name = "SAE features" if method.kind == "sae" else "hidden states"
-                families[name] = (*families.get(name, ()), i)
-        found.append(Question(f"SAE features against hidden states under {probe}", families, "SAE features"))
-    return tuple(q for q in found if len(q.families) > 1 and (q.reference is None or q.reference in q.families))
+                levels[name] = (*levels.get(name, ()), i)
+        found.append(Factor(f"SAE features against hidden states under {probe}", levels, "SAE features"))
+    return tuple(f for f in found if len(f.levels) > 1 and (f.reference is None or f.reference in f.levels))
 
 
 def _threshold(binarize: float | str | None) -> str:

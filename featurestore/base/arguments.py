@@ -1,0 +1,13 @@
+"""What arguments of several commands mean: a feature is written the same way everywhere."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def feature_argument(text: str) -> tuple[str | None, int]:
+    """`l12_16k:1234` or `1234`."""
+    sae, colon, number = text.rpartition(":")
+    if not (number.isascii() and number.isdecimal()) or (colon and not sae):
+        raise argparse.ArgumentTypeError(f"must be a feature's number, or SAE:NUMBER, not {text!r}")
+    return sae or None, int(number)

@@ -1,0 +1,27 @@
+"""Conditions have the names that stand in the files of a study."""
+
+from __future__ import annotations
+
+import pytest
+
+from training.documents.condition import STUDY, TRAINED_ON_ALL, Condition, Regime
+
+
+@pytest.mark.parametrize(
+    ("condition", "name"),
+    [
+        (STUDY, ""),
+        (Condition(Regime.SIZE, 128), "n=128"),
+        (Condition(Regime.NOISE, 0.2), "noise=0.2"),
+        (Condition(Regime.MINORITY, 0.05), "minority=0.05"),
+        (Condition(Regime.TRANSFER, "en"), "train=en"),
+        (TRAINED_ON_ALL, "train=all"),
+    ],
+)
+def test_a_condition_has_its_name_in_files(condition: Condition, name: str) -> None:
+    assert str(condition) == name
+
+
+def test_a_language_called_all_is_not_taken_for_training_on_all() -> None:
+    assert Condition(Regime.TRANSFER, "all") != TRAINED_ON_ALL
+    assert Condition(Regime.SIZE, 2).is_transfer is False

@@ -1,0 +1,50 @@
+"""Under which condition a split is trained: as the study itself, or under one of its regimes; and how files name it.
+
+A condition is a regime and its strength: 128 training documents, a fifth of the labels wrong, trained on English. Code
+compares conditions; their names are made here, for files and tables, and nowhere read back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Regime(Enum):
+    """What is made harder; the value begins the condition's name in the files of a study."""
+
+    NONE = ""
+    SIZE = "n"
+    NOISE = "noise"
+    MINORITY = "minority"
+    TRANSFER = "train"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A regime at one strength.
+
+    Attributes:
+        regime: Which one.
+        level: How many documents, which share, or the value of the transfer column that is trained on; None for no
+            regime, and for transfer where all values are trained on.
+    """
+
+    regime: Regime = Regime.NONE
+    level: int | float | str | None = None
+
+    @property
+    def is_transfer(self) -> bool:
+        """Whether its test documents are scored by the values of the transfer column."""
+        return self.regime is Regime.TRANSFER
+
+    def __str__(self) -> str:
+        """As results.parquet and split.parquet have it: "" for the study itself, else such as "n=100"."""
+        if self.regime is Regime.NONE:
+            return ""
+        level = "all" if self.level is None else f"{self.level:g}" if isinstance(self.level, float) else self.level
+        return f"{self.regime.value}={level}"
+
+
+STUDY = Condition()  # the study itself
+TRAINED_ON_ALL = Condition(Regime.TRANSFER)  # the study itself, beside training on one value

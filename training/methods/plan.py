@@ -1,0 +1,111 @@
+"""Every method that a study asks for, from its YAML and what its stores hold.
+
+The order is that of the spec, baselines first and each with every probe. An SAE, pooling or dense column that a store
+does not have is refused here, before anything is computed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from featurestore.base.dense_names import parse_dense_name
+from featurestore.base.did_you_mean import did_you_mean
+from featurestore.base.poolings import stored_pool
+from featurestore.errors import StudyError
+from featurestore.storage.files import shown
+from training.methods.method import Method
+from training.spec import FeatureSpec, StudySpec
+
+if TYPE_CHECKING:
+    from featurestore.reader import FeatureStore
+
+
+def plan_methods(
+    store: FeatureStore, spec: StudySpec, others: dict[str, FeatureStore] | None = None
+) -> tuple[Method, ...]:
+    """Every method of a study: baselines, then SAE features in the order of the spec, each with every probe.
+
+    Args:
+        store: The study's store.
+        spec: The study.
+        others: URI -> open store, for features that name one.
+
+    Raises:
+        StudyError: The store has no such SAE, pooling or dense column.
+    """
+    without_probe: list[Method] = []
+    for name, kind in (("tfidf", "tfidf"), ("char_ngrams", "char")):
+        if name in spec.baselines:
+            without_probe.append(Method(name, kind))
+    for name in ("hidden_mean", "hidden_last"):
+        if name in spec.baselines:
+            without_probe += _dense_methods(store, name)
+    for feature in spec.features:
+        at = store if feature.store is None else (others or {})[feature.store]
+        pools = {sae.name: sae.pools for sae in at.schema.saes}
+        for sae in feature.sae:
+            if sae not in pools:
+                there = ", ".join(pools) or "none"
+                hint = did_you_mean(sae, pools)
+                raise StudyError(f"features: {shown(at.uri)} has no SAE '{sae}'; it has: {there}{hint}")
+            for pool in feature.pool:
+                stored = stored_pool(pool)
+                if stored not in pools[sae]:
+                    there = ", ".join(pools[sae])
+                    raise StudyError(
+                        f"features: {shown(at.uri)} has no pooling '{stored}' of SAE '{sae}'; it has: {there}; "
+                        "choose one of these or extract again with it"
+                    )
+        without_probe += _sae_methods(feature, spec.screen)
+    methods = [Method("majority", "majority", probe=None)]
+    for one in without_probe:
+        for probe in spec.probes:
+            tail = "" if probe == "logistic_l2" else f" {probe}"
+            methods.append(replace(one, name=f"{one.name}{tail}", probe=probe, class_weight=spec.class_weight))
+    return tuple(methods)
+
+
+def _sae_methods(feature: FeatureSpec, screen: int | None) -> list[Method]:
+    """One method for each pooling, threshold, scale and selection; where features are screened, all are selections."""
+    sae, methods = "+".join(feature.sae), []
+    prefix = "" if feature.store is None else f"{feature.store.rstrip('/').rsplit('/', 1)[-1]}/"
+    for pool in feature.pool:
+        for threshold in feature.binarize:
+            for scale in feature.scale:
+                for select in feature.select:
+                    name = f"{prefix}{sae}:{pool}"
+                    if threshold is not None:
+                        name += ">learnt" if threshold == "learnt" else f">{threshold:g}"
+                    name += "" if scale == "max_abs" else f" {scale}"
+                    name += "" if select is None else f" top{select.k}({select.by})"
+                    name += "" if feature.min_documents == 1 else f" df{feature.min_documents}"
+                    method = Method(
+                        name=name,
+                        kind="control" if feature.control else "sae",
+                        sae=sae,
+                        pool=pool,
+                        binarize=threshold,
+                        scale=scale,
+                        select=select.by if select else ("class_means" if screen else None),
+                        k=select.k if select else screen,
+                        min_documents=feature.min_documents,
+                        screen=screen if select else None,
+                        store=feature.store,
+                    )
+                    methods.append(method)
+    return methods
+
+
+def _dense_methods(store: FeatureStore, name: str) -> list[Method]:
+    kind = name.removeprefix("hidden_")
+    hooks = {d.name: read.hook for d in store.schema.dense if (read := parse_dense_name(d.name)) and read.kind == kind}
+    if not hooks:
+        there = ", ".join(dense.name for dense in store.schema.dense) or "none"
+        raise StudyError(
+            f"baselines: {shown(store.uri)} has no {name} column (dense columns: {there}); "
+            f"extract again with 'hidden: [{kind}]' or drop the baseline"
+        )
+    if len(hooks) == 1:
+        return [Method(name, "dense", column=column) for column in hooks]
+    return [Method(f"{name}:{hook}", "dense", column=column) for column, hook in hooks.items()]

@@ -1,0 +1,30 @@
+"""Which member of a family of methods stands for it in each split: the one with the best validation score there.
+
+There are two families, SAE features and baselines. Test scores play no part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from training.results.evaluated import Evaluated
+
+FAMILIES = {"sae": "SAE, selected", "baseline": "baseline, selected"}  # and how tables name what validation chose
+
+
+def select(evaluated: Evaluated) -> dict[str, tuple[int, ...]]:
+    """Family -> index of the method that validation chose in each split; families without members are left out."""
+    kinds = [outcome.method.kind for outcome in evaluated.outcomes]
+    members = {name: [m for m, kind in enumerate(kinds) if (kind == "sae") == (name == "sae")] for name in FAMILIES}
+    return {name: best(evaluated, mine) for name, mine in members.items() if mine}
+
+
+def best(evaluated: Evaluated, members: Sequence[int]) -> tuple[int, ...]:
+    """For each split the member with the best validation score of that split; among equals the first."""
+    n = len(evaluated.splits)
+    return tuple(max(members, key=lambda m: evaluated.validation(m, s)) for s in range(n))
+
+
+def representative(names: Sequence[str]) -> str:
+    """The method that stands for a family: the one chosen in most splits, among equals the first."""
+    return max(dict.fromkeys(names), key=names.count)
