@@ -74,7 +74,7 @@ def commands_of(page: Path, program: str) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_of_a_page_is_one_that_the_program_understands(page: Path) -> None:
     for line in commands_of(page, "sparsemill"):
-        name, *arguments = shlex.split(line)[1:]
+        name, *arguments = shlex.split(line.replace("SAE:N", "l12_16k:1234"))[1:]
         if name == "COMMAND":
             continue
         assert name in sparsemill.COMMANDS, line
