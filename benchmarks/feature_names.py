@@ -14,6 +14,7 @@ names.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import sys
@@ -50,8 +51,9 @@ def build_store(out: Path, corpus: str | None, keep: Sequence[str]) -> str:
         job["store"] = f"store-{Path(corpus).stem}"
         demo = type(demo)(demo.corpus, out / f"{Path(corpus).stem}.yaml", demo.study, out / job["store"], demo.results)
         demo.job.write_text(yaml.safe_dump(job), encoding="utf-8")
-    if sparsemill.main(["extract", str(demo.job)]):
-        sys.exit(1)
+    with contextlib.redirect_stdout(sys.stderr):
+        if sparsemill.main(["extract", str(demo.job)]):
+            sys.exit(1)
     return str(demo.store)
 
 
