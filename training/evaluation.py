@@ -204,6 +204,8 @@ class OutcomeCache:
     def _path(self, method: Method) -> str:
         named = asdict(method)
         del named["screen"]  # follows from the study's own
+        if method.class_weight is None:  # studies without have the keys of earlier versions
+            del named["class_weight"]
         decided = {
             "version": VERSION + revision_of(method.probe),
             "library": importlib.metadata.version("scikit-learn"),

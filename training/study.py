@@ -9,32 +9,30 @@ it, and how often it was stopped and resumed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from featurestore.format.provenance import bundle_sources
-from featurestore.models.model import Model
 from featurestore.reader import FeatureStore
-from training.documents.condition import STUDY
-from training.documents.labels import load_documents, token_counts
+from training.documents.labels import load_documents
 from training.documents.regimes import make_conditions, with_strata
 from training.documents.split import make_splits, split_sha256, straddling
-from training.evaluation import Executor, MethodOutcome, OutcomeCache, SourceTask, plan_sources, read_source, run_here
-from training.methods.method import SPARSE, Method
+from training.evaluation import Executor, MethodOutcome, OutcomeCache, SourceTask, plan_sources, run_here
+from training.methods.method import Method
 from training.methods.plan import plan_methods
 from training.output.directory import claim_out
-from training.output.errors_made import errors_made
-from training.output.explain import explain, fit_method, versus_majority
+from training.output.explain import versus_majority
 from training.output.files import write_study
-from training.output.models import pack, save_model
-from training.output.private import without_file_names, without_text
+from training.output.final import hand_out
+from training.output.models import save_model
 from training.probes.probe import C_GRID
+from training.results.decided import class_of
 from training.results.evaluated import Evaluated
 from training.results.records import StudyResult
 from training.results.regime_summary import overlaps, summarise_regimes
 from training.results.rows import fold_rows, method_rows
 from training.results.selection import representative, select
+from training.results.slices import slice_scores
 from training.results.summary import summarise
 from training.spec import StudySpec
 
@@ -72,6 +70,8 @@ def run_study(
     splits = make_splits(data, spec.split)
     conditions = make_conditions(data, splits, spec)
     everywhere = (*splits, *conditions)
+    if spec.operating_point is not None:
+        class_of(spec.operating_point, data.classes)  # before anything is spent
     claim_out(spec, store.fingerprint, data, everywhere, overwrite)
     fits = len(methods) * (len(splits) + len(conditions)) * spec.split.folds
     if n_jobs is None:
@@ -91,7 +91,8 @@ def run_study(
     named |= {} if said.headline is None else {"sae": said.headline.sae, "baseline": said.headline.baseline}
     exported = {family: representative(names) for family, names in named.items()}
     majority = versus_majority(said.comparisons, data)
-    explanation, models = _export(spec, {spec.store: store, **others}, everything, exported, n_jobs, majority)
+    stores, summaries = {spec.store: store, **others}, {one.method: one for one in said.methods}
+    handed = hand_out(spec, stores, everything, exported, summaries, majority, n_jobs)
     result = StudyResult(
         spec=spec,
         data=data,
@@ -109,15 +110,17 @@ def run_study(
         comparisons=said.comparisons,
         regimes=regimes,
         overlaps=overlaps(harder),
-        explanation=explanation,
+        slices=slice_scores(plain, winners, spec),
+        decided=handed.decided,
+        explanation=handed.explanation,
         store_fingerprint=store.fingerprint,
         predictions=said.predictions,
         paths={},
         seconds=0.0,
     )
-    for name, model in models.items():
+    for name, model in handed.models.items():
         save_model(model, f"{spec.out}/models/{name}")
-    paths = write_study(result) | {f"model_{name}": f"{spec.out}/models/{name}.json" for name in models}
+    paths = write_study(result) | {f"model_{name}": f"{spec.out}/models/{name}.json" for name in handed.models}
     return replace(result, paths=paths, seconds=time.perf_counter() - started)
 
 
@@ -139,54 +142,3 @@ def _outcomes(
         if progress is not None:
             progress(len(done), len(methods), outcome.method.name)
     return tuple(done[method.name] for method in methods)
-
-
-def _export(
-    spec: StudySpec,
-    stores: Mapping[str, FeatureStore],
-    evaluated: Evaluated,
-    exported: Mapping[str, str],
-    n_jobs: int,
-    majority: dict[str, object] | None,
-) -> tuple[dict[str, object] | None, dict[str, Model]]:
-    """Explanation of the SAE method that the headline names, and the models of its two methods that have files.
-
-    Both are of the first split's training documents.
-    """
-    data, split, explanation, models = evaluated.data, evaluated.splits[0], None, {}
-    by_name = {outcome.method.name: outcome for outcome in evaluated.outcomes}
-    for family, name in exported.items():
-        method, found = by_name[name].method, by_name[name].splits[0]
-        if method.kind not in (*SPARSE, "dense"):
-            continue
-        store = stores[method.store or spec.store]
-        source = [outcome.method for outcome in evaluated.outcomes if outcome.method.source == method.source]
-        (task,) = plan_sources(source, spec.store, data, evaluated.splits, 1, spec.screen)
-        pooled, matrix, final = fit_method(store, method, data, split, found.value, read_source(store, task), n_jobs)
-        splits = [s for s in evaluated.splits if s.condition == STUDY]
-        about = {
-            "classes": list(data.classes),
-            "value": found.value,
-            "bundle": bundle_sources(store.plan),
-            "trained_on": {
-                "identity": without_file_names(store.plan.identity) if spec.private else store.plan.identity,
-                "d_sae": {sae.name: sae.d_sae for sae in store.schema.saes},
-                "fingerprint": store.fingerprint,
-                "split_sha256": split_sha256(data, splits),
-                "seed": split.seed,
-                "documents": len(split.train),
-                "validation_macro_f1": found.validation_macro_f1,
-            },
-            "explanation": None,
-        }
-        if family == "sae":
-            n_tokens = token_counts(stores[spec.store], data)
-            explanation = {
-                "majority": majority,
-                **explain(method, data, split, found.value, pooled, matrix, final, n_tokens),
-                "errors": errors_made(data, split, found, matrix, final),
-            }
-            explanation = without_text(explanation) if spec.private else explanation
-            about["explanation"] = explanation
-        models[family] = pack(method, matrix, final, about, data.doc_id[split.train])
-    return explanation, models

@@ -1,6 +1,6 @@
 """Spell out what a terminal cannot show of a stranger's text: what moves the cursor, turns the writing, or is not seen.
 
-Letters, marks and signs that are seen stay as they are; everything else becomes an escape such as `\\u202e`.
+Letters, marks and signs that are seen stay as they are; everything else becomes an escape, the number of its character.
 """
 
 from __future__ import annotations

@@ -40,8 +40,12 @@ def decisions(header: Mapping[str, Any], log_proba: np.ndarray) -> np.ndarray:
     point = header.get("operating_point")
     if point is None:
         return np.argmax(log_proba, axis=1)
-    c = list(header["classes"]).index(point["class"])
-    side = sides(class_log_odds(log_proba, c), point["low"], point["high"])
+    return decide_by(list(header["classes"]).index(point["class"]), point["low"], point["high"], log_proba)
+
+
+def decide_by(c: int, low: float, high: float, log_proba: np.ndarray) -> np.ndarray:
+    """The class of each document by thresholds of class c: c, -1 for undecided, or the likeliest of the others."""
+    side = sides(class_log_odds(log_proba, c), low, high)
     others = log_proba.copy()
     others[:, c] = -np.inf
     return np.where(side == CLAIMED, c, np.where(side == UNDECIDED, -1, np.argmax(others, axis=1)))
@@ -54,7 +58,7 @@ def threshold_problem(header: Mapping[str, Any]) -> str | None:
         return None
     if not isinstance(point, dict) or point.get("class") not in header["classes"]:
         return "key 'operating_point' names no class of the model"
-    low, high = (point.get(key) for key in ("low", "high"))
-    if not all(isinstance(v, float) and np.isfinite(v) for v in (low, high)) or low > high:
+    low, high = point.get("low"), point.get("high")
+    if not (isinstance(low, float) and isinstance(high, float) and -np.inf < low <= high < np.inf):
         return "key 'operating_point' has no thresholds"
     return None

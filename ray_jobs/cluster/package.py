@@ -48,7 +48,7 @@ def load_runtime_env(path: str | Path) -> dict[str, Any]:
         JobSpecError: Not a mapping, one with keys that Ray does not know (it would ignore them) or with values that it
             refuses, one with a working directory, or one with secrets: everybody who can see the dashboard can read it.
     """
-    runtime_env = plain(load_mapping(path, JobSpecError))
+    runtime_env: dict[str, Any] = {key: plain(value) for key, value in load_mapping(path, JobSpecError).items()}
     if "working_dir" in runtime_env:
         raise JobSpecError(f"{path}: working_dir is what submit sends itself, code and job; remove it")
     variables = runtime_env.get("env_vars", {})

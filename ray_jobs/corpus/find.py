@@ -1,4 +1,4 @@
-"""Single rows of a corpus whose store is there, without scanning the corpus again.
+"""Find single documents of a corpus whose store is there, without scanning the corpus again.
 
 The store's identity says which files there were, with their sizes and rows, in order; so the row of a document tells
 its file and its place in it. Parquet decodes one row group for it, text files are read up to the row.
@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import CorpusError
 from featurestore.tables.arrays import told_apart
@@ -19,12 +19,10 @@ from featurestore.tables.files import SourceFile, look_up
 from featurestore.tables.parquet import open_parquet, parquet_groups
 from featurestore.tables.record import Wanted, decompressed, open_raw, refusals
 from featurestore.tables.text import csv_header
+from ray_jobs.corpus.read import document_of
 from ray_jobs.corpus.slices import Slice, changed, records_of
-from ray_jobs.corpus.unreadable import judged
 
 if TYPE_CHECKING:
-    from typing import BinaryIO
-
     from ray_jobs.spec import CorpusSpec
 
 
@@ -78,13 +76,13 @@ def _rows(
         file = with_dialect(file, corpus.csv, wanted.settings())
         header = csv_header(file) if file.format == "csv" else ()
         with refusals(file), ExitStack() as stack:
-            file, _ = told_apart(file, cast("BinaryIO", decompressed(open_raw(file, stack), file, stack)))
+            file, _ = told_apart(file, decompressed(open_raw(file, stack), file, stack))
         parts = [Slice(file, 0, max(rows) + 1, header)]
     n_found = 0
     for part in parts:
         for row, record in enumerate(records_of(part, wanted), part.first_row):
             if row in rows:
-                doc_id, text, _, _ = judged(record, corpus.text, corpus.id)
+                doc_id, text, _, _ = document_of(record, corpus.text, corpus.id)
                 n_found += 1
                 yield row, doc_id, text
     if n_found < len(rows):

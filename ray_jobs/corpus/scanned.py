@@ -15,7 +15,7 @@ from featurestore.tables.files import SourceFile
 from featurestore.tables.text import Fused
 from ray_jobs.corpus.unreadable import UnreadableRows
 
-MARK_ROWS = 512  # a byte offset is noted this often: 8 bytes a mark, and at most 511 rows parsed in vain by a slice
+MARK_ROWS = 512  # a byte offset is noted this often: 8 bytes a mark, and a slice parses at most 511 rows before its own
 
 
 @dataclass(frozen=True)

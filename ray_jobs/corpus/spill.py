@@ -74,7 +74,7 @@ class Spill:
                     os.utime(path, ns=(time.time_ns(),) * 2)  # the kernel's own "now" is some milliseconds coarse
                     return text
                 except FileNotFoundError:
-                    pass  # not there yet, or somebody took it away just then to make room
+                    pass  # not there yet, or just removed to make room
                 with node_lock(self._directory / f"{sha256}.lock"):
                     if not path.exists():
                         self._keep(file, sha256, text_bytes, path)
@@ -98,7 +98,7 @@ class Spill:
         drop(self._directory.name)
 
     def _claim(self) -> None:
-        """Let everybody see that somebody reads here."""
+        """Lock the directory as in use, so that `_sweep` in another process leaves it alone."""
         if self._in_use is not None and (self._directory / _IN_USE).exists():
             return
         self._directory.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 `bundle.json` names every file with its sha256 and says which model and SAEs they came from. The bundle's own sha256
 covers everything that decides a value and nothing else, so a model read from another path gives the same one. Opening
-reads the manifest only: weights are safetensors, memory-mapped by whoever needs them. Bundles are built by
+reads the manifest only: weights are safetensors, memory-mapped where they are used. Bundles are built by
 `ray_jobs.prepare.build`.
 """
 

@@ -21,7 +21,7 @@ import torch
 from torch.nn.functional import linear as torch_linear
 
 TOLERANCE = 1e-5
-"""Of the check, relative to the largest entry: float32 rounding of sums of 48 terms, amply."""
+"""Of the check, relative to the largest entry: more than the float32 rounding of sums of 48 terms."""
 
 
 @cache

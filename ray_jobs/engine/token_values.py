@@ -1,4 +1,4 @@
-"""What a few features do at each token of a text: the engine once more, for texts that somebody looks at.
+"""Compute what a few features do at each token of a text, for texts that somebody looks at.
 
 Tokens, windows and layers are those of `extractor`, so pooling these values gives what it stores, up to the rounding of
 products. Encoders are cut to the features asked for; only top-k SAEs are computed whole, for there every feature
@@ -104,8 +104,8 @@ class TokenReader:
             if isinstance(found, str) or number in errors:
                 yield TokenValues(error=errors[number])
                 continue
-            own = [pieces[key] for key in sorted(key for key in pieces if key[0] == number)]
-            yield self._assembled(found[1], own, truncated[number])
+            values = [pieces[key] for key in sorted(key for key in pieces if key[0] == number)]
+            yield self._assembled(found[1], values, truncated[number])
 
     def _run(
         self,
@@ -129,12 +129,12 @@ class TokenReader:
             return
         ends = np.cumsum([window.n_pooled for window in windows])
         values: dict[str, np.ndarray] = {}
-        for layer in {encoder.layer for encoder in self._encoders}:
+        for layer in sorted({encoder.layer for encoder in self._encoders}):
             x_ND = residuals[layer].cpu()
             finite_N = x_ND.isfinite().all(dim=1).numpy()
             for window, rows in zip(windows, np.split(finite_N, ends[:-1]), strict=True):
                 if not rows.all():
-                    errors[window.document] = f"the model's activations at layer {layer} are not finite"
+                    errors.setdefault(window.document, f"the model's activations at layer {layer} are not finite")
             inputs = Inputs(torch.where(torch.from_numpy(finite_N)[:, None], x_ND, 0.0))
             values |= {encoder.name: encoder.values(inputs) for encoder in self._encoders if encoder.layer == layer}
         for number, window in enumerate(windows):

@@ -1,1 +1,1 @@
-"""Evidence, computed: the documents that somebody looks at, once more through the bundle that their store names."""
+"""Compute evidence: run documents that somebody looks at once more, through the bundle that their store names."""

@@ -1,4 +1,4 @@
-"""The command `tokens`: where in its documents a feature fires."""
+"""Parse and run the command `tokens`: where in its documents a feature fires."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From (document, features) to evidence: tokens with activations, checked against what the store has pooled of them.
+"""Compute the evidence for (document, feature) pairs, and check it against what the store has pooled.
 
 Only the documents asked for are run, with encoders cut to the features asked for. What pooling the tokens gives must be
 what the store holds, within its rounding and within what the precision allows; where it is not, the evidence says why.

@@ -1,4 +1,4 @@
-"""All the evidence that a study shows of one store: from its cache where it is there, else computed and kept."""
+"""Gather all the evidence that a study shows of one store: from its cache where it is there, else computed and kept."""
 
 from __future__ import annotations
 

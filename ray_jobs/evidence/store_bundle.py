@@ -1,4 +1,4 @@
-"""The bundle that a store names: the one in this machine's cache, or built again from the store's own job."""
+"""Open the bundle that a store names: from this machine's cache, or built again from the store's own job."""
 
 from __future__ import annotations
 

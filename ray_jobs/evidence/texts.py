@@ -1,4 +1,4 @@
-"""The texts of a store's documents: from the column that the store keeps, or else from the corpus of its job."""
+"""Find the texts of a store's documents: in the column that the store keeps, or else in the corpus of its job."""
 
 from __future__ import annotations
 

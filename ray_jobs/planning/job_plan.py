@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from featurestore.format.store_plan import StorePlan
     from ray_jobs.corpus.scanned import CorpusScan
     from ray_jobs.engine.bundle import Bundle
+    from ray_jobs.engine.tokens import TokenPolicy
     from ray_jobs.planning.units import Unit
     from ray_jobs.spec import JobSpec
 
@@ -227,7 +228,7 @@ def sample_tokens(bundle: Bundle, job: JobSpec, scanned: CorpusScan) -> tuple[fl
     return sum(pooled) / len(pooled), len(pooled), n_cut / len(pooled)
 
 
-def _policy(bundle: Bundle, job: JobSpec) -> Any:
+def _policy(bundle: Bundle, job: JobSpec) -> TokenPolicy:
     from ray_jobs.engine.tokens import token_policy
 
     model = job.model

@@ -18,7 +18,7 @@ _MIN_DOCUMENTS = 32  # sorting by length needs some to choose from ...
 _MIN_DOCUMENTS_TOKENS = 4  # ... unless they are so long that this many times the tokens are reached first
 _MAX_DOCUMENTS = 2**16  # bounds the rows of a part however short the documents are
 _MAX_TEXT_BYTES = 2**28  # of raw text in a worker's memory; far more than is fed where documents are truncated
-_MIN_UNITS = 32  # a small corpus too: workers share it, and at the end nobody waits long for another's last unit
+_MIN_UNITS = 32  # of a small corpus too, so that workers can share it and end at about the same time
 
 
 @dataclass(frozen=True)

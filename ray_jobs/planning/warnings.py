@@ -27,7 +27,7 @@ BESIDE_WEIGHTS_BYTES = 1.5e9
 
 
 def warnings_of(plan: JobPlan, figures: Estimate) -> tuple[str, ...]:
-    """The sentences that a plan deserves, the costliest matter first."""
+    """The warnings of a plan, the costliest matter first."""
     found = [
         *corpus_warnings(plan.scan, plan.job.corpus.max_errors),
         _disk(plan, figures),

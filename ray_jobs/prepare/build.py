@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str], None]
 
+WAITING = "another process of this machine prepares this bundle; waiting for it"
+
 HASHED_BYTES = 2**30
 """Source files up to this size are recognised by content, larger ones by size and time: hashing takes a second a GB."""
 
@@ -72,9 +74,12 @@ def prepare(spec: JobSpec, cache_dir: Path | None = None, progress: Progress | N
     say = progress or (lambda _line: None)
     dtype = settle(spec, None).dtype
     root = cache_dir or default_cache_dir()
-    lock = root.with_name(f"{root.name}-locks") / _lock_name(spec, dtype)
-    with node_lock(lock, lambda: say("another process of this machine prepares this bundle; waiting for it")):
-        return _find_or_build(root, spec, dtype, f".building-{lock.name}-", say)
+    locks, wait = root.with_name(f"{root.name}-locks"), lambda: say(WAITING)
+    with node_lock(locks / _lock_name(spec, dtype), wait):  # the actors of a job look at its sources one by one
+        model = find_checkpoint(spec.model)
+        key = _key(model, spec.saes, dtype)
+        with node_lock(locks / key, wait):  # two jobs may name one bundle's sources by other paths
+            return _find_or_build(root / key, model, spec, dtype, say)
 
 
 def pinned(spec: JobSpec, bundle: Bundle) -> JobSpec:
@@ -93,19 +98,15 @@ def pinned(spec: JobSpec, bundle: Bundle) -> JobSpec:
     return spec.model_copy(update={"model": model, "saes": saes})
 
 
-def _find_or_build(root: Path, spec: JobSpec, dtype: str, prefix: str, say: Progress) -> Path:
-    """`prefix` is that of directories in which only the holder of the lock builds."""
-    model = find_checkpoint(spec.model)
-    key = _key(model, spec.saes, dtype)
-    target = root / key
+def _find_or_build(target: Path, model: Checkpoint, spec: JobSpec, dtype: str, say: Progress) -> Path:
+    root, key = target.parent, target.name
     if _is_whole(target):
         return target
     try:
         root.mkdir(parents=True, exist_ok=True)
-        # Of a killed process. The same sources at another path have the same key and another lock: they are left alone.
-        for left in root.glob(f"{prefix}*"):
+        for left in root.glob(f".building-{key}-*"):  # of a killed process: whoever builds it holds the lock
             shutil.rmtree(left, ignore_errors=True)
-        building = Path(tempfile.mkdtemp(prefix=prefix, dir=root))
+        building = Path(tempfile.mkdtemp(prefix=f".building-{key}-", dir=root))
     except OSError as error:
         raise BundleError(
             f"bundles cannot be kept in {root} ({error.strerror or error}); set SPARSEMILL_CACHE to another place"

@@ -1,4 +1,4 @@
-"""What sae-lens' registry says about an SAE beyond where its weights are."""
+"""Read from sae-lens' registry what it says about an SAE beyond where its weights are."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 
-DEADLINE_FACTOR = 10.0  # times the expected duration: beyond any honest difference between documents or machines
+DEADLINE_FACTOR = 10.0  # times the expected duration: more than documents or machines differ
 DEADLINE_SECONDS = 600.0  # and no unit is given up before that: the first one of a worker compiles
 STALL_SECONDS = 900.0  # without a batch done: hung, whatever the unit's size
 OVERDUE_FACTOR = 1.5  # times the expected duration, before an idle worker does a unit a second time

@@ -6,7 +6,7 @@ document which kills its process can be found as well as one that raises. A sing
 failed as often as a unit may, because workers also die for reasons of their own. One document at fault costs about as
 much as the unit once or twice more.
 
-A pure account: who tries a range is the dispatcher's business, and what counts as its failure is in `failure_policy`.
+A pure account: ranges are handed out by `dispatcher`, and what counts as a failure of one is in `failure_policy`.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ class UnitSearch:
 class DocumentSearches:
     """The searches of one run.
 
-    One ends with documents that are blamed, which the unit is then done without, or in vain: each goes well alone. No
-    unit is searched in vain twice.
+    A search ends with documents that are blamed, and the unit is then done without them; or "in vain", when each went
+    well alone. No unit is searched in vain twice.
     """
 
     def __init__(self) -> None:

@@ -68,7 +68,7 @@ class UnitFate(Enum):
 
     NOTHING = "nothing"
     FIRST = "first"
-    """It is done next, by whoever is free."""
+    """It is done next, by any free worker."""
     LATER = "later"
     """The unit is done after some waiting, on another host if there is one."""
     LAST = "last"

@@ -25,7 +25,7 @@ from featurestore.errors import (
 )
 from featurestore.urls import without_secrets
 
-# Storage that refuses like this will refuse every other unit too, until somebody does something about it.
+# Storage that refuses for such a reason refuses every other unit too, until the user has changed something.
 _FULL = {errno.ENOSPC: "it is full", errno.EDQUOT: "the quota is used up"}
 _CLOSED = {errno.EROFS: "it is read-only", errno.EACCES: "no permission", errno.EPERM: "no permission"}
 # What object stores call the same, in the text of an error without a number.
@@ -38,15 +38,15 @@ class Kind(Enum):
     """What a failure means."""
 
     JOB = "job"
-    """No unit can work: stop at once."""
+    """No unit of this job can work."""
     LOST = "lost"
     """The worker's process is gone."""
     NODE = "node"
     """The worker's node is gone, was taken away or cannot be reached: nothing that the worker did is to blame."""
     MEMORY = "memory"
-    """The host's memory ran out: fewer units at a time."""
+    """The host's memory ran out."""
     STORAGE = "storage"
-    """Storage did not answer: again later, elsewhere."""
+    """Storage did not answer, or failed in a way that may pass."""
     PLACE = "place"
     """Something stands where the unit's part should be."""
     UNIT = "unit"

@@ -131,7 +131,7 @@ def hold_store(uri: str, force: bool = False, note: Callable[[str], None] | None
 
 
 def check_free(uri: str, note: Callable[[str], None] | None = None) -> None:
-    """Refuse a store that somebody holds before anything is paid for; `hold_store` asks again, for this takes nothing.
+    """Refuse a store that another run holds, before anything is paid for; it takes nothing, so `hold_store` asks again.
 
     Args:
         uri: The store, which need not be there.
@@ -146,7 +146,7 @@ def check_free(uri: str, note: Callable[[str], None] | None = None) -> None:
         data, there = _read(fs, path)
         occupied = data is not None and _is_held(fs, path, data, there, note)
     except (OSError, UsageError):
-        return  # whoever is to write there says it better
+        return  # the run will meet the same, and say it with more detail
     if occupied:
         raise StoreError(_occupied(uri, there))
 

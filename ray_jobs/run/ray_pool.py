@@ -30,7 +30,9 @@ _NODE_DIED = "its node has died"
 
 SILENCE_SECONDS = 10.0  # after so long without an answer it is looked whether anybody is there at all
 
-LEAVE_SECONDS = 3.0  # leaving takes some tenths of one; who needs longer has a unit in hand that was done elsewhere
+LEAVE_SECONDS = (
+    3.0  # leaving takes some tenths of one; a worker that needs longer is at a unit that another one has done
+)
 
 
 class RayPool:

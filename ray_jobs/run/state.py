@@ -85,7 +85,7 @@ class RunState:
 
     @property
     def has_plenty(self) -> bool:
-        """Whether there are units enough for a second one each; near the end nobody hoards."""
+        """Whether there are units enough for every worker to have a second one waiting."""
         return self.queue.waiting > len(self.workers.host)
 
     @property
@@ -157,7 +157,7 @@ class RunState:
 
     def give_units(self, worker: int, now: float) -> list[int]:
         """Hand a worker as many units as it should have; those that it has not had before."""
-        # nobody hoards while a search waits for a worker that has nothing else
+        # a range goes only to a worker without units, so none gets a second unit while ranges wait
         searchable = self.searches and self.searches.next_range(set(self.workers.searching.values())) is not None
         most = UNITS_IN_FLIGHT if self.has_plenty and not searchable else 1
         given: list[int] = []

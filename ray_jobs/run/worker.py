@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from featurestore.format.rows import PartRows
     from featurestore.writing.writer import PartRecord
     from ray_jobs.corpus.read import DocumentRows
+    from ray_jobs.engine.bundle import Bundle
     from ray_jobs.engine.extractor import ExtractedRows
     from ray_jobs.planning.job_plan import JobPlan
     from ray_jobs.planning.units import Unit
@@ -217,7 +218,7 @@ class Worker:
             self._abandoned.discard(unit)
             raise _Stop
 
-    def _bundle(self) -> Any:
+    def _bundle(self) -> Bundle:
         from ray_jobs.engine.bundle import MANIFEST_NAME, open_bundle
 
         path = self._task.bundle

@@ -19,7 +19,7 @@ Request = Literal["open", "run", "range", "live"]
 
 @dataclass(frozen=True, slots=True)
 class Abandoned:
-    """What comes of a unit that was stopped on purpose, between two batches, because it was done elsewhere."""
+    """The answer for a unit that was stopped on purpose, between two batches, because another worker had done it."""
 
     unit: int
 

@@ -25,6 +25,7 @@ from training.study import run_study
 FILES = (
     "results.parquet",
     "predictions.parquet",
+    "slices.parquet",
     "split.parquet",
     "folds.parquet",
     "regimes.parquet",

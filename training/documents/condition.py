@@ -1,4 +1,8 @@
-"""Under which condition a split is trained: as the study itself, or under one of its regimes; and how files name it."""
+"""Under which condition a split is trained: as the study itself, or under one of its regimes; and how files name it.
+
+A condition is a regime and its strength: 128 training documents, a fifth of the labels wrong, trained on English. Code
+compares conditions; their names are made here, for files and tables, and nowhere read back.
+"""
 
 from __future__ import annotations
 

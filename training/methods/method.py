@@ -26,6 +26,7 @@ class Method:
             all pass.
         store: URI of another store than the study's.
         probe: One of `training.spec.PROBES`; None for majority.
+        class_weight: "balanced" lets every class count alike in fits; None counts documents.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Method:
     screen: int | None = None
     store: str | None = None
     probe: str | None = "logistic_l2"
+    class_weight: str | None = None
 
     @property
     def saes(self) -> tuple[str, ...]:
@@ -61,4 +63,4 @@ class Method:
     @property
     def without_probe(self) -> Method:
         """The method without its name and probe: methods that are then the same share a matrix."""
-        return replace(self, name="", probe=None)
+        return replace(self, name="", probe=None, class_weight=None)

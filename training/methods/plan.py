@@ -1,4 +1,8 @@
-"""Every method that a study asks for, from its YAML and what its stores hold."""
+"""Every method that a study asks for, from its YAML and what its stores hold.
+
+The order is that of the spec, baselines first and each with every probe. An SAE, pooling or dense column that a store
+does not have is refused here, before anything is computed.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +62,7 @@ def plan_methods(
     for one in without_probe:
         for probe in spec.probes:
             tail = "" if probe == "logistic_l2" else f" {probe}"
-            methods.append(replace(one, name=f"{one.name}{tail}", probe=probe))
+            methods.append(replace(one, name=f"{one.name}{tail}", probe=probe, class_weight=spec.class_weight))
     return tuple(methods)
 
 

@@ -1,4 +1,8 @@
-"""What is learnt from training rows before the classifier (thresholds, scales, selections), as one pipeline."""
+"""What is learnt from training rows before the classifier (thresholds, scales, selections), as one pipeline.
+
+The pipeline is scikit-learn's and unfitted (`preparation`); it is fitted on the rows that a probe is fitted on, never
+on others. Once fitted it is also plain arrays (`Columns`), which is what model files hold.
+"""
 
 from __future__ import annotations
 

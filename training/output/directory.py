@@ -29,7 +29,15 @@ if TYPE_CHECKING:
     import polars as pl
 
 SPLIT, SUMMARY = "split.parquet", "results.json"
-WRITTEN = ("results.parquet", "predictions.parquet", "folds.parquet", "regimes.parquet", "explanation.json", "models")
+WRITTEN = (
+    "results.parquet",
+    "predictions.parquet",
+    "folds.parquet",
+    "regimes.parquet",
+    "slices.parquet",
+    "explanation.json",
+    "models",
+)
 _MARK = b"sparsemill.study"  # in the footer of split.parquet
 
 

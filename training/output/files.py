@@ -17,12 +17,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.base.json_text import json_text
+from featurestore.models.calibration import calibrated
+from featurestore.models.thresholds import decide_by
 from featurestore.storage.files import atomic_write, filesystem
 from training.documents.shares import share_warnings
+from training.output.decided_plain import classes_plain, decided_plain, interval_plain
 from training.output.directory import SPLIT, unwritable
-from training.results.records import FoldRow, MethodRow, MethodSummary, StudyResult
+from training.results.decided import class_of
+from training.results.records import Decided, FoldRow, MethodRow, MethodSummary, SliceSummary, StudyResult
 from training.results.selection import representative
-from training.scores.metrics import BOOTSTRAP_SEED, LEVEL, Interval
+from training.scores.metrics import BOOTSTRAP_SEED, LEVEL, METRICS, Prediction
 from training.scores.significance import Comparison
 
 FORMAT_VERSION = 1
@@ -45,6 +49,7 @@ def write_study(result: StudyResult) -> dict[str, str]:
         "predictions.parquet": _parquet(_predictions(result)),
         "folds.parquet": _parquet(_folds(result)),
         "regimes.parquet": _parquet(_rows(result.regime_rows)),
+        "slices.parquet": _parquet(_slices(result)),
         "results.parquet": _parquet(_rows(result.rows)),
         "explanation.json": _json(result.explanation),
         "results.json": _json(summary_json(result)),
@@ -64,7 +69,7 @@ def summary_json(result: StudyResult) -> dict[str, Any]:
     counts = np.bincount(data.y, minlength=len(data.classes))
     return {
         "format_version": FORMAT_VERSION,
-        "spec": result.spec.model_dump(mode="json"),
+        "spec": result.spec.model_dump(mode="json", by_alias=True),
         "store": {"fingerprint": result.store_fingerprint, "rows": data.rows},
         "documents": {
             "used": len(data.y),
@@ -94,15 +99,24 @@ def summary_json(result: StudyResult) -> dict[str, Any]:
             "resamples": result.spec.bootstrap,
             "seed": BOOTSTRAP_SEED,
         },
-        "methods": [_summary(method) for method in result.summary],
-        "selected": {name: _summary(family) for name, family in result.selected.items()},
+        "methods": [_summary(method, data.classes) for method in result.summary],
+        "selected": {name: _summary(f, data.classes) for name, f in result.selected.items()},
         "headline": _headline(result),
-        "difference_macro_f1": None if result.headline is None else _interval(result.headline.comparison.difference),
+        "difference_macro_f1": result.headline and interval_plain(result.headline.comparison.difference),
         "comparisons": [_comparison(c) for c in result.comparisons],
         "regimes": [
-            {**dataclasses.asdict(r), "macro_f1": _interval(r.macro_f1), "auroc": _interval(r.auroc)}
+            {**dataclasses.asdict(r), "macro_f1": interval_plain(r.macro_f1), "auroc": interval_plain(r.auroc)}
             for r in result.regimes
         ],
+        "slices": [_slice(one, data.classes) for one in result.slices],
+        "decided": {
+            family: decided_plain(decided, result.spec, data.classes, result.splits)
+            for family, decided in result.decided.items()
+        },
+        "final_models": {
+            "refit": result.spec.refit,
+            "documents": len(data.y) if result.spec.refit else len(result.splits[0].train),
+        },
         "feature_overlap": [
             dict(zip(("method", "train", "other", "jaccard"), overlap, strict=True)) for overlap in result.overlaps
         ],
@@ -136,7 +150,7 @@ def _headline(result: StudyResult) -> dict[str, Any] | None:
 
 
 def _comparison(comparison: Comparison) -> dict[str, Any]:
-    difference = _interval(comparison.difference)
+    difference = interval_plain(comparison.difference)
     return {**dataclasses.asdict(comparison), "difference": difference, "shown": comparison.shown}
 
 
@@ -153,22 +167,38 @@ def _near_duplicates(result: StudyResult) -> dict[str, Any] | None:
     }
 
 
-def _summary(method: MethodSummary) -> dict[str, Any]:
+def _summary(method: MethodSummary, classes: Sequence[str]) -> dict[str, Any]:
     plain = {
         **dataclasses.asdict(method),
         "values": list(method.values),
         "C": list(method.C),
         "class_f1": list(method.class_f1),
+        "classes": classes_plain(method.classes, classes),
         "cells": list(method.members),
         "notes": list(method.notes),
     }
     for name in ("macro_f1", "accuracy", "auroc"):
-        plain[name] = _interval(getattr(method, name))
+        plain[name] = interval_plain(getattr(method, name))
     return plain
 
 
-def _interval(interval: Interval) -> dict[str, float]:
-    return {"value": interval.value, "low": interval.low, "high": interval.high}
+def _slice(one: SliceSummary, classes: Sequence[str]) -> dict[str, Any]:
+    plain = {**dataclasses.asdict(one), "classes": classes_plain(one.classes, classes)}
+    return plain | {name: interval_plain(getattr(one, name)) for name in METRICS}
+
+
+def _slices(result: StudyResult) -> pa.Table:
+    """One row for each way of slicing, slice and method."""
+    kinds = {"by": "str", "slice": "str", "method": "str", "documents": "int", "units": "int"}
+    columns = {name: pa.array([getattr(s, name) for s in result.slices], _TYPES[kind]) for name, kind in kinds.items()}
+    for name in METRICS:
+        for part in ("value", "low", "high"):
+            values = [getattr(getattr(s, name), part) for s in result.slices]
+            columns[name if part == "value" else f"{name}_{part}"] = pa.array(values, pa.float64())
+    for name in ("auprc", "brier", "ece"):
+        columns[name] = pa.array([getattr(s, name) for s in result.slices], pa.float64())
+    columns["too_small"] = pa.array([s.too_small for s in result.slices], pa.bool_())
+    return pa.table({**columns, "warning": pa.array([s.warning or None for s in result.slices], pa.string())})
 
 
 def _folds(result: StudyResult) -> pa.Table:
@@ -185,12 +215,17 @@ def _rows(rows: Sequence[MethodRow]) -> pa.Table:
 
 
 def _predictions(result: StudyResult) -> pa.Table:
-    """One row for each method, seed and test document; `score` holds the log-probability of each class."""
+    """One row for each method, seed and test document.
+
+    `score` holds the log-probability of each class. Of the methods with an operating point, `decision` is the class by
+    the thresholds of the split, null where `undecided`. Of a model file's method and split, `probability` is what the
+    evaluated model says of each class, calibrated where that helps.
+    """
     classes, tables = np.array(result.data.classes, dtype=object), []
+    decided = {one.method: one for one in result.decided.values()}
     for summary, seeds in zip(result.summary, result.predictions, strict=True):
-        for split, answer in zip(result.splits, seeds, strict=True):
-            n, n_classes = answer.log_proba.shape
-            offsets = pa.array(np.arange(n + 1) * n_classes, pa.int32())
+        for s, (split, answer) in enumerate(zip(result.splits, seeds, strict=True)):
+            n = len(answer.rows)
             columns = {
                 "doc_id": pa.array(result.data.doc_id[answer.rows], pa.string()),
                 "seed": pa.array(np.full(n, split.seed), pa.int64()),
@@ -198,10 +233,33 @@ def _predictions(result: StudyResult) -> pa.Table:
                 "method": pa.array([summary.method] * n, pa.string()),
                 "y_true": pa.array(classes[answer.y_true], pa.string()),
                 "y_pred": pa.array(classes[answer.y_pred], pa.string()),
-                "score": pa.ListArray.from_arrays(offsets, pa.array(answer.log_proba.ravel(), pa.float64())),
+                "score": _lists(answer.log_proba),
+                **_decisions(result, decided.get(summary.method), s, answer),
             }
             tables.append(pa.table(columns))
     return pa.concat_tables(tables).combine_chunks()
+
+
+def _decisions(result: StudyResult, decided: Decided | None, s: int, answer: Prediction) -> dict[str, pa.Array]:
+    """The columns `probability`, `decision` and `undecided` of one method on split s."""
+    n = len(answer.rows)
+    probability = pa.nulls(n, pa.list_(pa.float64()))
+    decision, undecided = pa.nulls(n, pa.string()), pa.nulls(n, pa.bool_())
+    if decided is not None and decided.calibration is not None and s == 0:
+        chosen = decided.calibration
+        probability = _lists(np.exp(calibrated(chosen.method, chosen.arrays, answer.log_proba)))
+    if decided is not None and decided.points and result.spec.operating_point is not None:
+        point, names = decided.points[s], np.array([*result.data.classes, None], dtype=object)
+        c = class_of(result.spec.operating_point, result.data.classes)
+        found = decide_by(c, point.low, point.high, answer.log_proba)
+        decision, undecided = pa.array(names[found], pa.string()), pa.array(found < 0, pa.bool_())
+    return {"probability": probability, "decision": decision, "undecided": undecided}
+
+
+def _lists(values: np.ndarray) -> pa.Array:
+    """[n, classes] as a list a row."""
+    offsets = pa.array(np.arange(len(values) + 1) * values.shape[1], pa.int32())
+    return pa.ListArray.from_arrays(offsets, pa.array(values.ravel(), pa.float64()))
 
 
 def _parquet(table: pa.Table) -> pa.Buffer:

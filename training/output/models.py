@@ -1,4 +1,8 @@
-"""Write fitted methods as model files, which `featurestore.models` reads and scores with."""
+"""Write fitted methods as model files, which `featurestore.models` reads and scores with.
+
+`pack` puts the columns, scales and weights of a fitted method beside what the model was trained on; `save_model`
+writes two files, without pickle. What a probe has learnt is plain numbers already (`FittedProbe`).
+"""
 
 from __future__ import annotations
 
@@ -21,6 +25,7 @@ def pack(
     final: Final,
     about: Mapping[str, Any],
     trained_ids: Iterable[str] | None = None,
+    calibration: Mapping[str, np.ndarray] | None = None,
 ) -> Model:
     """A fitted method as plain data.
 
@@ -30,6 +35,7 @@ def pack(
         final: Its fitted model.
         about: Further keys of the header: classes, store, split, scores.
         trained_ids: Of the training documents; if not given, the model does not know them.
+        calibration: Its arrays, see `featurestore.models.calibration`.
     """
     assert final.columns is not None
     kept, probe = final.columns.kept, final.probe
@@ -42,7 +48,7 @@ def pack(
     if final.columns.threshold is not None:
         # A feature that never fired in training never fires: a threshold that no value reaches.
         tensors["binarize"] = np.nan_to_num(np.asarray(final.columns.threshold, np.float64), posinf=1e300)
-    tensors |= probe.tensors
+    tensors |= {**probe.tensors, **(calibration or {})}
     header = {
         "format": FORMAT,
         "format_version": VERSION,
@@ -54,6 +60,7 @@ def pack(
         "scale": method.scale,
         "dense": method.column,
         "probe": method.probe,
+        "class_weight": method.class_weight,
         "link": probe.link,
         **about,
     }

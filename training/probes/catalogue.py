@@ -1,4 +1,8 @@
-"""The probes by the names that STUDY.yaml knows them by."""
+"""The probes by the names that STUDY.yaml knows them by.
+
+A new probe is a class in a file of its own (`training.probes.probe` says what it must do), an entry here, and its name
+in `training.spec.PROBES`.
+"""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from training.methods.method import SPARSE, Method
 from training.methods.preparation import Columns, columns_of, preparation
 from training.methods.transformers import MaxScaler
 from training.probes.catalogue import PROBES, grid_of
-from training.probes.folds import Folds, Labelled, one_fold
+from training.probes.folds import Folds, Labelled, balanced, one_fold
 from training.probes.grid_search import Fold, Piece, in_float64, search_pieces
 from training.probes.majority import majority
 from training.probes.outcome import SplitOutcome
@@ -96,15 +96,18 @@ def fit_final(method: Method, of: Labelled, rows: np.ndarray, value: float | Non
         n_jobs: Threads; they change no bit.
     """
     probe, value = PROBES[str(method.probe)], NO_CHOICE[0] if value is None else value
+    weights = None if method.class_weight is None else balanced(of.y, [rows], of.n_classes)
     prepare: Any
     if method.kind in SPARSE and method.scales_only and probe.in_place:  # a large matrix is copied nowhere
         prepare = MaxScaler().fit_rows(of.X, rows)
         columns = Columns(np.arange(of.X.shape[1]), prepare.scale_)
-        return Final(prepare, columns, probe.fit(Folds(of, [rows], [rows[:0]], prepare.scale_[:, None]), value, n_jobs))
+        fold = Folds(of, [rows], [rows[:0]], prepare.scale_[:, None], weights=weights)
+        return Final(prepare, columns, probe.fit(fold, value, n_jobs))
     prepare = preparation(method)
     X = prepare.fit_transform(in_float64(of.X[rows]), of.y[rows])
     plain = columns_of(prepare, of.X.shape[1]) if method.kind in (*SPARSE, "dense") else None
-    return Final(prepare, plain, probe.fit(one_fold(X, of.y[rows], of.n_classes), value, n_jobs))
+    fold = one_fold(X, of.y[rows], of.n_classes, None if weights is None else weights[rows, 0])
+    return Final(prepare, plain, probe.fit(fold, value, n_jobs))
 
 
 def choose(validation: np.ndarray, grid: Sequence[float]) -> float:

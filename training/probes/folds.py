@@ -81,6 +81,21 @@ class Folds:
         return None if self.weights is None else self.weights[rows, p]
 
 
+def balanced(y: np.ndarray, fit: Sequence[np.ndarray], n_classes: int) -> np.ndarray:
+    """Weights with which every class counts alike in each fold's fit, as scikit-learn's "balanced"; float64 [N, folds].
+
+    Args:
+        y: int64 [N], class indices.
+        fit: For each fold, the rows fitted; those of others weigh 0.
+        n_classes: How many classes there are.
+    """
+    weights = np.zeros((len(y), len(fit)))
+    for p, rows in enumerate(fit):
+        counts = np.bincount(y[rows], minlength=n_classes)
+        weights[rows, p] = len(rows) / (n_classes * np.maximum(counts, 1))[y[rows]]
+    return weights
+
+
 def one_fold(X: Any, y: np.ndarray, n_classes: int, weights: np.ndarray | None = None) -> Folds:
     """A matrix that is prepared already, all of whose rows are fitted: CSR or dense float64 [n, K]."""
     everything = np.arange(X.shape[0])

@@ -18,7 +18,7 @@ from training.methods.method import SPARSE, Method
 from training.methods.preparation import Columns, columns_of, preparation, scaler
 from training.methods.transformers import column_max
 from training.probes.catalogue import PROBES
-from training.probes.folds import Folds, Labelled
+from training.probes.folds import Folds, Labelled, balanced
 from training.scores.metrics import macro_f1
 from training.solvers.objective import BLOCK
 
@@ -86,7 +86,8 @@ def _shared(
     if fitted[0].shift is not None:
         shift = np.stack([np.asarray(one.shift) for one in fitted], axis=1)
     fit, validate = [fold.fit for fold in folds], [fold.validate for fold in folds]
-    return _scores(method, Folds(of, fit, validate, scale, shift), grid, n_jobs)
+    weights = None if method.class_weight is None else balanced(of.y, fit, of.n_classes)
+    return _scores(method, Folds(of, fit, validate, scale, shift, weights), grid, n_jobs)
 
 
 def _alone(method: Method, of: Labelled, fold: Fold, grid: Sequence[float], n_jobs: int) -> list[np.ndarray]:
@@ -98,7 +99,9 @@ def _alone(method: Method, of: Labelled, fold: Fold, grid: Sequence[float], n_jo
     if PROBES[str(method.probe)].reads_columns:
         here = replace(here, columns=here.by_column())
     place, ones = np.arange(len(rows)), np.ones((here.X.shape[1], 1))
-    return _scores(method, Folds(here, [place[: len(fit)]], [place[len(fit) :]], ones), grid, n_jobs)
+    inside = [place[: len(fit)]]
+    weights = None if method.class_weight is None else balanced(here.y, inside, of.n_classes)
+    return _scores(method, Folds(here, inside, [place[len(fit) :]], ones, weights=weights), grid, n_jobs)
 
 
 def _fold_columns(method: Method, of: Labelled, fit: np.ndarray) -> Columns:

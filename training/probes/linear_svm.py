@@ -1,4 +1,7 @@
-"""The probe `linear_svm`: scikit-learn's linear support vector machine, whose margins are no probabilities."""
+"""The probe `linear_svm`: scikit-learn's linear support vector machine, whose margins are no probabilities.
+
+Its scores are the log-softmax of margins: they rank documents, and calibration means nothing for them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The probe `logistic_l1`: logistic regression with an absolute penalty, which leaves few features."""
+"""The probe `logistic_l1`: logistic regression with an absolute penalty, which leaves few features.
+
+Of two classes the problem is scikit-learn's `LogisticRegression(C=C, l1_ratio=1)` with a free intercept; of more, each
+class against all others. It reads a sparse matrix by columns, which all folds share.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The probe `logistic_l2`: softmax regression with a squared penalty, all folds of a search solved in one pass."""
+"""The probe `logistic_l2`: softmax regression with a squared penalty, all folds of a search solved in one pass.
+
+The problem is scikit-learn's `LogisticRegression(C=C)`. Final models come from a cold start at a tight tolerance
+(`training.probes.estimators`); the search only ranks values of C, so each starts at the solution of the one before.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The baseline that looks at no feature: the commonest class of the training documents."""
+"""The baseline that looks at no feature: the commonest class of the training documents.
+
+It is no probe, for it has no matrix: its probabilities are the classes' shares in the training documents.
+"""
 
 from __future__ import annotations
 

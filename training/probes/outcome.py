@@ -1,4 +1,7 @@
-"""What comes of one method on one split: chosen hyper-parameter, validation scores, answers for the test rows."""
+"""What comes of one method on one split: chosen hyper-parameter, validation scores, answers for the test rows.
+
+It is what a study keeps of a fit (`training.evaluation.OutcomeCache`), and all that scores and comparisons see.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Run independent pieces of work on threads and return their results in order."""
+"""Run independent pieces of work on threads and return their results in order.
+
+Work on threads must not depend on their number: whoever cuts it does so by the data alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The probe `tree`: a decision tree of scikit-learn's, its depth chosen from 3 to 9 as in the paper."""
+"""The probe `tree`: a decision tree of scikit-learn's, its depth chosen from 3 to 9 as in the paper.
+
+The search fits the deepest tree of a fold once and cuts it at each depth.
+"""
 
 from __future__ import annotations
 

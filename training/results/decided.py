@@ -8,8 +8,7 @@ source of chance.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -24,28 +23,6 @@ from training.scores.calibration import Calibration, choose_calibration, log_los
 from training.scores.metrics import Prediction, calibration
 from training.scores.operating_points import Aim, Measured, OperatingPoint, choose_point, measure
 from training.spec import OperatingPointSpec
-
-
-@dataclass(frozen=True)
-class Decided:
-    """How one method decides.
-
-    Attributes:
-        method: Its name.
-        calibration: Of the first split; None where the study asks for none.
-        tested: "before" and "after" calibration -> log_loss, brier and ece on the first split's test documents; empty
-            without calibration. What comes before is null for scores that are no probabilities.
-        points: For each split its thresholds; empty without an operating point.
-        measured: What they come to on the test documents of all splits, and
-        measured_first: of the first split alone; None without an operating point.
-    """
-
-    method: str
-    calibration: Calibration | None
-    tested: Mapping[str, Mapping[str, float] | None]
-    points: tuple[OperatingPoint, ...] = ()
-    measured: Measured | None = None
-    measured_first: Measured | None = None
 
 
 def aim_of(spec: OperatingPointSpec) -> Aim:

@@ -1,4 +1,8 @@
-"""What every method answered on some splits of a study: the one object that rows and means are made from."""
+"""What every method answered on some splits of a study: the one object that rows and means are made from.
+
+It pairs each method's outcomes with the documents and splits that they are of, and can be narrowed to some splits: the
+study itself, or one regime.
+"""
 
 from __future__ import annotations
 

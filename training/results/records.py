@@ -7,12 +7,14 @@ attributes of `MethodRow` are the columns of results.parquet.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from training.documents.labels import StudyData
 from training.documents.split import Split
-from training.scores.metrics import Interval, Prediction
+from training.scores.calibration import Calibration
+from training.scores.metrics import ClassScores, Interval, Prediction
+from training.scores.operating_points import Measured, OperatingPoint
 from training.scores.significance import Comparison
 from training.spec import StudySpec
 
@@ -86,6 +88,7 @@ class MethodSummary:
         validation_macro_f1: Mean over seeds.
         auprc, brier, ece: Means over seeds; NaN where undefined.
         class_f1: F1 of each class, mean over seeds.
+        classes: Precision, recall, F1 and AUPRC of each class, means over seeds.
         parameter: Name of the hyper-parameter, None without one (of a family, where its members' differ).
         values: What was chosen for it in each split; empty without one.
         C: The same of the splits where it is C.
@@ -107,6 +110,7 @@ class MethodSummary:
     brier: float = float("nan")
     ece: float = float("nan")
     class_f1: tuple[float, ...] = ()
+    classes: tuple[ClassScores, ...] = ()
     chosen: int = 0
     members: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -179,6 +183,59 @@ class RegimeSummary:
 
 
 @dataclass(frozen=True)
+class SliceSummary:
+    """One method on one slice, means over the splits that test on it.
+
+    Attributes:
+        by, slice: How documents are sliced, and which slice.
+        method: A method's name, or that of a family.
+        documents, units: Test documents of the slice in any split, and independent units among them.
+        macro_f1, accuracy, auroc: With their intervals.
+        auprc, brier, ece: NaN where undefined; the last two also where scores are no probabilities.
+        classes: The scores of each class.
+        too_small: Whether the slice says nothing.
+        warning: Why it does not, or what it lacks; "" if nothing is amiss.
+    """
+
+    by: str
+    slice: str
+    method: str
+    documents: int
+    units: int
+    macro_f1: Interval
+    accuracy: Interval
+    auroc: Interval
+    auprc: float
+    brier: float
+    ece: float
+    classes: tuple[ClassScores, ...]
+    too_small: bool = False
+    warning: str = ""
+
+
+@dataclass(frozen=True)
+class Decided:
+    """How one method decides.
+
+    Attributes:
+        method: Its name.
+        calibration: Of the first split; None where the study asks for none.
+        tested: "before" and "after" calibration -> log_loss, brier and ece on the first split's test documents; empty
+            without calibration. What comes before is null for scores that are no probabilities.
+        points: For each split its thresholds; empty without an operating point.
+        measured: What they come to on the test documents of all splits, and
+        measured_first: of the first split alone; None without an operating point.
+    """
+
+    method: str
+    calibration: Calibration | None = None
+    tested: Mapping[str, Mapping[str, float] | None] = field(default_factory=dict)
+    points: tuple[OperatingPoint, ...] = ()
+    measured: Measured | None = None
+    measured_first: Measured | None = None
+
+
+@dataclass(frozen=True)
 class StudyResult:
     """Everything a study found.
 
@@ -198,6 +255,8 @@ class StudyResult:
         comparisons: The tests behind the verdicts, the headline's among them, corrected together.
         regimes: Summaries of the regimes.
         overlaps: For transfer: (method, train value, other train value, Jaccard index of their top features).
+        slices: Every method and family on every slice; empty where the study asks for none.
+        decided: Family -> how the method that stands for it decides; empty where nothing is calibrated or thresholded.
         explanation: Of the SAE method that the headline names (`training.output.explain`); None without SAE features.
         store_fingerprint: Of the store read.
         predictions: [methods][seeds], for predictions.parquet.
@@ -221,6 +280,8 @@ class StudyResult:
     comparisons: tuple[Comparison, ...]
     regimes: tuple[RegimeSummary, ...]
     overlaps: tuple[tuple[str, str, str, float], ...]
+    slices: tuple[SliceSummary, ...]
+    decided: Mapping[str, Decided]
     explanation: Mapping[str, Any] | None
     store_fingerprint: str
     predictions: tuple[tuple[Prediction, ...], ...]

@@ -1,4 +1,8 @@
-"""Scores under each regime, and of transfer on each part of the test set; how far top features agree between parts."""
+"""Scores under each regime, and of transfer on each part of the test set; how far top features agree between parts.
+
+Means and intervals are computed as those of the study itself (`training.results.summary`), over the splits of one
+regime at one strength.
+"""
 
 from __future__ import annotations
 

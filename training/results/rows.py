@@ -1,4 +1,7 @@
-"""The rows of results.parquet, regimes.parquet and folds.parquet, from what every method answered."""
+"""The rows of results.parquet, regimes.parquet and folds.parquet, from what every method answered.
+
+This is where the scores of a single split are computed and put beside what was chosen and how the fit went.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Which member of a family of methods stands for it in each split: the one with the best validation score there."""
+"""Which member of a family of methods stands for it in each split: the one with the best validation score there.
+
+There are two families, SAE features and baselines. Test scores play no part.
+"""
 
 from __future__ import annotations
 

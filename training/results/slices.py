@@ -6,62 +6,48 @@ bootstrap over independent units as the study's own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from featurestore.base.text import counted
 from training.documents.labels import StudyData
+from training.probes.catalogue import PROBES
+from training.results.evaluated import Evaluated
+from training.results.records import SliceSummary
+from training.results.selection import FAMILIES
+from training.results.summary import mean, mean_of_classes
 from training.scores.metrics import (
     METRICS,
-    ClassScores,
-    Interval,
     Prediction,
     accuracy,
     auprc,
     auroc,
     bootstrap,
     calibration,
-    class_scores,
     interval,
     macro_f1,
 )
+from training.spec import StudySpec
 
 TOO_FEW = 30  # independent units below which a percentile bootstrap is too narrow to be believed
 
 
-@dataclass(frozen=True)
-class SliceSummary:
-    """One method on one slice, means over the splits that test on it.
-
-    Attributes:
-        by, slice: How documents are sliced, and which slice.
-        method: A method's name, or that of a family.
-        documents, units: Test documents of the slice in any split, and independent units among them.
-        macro_f1, accuracy, auroc: With their intervals.
-        auprc, brier, ece: NaN where undefined; the last two also where scores are no probabilities.
-        classes: The scores of each class.
-        warning: Why the slice says nothing, or what it lacks; "" if nothing is amiss.
-    """
-
-    by: str
-    slice: str
-    method: str
-    documents: int
-    units: int
-    macro_f1: Interval
-    accuracy: Interval
-    auroc: Interval
-    auprc: float
-    brier: float
-    ece: float
-    classes: tuple[ClassScores, ...]
-    warning: str = ""
+def slice_scores(
+    evaluated: Evaluated, winners: Mapping[str, Sequence[int]], spec: StudySpec
+) -> tuple[SliceSummary, ...]:
+    """`summarise_slices` of every method, and of the families with the member that validation chose in each split."""
+    splits, outcomes = range(len(evaluated.splits)), evaluated.outcomes
+    answers = {o.method.name: [evaluated.prediction(m, s) for s in splits] for m, o in enumerate(outcomes)}
+    rank_only = {o.method.name for o in outcomes if o.method.probe and not PROBES[o.method.probe].has_probabilities}
+    for family, chosen in winners.items():
+        answers[FAMILIES[family]] = [answers[outcomes[m].method.name][s] for s, m in enumerate(chosen)]
+        rank_only |= {FAMILIES[family]} if rank_only & {outcomes[m].method.name for m in chosen} else set()
+    return summarise_slices(answers, evaluated.data, spec.bootstrap, rank_only)
 
 
 def summarise_slices(
-    answers: Mapping[str, Sequence[Prediction]], data: StudyData, resamples: int, without_probabilities: Sequence[str]
+    answers: Mapping[str, Sequence[Prediction]], data: StudyData, resamples: int, without_probabilities: Collection[str]
 ) -> tuple[SliceSummary, ...]:
     """Every score of every method on every slice that has test documents.
 
@@ -84,15 +70,6 @@ def summarise_slices(
                 for (method, mine), replicates in zip(parts.items(), drawn, strict=True)
             ]
     return tuple(found)
-
-
-def mean_of_classes(answers: Sequence[Prediction], n_classes: int) -> tuple[ClassScores, ...]:
-    """The scores of each class, means over the splits in which they are defined."""
-    each = [class_scores(a.y_true, a.y_pred, a.log_proba) for a in answers]
-    return tuple(
-        ClassScores(*(_mean([getattr(scores[c], name) for scores in each]) for name in ClassScores.__annotations__))
-        for c in range(n_classes)
-    )
 
 
 def _part(prediction: Prediction, inside: np.ndarray) -> Prediction:
@@ -120,7 +97,7 @@ def _summary(
         "auroc": [auroc(a.y_true, a.log_proba)[0] for a in answers],
     }
     intervals = {
-        metric: interval(_mean(values[metric]), drawn) for metric, drawn in zip(METRICS, replicates, strict=True)
+        metric: interval(mean(values[metric]), drawn) for metric, drawn in zip(METRICS, replicates, strict=True)
     }
     calibrations = [calibration(a.y_true, a.y_pred, a.log_proba) for a in answers] if probabilities else []
     return SliceSummary(
@@ -130,10 +107,11 @@ def _summary(
         documents=len(rows),
         units=units,
         **intervals,
-        auprc=_mean([auprc(a.y_true, a.log_proba) for a in answers]),
-        brier=_mean([brier for brier, _ in calibrations]),
-        ece=_mean([ece for _, ece in calibrations]),
+        auprc=mean([auprc(a.y_true, a.log_proba) for a in answers]),
+        brier=mean([brier for brier, _ in calibrations]),
+        ece=mean([ece for _, ece in calibrations]),
         classes=mean_of_classes(answers, n_classes),
+        too_small=units < TOO_FEW,
         warning=_warning(np.bincount(data.y[rows], minlength=n_classes), units, len(rows), data.classes),
     )
 
@@ -144,9 +122,3 @@ def _warning(counts: np.ndarray, units: int, documents: int, classes: Sequence[s
         return f"{counted(documents, 'test document')}{groups}: too few to say anything"
     absent = [name for name, n in zip(classes, counts, strict=True) if not n]
     return f"no test document of {', '.join(absent)}" if absent else ""
-
-
-def _mean(values: Sequence[float]) -> float:
-    """Mean of the values that are defined; NaN without one."""
-    defined = [value for value in values if not np.isnan(value)]
-    return float(np.mean(defined)) if defined else float("nan")

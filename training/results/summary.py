@@ -8,6 +8,7 @@ difference is a paired one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from training.results.evaluated import Evaluated
 from training.results.factors import AGAINST_BASELINES, Factor, plan_factors
 from training.results.records import Headline, MethodRow, MethodSummary, Summaries
 from training.results.selection import best
-from training.scores.metrics import METRICS, Prediction, bootstrap, class_f1, interval
+from training.scores.metrics import METRICS, ClassScores, Prediction, bootstrap, class_scores, interval
 from training.scores.significance import Comparison, compare, corrected
 from training.spec import StudySpec
 
@@ -70,6 +71,15 @@ def mean(values: Sequence[float]) -> float:
     return float(np.mean(defined)) if defined else float("nan")
 
 
+def mean_of_classes(answers: Sequence[Prediction], n_classes: int) -> tuple[ClassScores, ...]:
+    """The scores of each class, means over the splits in which they are defined."""
+    each = [class_scores(a.y_true, a.y_pred, a.log_proba) for a in answers]
+    return tuple(
+        ClassScores(*(mean([getattr(scores[c], one.name) for scores in each]) for one in fields(ClassScores)))
+        for c in range(n_classes)
+    )
+
+
 def _compared(
     factors: Sequence[Factor],
     f1: Mapping[Level, float],
@@ -114,7 +124,7 @@ def _summary(
     values = {metric: mean([getattr(row, metric) for row in rows]) for metric in METRICS}
     intervals = {metric: interval(values[metric], replicates[i]) for i, metric in enumerate(METRICS)}
     n_classes = answers[0].log_proba.shape[1]
-    per_class = np.array([class_f1(a.y_true, a.y_pred, n_classes) for a in answers])
+    classes = mean_of_classes(answers, n_classes)
     parameters = {row.parameter for row in rows if row.parameter is not None}
     return MethodSummary(
         method=name,
@@ -129,7 +139,8 @@ def _summary(
         auprc=mean([row.auprc for row in rows]),
         brier=mean([np.nan if row.brier is None else row.brier for row in rows]),
         ece=mean([np.nan if row.ece is None else row.ece for row in rows]),
-        class_f1=tuple(mean(per_class[:, c].tolist()) for c in range(n_classes)),
+        class_f1=tuple(one.f1 for one in classes),
+        classes=classes,
         chosen=chosen,
         members=members,
         notes=_notes(rows),

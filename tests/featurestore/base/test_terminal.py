@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -19,8 +20,7 @@ ROWS = [
 
 @pytest.fixture
 def sixty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setattr(terminal.shutil, "get_terminal_size", lambda: os.terminal_size((60, 24)))
+    monkeypatch.setattr(terminal, "page_width", lambda: 60)
 
 
 def test_a_table_sets_names_left_and_numbers_right() -> None:
@@ -58,3 +58,11 @@ def test_a_fact_is_broken_under_the_place_where_it_begins(sixty: None, capsys: p
 def test_where_no_terminal_is_a_fact_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     print_facts([("error", "word " * 200)])
     assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_a_page_is_as_wide_as_its_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal.shutil, "get_terminal_size", lambda: os.terminal_size((60, 24)))
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert terminal.page_width() > 1_000_000
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert terminal.page_width() == 60

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.checks.verify import verify_store
-from featurestore.format import guard, part
+from featurestore.format import part
 from featurestore.format.part import encode_part, open_part, read_group
 from featurestore.format.part_file import PartFile
+from featurestore.guard import parquet_limits
 from featurestore.guard.thrift import CompactReader, put_number
 from featurestore.index.lookup import feature_view
 from featurestore.reader import FeatureStore
@@ -147,14 +148,14 @@ def test_a_row_group_takes_no_more_memory_than_it_does_on_disk(monkeypatch: pyte
     held = file.group(last)
     size = sum(column["total_compressed_size"] for column in _columns(data, last))
     assert size <= pa.total_allocated_bytes() - before < len(data) / 2
-    assert held.metadata.row_group(last).column(0).data_page_offset == len(guard.MAGIC)
+    assert held.metadata.row_group(last).column(0).data_page_offset == len(parquet_limits.MAGIC)
 
 
 def test_a_row_group_scattered_over_a_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would take as much memory as lies between its first and its last byte."""
     data = many_groups(monkeypatch)
     size = sum(column["total_compressed_size"] for column in _columns(data, 0))
-    monkeypatch.setattr(guard, "MAX_GROUP_BYTES", size - 1)
+    monkeypatch.setattr(parquet_limits, "MAX_GROUP_BYTES", size - 1)
     with pytest.raises(ValueError, match=r"row group \d (lies in|claims) [\d,]+ bytes"):
         PartFile(pa.BufferReader(data))
 

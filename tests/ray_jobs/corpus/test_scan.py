@@ -279,7 +279,7 @@ def test_a_parquet_column_of_the_wrong_type_is_refused(tmp_path: Path) -> None:
         ("a.jsonl", b"\n\n"),
         ("a.csv", b""),
         ("a.csv", b"text,x\n"),
-        ("a.jsonl.gz", gzip.compress(b"")),
+        ("a.jsonl.gz", gzip.compress(b"", mtime=0)),
     ],
 )
 def test_a_corpus_without_documents_is_refused(tmp_path: Path, name: str, data: bytes) -> None:

@@ -53,7 +53,7 @@ def test_tokens_are_those_of_the_tokenizer_and_their_texts_make_the_document(
     bundle: Bundle, reference: ReferenceModel
 ) -> None:
     texts = [*TEXTS, "a\u00a0b", "🙂🙂", " leading and trailing  "]
-    for text, values in zip(texts, read(bundle, texts), strict=True):
+    for text, values in zip(texts, read(bundle, texts, ExtractSettings(max_tokens=512)), strict=True):
         own = [text[start:stop] for start, stop in zip(values.start, values.stop, strict=True)]
         assert "".join(own) == text
         assert values.names[0] == "<bos>" and own[0] == "" and not values.pooled[0]
@@ -101,7 +101,7 @@ def test_a_chat_template_is_listed_and_counts_only_where_all_tokens_do(
     text = "love and hate"
     (values,) = read(bundle, [text], settings)
     whole = reference.tokenizer.apply_chat_template(
-        [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=True, return_dict=False
+        [{"role": "user", "content": text}], tokenize=True, return_dict=False
     )
     content = reference.content(text)
     place = next(i for i in range(len(whole)) if whole[i : i + len(content)] == content)
@@ -161,4 +161,4 @@ def test_every_family_is_cut_without_changing_a_value(tiny_model: Path, tmp_path
 
 def test_no_feature_no_encoder(make_bundle: Callable[..., Bundle]) -> None:
     (values,) = TokenReader(make_bundle(), SETTINGS, {}).read(["love"])
-    assert values.values == {} and values.pooled.tolist() == [False, True]
+    assert values.values == {} and values.pooled.sum() == len(values.pooled) - 1 > 0

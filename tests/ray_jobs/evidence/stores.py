@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from featurestore import FeatureStore, create_store, finish_store
 from ray_jobs.planning.job_plan import make_plan
 from ray_jobs.run.worker import Worker, WorkerTask
@@ -23,11 +25,15 @@ def extracted(models: Path, corpus: Path, store: Path, /, **changes: Any) -> Fea
 
 def strongest(store: FeatureStore, n_documents: int, n_features: int, sae: str = "tiny") -> dict[str, Any]:
     """Document -> its strongest features, for documents that have any."""
-    from featurestore.index.lookup import document_view
+    X, doc_ids = store.matrix(sae, "max")
+    rows = np.flatnonzero(np.diff(X.indptr) >= n_features)[:n_documents]
+    order = np.argsort(-X[rows].toarray(), axis=1, kind="stable")[:, :n_features]
+    return {str(doc_ids[row]): [(sae, f) for f in own] for row, own in zip(rows, order.tolist(), strict=True)}
 
-    wanted = {}
-    for doc_id in store.documents().collect()["doc_id"].to_list():
-        top = document_view(store, doc_id, n_features, sae).top[sae]
-        if len(top) == n_features and len(wanted) < n_documents:
-            wanted[doc_id] = [(sae, feature.feature) for feature in top]
-    return wanted
+
+def pooled(store: FeatureStore, pool: str, sae: str = "tiny") -> dict[tuple[str, int], float]:
+    """(document, feature) -> what the store has, where that is not 0."""
+    X, doc_ids = store.matrix(sae, pool)
+    X = X.tocoo()
+    ids = [str(doc_ids[row]) for row in X.row]
+    return dict(zip(zip(ids, X.col.tolist(), strict=True), X.data.tolist(), strict=True))

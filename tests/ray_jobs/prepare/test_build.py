@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,28 +108,35 @@ def test_the_bundles_hash_does_not_depend_on_where_its_sources_lie(
     assert there.model.source == str(model)
 
 
-def test_copies_of_the_same_sources_do_not_disturb_each_other_while_they_are_built(
-    tiny_model: Path, tiny_sae_dir: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(tiny_sae_dir, tmp_path / "copy")
-    here, there = (job(tiny_model, {"path": str(path)}) for path in (tiny_sae_dir, tmp_path / "copy"))
-    others: list[Path] = []
-
-    def other_one_builds(line: str) -> None:
-        if not others:
-            others.append(tmp_path)
-            others.append(prepare(there, tmp_path / "cache"))
-
-    assert prepare(here, tmp_path / "cache", other_one_builds) == others[1]
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == [others[1].name]
-
-
 def test_a_damaged_bundle_is_built_again(tiny_model: Path, tiny_sae_dir: Path, tmp_path: Path) -> None:
     spec = job(tiny_model, {"path": str(tiny_sae_dir)})
     path = prepare(spec, tmp_path)
     (path / WEIGHTS_NAME).unlink()
     assert prepare(spec, tmp_path) == path
     open_bundle(path, verify=True)
+
+
+def test_two_jobs_that_name_one_bundle_by_other_paths_build_it_once(
+    tiny_model: Path, tiny_sae_dir: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(tiny_sae_dir, tmp_path / "copy")
+    waits, lines, found = threading.Event(), [], []
+    second = threading.Thread(
+        target=lambda: found.append(
+            prepare(job(tiny_model, {"path": str(copy)}), tmp_path / "cache", lambda line: waits.set())
+        )
+    )
+
+    def first(line: str) -> None:  # half-way: an SAE is written, the model is not
+        lines.append(line)
+        if line.startswith("taking layers"):
+            second.start()
+            assert waits.wait(30)
+
+    built = prepare(job(tiny_model, {"path": str(tiny_sae_dir)}), tmp_path / "cache", first)
+    second.join(30)
+    assert found == [built]
+    assert sum(line.startswith("taking layers") for line in lines) == 1
 
 
 PREPARE = """

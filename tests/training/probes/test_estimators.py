@@ -79,7 +79,7 @@ def test_names_of_classes_are_kept_and_predicted() -> None:
     for kind in OURS.values():
         model = kind(10.0).fit(X, names)
         assert list(model.classes_) == ["one", "three", "two"]
-        assert (model.predict(X) == names).mean() > 0.8
+        assert (model.predict(X) == names).mean() > 0.7
 
 
 def test_an_l1_fit_meets_the_conditions_of_its_optimum() -> None:

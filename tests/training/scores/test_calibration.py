@@ -32,7 +32,9 @@ def test_two_classes_are_calibrated_as_by_calibrated_classifier_cv_on_out_of_fol
     out_of_fold = log_proba(cross_val_predict(model, X, y, cv=folds, method="decision_function"))
     raw = log_proba(model.fit(X, y).decision_function(new))
     ours = np.exp(calibrated(method, fit_calibration(method, out_of_fold, y), raw))
-    assert ours == pytest.approx(reference.predict_proba(new), abs=1e-9)
+    # A temperature is where a search along a line stops; the other calibrators come out the same to rounding.
+    tolerance = 1e-6 if method == "temperature" else 1e-9
+    assert ours == pytest.approx(reference.predict_proba(new), abs=tolerance)
 
 
 def test_temperature_of_three_classes_is_that_of_calibrated_classifier_cv() -> None:

@@ -1,0 +1,155 @@
+"""What a study prints below its verdict: the classes, the slices, how the methods decide, and what the model files are.
+
+Only the methods that have a model file stand here, the headline's two; `results.json` has all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from scipy.special import expit
+
+from featurestore.base.terminal import table_lines
+from featurestore.base.text import counted
+from training.results.decided import class_of
+from training.results.records import Decided, StudyResult
+from training.results.selection import representative
+from training.scores.metrics import Interval
+from training.spec import OperatingPointSpec
+
+MOST = 20  # rows of a table of classes or slices; results.json has the others
+SHARES = {"precision": "precision", "recall": "recall", "false_positive_rate": "false-positive rate"}
+
+
+def class_lines(result: StudyResult) -> list[str]:
+    """Precision, recall, F1 and AUPRC of each class."""
+    classes = result.data.classes
+    rows = [["class", "method", "precision", "recall", "F1", "AUPRC"]]
+    for c, name in enumerate(classes[:MOST]):
+        for method in result.summary:
+            if method.method in _shown(result):
+                one = method.classes[c]
+                rows.append([name, method.method, *map(_number, (one.precision, one.recall, one.f1, one.auprc))])
+    more = [f"and the scores of {len(classes) - MOST:,} more in results.json"] if len(classes) > MOST else []
+    return ["", *table_lines(rows, left={0, 1}, naming=2), *more]
+
+
+def slice_lines(result: StudyResult) -> list[str]:
+    """Macro F1 with its interval on each slice; slices that say nothing are marked."""
+    lines: list[str] = []
+    for by in dict.fromkeys(one.by for one in result.slices):
+        mine = [one for one in result.slices if one.by == by and one.method in _shown(result)]
+        if not mine:
+            continue
+        names = list(dict.fromkeys(one.slice for one in mine))
+        rows = [[f"by {by}", "test documents", *_shown(result)]]
+        cells = {(one.slice, one.method): one for one in mine}
+        for name in names[:MOST]:
+            here = [cells[name, method] for method in _shown(result)]
+            few = here[0].too_small
+            shown = ["" if few else f"{_number(one.macro_f1.value)} {_bounds(one.macro_f1)}" for one in here]
+            rows.append([name, f"{here[0].documents:,}{' (too few to say anything)' if few else ''}", *shown])
+        lines += ["", "Macro F1 of slices:", *table_lines(rows, left={0}, naming=1)]
+        lines += [f"and {counted(len(names) - MOST, 'more slice')}, in slices.parquet"] if len(names) > MOST else []
+        first = [one for one in mine if one.method == mine[0].method]
+        lines += [f"note: {by} {s.slice}: {s.warning}" for s in first if s.warning and not s.too_small]
+    return lines
+
+
+def decided_lines(result: StudyResult) -> list[str]:
+    """Operating point and calibration of each method that has them, in sentences with intervals."""
+    lines: list[str] = []
+    spec = result.spec.operating_point
+    if spec is not None and result.decided:
+        name = result.data.classes[class_of(spec, result.data.classes)]
+        chosen = "chosen on out-of-fold scores, measured on test documents"
+        lines += ["", f"Operating point of '{name}': {_aim(spec)}; {chosen}:"]
+        for decided in _distinct(result):
+            lines += _point_lines(decided, spec)
+    for decided in _distinct(result):
+        if decided.calibration is not None:
+            lines.append(_calibration_line(decided))
+    return lines
+
+
+def final_line(result: StudyResult) -> str:
+    """Which documents the models in the files were fitted on."""
+    n, train = len(result.data.y), len(result.splits[0].train)
+    if result.spec.refit:
+        return (
+            f"Model files: fitted on all {n:,} labelled documents after the evaluation; the scores above are those of "
+            "models fitted on training documents (refit: false keeps these)"
+        )
+    return f"Model files: the evaluated models, fitted on {train:,} training documents of seed {result.splits[0].seed}"
+
+
+def _point_lines(decided: Decided, spec: OperatingPointSpec) -> list[str]:
+    found, points = decided.measured, decided.points
+    if found is None:
+        return []
+    parts = [
+        f"{said} {_number(getattr(found, name).interval.value)} {_bounds(getattr(found, name).interval)}".rstrip()
+        for name, said in SHARES.items()
+    ]
+    if spec.undecided:
+        parts.append(f"handed on {_number(found.undecided.interval.value)}")
+        parts.append(f"recall with people {_number(found.caught.interval.value)} {_bounds(found.caught.interval)}")
+    if spec.cost is not None:
+        parts.append(f"cost {found.cost:.3g} a document")
+    ends = [_ends([point.high for point in points])]
+    if any(point.low < point.high for point in points):
+        ends.append(f"undecided from {_ends([point.low for point in points])}")
+    lines = [f"  {decided.method}: {', '.join(parts)}"]
+    lines.append(f"    claimed from probability {'; '.join(ends)} (not calibrated)")
+    notes = [point.note for point in points if point.note]
+    splits = f" of {len(points)} splits)"
+    said = {note: f" ({notes.count(note)}{splits}" if len(points) > 1 else "" for note in notes}
+    return lines + [f"    note: {note}{where}" for note, where in said.items()]
+
+
+def _calibration_line(decided: Decided) -> str:
+    assert decided.calibration is not None
+    chosen, before, after = decided.calibration, decided.tested.get("before"), decided.tested.get("after")
+    if chosen.method is None:
+        return f"Probabilities of {decided.method}: as they are, no calibration helps out of fold"
+    test = "" if after is None else f", {after['log_loss']:.3f} on test documents"
+    was = "" if before is None else f" (before {chosen.log_loss['none']:.3f}, {before['log_loss']:.3f})"
+    loss = chosen.log_loss[chosen.method]
+    return f"Probabilities of {decided.method}: {chosen.method} calibration, log loss {loss:.3f} out of fold{test}{was}"
+
+
+def _aim(spec: OperatingPointSpec) -> str:
+    handed = f", {spec.undecided:.0%} handed on to people" if spec.undecided else ""
+    if spec.cost is not None:
+        costs = f"a false positive costs {spec.cost.false_positive:g}, a false negative {spec.cost.false_negative:g}"
+        return f"least cost ({costs}){handed}"
+    value = getattr(spec, spec.aim)
+    if spec.false_positive_rate is not None:
+        return f"false-positive rate of at most {value:g}{handed}"
+    return f"{spec.aim} of at least {value:g}{handed}"
+
+
+def _shown(result: StudyResult) -> list[str]:
+    """The methods of the headline, or those that stand for the families there are."""
+    if result.headline is not None:
+        return list(dict.fromkeys(representative(side) for side in (result.headline.sae, result.headline.baseline)))
+    return list(dict.fromkeys(representative(family.members) for family in result.selected.values()))
+
+
+def _distinct(result: StudyResult) -> list[Decided]:
+    return list({decided.method: decided for decided in result.decided.values()}.values())
+
+
+def _ends(scores: Sequence[float]) -> str:
+    """Thresholds as probabilities, from the smallest to the largest of several seeds."""
+    low, high = (f"{expit(end):.3g}" for end in (min(scores), max(scores)))
+    return low if low == high else f"{low}..{high}"
+
+
+def _number(value: float) -> str:
+    return "n/a" if math.isnan(value) else f"{value:.3f}"
+
+
+def _bounds(interval: Interval) -> str:
+    return "" if math.isnan(interval.low) else f"[{interval.low:.3f}, {interval.high:.3f}]"
