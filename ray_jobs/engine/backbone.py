@@ -132,6 +132,7 @@ def open_backbone(bundle: Bundle, device: str, attn_implementation: str, head: n
     check_attention(bundle, attn_implementation)
     flex = attn_implementation == "flex_attention"
     model = _load(bundle, "eager" if flex else attn_implementation)
+    model.layers = model.layers[: bundle.hook_layers[-1] + 1]  # of a bundle of which only some SAEs are used
     if gemma.is_supported(model.config) and attn_implementation in SOFTCAP_EXACT:
         return PackedBackbone(bundle, model, torch.device(device), attn_implementation, head)
     if flex:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from featurestore.base.dense_names import dense_name, hook_name
 from featurestore.errors import JobSpecError
@@ -22,9 +22,13 @@ from ray_jobs.prepare.compute import Compute, extract_settings, settle, settle_a
 from ray_jobs.prepare.hub import COMMIT
 
 if TYPE_CHECKING:
+    from featurestore.format.rows import PartRows
+    from featurestore.format.schema import StoreSchema
     from featurestore.format.store_plan import StorePlan
+    from ray_jobs.corpus.read import DocumentRows
     from ray_jobs.corpus.scanned import CorpusScan
     from ray_jobs.engine.bundle import Bundle
+    from ray_jobs.engine.extractor import ExtractedRows
     from ray_jobs.engine.tokens import TokenPolicy
     from ray_jobs.planning.units import Unit
     from ray_jobs.spec import JobSpec
@@ -32,6 +36,30 @@ if TYPE_CHECKING:
 SAMPLED_DOCUMENTS = 512  # of the scan's sample; tokenising them takes a fraction of a second
 
 Note = Callable[[str], None]
+
+
+class UnitOutput(Protocol):
+    """What a run writes of its documents in place of their features; plain data, which travels to workers."""
+
+    def identity(self) -> dict[str, Any]:
+        """What of it decides a value, as JSON."""
+        ...
+
+    def bundle(self, bundle: Bundle) -> Bundle:
+        """A bundle without what is not needed."""
+        ...
+
+    def features(self, bundle: Bundle) -> Mapping[str, Any]:
+        """SAE -> the features that have to be computed, as `ray_jobs.engine.extractor.Extractor` takes them."""
+        ...
+
+    def schema(self, keep_types: Mapping[str, str]) -> StoreSchema:
+        """Columns of the store, with kept columns of these types."""
+        ...
+
+    def rows(self, features: StoreSchema, documents: DocumentRows, extracted: ExtractedRows) -> PartRows:
+        """The rows of a part, from those that a store of features would have."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -51,6 +79,7 @@ class JobPlan:
         truncated_share: Share of the sample that does not fit into `max_tokens` and will be cut.
         committed: Unit -> bytes of the parts that are there already.
         finished: Whether the store has its manifest.
+        output: What is written in place of features; None for features.
     """
 
     job: JobSpec
@@ -65,6 +94,7 @@ class JobPlan:
     truncated_share: float
     committed: Mapping[int, int]
     finished: bool
+    output: UnitOutput | None = None
 
     @property
     def missing(self) -> tuple[Unit, ...]:
@@ -77,13 +107,21 @@ class JobPlan:
         return extract_settings(self.job, self.compute)
 
 
-def make_plan(job: JobSpec, note: Note | None = None, device: str | None = None) -> JobPlan:
+def make_plan(
+    job: JobSpec,
+    note: Note | None = None,
+    device: str | None = None,
+    output: UnitOutput | None = None,
+    bundle: Bundle | None = None,
+) -> JobPlan:
     """Plan a job; nothing is written into its store.
 
     Args:
         job: What to run.
         note: Called with a line of text before a step that may take long.
         device: `cpu` or `cuda`, to plan for other hardware than this machine's where the job leaves that open.
+        output: What to write in place of features; None for features.
+        bundle: The job's bundle, where it is open already.
 
     Raises:
         UsageError: Corpus, model, SAEs or settings are at fault, or the store is another job's.
@@ -116,7 +154,8 @@ def make_plan(job: JobSpec, note: Note | None = None, device: str | None = None)
     compute = settle(job, stored.identity if stored else None, device)
     job = job.model_copy(update={"model": job.model.model_copy(update={"dtype": compute.dtype})})
     scanned = scan(job.corpus)
-    bundle = open_bundle(prepare(_at_recorded_commits(job, stored), progress=note))
+    bundle = bundle or open_bundle(prepare(_at_recorded_commits(job, stored), progress=note))
+    bundle = output.bundle(bundle) if output else bundle
     as_written, job = job, pinned(job, bundle)
     _policy(bundle, job)
     if stored is None or not compute.attn:  # a store that is there has passed the check, which needs torch
@@ -128,14 +167,14 @@ def make_plan(job: JobSpec, note: Note | None = None, device: str | None = None)
         for f in scanned.files
     ]
     software = deciding_software()
-    decisive = identity(job, bundle, compute, files, software)
+    decisive = identity(job, bundle, compute, files, software) | ({"output": output.identity()} if output else {})
     # Compared as JSON, as it is stored: there, tuples are lists.
     same = stored is not None and stored.identity == json.loads(json.dumps(decisive))
     kept = _kept_sample(stored) if same or version else None
     mean_tokens, sampled, truncated = kept or sample_tokens(bundle, job, scanned)
     units = _units(job, scanned, stored if same else None, mean_tokens, compute.device)
     store = StorePlan(
-        schema=store_schema(job, bundle, scanned.keep_types),
+        schema=output.schema(scanned.keep_types) if output else store_schema(job, bundle, scanned.keep_types),
         identity=decisive,
         spec=_recorded_spec(as_written),
         units=[(unit.start, unit.stop) for unit in units],
@@ -165,6 +204,7 @@ def make_plan(job: JobSpec, note: Note | None = None, device: str | None = None)
         truncated_share=truncated,
         committed=committed_units(job.store) if stored is not None else {},
         finished=stored is not None and manifest,
+        output=output,
     )
 
 

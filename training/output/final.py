@@ -26,7 +26,7 @@ from training.methods.method import SPARSE
 from training.output.decided_plain import calibration_header, evaluation_header, point_header
 from training.output.errors_made import errors_made
 from training.output.explain import explain
-from training.output.models import pack
+from training.output.models import document_frequency, pack
 from training.output.private import without_file_names, without_text
 from training.probes.catalogue import PROBES
 from training.probes.fit import Final, fit_final
@@ -112,6 +112,7 @@ def hand_out(
                 about,
                 evaluated.data.doc_id[kept_on.train],
                 {} if calibration is None else calibration.arrays,
+                None if work.matrix.column is None else document_frequency(work.matrix, final, kept_on.train),
             )
     return HandedOut(explanation, models, decided)
 
