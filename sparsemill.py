@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import importlib
 import io
+import itertools
 import json
 import os
 import re
@@ -49,8 +50,9 @@ COMMANDS = {
     "compact": ("featurestore.convert.cli", "merge the small parts of a store into a new one"),
     "export": ("featurestore.convert.cli", "write a store's features as npz, svmlight or AnnData"),
     "study": ("training.cli", "train and compare classifiers from a store"),
-    "predict": ("training.cli", "classify a store's documents, or new text, with a trained model"),
+    "predict": ("training.predict", "classify texts, files or a store's documents with a trained model"),
     "explain": ("training.cli", "which features decide in a trained model"),
+    "report": ("training.cli", "a study or a store as one HTML page"),
 }
 
 STAGE_ONE = ("ray", "torch", "transformers", "tokenizers", "safetensors", "sae_lens", "gguf", "accelerate")
@@ -105,8 +107,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if name == "study" and args.address:
             args.executor = _on_ray(args.address)
-        if name == "predict" and args.job:
+        if name == "study":
+            args.gather_evidence = _gather_evidence
+        if name == "predict":
             args.extracted = functools.partial(_extracted, args.job)
+            args.scored, args.scored_parts = _scored, _scored_parts
         if name == "names":
             args.stage_one = _StageOne()
         code = int(getattr(module, name)(args))
@@ -225,6 +230,67 @@ def _extracted(job: str, check: Callable[[Any, str], None]) -> str:
                 f"{job}: {command} ended with {code}, so there is nothing to classify; mend that first"
             )
     return str(load_job(job).store)
+
+
+def _gather_evidence(study: str) -> None:
+    """Keep the tokens of the documents that a study's report shows beside the study, as far as its models are here.
+
+    A study stands without them, so whatever is missing is only said: the report says it too.
+    """
+    from featurestore.errors import SparsemillError
+    from training.report.naming import missing_evidence
+
+    try:
+        from ray_jobs.cli import silence_libraries
+        from ray_jobs.evidence.gather import gather_evidence
+
+        cache, wanted = missing_evidence(study)
+        silence_libraries()
+        for store, documents in wanted.items():
+            found = gather_evidence(store, documents, cache, say=_say)
+            for problem in dict.fromkeys(one.problem for one in found.values() if one.problem and not one.tokens):
+                _say(f"the report shows no tokens: {problem}")
+    except (SparsemillError, ModuleNotFoundError, OSError) as error:
+        _say(f"the report shows no tokens: {without_secrets(str(error))}")
+
+
+def _scored(args: argparse.Namespace, model: Any, warn: Callable[[str], None]) -> Iterator[Any]:
+    """What a model says of documents that are in no store, computed in this process; stage 2 itself knows no engine.
+
+    Args:
+        args: Of `predict`: `text`, or `input` with its columns, or neither for standard input.
+        model: The trained model.
+        warn: Called with what is worth knowing.
+    """
+    from ray_jobs.cli import silence_libraries
+    from ray_jobs.scoring.documents import of_files, of_lines, of_texts
+
+    silence_libraries()
+    if args.text is not None:
+        documents = of_texts(args.text)
+    elif args.input is not None:
+        keep = [args.evaluate] if args.evaluate else []
+        documents = of_files(args.input, args.text_column, args.id_column, keep)
+    else:
+        documents = of_lines(sys.stdin.buffer)
+    first = next(documents)  # what is wrong with the input is known before seconds are spent on the engine
+    from ray_jobs.scoring.scorer import Scorer
+
+    scorer = Scorer(model, args.explain, warn, _say)
+    return (scorer.score(batch) for batch in itertools.chain([first], documents))
+
+
+def _scored_parts(args: argparse.Namespace, model: Any, rule: Any) -> str:
+    """What a model says of files, computed on Ray and written as a directory of parts, whose URI is returned."""
+    from ray_jobs.cli import silence_libraries
+    from ray_jobs.scoring.documents import corpus_of, reworded
+    from ray_jobs.scoring.run import score_corpus
+    from ray_jobs.scoring.scores import Scores
+
+    silence_libraries()
+    with reworded():
+        corpus = corpus_of(args.input, args.text_column, args.id_column, ()).model_dump()
+        return score_corpus(Scores(model, rule, args.explain), corpus, args.out, args.address, args.workers).store
 
 
 class _StageOne:

@@ -237,6 +237,6 @@ def test_new_text_goes_the_whole_way_to_a_table(ground: Path, call: Callable[...
     assert (code, said) == (0, ""), err
     assert "warning" not in err
     now, before = pl.read_ndjson(out), pl.read_parquet(ground / "study/predicted-sae.parquet")
-    assert now.columns == ["doc_id", "lang", "prediction", "p_blame", "p_praise", "in_training"]
+    assert now.columns == ["doc_id", "lang", "prediction", "p_blame", "p_praise", "in_training", "decision", "error"]
     assert now["prediction"].to_list() == before["prediction"].to_list()
     assert now["p_blame"].to_numpy() == pytest.approx(before["p_blame"].to_numpy(), abs=0.02)  # other bits, same text

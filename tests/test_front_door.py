@@ -84,7 +84,7 @@ def test_an_address_without_a_cluster_is_one_sentence(tmp_path: Path, capsys: py
 
 def test_predict_wants_one_source_and_a_model_that_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        sparsemill.main(["predict", "m.json"])
+        sparsemill.main(["predict", "m.json", "--store", "s", "--job", "j.yaml"])
     assert stop.value.code == 2
     assert sparsemill.main(["predict", str(tmp_path / "m.json"), "--store", str(tmp_path)]) == 2
     assert "there is no such file" in capsys.readouterr().err

@@ -8,26 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
+from featurestore.models.model import Model
 from featurestore.models.scoring import log_proba as of_decision
 from featurestore.models.scoring import log_proba_ovr
 from featurestore.models.thresholds import LOG_ZERO, class_log_odds
-
-CALIBRATIONS: Mapping[str, tuple[str, ...]] = {
-    "sigmoid": ("calibration_slope", "calibration_offset"),
-    "isotonic": ("calibration_score", "calibration_share", "calibration_start"),
-    "temperature": ("calibration_beta",),
-}
 
 
 def calibrated(calibration: str | None, tensors: Mapping[str, np.ndarray], log_proba: np.ndarray) -> np.ndarray:
     """Calibrated log-probabilities [n, classes].
 
     Args:
-        calibration: A key of CALIBRATIONS; None leaves them as they are.
+        calibration: A key of `featurestore.models.deciding.CALIBRATIONS`; None leaves them as they are.
         tensors: Its arrays. sigmoid: slope and offset of the log-odds of the second class, or of each of more than two.
             isotonic: scores and shares at the corners of a rising line for each of these, and where each begins.
             temperature: what log-probabilities are multiplied by.
@@ -56,43 +50,13 @@ def calibrated(calibration: str | None, tensors: Mapping[str, np.ndarray], log_p
         return np.log(np.where(total > 0, shares / np.where(total > 0, total, 1.0), 1.0 / n_classes))
 
 
-def calibration_of(header: Mapping[str, Any]) -> str | None:
-    """The calibration of a model file, None where it has none."""
-    calibration = header.get("calibration")
-    return None if calibration is None else calibration["method"]
+def probabilities(model: Model, log_proba: np.ndarray) -> np.ndarray:
+    """What a model says of each class, calibrated if its file holds a calibration; float64 [n, classes]."""
+    calibration = model.header.get("calibration")
+    return np.exp(calibrated(calibration and calibration["method"], model.tensors, log_proba))
 
 
-def calibration_problem(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str | None:
-    """Why the calibration of a model file is none, or None."""
-    calibration = header.get("calibration")
-    if calibration is None:
-        return None
-    if not isinstance(calibration, dict) or calibration.get("method", "") not in (None, *CALIBRATIONS):
-        return "key 'calibration' is wrong"
-    method = calibration["method"]
-    if method is None:
-        return None
-    missing = [name for name in CALIBRATIONS[method] if name not in tensors]
-    if missing:
-        return f"tensor '{missing[0]}' is missing"
-    return _shape_problem(method, tensors, 1 if len(header["classes"]) == 2 else len(header["classes"]))
-
-
-def _shape_problem(method: str, tensors: Mapping[str, np.ndarray], lines: int) -> str | None:
-    if method == "temperature":
-        return None if tensors["calibration_beta"].shape == (1,) else "tensor 'calibration_beta' is not one number"
-    if method == "sigmoid":
-        wrong = [name for name in CALIBRATIONS[method] if tensors[name].shape != (lines,)]
-        return f"tensor '{wrong[0]}' has shape {tensors[wrong[0]].shape}, not {(lines,)}" if wrong else None
-    start, score, share = (tensors[f"calibration_{name}"] for name in ("start", "score", "share"))
-    if (
-        start.dtype.kind != "i"
-        or start.shape != (lines + 1,)
-        or start[0] != 0
-        or (np.diff(start) < 1).any()
-        or score.shape != (start[-1],)
-        or share.shape != score.shape
-        or any((np.diff(score[a:b]) < 0).any() for a, b in pairwise(start))
-    ):
-        return "tensors of 'calibration' do not fit together"
-    return "a calibrated share is no probability" if ((share < 0) | (share > 1)).any() else None
+def are_probabilities(model: Model) -> bool:
+    """Whether a model's numbers are probabilities; the margins of a linear SVM only become some by calibration."""
+    calibration = model.header.get("calibration")
+    return model.header["link"] != "margin" or bool(calibration and calibration["method"])

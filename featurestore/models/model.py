@@ -17,14 +17,11 @@ from typing import Any
 import numpy as np
 
 from featurestore.errors import StudyError
+from featurestore.models.checks import FORMAT as FORMAT
+from featurestore.models.checks import VERSION as VERSION
+from featurestore.models.checks import model_problem
 from featurestore.storage.files import reached, read_bytes, shown
 
-FORMAT, VERSION = "sparsemill.model", 1
-LINKS = ("softmax", "one_vs_rest", "margin", "tree")
-TENSORS = {
-    "linear": ("columns", "scale", "coef", "intercept"),
-    "tree": ("columns", "scale", "left", "right", "feature", "threshold", "value"),
-}
 MAX_BYTES = 1 << 32  # of either file: a linear model of a million features and a hundred classes has 0.8 GB
 
 
@@ -37,7 +34,9 @@ class Model:
         tensors: columns int64 [K] (of the features of all SAEs side by side, or of the dense column), scale [K], shift
             [K] or absent, binarize [K] (learnt thresholds) or absent; coef [classes or 1, K] and intercept, or a tree's
             left, right, feature [nodes], threshold [nodes], value [nodes, classes]; trained_ids uint64 [documents] or
-            absent (models of earlier versions): sorted, what `id_hashes` gives for the training documents.
+            absent (models of earlier versions): sorted, what `id_hashes` gives for the training documents;
+            document_frequency [K] or absent: share of the training documents in which a column is not zero; and the
+            arrays of a calibration (`featurestore.models.deciding.CALIBRATIONS`), where the header names one.
     """
 
     header: Mapping[str, Any]
@@ -47,6 +46,36 @@ class Model:
     def classes(self) -> list[str]:
         """Names of the classes."""
         return list(self.header["classes"])
+
+    @property
+    def stored_pool(self) -> str | None:
+        """The pooling that is read of SAEs: a mean is a sum by the number of tokens. None for a dense column."""
+        return "sum" if self.header["pool"] == "mean" else self.header["pool"]
+
+    def places(self) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """Which feature each column is.
+
+        Returns:
+            Names of the SAEs, and of each of the K columns the place of its SAE among them and its feature, int64 [K].
+        """
+        names = list(self.header["saes"])
+        widths = [int(self.header["trained_on"]["d_sae"][name]) for name in names]
+        starts = np.concatenate([[0], np.cumsum(widths)]).astype(np.int64)
+        sae = np.searchsorted(starts, self.tensors["columns"], side="right") - 1
+        return names, sae, self.tensors["columns"] - starts[sae]
+
+    def used(self) -> dict[str, np.ndarray]:
+        """Features that can move a score, by SAE: int64, ascending. Those of weight 0, and of no node, cannot."""
+        tensors = self.tensors
+        if self.header["link"] == "tree":
+            matters = np.isin(np.arange(len(tensors["columns"])), tensors["feature"][tensors["left"] >= 0])
+        else:
+            matters = (tensors["coef"] != 0).any(axis=0)
+        names, sae, feature = self.places()
+        found: dict[str, np.ndarray] = {name: np.empty(0, np.int64) for name in names}
+        for place, name in enumerate(names):
+            found[name] = np.union1d(found[name], feature[matters & (sae == place)])
+        return found
 
 
 def id_hashes(doc_id: Iterable[str]) -> np.ndarray:
@@ -80,61 +109,7 @@ def load_model(path: str | Path) -> Model:
     except (ValueError, SafetensorError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise StudyError(f"{shown(stem)}: cannot be read as a model ({reason}); train it again") from None
-    problem = _problem(header, tensors)
+    problem = model_problem(header, tensors)
     if problem:
         raise StudyError(f"{shown(stem)}: is no model of this program ({problem}); give one that a study wrote")
     return Model(header, tensors)
-
-
-def _problem(header: Any, tensors: Mapping[str, np.ndarray]) -> str | None:
-    """Why the two files are no model, or None."""
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        return "the JSON file does not say so"
-    if header.get("format_version") != VERSION:
-        return f"its version is {header.get('format_version')}, this program knows {VERSION}"
-    needed = {"classes": list, "saes": list, "kind": str, "link": str, "trained_on": dict, "method": str}
-    for key, kind in needed.items():
-        if not isinstance(header.get(key), kind):
-            return f"key '{key}' is missing or wrong"
-    trained = header["trained_on"]
-    if header["link"] not in LINKS or not isinstance(trained.get("identity"), dict):
-        return "key 'link' or 'trained_on' is wrong"
-    if header["kind"] != "dense" and not isinstance(trained.get("d_sae"), dict):
-        return "key 'trained_on.d_sae' is missing"
-    read, other = ("dense", "pool") if header["kind"] == "dense" else ("pool", "dense")
-    if not isinstance(header.get(read), str) or header.get(other) is not None:
-        return "key 'pool' or 'dense' is wrong"
-    names = TENSORS["tree" if header["link"] == "tree" else "linear"]
-    missing = [name for name in names if name not in tensors]
-    if missing:
-        return f"tensor '{missing[0]}' is missing"
-    n, n_classes = len(tensors["columns"]), len(header["classes"])
-    shapes: dict[str, tuple[int, ...]] = {"columns": (n,), "scale": (n,), "shift": (n,), "binarize": (n,)}
-    if header["link"] == "tree":
-        nodes = len(tensors["left"])
-        shapes |= dict.fromkeys(("left", "right", "feature", "threshold"), (nodes,))
-        shapes["value"] = (nodes, n_classes)
-    else:
-        outputs = 1 if n_classes == 2 else n_classes
-        shapes |= {"coef": (outputs, n), "intercept": (outputs,)}
-    for name, shape in shapes.items():
-        if name in tensors and tensors[name].shape != shape:
-            return f"tensor '{name}' has shape {tensors[name].shape}, not {shape}"
-    if not all(np.isfinite(value).all() for value in tensors.values() if value.dtype.kind == "f"):
-        return "a weight is not finite"
-    if n and (tensors["columns"].min() < 0 or tensors["columns"].dtype.kind != "i"):
-        return "a column is negative"
-    known = tensors.get("trained_ids", np.empty(0, np.uint64))
-    if known.dtype != np.uint64 or known.ndim != 1 or (known[1:] < known[:-1]).any():
-        return "tensor 'trained_ids' is not sorted"
-    if header["link"] == "tree":
-        inner = tensors["left"] >= 0
-        for name in ("left", "right", "feature"):
-            limit = n if name == "feature" else len(tensors["left"])
-            if (
-                tensors[name].dtype.kind != "i"
-                or (tensors[name][inner] >= limit).any()
-                or (tensors[name][inner] < 0).any()
-            ):
-                return f"tensor '{name}' points outside the model"
-    return None

@@ -18,26 +18,14 @@ def decide(model: Model, X: Any) -> np.ndarray:
 
     A linear SVM's are the log-softmax of its margins: they rank documents and are no probabilities.
     """
-    tensors, link = model.tensors, model.header["link"]
-    dense = model.header["kind"] == "dense"
-    if not dense and model.header["scale"] == "sqrt":
-        X = X.sqrt()
-    if "binarize" in tensors:
-        X = X.copy()
-        X.data = (X.data > tensors["binarize"][X.indices]).astype(np.float64)
-    if dense:
-        X = (X - tensors.get("shift", 0.0)) / tensors["scale"]
-    else:
-        X = X.tocsr().astype(np.float64)
-        X.data = X.data / tensors["scale"][X.indices]
-    return scores(link, tensors, X)
+    return scores(model.header["link"], model.tensors, scaled(model, X))
 
 
 def scores(link: str, tensors: Mapping[str, np.ndarray], X: Any) -> np.ndarray:
     """Log-probabilities [n, classes] of rows X [n, columns] that are scaled as the probe saw them.
 
     Args:
-        link: One of `featurestore.models.model.LINKS`.
+        link: One of `featurestore.models.checks.LINKS`.
         tensors: The weights or the tree, as in `featurestore.models.model.Model`.
         X: CSR or dense float64.
     """
@@ -47,6 +35,21 @@ def scores(link: str, tensors: Mapping[str, np.ndarray], X: Any) -> np.ndarray:
     if decision.shape[1] == 1:
         return log_proba(decision[:, 0])
     return log_proba_ovr(decision) if link == "one_vs_rest" else log_proba(decision)
+
+
+def scaled(model: Model, X: Any) -> Any:
+    """Pooled values as the model's weights multiply them, float64 [n, columns of the model]; sparse if X is."""
+    tensors = model.tensors
+    if model.header["kind"] == "dense":
+        return (X - tensors.get("shift", 0.0)) / tensors["scale"]
+    if model.header["scale"] == "sqrt":
+        X = X.sqrt()
+    if "binarize" in tensors:
+        X = X.copy()
+        X.data = (X.data > tensors["binarize"][X.indices]).astype(np.float64)
+    X = X.tocsr().astype(np.float64)
+    X.data = X.data / tensors["scale"][X.indices]
+    return X
 
 
 def _walk(tensors: Mapping[str, np.ndarray], X: Any) -> np.ndarray:

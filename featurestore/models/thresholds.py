@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from featurestore.base.visible import visible
+
 REJECTED, UNDECIDED, CLAIMED = 0, 1, 2
 # What stands for the log of a probability of 0, which leaves of trees have: below the rounding of probabilities.
 LOG_ZERO = -36.0
@@ -43,22 +45,15 @@ def decisions(header: Mapping[str, Any], log_proba: np.ndarray) -> np.ndarray:
     return decide_by(list(header["classes"]).index(point["class"]), point["low"], point["high"], log_proba)
 
 
+def unreached(header: Mapping[str, Any]) -> str | None:
+    """What to know about a model whose operating point misses its aim, in a sentence; None where there is nothing."""
+    point = header.get("operating_point") or {}
+    return None if point.get("reached", True) else f"the model's operating point: {visible(point.get('note', ''))}"
+
+
 def decide_by(c: int, low: float, high: float, log_proba: np.ndarray) -> np.ndarray:
     """The class of each document by thresholds of class c: c, -1 for undecided, or the likeliest of the others."""
     side = sides(class_log_odds(log_proba, c), low, high)
     others = log_proba.copy()
     others[:, c] = -np.inf
     return np.where(side == CLAIMED, c, np.where(side == UNDECIDED, -1, np.argmax(others, axis=1)))
-
-
-def threshold_problem(header: Mapping[str, Any]) -> str | None:
-    """Why the operating point of a model file is none, or None."""
-    point = header.get("operating_point")
-    if point is None:
-        return None
-    if not isinstance(point, dict) or point.get("class") not in header["classes"]:
-        return "key 'operating_point' names no class of the model"
-    low, high = point.get("low"), point.get("high")
-    if not (isinstance(low, float) and isinstance(high, float) and -np.inf < low <= high < np.inf):
-        return "key 'operating_point' has no thresholds"
-    return None

@@ -6,7 +6,7 @@ refused. Finding the records in the files is left to `slices`, parsing them to `
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -51,26 +51,46 @@ def read_rows(
     Raises:
         CorpusError: A file is gone, unreadable, or has changed since it was scanned.
     """
-    out = DocumentRows([], [], {name: [] for name in corpus.keep}, [])
+    (rows,) = read_batches(parts, corpus, keep_types, spill=spill)
+    return rows
+
+
+def read_batches(
+    parts: Sequence[Slice],
+    corpus: CorpusSpec,
+    keep_types: Mapping[str, str],
+    most: int | None = None,
+    characters: int | None = None,
+    spill: Spill | None = None,
+) -> Iterator[DocumentRows]:
+    """The documents of `read_rows`, some at a time: `most`, or texts of so many characters.
+
+    All at once if neither is given. The last batch may be without rows.
+    """
     wanted = Wanted(corpus.text, corpus.id, corpus.keep)
-    columns = [(name, keep_types[name], out.keep[name]) for name in corpus.keep]
+    out, size = DocumentRows([], [], {name: [] for name in corpus.keep}, []), 0
     for part in parts:
         row = part.first_row
         for record in records_of(part, wanted, spill):
             doc_id, text, error, _ = document_of(record, corpus.text, corpus.id)
-            for (name, kept_type, values), raw in zip(columns, record.keep, strict=True):
+            for name, raw in zip(corpus.keep, record.keep, strict=True):
+                kept_type = keep_types[name]
                 try:
                     value, _ = stored_value(raw, kept_type, name)  # what cannot be kept is null; the scan says so
                 except (ValueError, OverflowError, TypeError):
                     raise CorpusError(changed(part.file, f"column '{name}' is no longer {kept_type}")) from None
-                values.append(value)
+                out.keep[name].append(value)
             out.doc_id.append(doc_id if doc_id is not None else f"{part.file.name}:{row}")
             out.text.append(text)
             out.error.append(error)
             row += 1
+            size += len(text or "")
+            if len(out.doc_id) == most or (characters is not None and size >= characters):
+                yield out
+                out, size = DocumentRows([], [], {name: [] for name in corpus.keep}, []), 0
         if row != part.first_row + part.n_rows:
             raise CorpusError(changed(part.file, f"it ends at row {row}"))
-    return out
+    yield out
 
 
 def document_of(record: Record, text: str, id: str | None) -> tuple[str | None, str | None, str | None, str]:

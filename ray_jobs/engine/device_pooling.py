@@ -116,17 +116,19 @@ def pool_on_device(
 def _active(encoder: SaeEncoder, inputs: Inputs, chunk_elements: int) -> Iterator[Pairs]:
     """Active pairs, chunk after chunk of ascending features; of top-k all at once."""
     x_ND = encoder.device_input(inputs)
-    n_tokens, d_sae, weights = len(x_ND), encoder.info.d_sae, encoder.weights
+    n_tokens, weights, features = len(x_ND), encoder.weights, encoder.features
+    wanted_C = None if features is None else torch.from_numpy(features).to(x_ND.device)
     if encoder.info.k is not None:
         width = max(1, chunk_elements // n_tokens)
         width -= width % ALIGNMENT if width > ALIGNMENT else 0
-        yield _top_k(encoder, x_ND, encoder.info.k, width)
+        pairs = _top_k(encoder, x_ND, encoder.info.k, width)
+        yield pairs if wanted_C is None else pairs.where(torch.isin(pairs.feature, wanted_C))
         return
     assert weights.cutoff_F is not None
     x_ND = _aligned(x_ND)
     n_rows = len(x_ND)
     width = max(1, chunk_elements // n_rows)
-    for first in range(0, d_sae, width):
+    for first in range(0, encoder.n_rows, width):
         r_CN = _product(weights.W_FD[first : first + width], x_ND.T)
         place_K = (r_CN[:, :n_tokens] > weights.cutoff_F[first : first + width, None]).flatten().nonzero().squeeze(1)
         row_K = place_K // n_tokens
@@ -134,7 +136,8 @@ def _active(encoder: SaeEncoder, inputs: Inputs, chunk_elements: int) -> Iterato
         feature_K, value_K = row_K + first, r_CN.flatten()[row_K * n_rows + token_K]
         if weights.scale_F is not None:  # two roundings, as when the cutoff was found; a fused operation has one
             value_K = value_K * weights.scale_F[feature_K]
-        yield Pairs(feature_K, token_K, value_K + weights.bias_F[feature_K])
+        number_K = feature_K if wanted_C is None else wanted_C[feature_K]
+        yield Pairs(number_K, token_K, value_K + weights.bias_F[feature_K])
 
 
 def _aligned(x_ND: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,10 @@ the token's k-th largest so far) is picked out. There are three routes:
 - *device*: weights and inputs in the bundle's dtype with float32 output. In bfloat16, what rounding takes from the
   inputs in the few huge dimensions of the residual stream is multiplied too, as further columns.
 
+An encoder can be cut to some features (what a trained model reads, what is looked at). A threshold family's features do
+not know of one another, so only their rows are read and multiplied; which features are a token's top k takes all of
+them, and then the others are dropped.
+
 Memory beyond the weights: CHUNK_ELEMENTS or DEVICE_CHUNK_ELEMENTS pre-activations, the pairs, and where prefiltered an
 int8 copy of the encoder. Pooling the pairs is left to `pooling` and `device_pooling`.
 
@@ -22,7 +26,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -118,39 +122,58 @@ class SaeEncoder:
         bundle: The bundle it belongs to.
         info: Which SAE of it.
         device: Where the residual stream is.
+        features: Those that are wanted, int64 [C] ascending; None for all of them.
 
     Raises:
         BundleError: An SAE that this engine does not know.
     """
 
-    def __init__(self, bundle: Bundle, info: SaeInfo, device: torch.device | str) -> None:
+    def __init__(
+        self, bundle: Bundle, info: SaeInfo, device: torch.device | str, features: np.ndarray | None = None
+    ) -> None:
         from safetensors.torch import load_file
 
-        with bundle_file(bundle.path / info.file_name):
-            weights = SaeWeights.of(load_file(bundle.path / info.file_name, device=str(device)))
-        self._open(info, weights, None)
+        whole = features is None or info.k is not None
+        with bundle_file(bundle.path / info.file_name):  # on the CPU a map of the file, of which only some is read
+            weights = SaeWeights.of(load_file(bundle.path / info.file_name, device=str(device) if whole else "cpu"))
+            if not whole:
+                weights = weights.some(torch.from_numpy(features)).to(device)
+        self._open(info, weights, None, features)
 
     @classmethod
-    def of(cls, info: SaeInfo, weights: SaeWeights, route: Route | None = None) -> SaeEncoder:
-        """An encoder of weights in memory, by the route that suits their device, or by the one given."""
+    def of(
+        cls, info: SaeInfo, weights: SaeWeights, route: Route | None = None, features: np.ndarray | None = None
+    ) -> SaeEncoder:
+        """An encoder of all weights in memory, by the route that suits their device, or by the one given."""
         encoder = cls.__new__(cls)
-        encoder._open(info, weights, route)
+        cut = features is not None and info.k is None
+        encoder._open(info, weights.some(torch.from_numpy(features)) if cut else weights, route, features)
         return encoder
 
-    def _open(self, info: SaeInfo, weights: SaeWeights, route: Route | None) -> None:
+    def _open(self, info: SaeInfo, weights: SaeWeights, route: Route | None, features: np.ndarray | None) -> None:
         check_family(f"SAE {info.name!r}", info.architecture, info.normalize_activations)
+        self.features = features
         best: Route = "prefiltered" if can_prefilter() else "plain"
         self.route: Route = route or (best if weights.W_FD.device.type == "cpu" else "device")
         self.info = info
         self.weights = weights
         b_dec = weights.b_dec_D.cpu().numpy().tobytes() if info.apply_b_dec_to_input else b""
         self.input_key = f"{info.normalize_activations} {hashlib.sha256(b_dec).hexdigest()}"
+        self._wanted_F: np.ndarray | None = None
+        if features is not None and info.k is not None:
+            self._wanted_F = np.zeros(info.d_sae, dtype=bool)
+            self._wanted_F[features] = True
         self._prefilter = Int8Prefilter(weights) if self.route == "prefiltered" else None
         self._low: torch.Tensor | None = None
         if self.route == "device" and weights.W_FD.dtype != torch.float32:
             self._low = weights.b_dec_D.abs().topk(min(LOW_COLUMNS, info.d_in)).indices
             W_FE = torch.cat([weights.W_FD, weights.W_FD[:, self._low]], dim=1)
             self.weights = SaeWeights.of({**weights.tensors(), "W_enc": W_FE})
+
+    @property
+    def n_rows(self) -> int:
+        """Features that are multiplied."""
+        return len(self.weights.bias_F)
 
     def device_input(self, inputs: Inputs) -> torch.Tensor:
         """What a device multiplies with its encoder rows: [N, D + L]; the last L columns are what rounding took."""
@@ -170,21 +193,22 @@ class SaeEncoder:
         """
         x_ND, rounded = inputs.read(self), inputs.rounded(self) if self._prefilter else None
         n_tokens = len(x_ND)
-        width = max(1, min(self.info.d_sae, chunk_elements // max(1, n_tokens)))
+        width = max(1, min(self.n_rows, chunk_elements // max(1, n_tokens)))
         scratch = _Scratch(torch.empty(width, n_tokens, dtype=torch.int32), np.empty((width, n_tokens), dtype=bool))
         if self.info.k is not None:
-            yield self._top_k(self.info.k, x_ND, rounded, scratch)
+            found = self._top_k(self.info.k, x_ND, rounded, scratch)
+            yield found if self._wanted_F is None else found.where(self._wanted_F[found.feature])
             return
         assert self.weights.cutoff_F is not None
         cutoff_F, bias_F = self.weights.cutoff_F.numpy(), self.weights.bias_F.numpy()
-        for first in range(0, self.info.d_sae, width):
-            features = slice(first, min(first + width, self.info.d_sae))
+        for first in range(0, self.n_rows, width):
+            features = slice(first, min(first + width, self.n_rows))
             found = self._candidates(x_ND, rounded, features, scratch)
             found = found.where(found.value > cutoff_F[found.feature])
             if self.weights.scale_F is not None:
                 found.value[:] *= self.weights.scale_F.numpy()[found.feature]
             found.value[:] += bias_F[found.feature]
-            yield found
+            yield found if self.features is None else replace(found, feature=self.features[found.feature])
 
     def _top_k(self, k: int, x_ND: torch.Tensor, rounded: PrefilterInput | None, scratch: _Scratch) -> Active:
         """The k largest positive pre-activations of each token.

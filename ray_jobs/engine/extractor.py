@@ -146,15 +146,22 @@ class Extractor:
     Args:
         bundle: A prepared bundle.
         settings: How to extract.
+        features: SAE name -> the features wanted of it, int64 [C] ascending; other SAEs, and layers that nobody asks
+            for, are left out. Everything if not given.
 
     Raises:
         BundleError: The bundle does not load.
         JobSpecError: The settings do not fit the bundle's model or tokenizer.
     """
 
-    def __init__(self, bundle: Bundle, settings: ExtractSettings) -> None:
+    def __init__(
+        self, bundle: Bundle, settings: ExtractSettings, features: Mapping[str, np.ndarray] | None = None
+    ) -> None:
         if settings.threads:
             torch.set_num_threads(settings.threads)
+        wanted_of = features or {}
+        if features is not None:
+            bundle = replace(bundle, saes=tuple(info for info in bundle.saes if info.name in features))
         self.bundle = bundle
         self.settings = settings
         self.policy = token_policy(
@@ -168,7 +175,11 @@ class Extractor:
         self.tokenizer = ContentTokenizer(bundle)
         self.backbone = open_backbone(bundle, settings.device, settings.attn_implementation, self.policy.head)
         self.encoders = {
-            layer: tuple(SaeEncoder(bundle, info, self.backbone.device) for info in bundle.saes if info.layer == layer)
+            layer: tuple(
+                SaeEncoder(bundle, info, self.backbone.device, wanted_of.get(info.name))
+                for info in bundle.saes
+                if info.layer == layer
+            )
             for layer in bundle.hook_layers
         }
         self.batch_tokens = max(1, settings.batch_tokens)

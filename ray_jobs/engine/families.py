@@ -59,6 +59,16 @@ class SaeWeights:
         }
         return {name: tensor for name, tensor in named.items() if tensor is not None}
 
+    def some(self, features: torch.Tensor) -> SaeWeights:
+        """A copy of the weights of some features, int64 [C]; of other rows not even pages of the file are read."""
+        return SaeWeights.of(
+            {name: tensor if name == "b_dec" else tensor[features] for name, tensor in self.tensors().items()}
+        )
+
+    def to(self, device: torch.device | str) -> SaeWeights:
+        """The weights on a device."""
+        return SaeWeights.of({name: tensor.to(device) for name, tensor in self.tensors().items()})
+
     @classmethod
     def of(cls, tensors: Mapping[str, torch.Tensor]) -> SaeWeights:
         """The inverse of `tensors`."""

@@ -11,6 +11,7 @@ Shapes: T tokens of a text, N tokens of a batch, K features asked for of an SAE,
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -76,11 +77,14 @@ class TokenReader:
         self._tokenizer = ContentTokenizer(bundle)
         self._backbone = open_backbone(bundle, settings.device, "eager", self._policy.head)
         self._batch_tokens = settings.batch_tokens
-        self._encoders = [
-            _CutEncoder(bundle, info, np.asarray(features[info.name], dtype=np.int64))
-            for info in bundle.saes
-            if len(features.get(info.name, ()))
-        ]
+        self._bundle = bundle
+        self._encoders = _cut(bundle, features)
+
+    def wanting(self, features: Mapping[str, Sequence[int]]) -> TokenReader:
+        """A reader of other features, which shares model and tokenizer with this one."""
+        other = copy(self)
+        other._encoders = _cut(self._bundle, features)
+        return other
 
     def read(self, texts: Sequence[str]) -> Iterator[TokenValues]:
         """One answer for each text, in order."""
@@ -160,6 +164,14 @@ class TokenReader:
             values[encoder.name] = np.zeros((len(names), encoder.k), dtype=np.float32)
             values[encoder.name][pooled_T] = np.concatenate([piece[encoder.name] for piece in pieces])
         return TokenValues(names, start_T, stop_T, pooled_T, values, truncated)
+
+
+def _cut(bundle: Bundle, features: Mapping[str, Sequence[int]]) -> list[_CutEncoder]:
+    return [
+        _CutEncoder(bundle, info, np.asarray(features[info.name], dtype=np.int64))
+        for info in bundle.saes
+        if len(features.get(info.name, ()))
+    ]
 
 
 class _CutEncoder:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 VERSION = 1  # of the JSON document
 STRONGEST = 3  # features of each SAE that are shown of a document where none is asked for
-_WIDEST = 120  # columns; longer lines of running text are hard to read
+_WIDEST = 120  # columns, in pipes and files too: longer lines of running text are hard to read
 
 
 def tokens_parser(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +45,7 @@ def tokens_parser(parser: argparse.ArgumentParser) -> None:
 
 def tokens(args: argparse.Namespace) -> int:
     """Print the tokens of documents with the activations of features."""
+    from featurestore.base.terminal import page_width
     from featurestore.evidence.page import has_colours, page
     from featurestore.evidence.records import to_json
     from featurestore.reader import FeatureStore
@@ -63,7 +63,7 @@ def tokens(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"version": VERSION, "documents": [to_json(document) for document in documents]})
         return 0
-    width = min(shutil.get_terminal_size((80, 24)).columns, _WIDEST)
+    width = min(page_width(), _WIDEST)
     for number, document in enumerate(documents):
         if number:
             print()

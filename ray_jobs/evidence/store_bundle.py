@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import BundleError, JobSpecError
 from featurestore.format.provenance import bundle_sources
 from featurestore.urls import shown
-from ray_jobs.engine.bundle import MANIFEST_NAME, Bundle, open_bundle
+from ray_jobs.engine.bundle import Bundle, open_bundle
 from ray_jobs.spec import JobSpec, job_from_mapping
 
 if TYPE_CHECKING:
@@ -32,9 +30,10 @@ def store_bundle(plan: StorePlan, where: str, say: Callable[[str], None] | None 
     sha256 = plan.identity.get("bundle")
     if not isinstance(sha256, str):
         raise BundleError(f"{shown(where)} does not name the bundle of its features; extract it with sparsemill")
-    if (there := _in_cache(sha256)) is not None:
+    from ray_jobs.prepare.build import kept_bundle, prepare
+
+    if (there := kept_bundle(sha256)) is not None:
         return there
-    from ray_jobs.prepare.build import prepare
 
     try:
         built = open_bundle(prepare(_job(plan, where), progress=say))
@@ -71,18 +70,6 @@ def store_settings(plan: StorePlan, where: str) -> ExtractSettings:
         device=device,
         batch_tokens=default_batch_tokens(device),
     )
-
-
-def _in_cache(sha256: str) -> Bundle | None:
-    """A bundle of this machine that has this hash, wherever it was built from."""
-    from ray_jobs.prepare.build import default_cache_dir
-
-    for manifest in sorted(Path(default_cache_dir()).glob(f"*/{MANIFEST_NAME}")):
-        with contextlib.suppress(BundleError):
-            bundle = open_bundle(manifest.parent)
-            if bundle.sha256 == sha256:
-                return bundle
-    return None
 
 
 def _job(plan: StorePlan, where: str) -> JobSpec:

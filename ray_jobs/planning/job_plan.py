@@ -8,10 +8,10 @@ store was created with is read from the store. Figures and money are left to `es
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from featurestore.base.dense_names import dense_name, hook_name
 from featurestore.errors import JobSpecError
@@ -22,9 +22,13 @@ from ray_jobs.prepare.compute import Compute, extract_settings, settle, settle_a
 from ray_jobs.prepare.hub import COMMIT
 
 if TYPE_CHECKING:
+    from featurestore.format.rows import PartRows
+    from featurestore.format.schema import StoreSchema
     from featurestore.format.store_plan import StorePlan
+    from ray_jobs.corpus.read import DocumentRows
     from ray_jobs.corpus.scanned import CorpusScan
     from ray_jobs.engine.bundle import Bundle
+    from ray_jobs.engine.extractor import ExtractedRows
     from ray_jobs.engine.tokens import TokenPolicy
     from ray_jobs.planning.units import Unit
     from ray_jobs.spec import JobSpec
@@ -32,6 +36,44 @@ if TYPE_CHECKING:
 SAMPLED_DOCUMENTS = 512  # of the scan's sample; tokenising them takes a fraction of a second
 
 Note = Callable[[str], None]
+
+
+class TokenSample(NamedTuple):
+    """What a sample of the corpus says of its tokens.
+
+    Attributes:
+        mean_tokens: Pooled tokens of a document.
+        documents: Documents in the sample.
+        truncated_share: Share of them that does not fit into `max_tokens` and will be cut.
+    """
+
+    mean_tokens: float
+    documents: int
+    truncated_share: float
+
+
+class UnitOutput(Protocol):
+    """What a run writes of its documents in place of their features; plain data, which travels to workers."""
+
+    def identity(self) -> dict[str, Any]:
+        """What of it decides a value, as JSON."""
+        ...
+
+    def bundle(self, bundle: Bundle) -> Bundle:
+        """A bundle without what is not needed."""
+        ...
+
+    def features(self, bundle: Bundle) -> Mapping[str, Any]:
+        """SAE -> the features that have to be computed, as `ray_jobs.engine.extractor.Extractor` takes them."""
+        ...
+
+    def schema(self, keep_types: Mapping[str, str]) -> StoreSchema:
+        """Columns of the store, with kept columns of these types."""
+        ...
+
+    def rows(self, features: StoreSchema, documents: DocumentRows, extracted: ExtractedRows) -> PartRows:
+        """The rows of a part, from those that a store of features would have."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -51,6 +93,7 @@ class JobPlan:
         truncated_share: Share of the sample that does not fit into `max_tokens` and will be cut.
         committed: Unit -> bytes of the parts that are there already.
         finished: Whether the store has its manifest.
+        output: What is written in place of features; None for features.
     """
 
     job: JobSpec
@@ -65,6 +108,7 @@ class JobPlan:
     truncated_share: float
     committed: Mapping[int, int]
     finished: bool
+    output: UnitOutput | None = None
 
     @property
     def missing(self) -> tuple[Unit, ...]:
@@ -77,76 +121,51 @@ class JobPlan:
         return extract_settings(self.job, self.compute)
 
 
-def make_plan(job: JobSpec, note: Note | None = None, device: str | None = None) -> JobPlan:
+def make_plan(
+    job: JobSpec,
+    note: Note | None = None,
+    device: str | None = None,
+    output: UnitOutput | None = None,
+    bundle: Bundle | None = None,
+) -> JobPlan:
     """Plan a job; nothing is written into its store.
 
     Args:
         job: What to run.
         note: Called with a line of text before a step that may take long.
         device: `cpu` or `cuda`, to plan for other hardware than this machine's where the job leaves that open.
+        output: What to write in place of features; None for features.
+        bundle: The job's bundle, where it is open already.
 
     Raises:
         UsageError: Corpus, model, SAEs or settings are at fault, or the store is another job's.
     """
-    from featurestore.format.store_plan import (
-        MANIFEST_JSON,
-        STORE_JSON,
-        StorePlan,
-        check_place,
-        create_store,
-        open_root,
-        read_plan,
-    )
-    from featurestore.writing.write_check import check_writable
+    from featurestore.format.store_plan import create_store
     from featurestore.writing.writer import committed_units
     from ray_jobs.corpus.scan import scan
     from ray_jobs.engine.bundle import open_bundle
     from ray_jobs.prepare.build import pinned, prepare
 
-    fs, root = open_root(job.store)
-    there, manifest = (info.is_file for info in fs.get_file_info([f"{root}/{STORE_JSON}", f"{root}/{MANIFEST_JSON}"]))
-    stored = read_plan(job.store) if there else None
-    if stored is None:
-        check_place(job.store)
-    version = other_version(stored) if stored is not None else None
-    if stored is not None and version and not (manifest and len(committed_units(job.store)) == len(stored.units)):
-        raise unfinished(job.store, version)
-    if not manifest:
-        check_writable(job.store)
+    stored, finished, version = _look_at_store(job.store)
     compute = settle(job, stored.identity if stored else None, device)
     job = job.model_copy(update={"model": job.model.model_copy(update={"dtype": compute.dtype})})
     scanned = scan(job.corpus)
-    bundle = open_bundle(prepare(_at_recorded_commits(job, stored), progress=note))
+    bundle = bundle or open_bundle(prepare(_at_recorded_commits(job, stored), progress=note))
+    bundle = output.bundle(bundle) if output else bundle
     as_written, job = job, pinned(job, bundle)
     _policy(bundle, job)
     if stored is None or not compute.attn:  # a store that is there has passed the check, which needs torch
         compute = settle_attention(compute, bundle)
-    files = [
-        {"name": f.name, "size": f.size, "sha256": f.sha256, "rows": f.rows}
-        | ({"csv": str(f.dialect)} if f.dialect not in (None, USUAL) else {})
-        | ({"path": dict(f.told)} if f.told else {})
-        for f in scanned.files
-    ]
     software = deciding_software()
-    decisive = identity(job, bundle, compute, files, software)
+    decisive = identity(job, bundle, compute, _file_identities(scanned), software)
+    decisive |= {"output": output.identity()} if output else {}
     # Compared as JSON, as it is stored: there, tuples are lists.
     same = stored is not None and stored.identity == json.loads(json.dumps(decisive))
     kept = _kept_sample(stored) if same or version else None
-    mean_tokens, sampled, truncated = kept or sample_tokens(bundle, job, scanned)
-    units = _units(job, scanned, stored if same else None, mean_tokens, compute.device)
-    store = StorePlan(
-        schema=store_schema(job, bundle, scanned.keep_types),
-        identity=decisive,
-        spec=_recorded_spec(as_written),
-        units=[(unit.start, unit.stop) for unit in units],
-        rows=scanned.rows,
-        extra={
-            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "sample": {"mean_tokens": mean_tokens, "documents": sampled, "truncated_share": truncated},
-            "hub": _commits(job),
-            **provenance(),
-        },
-    )
+    sample = kept or sample_tokens(bundle, job, scanned)
+    units = _units(job, scanned, stored if same else None, sample.mean_tokens, compute.device)
+    schema = output.schema(scanned.keep_types) if output else store_schema(job, bundle, scanned.keep_types)
+    store = _new_store(as_written, job, schema, decisive, units, sample)
     if stored is not None and version is not None:
         check_finished(job.store, stored, store, version, job.units.documents is not None, note)
         store, units = stored, _finished_units(stored)
@@ -160,11 +179,80 @@ def make_plan(job: JobSpec, note: Note | None = None, device: str | None = None)
         units=units,
         store=store,
         software=software,
-        mean_tokens=mean_tokens,
-        sampled=sampled,
-        truncated_share=truncated,
+        mean_tokens=sample.mean_tokens,
+        sampled=sample.documents,
+        truncated_share=sample.truncated_share,
         committed=committed_units(job.store) if stored is not None else {},
-        finished=stored is not None and manifest,
+        finished=finished,
+        output=output,
+    )
+
+
+def _look_at_store(uri: str) -> tuple[StorePlan | None, bool, str | None]:
+    """What stands where the store will be: its plan, whether it has its manifest, and the other version that wrote it.
+
+    Raises:
+        UsageError: There is something else, an unfinished store of another version, or no right to write.
+    """
+    from featurestore.format.store_plan import MANIFEST_JSON, STORE_JSON, check_place, open_root, read_plan
+    from featurestore.writing.write_check import check_writable
+    from featurestore.writing.writer import committed_units
+
+    fs, root = open_root(uri)
+    there, manifest = (info.is_file for info in fs.get_file_info([f"{root}/{STORE_JSON}", f"{root}/{MANIFEST_JSON}"]))
+    stored = read_plan(uri) if there else None
+    if stored is None:
+        check_place(uri)
+    version = other_version(stored) if stored is not None else None
+    if stored is not None and version and not (manifest and len(committed_units(uri)) == len(stored.units)):
+        raise unfinished(uri, version)
+    if not manifest:
+        check_writable(uri)
+    return stored, stored is not None and manifest, version
+
+
+def _file_identities(scanned: CorpusScan) -> list[dict[str, Any]]:
+    """The corpus' files as the identity has them: what decides their rows, where it is not the usual."""
+    return [
+        {"name": f.name, "size": f.size, "sha256": f.sha256, "rows": f.rows}
+        | ({"csv": str(f.dialect)} if f.dialect not in (None, USUAL) else {})
+        | ({"path": dict(f.told)} if f.told else {})
+        for f in scanned.files
+    ]
+
+
+def _new_store(
+    as_written: JobSpec,
+    job: JobSpec,
+    schema: StoreSchema,
+    decisive: Mapping[str, Any],
+    units: Sequence[Unit],
+    sample: TokenSample,
+) -> StorePlan:
+    """The plan of the store that this job would create.
+
+    Args:
+        as_written: The job before it was pinned to commits, which is what is recorded.
+        job: The job, pinned.
+        schema: Its columns.
+        decisive: Its identity.
+        units: Its units, which cover all rows.
+        sample: What was sampled.
+    """
+    from featurestore.format.store_plan import StorePlan
+
+    return StorePlan(
+        schema=schema,
+        identity=dict(decisive),
+        spec=_recorded_spec(as_written),
+        units=[(unit.start, unit.stop) for unit in units],
+        rows=units[-1].stop,
+        extra={
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "sample": sample._asdict(),
+            "hub": _commits(job),
+            **provenance(),
+        },
     )
 
 
@@ -194,7 +282,7 @@ def expected_store(job: JobSpec) -> StorePlan:
     return StorePlan(store_schema(job, bundle, {}), decisive, _recorded_spec(as_written), [], 0, extra)
 
 
-def store_schema(job: JobSpec, bundle: Bundle, keep_types: Mapping[str, str]) -> Any:
+def store_schema(job: JobSpec, bundle: Bundle, keep_types: Mapping[str, str]) -> StoreSchema:
     """The columns that the job's store will have, with kept columns of these types."""
     from featurestore.format.schema import DenseColumn, SaeColumns, StoreSchema
 
@@ -210,8 +298,8 @@ def store_schema(job: JobSpec, bundle: Bundle, keep_types: Mapping[str, str]) ->
     )
 
 
-def sample_tokens(bundle: Bundle, job: JobSpec, scanned: CorpusScan) -> tuple[float, int, float]:
-    """Mean pooled tokens of a document, the number of documents that says so, and the share that will be cut."""
+def sample_tokens(bundle: Bundle, job: JobSpec, scanned: CorpusScan) -> TokenSample:
+    """Count tokens of the documents that the scan has sampled."""
     from ray_jobs.engine.tokens import ContentTokenizer, windows_of
 
     texts = scanned.sample[:: max(1, len(scanned.sample) // SAMPLED_DOCUMENTS)]
@@ -224,8 +312,8 @@ def sample_tokens(bundle: Bundle, job: JobSpec, scanned: CorpusScan) -> tuple[fl
         pooled.append(sum(window.n_pooled for window in windows))
         n_cut += cut
     if not pooled:
-        return 0.0, 0, 0.0
-    return sum(pooled) / len(pooled), len(pooled), n_cut / len(pooled)
+        return TokenSample(0.0, 0, 0.0)
+    return TokenSample(sum(pooled) / len(pooled), len(pooled), n_cut / len(pooled))
 
 
 def _policy(bundle: Bundle, job: JobSpec) -> TokenPolicy:
@@ -268,11 +356,11 @@ def _finished_units(stored: StorePlan) -> tuple[Unit, ...]:
     return tuple(Unit(index, start, stop, ()) for index, (start, stop) in enumerate(stored.units))
 
 
-def _kept_sample(stored: StorePlan | None) -> tuple[float, int, float] | None:
+def _kept_sample(stored: StorePlan | None) -> TokenSample | None:
     """The sample's figures as the store recorded them; a store without them is sampled again."""
     try:
         kept = stored.extra["sample"] if stored else None
-        return (kept["mean_tokens"], kept["documents"], kept["truncated_share"]) if kept else None
+        return TokenSample(kept["mean_tokens"], kept["documents"], kept["truncated_share"]) if kept else None
     except (KeyError, TypeError):
         return None
 

@@ -24,6 +24,7 @@ from featurestore.storage.node_lock import node_lock
 from ray_jobs.engine.bundle import (
     CONFIG_NAME,
     FORMAT_VERSION,
+    MANIFEST_NAME,
     WEIGHTS_NAME,
     ModelInfo,
     file_sha256,
@@ -80,6 +81,15 @@ def prepare(spec: JobSpec, cache_dir: Path | None = None, progress: Progress | N
         key = _key(model, spec.saes, dtype)
         with node_lock(locks / key, wait):  # two jobs may name one bundle's sources by other paths
             return _find_or_build(root / key, model, spec, dtype, say)
+
+
+def kept_bundle(sha256: str) -> Bundle | None:
+    """The bundle that has this hash, among those that this machine keeps, whatever it was built from."""
+    for path in sorted(default_cache_dir().glob(f"*/{MANIFEST_NAME}")):
+        with contextlib.suppress(OSError, ValueError, AttributeError, BundleError):  # damaged, or of another version
+            if json.loads(path.read_text(encoding="utf-8")).get("sha256") == sha256:
+                return open_bundle(path.parent)
+    return None
 
 
 def pinned(spec: JobSpec, bundle: Bundle) -> JobSpec:

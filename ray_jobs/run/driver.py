@@ -139,7 +139,7 @@ def _do_missing(plan: JobPlan, address: str | None, progress: Progress | None, l
 
 def _remember_rates(plan: JobPlan, totals: RunTotals) -> None:
     reached = {place: tokens / took for place, (tokens, took) in totals.by_place.items() if took >= RATE_SECONDS}
-    if reached:
+    if reached and plan.output is None:  # computing some features only is no measure of an extraction
         remember_rates(plan, reached)
 
 

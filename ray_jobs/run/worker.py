@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from featurestore.base.fault_points import fault_point
 from featurestore.errors import JobFailed, MismatchError
 from featurestore.urls import shown
+from ray_jobs.corpus.extracted import part_rows
 from ray_jobs.corpus.spill import Spill, run_name
 from ray_jobs.reporting.prometheus import UnitDetail, UnitMeter
 from ray_jobs.run.failures import transient_storage_errors
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
     from featurestore.writing.writer import PartRecord
     from ray_jobs.corpus.read import DocumentRows
     from ray_jobs.engine.bundle import Bundle
-    from ray_jobs.engine.extractor import ExtractedRows
-    from ray_jobs.planning.job_plan import JobPlan
+    from ray_jobs.planning.job_plan import JobPlan, UnitOutput
     from ray_jobs.planning.units import Unit
     from ray_jobs.spec import JobSpec
 
@@ -45,6 +45,7 @@ class WorkerTask:
         settings: Fields of `ExtractSettings`.
         fingerprint: What the store's fingerprint must be.
         software: Versions to compute with.
+        output: What is written in place of features; None for features.
     """
 
     job: JobSpec
@@ -54,6 +55,7 @@ class WorkerTask:
     settings: Mapping[str, Any]
     fingerprint: str
     software: Mapping[str, str]
+    output: UnitOutput | None = None
 
     @classmethod
     def of(cls, plan: JobPlan) -> WorkerTask:
@@ -66,6 +68,7 @@ class WorkerTask:
             settings=plan.settings,
             fingerprint=plan.store.fingerprint,
             software=plan.software,
+            output=plan.output,
         )
 
 
@@ -115,6 +118,7 @@ class Worker:
         from featurestore.format.store_plan import read_plan
         from ray_jobs.engine.extractor import Extractor, ExtractSettings
         from ray_jobs.planning.identity import check_software
+        from ray_jobs.planning.job_plan import store_schema
         from ray_jobs.planning.measured import place_here
 
         fault_point("worker.opening")
@@ -127,7 +131,10 @@ class Worker:
                     f"{shown(self._task.job.store)} is not the store of this job as seen from {platform.node()}; "
                     "give a path or URL that is the same storage on every node"
                 )
-            self._extractor = Extractor(self._bundle(), ExtractSettings(**self._task.settings))
+            bundle, output = self._bundle(), self._task.output
+            self._features = store_schema(self._task.job, output.bundle(bundle) if output else bundle, {})
+            wanted = output.features(bundle) if output else None
+            self._extractor = Extractor(bundle, ExtractSettings(**self._task.settings), wanted)
             self._hardware = place_here(self._task.settings["device"]).hardware
         return {"host": platform.node(), "pid": os.getpid()}
 
@@ -145,7 +152,7 @@ class Worker:
         """
         from featurestore.writing.writer import write_part
 
-        begun = time.perf_counter()
+        started = time.perf_counter()
         self._live = (unit.index, 0, 0)
         self._meter.begin()
         with transient_storage_errors():
@@ -158,7 +165,7 @@ class Worker:
                 record = write_part(self._task.job.store, self._plan, unit.index, rows)
             fault_point("worker.after_commit")
         notes, self._spill.refused = tuple(self._spill.refused), []
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - started
         return Report(record, seconds, self._meter.end(record, rows.doc_id, rows.error), notes, self._hardware)
 
     def try_range(self, unit: Unit, start: int, stop: int, blamed: Mapping[int, str]) -> None:
@@ -209,6 +216,8 @@ class Worker:
                 on_progress=lambda n_documents, n_tokens: self._go_on(unit.index, n_documents, n_tokens),
             )
         self._meter.was_idle(extracted.idle_seconds)
+        if self._task.output is not None:
+            return self._task.output.rows(self._features, documents, extracted)
         return part_rows(documents, extracted)
 
     def _go_on(self, unit: int, n_documents: int, n_tokens: int) -> None:
@@ -244,22 +253,4 @@ def _some(documents: DocumentRows, start: int, stop: int) -> DocumentRows:
         text=documents.text[start:stop],
         keep={name: values[start:stop] for name, values in documents.keep.items()},
         error=documents.error[start:stop],
-    )
-
-
-def part_rows(documents: DocumentRows, extracted: ExtractedRows) -> PartRows:
-    """Put what the corpus knows of the documents beside what the engine found; N rows both."""
-    from featurestore.format.rows import PartRows, SparseColumn
-
-    return PartRows(
-        doc_id=documents.doc_id,
-        keep=documents.keep,
-        n_tokens=extracted.n_tokens,
-        truncated=extracted.truncated,
-        error=extracted.errors,
-        sparse={
-            name: SparseColumn(indptr=rows.indptr, indices=rows.indices, values=rows.values)
-            for name, rows in extracted.saes.items()
-        },
-        dense=extracted.dense,
     )

@@ -14,7 +14,7 @@ from training.study import run_study
 
 
 def make_spec(store: str, out: Path, **changes: Any) -> StudySpec:
-    """A small study of a test store."""
+    """A small study of a test store; its model files keep the evaluated models, which most tests are about."""
     mapping: dict[str, Any] = {
         "store": store,
         "label": "label",
@@ -22,6 +22,7 @@ def make_spec(store: str, out: Path, **changes: Any) -> StudySpec:
         "baselines": ["tfidf", "hidden_mean"],
         "split": {"seeds": 2, "folds": 3},
         "bootstrap": 200,
+        "refit": False,
         "out": str(out),
         **changes,
     }

@@ -85,6 +85,17 @@ def test_another_split_uses_none_of_the_cells(tmp_path: Path, store: str) -> Non
         assert len(counting.ran) == 5
 
 
+def test_only_what_changes_a_cell_computes_it_anew(tmp_path: Path, store: str) -> None:
+    small = {"features": [{"sae": SAE}], "baselines": [], "split": {"seeds": 1, "folds": 2}, "bootstrap": 100}
+    asked = {"operating_point": {"class": "spam", "recall": 0.8}, "by": "length", "refit": True, "calibrate": False}
+    ran = []
+    for change in ({}, asked, {"class_weight": "balanced"}, {}):
+        counting = Counting()
+        run_study(make_spec(store, tmp_path / "study", **{**small, **change}), executor=counting)
+        ran.append(len(counting.ran))
+    assert ran == [2, 0, 1, 0]  # majority looks at no weight
+
+
 def test_a_cell_that_was_cut_off_is_computed_again(tmp_path: Path, store: str) -> None:
     spec = make_spec(store, tmp_path / "out", baselines=[])
     before = run_study(spec)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from featurestore.base.text import counted
 from featurestore.tables.compare import in_order, value_text
 from training.spec import LENGTH, LengthSlices
 
@@ -80,4 +81,4 @@ def _range(ends: np.ndarray, i: int) -> str:
         return f"{ends[-1]}+ tokens"
     last = int(ends[i]) - 1
     first = 1 if i == 0 else int(ends[i - 1])
-    return f"{first} tokens" if first == last else f"{first}-{last} tokens"
+    return counted(first, "token") if first == last else f"{first}-{last} tokens"

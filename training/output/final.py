@@ -26,7 +26,7 @@ from training.methods.method import SPARSE
 from training.output.decided_plain import calibration_header, evaluation_header, point_header
 from training.output.errors_made import errors_made
 from training.output.explain import explain
-from training.output.models import pack
+from training.output.models import document_frequency, pack
 from training.output.private import without_file_names, without_text
 from training.probes.catalogue import PROBES
 from training.probes.fit import Final, fit_final
@@ -112,6 +112,7 @@ def hand_out(
                 about,
                 evaluated.data.doc_id[kept_on.train],
                 {} if calibration is None else calibration.arrays,
+                None if work.matrix.column is None else document_frequency(work.matrix, final, kept_on.train),
             )
     return HandedOut(explanation, models, decided)
 
@@ -174,6 +175,7 @@ def _explained(
     n_tokens = token_counts(stores[spec.store], data)
     explanation = {
         "majority": majority,
+        "store": work.outcome.method.store,
         **explain(work.outcome.method, data, split, found.value, work.pooled, work.matrix, final, n_tokens),
         "errors": errors_made(data, split, found, work.matrix, final),
     }

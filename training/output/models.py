@@ -16,6 +16,7 @@ from featurestore.models.model import FORMAT, VERSION, Model, id_hashes
 from featurestore.storage.files import atomic_write, filesystem
 from training.methods.matrices import MethodMatrix
 from training.methods.method import Method
+from training.output.explain import PIECE
 from training.probes.fit import Final
 
 
@@ -26,6 +27,7 @@ def pack(
     about: Mapping[str, Any],
     trained_ids: Iterable[str] | None = None,
     calibration: Mapping[str, np.ndarray] | None = None,
+    document_frequency: np.ndarray | None = None,
 ) -> Model:
     """A fitted method as plain data.
 
@@ -36,6 +38,7 @@ def pack(
         about: Further keys of the header: classes, store, split, scores.
         trained_ids: Of the training documents; if not given, the model does not know them.
         calibration: Its arrays, see `featurestore.models.calibration`.
+        document_frequency: What `document_frequency` says of the training documents, against which drift is measured.
     """
     assert final.columns is not None
     kept, probe = final.columns.kept, final.probe
@@ -43,6 +46,8 @@ def pack(
     tensors = {"columns": columns.astype(np.int64), "scale": np.asarray(final.columns.scale, np.float64)}
     if trained_ids is not None:
         tensors["trained_ids"] = np.sort(id_hashes(trained_ids))
+    if document_frequency is not None:
+        tensors["document_frequency"] = np.asarray(document_frequency, np.float64)
     if final.columns.shift is not None:
         tensors["shift"] = np.asarray(final.columns.shift, np.float64)[: len(kept)]
     if final.columns.threshold is not None:
@@ -65,6 +70,16 @@ def pack(
         **about,
     }
     return Model(header, {name: np.ascontiguousarray(value) for name, value in tensors.items()})
+
+
+def document_frequency(matrix: MethodMatrix, final: Final, rows: np.ndarray) -> np.ndarray:
+    """Share of some documents in which each column that a model of SAE features reads is not zero, float64 [K]."""
+    assert final.columns is not None
+    counts = np.zeros(len(final.columns.kept))
+    for start in range(0, len(rows), PIECE):  # so that a large matrix is never copied as a whole
+        X = final.prepare.transform(matrix.X[rows[start : start + PIECE]].astype(np.float64))
+        counts += np.asarray((X != 0).sum(axis=0)).ravel()
+    return counts / len(rows)
 
 
 def save_model(model: Model, path: str) -> None:

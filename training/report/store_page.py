@@ -1,6 +1,6 @@
 """The page of a store: what it holds, of which documents, from which model, at what cost, and what fires most often.
 
-One pass over each SAE's first pooling counts features; everything else comes from metadata and from the records of runs.
+One pass over each SAE's first pooling counts features; everything else comes from metadata and from records of runs.
 Values of kept columns are shown where they repeat, as languages and labels do; free text never is.
 """
 
@@ -106,7 +106,7 @@ def _columns(store: FeatureStore, frame: pl.DataFrame) -> list[dict[str, Any]]:
             "name": name,
             "kind": str(kind),
             "distinct": whole(distinct),
-            "rows": [("(none)" if v is None else v, whole(n), percent(n / len(frame))) for v, n in rows] if short else [],
+            "rows": [("(none)" if v is None else v, whole(n), percent(n / len(frame))) for v, n in rows if short],
         })  # fmt: skip
     return found
 

@@ -7,6 +7,7 @@ difference is a paired one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
@@ -68,7 +69,7 @@ def summarise(
 def mean(values: Sequence[float]) -> float:
     """Mean of the values that are defined; NaN without one."""
     defined = [value for value in values if not np.isnan(value)]
-    return float(np.mean(defined)) if defined else float("nan")
+    return float(np.mean(defined)) if defined else math.nan  # one object, so that equal records are equal
 
 
 def mean_of_classes(answers: Sequence[Prediction], n_classes: int) -> tuple[ClassScores, ...]:

@@ -37,7 +37,7 @@ def test_the_summary_names_store_split_versions_and_documents(result: StudyResul
 
 
 def test_every_path_is_there(result: StudyResult) -> None:
-    names = {"split", "predictions", "results", "folds", "regimes", "explanation", "summary", "model_sae"}
+    names = {"split", "predictions", "results", "folds", "regimes", "slices", "explanation", "summary", "model_sae"}
     assert names <= set(result.paths) <= {*names, "model_baseline"}
     assert all(Path(path).is_file() for path in result.paths.values())
 

@@ -15,17 +15,18 @@ from featurestore.errors import UsageError
 from featurestore.models.model import id_hashes, load_model
 from tests.training.conftest import make_spec
 from tests.training.stores import build_store, make_documents
-from training import cli
+from training.predict import predict as command
+from training.predict import predict_parser
 from training.results.records import StudyResult
 from training.study import run_study
 
 
 def predict(model: str, store: str, *options: str, as_json: bool = False) -> int:
     parser = argparse.ArgumentParser()
-    cli.predict_parser(parser)
+    predict_parser(parser)
     args = parser.parse_args([model, "--store", store, *options])
     args.json = as_json
-    return cli.predict(args)
+    return command(args)
 
 
 READERS = {
@@ -43,8 +44,9 @@ def test_the_ending_decides_the_format_and_every_format_holds_the_same(
     assert predict(result.paths["model_sae"], result.spec.store, "--out", str(out)) == 0
     assert predict(result.paths["model_sae"], result.spec.store, "--out", str(other)) == 0
     table, expected = READERS[ending](out), pl.read_parquet(other)
-    assert table.columns == ["doc_id", "label", "group", "text", "prediction", "p_ham", "p_spam", "in_training"]
-    assert table.equals(expected)
+    own = ["prediction", "p_ham", "p_spam", "in_training", "decision", "error"]
+    assert table.columns == ["doc_id", "label", "group", "text", *own]
+    assert table.with_columns(pl.col("error").cast(pl.String)).equals(expected)
     documents = FeatureStore.open(result.spec.store).documents().select("doc_id", "label", "group", "text").collect()
     assert table.select(documents.columns).equals(documents)
 
@@ -109,12 +111,21 @@ def test_the_list_on_the_screen_says_what_its_columns_are(
 def test_scores_that_are_no_probabilities_are_not_called_so(
     store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spec = make_spec(store, tmp_path / "study", features=[{"sae": "l1_tiny"}], baselines=[], probes=["linear_svm"])
+    svm = {"features": [{"sae": "l1_tiny"}], "baselines": [], "probes": ["linear_svm"]}
+    spec = make_spec(store, tmp_path / "study", **svm, calibrate=False)
     model = run_study(spec).paths["model_sae"]
     assert predict(model, store, "--out", str(tmp_path / "a.csv")) == 0
     assert {"score_ham", "score_spam"} < set(pl.read_csv(tmp_path / "a.csv").columns)
     predict(model, store)
     assert "score_prediction" in capsys.readouterr().out.splitlines()[0]
+
+
+def test_calibrated_margins_are_probabilities(store: str, tmp_path: Path) -> None:
+    svm = {"features": [{"sae": "l1_tiny"}], "baselines": [], "probes": ["linear_svm"]}
+    model = run_study(make_spec(store, tmp_path / "study", **svm, split={"seeds": 1, "folds": 3})).paths["model_sae"]
+    assert predict(model, store, "--out", str(tmp_path / "a.csv")) == 0
+    table = pl.read_csv(tmp_path / "a.csv")
+    assert (table["p_ham"] + table["p_spam"] - 1).abs().max() < 1e-9  # type: ignore[operator]
 
 
 def test_missing_values_numbers_and_clashing_names_are_carried(result: StudyResult, tmp_path: Path) -> None:

@@ -1,0 +1,350 @@
+"""The command `predict`: apply a model that a study wrote to texts, lines, files, a store or a job.
+
+The features of a document come from a store, or from the engine, which is the front door's to start (`args.scored`):
+this package knows no stage 1. All that can be wrong is found first; then rows come and go a batch at a time, so that
+memory does not grow with their number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import PurePath
+from typing import IO, TYPE_CHECKING, Any
+
+from featurestore.base.did_you_mean import did_you_mean
+from featurestore.base.json_text import json_text, print_json
+from featurestore.errors import UsageError
+from featurestore.storage.outputs import overwrite_argument
+from featurestore.urls import shown
+
+if TYPE_CHECKING:
+    from featurestore.models.decision import Rule
+    from featurestore.models.model import Model
+    from featurestore.models.predict import Predicted
+    from featurestore.reader import FeatureStore
+    from training.scores.new_documents import Evaluation
+
+VERSION = 1  # of what --json prints
+SOURCES = ("text", "input", "store", "job")  # options that say where documents come from
+SPOOLED_BYTES = 1 << 23  # of rows for --json in memory; what is more waits on the disk
+
+
+def predict_parser(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `sparsemill predict`."""
+    parser.description = "Classify texts, files or the documents of a store with a model that a study wrote."
+    parser.epilog = (
+        "examples:\n"
+        '  sparsemill predict study/models/sae.json --text "first text" --text "second text"\n'
+        "  cat lines.txt | sparsemill predict study/models/sae.json -\n"
+        "  sparsemill predict study/models/sae.json --input new/*.parquet --text-column body --out answers.csv\n"
+        "  sparsemill predict study/models/sae.json --input s3://bucket/new/ --out answers/    on Ray, resumable\n"
+        "  sparsemill predict study/models/sae.json --store reviews --out answers.parquet\n"
+        "  sparsemill predict study/models/sae.json --job new-reviews.yaml    extracts first\n\n"
+        "Texts need no YAML: the model file says which language model and SAE it was trained on. Ids of texts are\n"
+        "1, 2, ...; those of standard input are line numbers. The table has doc_id, the columns that a store keeps,\n"
+        "prediction (the likeliest class), p_CLASS for each class (score_CLASS where a linear SVM has no\n"
+        "probabilities), in_training (whether the model was trained on a document of this id), decision and error.\n"
+        "A document that failed, is empty, or was read in part only is decided by --on-error."
+    )
+    parser.add_argument("model", metavar="MODEL", help="NAME.json beside NAME.safetensors")
+    parser.add_argument("stdin", metavar="-", nargs="?", choices=["-"], help="read one document a line from stdin")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--text", action="append", metavar="TEXT", help="a document; may be given again")
+    source.add_argument("--input", nargs="+", metavar="FILE", help="Parquet, JSON lines or CSV, as a corpus may be")
+    source.add_argument("--store", help="a store made with the model and SAEs that it was trained on")
+    source.add_argument("--job", metavar="JOB.yaml", help="a job over new text, which is extracted into its store")
+    parser.add_argument("--text-column", metavar="C", help="of --input, the column of the text (default: text)")
+    parser.add_argument("--id-column", metavar="C", help="of --input, the column of the id (default: FILE:ROW)")
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        help="write a table: .csv, .jsonl or .parquet; of --input a name without ending is a directory of parts, "
+        "which is computed on Ray and finished by the same command again",
+    )
+    parser.add_argument("--address", help="for a directory of parts, the Ray cluster to run on (default: this machine)")
+    parser.add_argument("--workers", type=_count, metavar="N", help="for a directory of parts, at most so many")
+    parser.add_argument(
+        "--on-error",
+        default="undecided",
+        metavar="RULE",
+        help="what failed, empty or truncated documents are: undecided (the default), a class, or fail",
+    )
+    parser.add_argument(
+        "--accept-truncated", action="store_true", help="decide a document by its beginning where it is too long"
+    )
+    parser.add_argument(
+        "--explain", type=_count, default=0, metavar="K", help="name K features that speak for each class, K against"
+    )
+    parser.add_argument(
+        "--evaluate",
+        metavar="COLUMN",
+        help="score the predictions against the labels of this column (of --input, or that the store keeps)",
+    )
+    overwrite_argument(parser, "a file that is there already")
+
+
+def predict(args: argparse.Namespace) -> int:
+    """Run `sparsemill predict`: all that can be wrong is found first, then rows are read and written as they come."""
+    from featurestore.models.decision import Rule
+    from featurestore.models.model import load_model
+    from featurestore.models.table import check_out
+    from featurestore.models.thresholds import unreached
+
+    source = _source(args)
+    model = load_model(args.model)
+    rule = Rule(args.on_error, args.accept_truncated)
+    rule.check(model.classes)
+    if args.explain and model.header["kind"] == "dense":
+        raise UsageError(f"--explain: {model.header['method']} reads hidden states, which have no features to name")
+    if source == "input" and args.out and not PurePath(args.out).suffix:
+        return _parts(args, model, rule)
+    if args.address or args.workers:
+        raise UsageError("--address and --workers are for --input with --out DIRECTORY, which is scored on Ray")
+    if args.out:
+        check_out(args.out, args.overwrite)
+    warnings = _Warnings()
+    if (missed := unreached(model.header)) is not None:
+        warnings.say(missed)
+    store = None
+    if source in ("store", "job"):
+        store = _store(args, model, warnings.say)
+        from featurestore.models.predict import predict_store
+
+        batches: Iterable[Predicted] = predict_store(model, store, args.explain)
+    else:
+        batches = args.scored(args, model, warnings.say)
+        if source != "input":  # numbers that stand for nothing
+            batches = (replace(batch, in_training=None) for batch in batches)
+    labels = _labels(store, args.evaluate) if store is not None and args.evaluate else None
+    with _Answers(args, model, rule, store) as answers:
+        for batch in batches:
+            own = batch.keep.get(args.evaluate) if labels is None else [next(labels) for _ in range(len(batch))]
+            answers.add(batch, own)
+        answers.finish(warnings)
+    return 0
+
+
+def _parts(args: argparse.Namespace, model: Model, rule: Rule) -> int:
+    """Score files on Ray into a directory of parts, and count what came out."""
+    from featurestore.reader import FeatureStore
+
+    if args.overwrite:
+        raise UsageError("--overwrite: a directory of parts is never replaced, only finished; choose another --out")
+    if args.evaluate:
+        raise UsageError("--evaluate: not with a directory of parts; leave out --out, or write a table")
+    store = FeatureStore.open(args.scored_parts(args, model, rule))
+    counted = store.documents().group_by("decision").len().collect()
+    counts = dict(zip(counted["decision"].to_list(), counted["len"].to_list(), strict=True))
+    if args.json:
+        about = {"version": VERSION, "method": model.header["method"], "out": shown(store.uri)}
+        return print_json({**about, "documents": len(store), "parts": len(store.plan.units), "decisions": counts})
+    print(f"{_counted(len(store), model, counts)}; written to {shown(store.uri)}", file=sys.stderr)
+    return 0
+
+
+def _counted(n: int, model: Model, counts: Mapping[str, int]) -> str:
+    names = [*model.classes, *(name for name in counts if name not in model.classes)]
+    return f"{n:,} documents: {', '.join(f'{name} {counts.get(name, 0):,}' for name in names)}"
+
+
+def _source(args: argparse.Namespace) -> str:
+    """Where documents come from: `stdin`, or one of `SOURCES`.
+
+    Raises:
+        UsageError: From two places, from nowhere, or an option has nothing to do.
+    """
+    given = [name for name in SOURCES if getattr(args, name) is not None]
+    if args.stdin and given:
+        raise UsageError(f"- is standard input, and --{given[0]} is given too; leave one of them out")
+    for name in ("text_column", "id_column"):
+        if getattr(args, name) is not None and given != ["input"]:
+            raise UsageError(f"--{name.replace('_', '-')} says which column of --input to take; give --input too")
+    if args.evaluate is not None and given not in (["input"], ["store"], ["job"]):
+        raise UsageError("--evaluate compares with the labels of a column; give documents with --input or --store")
+    if given:
+        return given[0]
+    if not args.stdin and (sys.stdin is None or sys.stdin.isatty()):
+        raise UsageError("there is nothing to classify; give --text, --input, --store or --job, or pipe lines to it")
+    return "stdin"
+
+
+def _store(args: argparse.Namespace, model: Model, warn: Callable[[str], None]) -> FeatureStore:
+    """The store to classify; of a job it is extracted first."""
+    from featurestore.models.predict import check_model
+    from featurestore.reader import FeatureStore
+
+    def check(plan: Any, uri: str) -> None:
+        for caution in check_model(model, plan, shown(uri)):
+            print(f"warning: {caution.sentence}", file=sys.stderr, flush=True)
+
+    store = FeatureStore.open(args.extracted(check) if args.job else args.store)
+    for caution in check_model(model, store.plan, shown(store.uri)):
+        warn(caution.counted(store))
+    return store
+
+
+def _labels(store: FeatureStore, column: str) -> Iterator[Any]:
+    """The values of a column that a store keeps, document after document."""
+    kept = [name for name, _ in store.schema.keep]
+    if column not in kept:
+        raise UsageError(
+            f"--evaluate: {shown(store.uri)} keeps no column '{column}'{did_you_mean(column, kept)} "
+            f"(columns: {', '.join(kept) or 'none'})"
+        )
+    return iter(store.documents().select(column).collect()[column].to_list())
+
+
+@dataclass
+class _Warnings:
+    """Sentences that are said at once and listed again with --json."""
+
+    said: list[str] = field(default_factory=list)
+
+    def say(self, sentence: str) -> None:
+        if sentence not in self.said:
+            self.said.append(sentence)
+            print(f"warning: {sentence}", file=sys.stderr, flush=True)
+
+
+class _Answers:
+    """Where rows go: into a table, into a list on the screen, or into one JSON document."""
+
+    def __init__(self, args: argparse.Namespace, model: Model, rule: Rule, store: FeatureStore | None) -> None:
+        from featurestore.models.table import PredictionTable
+        from training.scores.new_documents import Evaluator
+
+        self._args, self._model, self._rule = args, model, rule
+        self._names = _names(model) if args.explain else {}
+        self._table = PredictionTable(model, store, bool(args.explain), self._names)
+        self._counts: dict[str, int] = {}
+        self._problems = self._trained = self._n = 0
+        self._evaluator = Evaluator(model, args.evaluate) if args.evaluate else None
+        self._stack = ExitStack()
+        self._rows: IO[str] | None = None
+        self._write: Callable[[Any], None] | None = None
+
+    def __enter__(self) -> _Answers:
+        from featurestore.models.table import open_table, score_prefix
+
+        with ExitStack() as stack:
+            if self._args.out:
+                self._write = stack.enter_context(open_table(self._args.out, self._table.schema))
+            if self._args.json:
+                spool = tempfile.SpooledTemporaryFile(SPOOLED_BYTES, "w+", encoding="utf-8", newline="\n")
+                self._rows = stack.enter_context(spool)
+            elif not self._args.out:
+                print(f"doc_id\tprediction\t{score_prefix(self._model)}prediction\tin_training")
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._stack.__exit__(*exc)
+
+    def add(self, batch: Predicted, labels: Sequence[Any] | None) -> None:
+        """Some more documents, with their labels where they are to be compared."""
+        from featurestore.models.table import json_row
+
+        classes = self._model.classes
+        problems, decisions = self._rule.problems(batch), self._rule.decide(classes, batch)
+        self._n += len(batch)
+        self._trained += 0 if batch.in_training is None else int(batch.in_training.sum())
+        self._problems += sum(problem is not None for problem in problems)
+        for decision in decisions:
+            self._counts[decision] = self._counts.get(decision, 0) + 1
+        if self._evaluator is not None and labels is not None:
+            self._evaluator.add(batch, labels, decisions)
+        if self._write is not None:
+            self._write(self._table.rows(batch, decisions, problems))
+        if self._rows is None and self._write is not None:
+            return
+        for i in range(len(batch)):
+            row = json_row(classes, batch, i, decisions[i], problems[i], self._names)
+            if self._rows is not None:
+                self._rows.write(f"{json_text(row, ascii=True)}\n")
+            else:
+                print(_lines(row))
+
+    def finish(self, warnings: _Warnings) -> None:
+        """Say what came of all documents."""
+        if self._trained:
+            warnings.say(
+                f"the ids of {self._trained:,} of {self._n:,} documents are those of training documents (in_training); "
+                "how well these are classified says nothing about new ones"
+            )
+        from training.scores.new_documents import format_evaluation
+
+        evaluation = None if self._evaluator is None else self._evaluator.result()
+        if self._rows is not None:
+            self._print_json(self._rows, warnings.said, evaluation)
+            return
+        problems = f" ({self._problems:,} failed, empty or read in part)" if self._problems else ""
+        where = f"; written to {shown(self._args.out)}" if self._args.out else ""
+        print(f"{_counted(self._n, self._model, self._counts)}{problems}{where}", file=sys.stderr)
+        if evaluation is not None:
+            print(format_evaluation(evaluation, self._args.evaluate))
+
+    def _print_json(self, rows: IO[str], warnings: Sequence[str], evaluation: Evaluation | None) -> None:
+        """One document, row after row, so that memory does not hold them all."""
+        about = {
+            "version": VERSION,
+            "method": self._model.header["method"],
+            "out": self._args.out and shown(self._args.out),
+            "warnings": list(warnings),
+            "trained_on": self._trained,
+            "decisions": self._counts,
+            "evaluation": evaluation and asdict(evaluation),
+        }
+        print(json_text(about, ascii=True)[:-1], end=', "predictions": [')
+        rows.seek(0)
+        for number, row in enumerate(rows):
+            print(end=("" if number == 0 else ", ") + row.rstrip("\n"))
+        print("]}")
+
+
+def _lines(row: Mapping[str, Any]) -> str:
+    """A document on the screen: the decision with the likeliest class' probability, what is wrong, and the reasons."""
+    name, known, problem = row["class"], row["in_training"], row["error"]
+    best = "" if name is None else f"{row['probabilities'][name]:.3f}"
+    trained = "" if known is None else ("yes" if known else "no")
+    line = f"{row['doc_id']}\t{row['decision']}\t{best}\t{trained}" + (f"\t{problem}" if problem else "")
+    return "\n".join([line, *(_reason(reason) for reason in row["reasons"] or ())])
+
+
+def _reason(reason: Mapping[str, Any]) -> str:
+    name, tokens = reason["name"], reason["tokens"]
+    line = f"    {reason['contribution']:+.3g}  {reason['sae']}:{reason['feature']}"
+    line += f"  {_plain(name['text'])} [{name['source']}]" if name else ""
+    where = ", ".join(f"'{_plain(token['text'])}'" for token in tokens or ())
+    return line + (f"  at {where}" if where else f"  (value {reason['value']:.3g})")
+
+
+def _plain(text: str) -> str:
+    """A stranger's words in one line, without what a terminal would obey."""
+    return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
+
+
+def _names(model: Model) -> dict[tuple[str, int], dict[str, str | None]]:
+    """Names of the features that a model reads, from this machine's tables."""
+    from featurestore.format.provenance import described
+    from featurestore.names.table import NameTable
+
+    trained = model.header["trained_on"]
+    found: dict[tuple[str, int], dict[str, str | None]] = {}
+    for sae, features in model.used().items():
+        sha256 = described(trained["identity"], sae).get("sha256")
+        if isinstance(sha256, str):
+            table = NameTable.open(sha256, trained["d_sae"][sae])
+            for feature, name in table.best(features.tolist()).items():
+                found[sae, feature] = {"text": name.text, "source": name.source, "explainer": name.explainer}
+    return found
+
+
+def _count(text: str) -> int:
+    if not text.strip().isdecimal() or not 1 <= int(text) <= 1_000:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 1000, not {text!r}")
+    return int(text)

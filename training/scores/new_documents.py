@@ -1,0 +1,235 @@
+"""How good a model is on new labelled documents, and whether these are like those that it was trained on.
+
+Scores are those of a study with the same bootstrap, over the documents that have features and a label of the model's.
+Drift compares, feature by feature, the share of documents that it fires in with that among the training documents
+(two-sided z-test of two proportions, Bonferroni over the features that are used): shares that moved say where new text
+is other text. What is kept of a document is a row of numbers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featurestore.errors import UsageError
+from featurestore.models.calibration import are_probabilities
+from featurestore.models.scoring import scaled
+from featurestore.tables.compare import value_text
+from training.scores.metrics import (
+    LEVEL,
+    METRICS,
+    Interval,
+    Prediction,
+    accuracy,
+    auroc,
+    bootstrap,
+    calibration,
+    class_f1,
+    interval,
+    macro_f1,
+)
+
+if TYPE_CHECKING:
+    from featurestore.models.model import Model
+    from featurestore.models.predict import Predicted
+
+RESAMPLES = 1_000  # as many as a study draws by default
+DRIFT_LEVEL = 0.05  # of a false alarm over all features together
+SHOWN = 10  # features that moved most, and labels that are no class
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A used feature whose share of documents is not that of training.
+
+    Attributes:
+        sae, feature: Which.
+        training, here: Share of the documents in which it fires.
+        z: By how many standard errors they differ.
+    """
+
+    sae: str
+    feature: int
+    training: float
+    here: float
+    z: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's scores on new documents.
+
+    Attributes:
+        documents: With a label of the model's and features: those that are scored.
+        unlabelled: Documents without a label.
+        unknown: Label that is no class -> documents; the commonest.
+        without_features: Labelled documents that failed or are empty.
+        macro_f1, accuracy, auroc: With 95 % bootstrap intervals; of the likeliest class.
+        class_f1: Class -> F1.
+        brier, ece: Brier score and expected calibration error; None where scores are no probabilities.
+        decided: Scored documents that are not undecided, and their accuracy (NaN without any).
+        drift: The features that moved most; None where the model does not know how often they fired in training.
+        drifted, tested: How many features moved, of how many that are used.
+    """
+
+    documents: int
+    unlabelled: int
+    unknown: dict[str, int]
+    without_features: int
+    macro_f1: Interval
+    accuracy: Interval
+    auroc: Interval
+    class_f1: dict[str, float]
+    brier: float | None
+    ece: float | None
+    decided: tuple[int, float]
+    drift: tuple[Drift, ...] | None
+    drifted: int
+    tested: int
+
+
+@dataclass
+class Evaluator:
+    """Gathers what an evaluation needs, batch after batch.
+
+    Args:
+        model: The model.
+        column: Where labels come from, for messages.
+    """
+
+    model: Model
+    column: str
+    _truth: list[int] = field(default_factory=list)
+    _class: list[int] = field(default_factory=list)
+    _decided: list[bool] = field(default_factory=list)
+    _proba: list[np.ndarray] = field(default_factory=list)
+    _unknown: Counter[str] = field(default_factory=Counter)
+    _unlabelled: int = 0
+    _nothing: int = 0
+    _fires: np.ndarray | None = None
+    _seen: int = 0
+
+    def add(self, batch: Predicted, labels: Sequence[Any], decisions: Sequence[str]) -> None:
+        """Some more documents, with the values of the label column and what was decided."""
+        place = {name: c for c, name in enumerate(self.model.classes)}
+        with np.errstate(divide="ignore"):
+            log_proba = np.log(batch.proba)
+        for i, raw in enumerate(labels):
+            text = self._text(raw)
+            if text is None:
+                self._unlabelled += 1
+            elif text not in place:
+                self._unknown[text] += 1
+            elif batch.y_pred[i] < 0:
+                self._nothing += 1
+            else:
+                self._truth.append(place[text])
+                self._class.append(int(batch.y_pred[i]))
+                self._decided.append(decisions[i] in place)
+                self._proba.append(log_proba[i])
+        if self.model.header["kind"] != "dense" and batch.X is not None:
+            there = batch.X[batch.y_pred >= 0]
+            counts = np.asarray((scaled(self.model, there) != 0).sum(axis=0)).ravel()
+            self._fires = counts if self._fires is None else self._fires + counts
+            self._seen += there.shape[0]
+
+    def _text(self, raw: Any) -> str | None:
+        try:
+            return value_text(raw)
+        except TypeError as error:
+            raise UsageError(f"--evaluate {self.column}: its values are {error}, which are no classes") from None
+
+    def result(self) -> Evaluation:
+        """The scores.
+
+        Raises:
+            UsageError: No document has both a label of the model's and features.
+        """
+        if not self._truth:
+            there = ", ".join(f"'{name}'" for name, _ in self._unknown.most_common(SHOWN)) or "none"
+            raise UsageError(
+                f"--evaluate {self.column}: no document has a label that is a class of the model "
+                f"({', '.join(self.model.classes)}) and features; its labels: {there}"
+            )
+        y_true, y_pred, log_proba = np.array(self._truth), np.array(self._class), np.array(self._proba)
+        n, n_classes = len(y_true), len(self.model.classes)
+        prediction = Prediction(np.arange(n), y_true, y_pred, log_proba)
+        replicates = bootstrap([[prediction]], n_classes, n, None, RESAMPLES)[0]
+        values = (macro_f1(y_true, y_pred, n_classes), accuracy(y_true, y_pred), auroc(y_true, log_proba)[0])
+        scores = {name: interval(v, r) for name, v, r in zip(METRICS, values, replicates, strict=True)}
+        probabilities = are_probabilities(self.model)
+        brier, ece = calibration(y_true, y_pred, log_proba) if probabilities else (None, None)
+        decided = np.array(self._decided)
+        right = float(np.mean((y_true == y_pred)[decided])) if decided.any() else float("nan")
+        drift, drifted, tested = self._drift()
+        return Evaluation(
+            documents=n,
+            unlabelled=self._unlabelled,
+            unknown=dict(self._unknown.most_common(SHOWN)),
+            without_features=self._nothing,
+            class_f1=dict(zip(self.model.classes, class_f1(y_true, y_pred, n_classes), strict=True)),
+            brier=brier,
+            ece=ece,
+            decided=(int(decided.sum()), right),
+            drift=drift,
+            drifted=drifted,
+            tested=tested,
+            **scores,
+        )
+
+    def _drift(self) -> tuple[tuple[Drift, ...] | None, int, int]:
+        """The features that moved most, how many moved, and how many were tested."""
+        from scipy.special import ndtri
+
+        before = self.model.tensors.get("document_frequency")
+        trained = self.model.header["trained_on"].get("documents")
+        if before is None or self._fires is None or not isinstance(trained, int) or not self._seen:
+            return None, 0, 0
+        names, sae, feature = self.model.places()
+        used = self.model.used()
+        tested = np.flatnonzero([f in used[names[s]] for s, f in zip(sae, feature, strict=True)])
+        here = self._fires / self._seen
+        pooled = (before * trained + self._fires) / (trained + self._seen)
+        spread = np.sqrt(pooled * (1 - pooled) * (1 / trained + 1 / self._seen))
+        z = np.divide(here - before, spread, out=np.zeros(len(here)), where=spread > 0)
+        limit = -ndtri(DRIFT_LEVEL / max(1, len(tested)) / 2)
+        moved = tested[np.abs(z[tested]) > limit]
+        most = moved[np.lexsort((moved, -np.abs(z[moved])))][:SHOWN]
+        found = [Drift(names[sae[k]], int(feature[k]), float(before[k]), float(here[k]), float(z[k])) for k in most]
+        return tuple(found), len(moved), len(tested)
+
+
+def format_evaluation(evaluation: Evaluation, column: str) -> str:
+    """An evaluation as a page for people."""
+    lines = [f"Scores against '{column}' on {evaluation.documents:,} documents ({LEVEL:.0%} bootstrap intervals)"]
+    for name, title in zip(METRICS, ("macro F1", "accuracy", "AUROC"), strict=True):
+        found: Interval = getattr(evaluation, name)
+        shown = "undefined" if np.isnan(found.value) else f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+        lines.append(f"  {title:<10} {shown}")
+    lines.append("  F1         " + ", ".join(f"{name} {value:.3f}" for name, value in evaluation.class_f1.items()))
+    if evaluation.brier is not None:
+        lines.append(f"  calibration: Brier score {evaluation.brier:.3f}, expected error {evaluation.ece:.3f}")
+    n, right = evaluation.decided
+    if n < evaluation.documents:
+        lines.append(f"  decided: {n:,} of them, {right:.3f} right")
+    if left := evaluation.unlabelled + sum(evaluation.unknown.values()) + evaluation.without_features:
+        unknown = f", labels that are no class: {', '.join(evaluation.unknown)}" if evaluation.unknown else ""
+        lines.append(
+            f"  left out: {left:,} ({evaluation.unlabelled:,} without label, {evaluation.without_features:,} without "
+            f"features{unknown})"
+        )
+    if evaluation.drift is None:
+        lines.append("  drift: the model does not know how often its features fired in training")
+    else:
+        lines.append(
+            f"  drift: {evaluation.drifted:,} of {evaluation.tested:,} used features fire in another share of documents"
+        )
+        lines += [
+            f"    {d.sae}:{d.feature}  {d.here:.1%} of these documents, {d.training:.1%} of the training documents"
+            for d in evaluation.drift
+        ]
+    return "\n".join(lines)
