@@ -52,6 +52,7 @@ COMMANDS = {
     "study": ("training.cli", "train and compare classifiers from a store"),
     "predict": ("training.predict", "classify texts, files or a store's documents with a trained model"),
     "explain": ("training.cli", "which features decide in a trained model"),
+    "report": ("training.cli", "a study or a store as one HTML page"),
 }
 
 STAGE_ONE = ("ray", "torch", "transformers", "tokenizers", "safetensors", "sae_lens", "gguf", "accelerate")
@@ -106,6 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if name == "study" and args.address:
             args.executor = _on_ray(args.address)
+        if name == "study":
+            args.gather_evidence = _gather_evidence
         if name == "predict":
             args.extracted = functools.partial(_extracted, args.job)
             args.scored, args.scored_parts = _scored, _scored_parts
@@ -227,6 +230,28 @@ def _extracted(job: str, check: Callable[[Any, str], None]) -> str:
                 f"{job}: {command} ended with {code}, so there is nothing to classify; mend that first"
             )
     return str(load_job(job).store)
+
+
+def _gather_evidence(study: str) -> None:
+    """Keep the tokens of the documents that a study's report shows beside the study, as far as its models are here.
+
+    A study stands without them, so whatever is missing is only said: the report says it too.
+    """
+    from featurestore.errors import SparsemillError
+    from training.report.naming import missing_evidence
+
+    try:
+        from ray_jobs.cli import silence_libraries
+        from ray_jobs.evidence.gather import gather_evidence
+
+        cache, wanted = missing_evidence(study)
+        silence_libraries()
+        for store, documents in wanted.items():
+            found = gather_evidence(store, documents, cache, say=_say)
+            for problem in dict.fromkeys(one.problem for one in found.values() if one.problem and not one.tokens):
+                _say(f"the report shows no tokens: {problem}")
+    except (SparsemillError, ModuleNotFoundError, OSError) as error:
+        _say(f"the report shows no tokens: {without_secrets(str(error))}")
 
 
 def _scored(args: argparse.Namespace, model: Any, warn: Callable[[str], None]) -> Iterator[Any]:

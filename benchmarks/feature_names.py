@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks import machine, report
+from featurestore.format.store_plan import MANIFEST_JSON
 from featurestore.names.documents import name_documents
 from featurestore.names.keywords import keyword_name, keywords
 from featurestore.names.words import is_unspaced, text_words
@@ -37,11 +38,17 @@ RESAMPLES = 2000
 
 
 def build_store(out: Path, corpus: str | None, keep: Sequence[str]) -> str:
-    """The store of the demo, or of another corpus with the demo's model and SAE; a store that is there stays."""
+    """The store of the demo, or of another corpus with the demo's model and SAE, by one worker in this process.
+
+    A store that is there stays.
+    """
     import yaml
 
-    import sparsemill
+    from featurestore.writing.writer import create_store, finish_store
     from ray_jobs.demo import write_demo
+    from ray_jobs.planning.job_plan import make_plan
+    from ray_jobs.run.worker import Worker, WorkerTask
+    from ray_jobs.spec import load_job
 
     demo = write_demo(out)
     if corpus is not None:
@@ -50,8 +57,12 @@ def build_store(out: Path, corpus: str | None, keep: Sequence[str]) -> str:
         job["store"] = f"store-{Path(corpus).stem}"
         demo = type(demo)(demo.corpus, out / f"{Path(corpus).stem}.yaml", demo.study, out / job["store"], demo.results)
         demo.job.write_text(yaml.safe_dump(job), encoding="utf-8")
-    if sparsemill.main(["extract", str(demo.job)]):
-        sys.exit(1)
+    if not (demo.store / MANIFEST_JSON).is_file():
+        plan = make_plan(load_job(str(demo.job)), lambda line: print(line, file=sys.stderr))
+        create_store(str(demo.store), plan.store)
+        worker = Worker(WorkerTask.of(plan))
+        worker.open()
+        finish_store(str(demo.store), [worker.run(unit).record for unit in plan.units])
     return str(demo.store)
 
 

@@ -10,6 +10,7 @@ import sys
 
 from featurestore.base.json_text import print_json
 from featurestore.base.text import span
+from featurestore.errors import StudyError, UsageError
 from featurestore.storage.outputs import overwrite_argument
 from featurestore.urls import shown
 
@@ -36,8 +37,10 @@ def study_parser(parser: argparse.ArgumentParser) -> None:
 def study(args: argparse.Namespace) -> int:
     """Run `sparsemill study`; prints the table, or with --json the content of results.json."""
     from training.evaluation import run_here
+    from training.output.explained import TOP, format_explanation
     from training.output.files import summary_json
-    from training.output.report import format_explanation, format_study
+    from training.output.report import format_study
+    from training.report.study_page import write_study_report
     from training.spec import load_study
     from training.study import run_study
 
@@ -46,39 +49,98 @@ def study(args: argparse.Namespace) -> int:
     # Where the work runs is the front door's to say: this package knows no Ray.
     executor = getattr(args, "executor", None) or run_here
     result = run_study(spec, progress=progress, n_jobs=args.jobs, executor=executor, overwrite=args.overwrite)
+    # So is who computes the tokens that the report shows: they need the model.
+    if gather := getattr(args, "gather_evidence", None):
+        gather(spec.out)
+    report = write_study_report(spec.out)
     if args.json:
-        paths = {name: shown(path) for name, path in result.paths.items()}
+        paths = {name: shown(path) for name, path in {**result.paths, "report": report}.items()}
         return print_json({"summary": summary_json(result), "explanation": result.explanation, "paths": paths})
     print(format_study(result))
     if result.explanation is not None:
-        print(f"\n{format_explanation(result.explanation)}")
-    print(f"\nResults in {shown(spec.out)} ({span(result.seconds)})")
+        print(f"\n{format_explanation(result.explanation, top=TOP)}")
+    print(f"\nResults in {shown(spec.out)} ({span(result.seconds)})\nReport: {shown(report)}")
     return 0
 
 
 def explain_parser(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `sparsemill explain`."""
-    parser.description = "Say which features decide in a model that a study wrote, with training documents as examples."
-    parser.epilog = "example: sparsemill explain study/models/sae.json"
+    parser.description = (
+        "Say which features decide in a model that a study wrote, in either direction, with training documents for and "
+        "against each. Names and marked tokens are shown where they are kept beside the study."
+    )
+    parser.epilog = (
+        "examples:\n  sparsemill explain study/models/sae.json\n"
+        "  sparsemill explain study/models/sae.json --toward attack --top 3"
+    )
     parser.add_argument("model", metavar="MODEL", help="NAME.json beside NAME.safetensors")
+    parser.add_argument("--top", type=_positive, default=5, metavar="K", help="features of each class (default: 5)")
+    parser.add_argument("--toward", metavar="CLASS", help="only features that speak for this class")
+    parser.add_argument(
+        "--pool",
+        choices=("max", "sum", "mean", "count", "last"),
+        help="order and show documents by this pooling of their tokens, where those are kept",
+    )
 
 
 def explain(args: argparse.Namespace) -> int:
     """Run `sparsemill explain`."""
-    from featurestore.errors import StudyError
-    from featurestore.models.model import load_model
-    from training.output.report import format_explanation
+    from training.output.explained import format_explanation
+    from training.report.explain_model import explained, marked_texts, narrowed
+    from training.report.naming import feature_names
 
-    model = load_model(args.model)
-    explanation = model.header.get("explanation")
-    if not isinstance(explanation, dict):
-        raise StudyError(f"{args.model}: is a model of {model.header['method']}, which has no features to name")
-    if args.json:
-        return print_json({"explanation": explanation})
+    study = explained(args.model)
     try:
-        print(format_explanation(explanation))
-    except (KeyError, TypeError, AttributeError, ValueError):
-        raise StudyError(f"{args.model}: its explanation is damaged; run the study again") from None
+        explanation, names = narrowed(study, args.top, args.toward, args.pool), feature_names(study)
+        if args.json:
+            return print_json({"explanation": explanation, "names": names})
+        print(format_explanation(explanation, names, marked_texts(study, explanation)))
+    except (KeyError, TypeError, AttributeError, ValueError) as exc:
+        raise StudyError(f"{args.model}: its explanation is damaged; run the study again") from exc
+    return 0
+
+
+def report_parser(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `sparsemill report`."""
+    parser.description = (
+        "One HTML page of a study or of a store, which opens from a mail: it asks nobody for anything, and runs "
+        "nothing that a text could smuggle in."
+    )
+    parser.epilog = (
+        "examples:\n  sparsemill report study/                    writes study/report.html, as the study itself did\n"
+        "  sparsemill report study/ -o toxicity.html   the same elsewhere\n"
+        "  sparsemill report store/ -o store.html      what a store holds\n"
+        "  sparsemill report study/ -o out.html --no-text    without texts, ids and names of files"
+    )
+    parser.add_argument("place", metavar="STUDY", help="directory of a study, or a store")
+    parser.add_argument("-o", "--out", metavar="FILE.html", help="where to write it (a store's: NAME-report.html here)")
+    parser.add_argument("--no-text", action="store_true", help="leave out texts, ids of documents and names of files")
+    overwrite_argument(parser, "a file that is there already")
+
+
+def report(args: argparse.Namespace) -> int:
+    """Run `sparsemill report`."""
+    from featurestore.storage.outputs import check_free, whole_file
+    from training.report.store_page import store_report
+    from training.report.study_files import is_study
+    from training.report.study_page import study_report, write_study_report
+
+    of_study = is_study(args.place)
+    out = args.out
+    if out is None and not of_study:
+        out = f"{shown(args.place).rstrip('/').rsplit('/', 1)[-1]}-report.html"
+    if out is None and not args.no_text:
+        out = write_study_report(args.place)
+    else:
+        if out is None:
+            raise UsageError("--no-text makes another page than the study's own; say where with -o FILE.html")
+        check_free(out, overwrite=args.overwrite)
+        page = (study_report if of_study else store_report)(args.place, args.no_text)
+        with whole_file(out) as file:
+            file.write(page)
+    if args.json:
+        return print_json({"report": shown(out)})
+    print(shown(out))
     return 0
 
 

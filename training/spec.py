@@ -283,8 +283,8 @@ class StudySpec(_Model):
     Attributes:
         store: URI of a complete feature store.
         label: The class of each document: a kept column of the store, or a column of another table.
-        text: Where TF-IDF reads the text; by default the corpus' text column, if the store keeps it. `private` reads that
-            one too, and keeps texts, ids and names of files out of report, explanation, model files and evidence.
+        text: Where TF-IDF reads the text; by default the corpus' text column, if the store keeps it. `private` reads
+            it too, and keeps texts, ids and names of files out of report, explanation, model files and evidence.
         features: SAE features, and the document vectors to make of them.
         baselines: Any of tfidf (words), char_ngrams, hidden_mean, hidden_last, majority; majority is always added.
         probes: The classifiers, each put on every matrix (see `training.probes.catalogue`).

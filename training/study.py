@@ -90,7 +90,7 @@ def run_study(
     named = {name: family.members for name, family in said.selected.items()}
     named |= {} if said.headline is None else {"sae": said.headline.sae, "baseline": said.headline.baseline}
     exported = {family: representative(names) for family, names in named.items()}
-    majority = versus_majority(said.comparisons, data)
+    majority = versus_majority(said.comparisons, said.selected, data)
     stores, summaries = {spec.store: store, **others}, {one.method: one for one in said.methods}
     handed = hand_out(spec, stores, everything, exported, summaries, majority, n_jobs)
     result = StudyResult(

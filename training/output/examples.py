@@ -1,4 +1,4 @@
-"""Documents that show a feature: where it is strongest, some drawn from all where it fires, and those that speak against it.
+"""Documents that show a feature: where it is strongest, some drawn from where it fires, some that speak against it.
 
 The strongest alone flatter a feature: nearly every one looks like a concept in its three best documents. The drawn ones
 show what it does as a rule, the counter-examples where it fires in another class than the one it speaks for.

@@ -1,14 +1,14 @@
 """Which features decide: for each class the heaviest of the headline's SAE method, what they fire on, and where not.
 
 A feature weighs |coefficient x difference of class means|: how far it moves the decision between a typical document of
-the class and a typical other one; in a tree, it weighs what its splits gain. Its share is of the weight of all features.
+the class and a typical other one; in a tree, it weighs what its splits gain. Its share is of all features' weight.
 Everything is computed from the training documents of one split; held-out documents appear neither in the fit nor among
 the examples, only among the errors (`training.output.errors_made`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from training.probes.fit import Final, fit_final
 from training.probes.folds import Labelled
 from training.probes.probe import FittedProbe
 from training.results.factors import AGAINST_BASELINES
+from training.results.records import MethodSummary
 from training.scores.significance import Comparison
 from training.scores.wilson import wilson
 
@@ -37,6 +38,7 @@ EVERYWHERE = 0.95  # share of the training documents from which a feature is sai
 FOLLOWS = 0.6  # rank correlation with the number of tokens from which a feature is said to follow length
 TOGETHER = 0.9  # correlation of two features over documents from which they are said to be near-copies
 MOST_COPIES = 5
+CHANCE = 0.5  # AUROC
 
 
 def fit_method(
@@ -147,16 +149,23 @@ def explain(
     }
 
 
-def versus_majority(comparisons: Sequence[Comparison], data: StudyData) -> dict[str, Any] | None:
-    """How the SAE features stand to always answering the commonest class; None where that was not compared."""
+def versus_majority(
+    comparisons: Sequence[Comparison], selected: Mapping[str, MethodSummary], data: StudyData
+) -> dict[str, Any] | None:
+    """How the SAE features stand to always answering the commonest class; None where that was not compared.
+
+    Answers drawn by lot have a higher macro F1 than the majority's, so to beat it takes an AUROC above chance, too.
+    """
     found = next((c for c in comparisons if (c.question, c.b) == (AGAINST_BASELINES, "majority")), None)
     if found is None:
         return None
+    area = selected["sae"].auroc
     return {
         "answer": data.classes[int(np.bincount(data.y).argmax())],
         "difference": asdict(found.difference),
         "p_adjusted": found.p_adjusted,
-        "beaten": found.shown and found.difference.value > 0,
+        "auroc": asdict(area),
+        "beaten": found.shown and found.difference.value > 0 and not area.low <= CHANCE,
     }
 
 

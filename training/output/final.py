@@ -175,6 +175,7 @@ def _explained(
     n_tokens = token_counts(stores[spec.store], data)
     explanation = {
         "majority": majority,
+        "store": work.outcome.method.store,
         **explain(work.outcome.method, data, split, found.value, work.pooled, work.matrix, final, n_tokens),
         "errors": errors_made(data, split, found, work.matrix, final),
     }

@@ -13,7 +13,7 @@ def without_text(explanation: Mapping[str, Any]) -> dict[str, Any]:
     """An explanation without texts; ids are hashes, by which whoever has the corpus finds the documents again."""
     features = [{**f, **{kind: [_hidden(d) for d in f[kind]] for kind in EXAMPLES}} for f in explanation["features"]]
     errors = [_hidden(error) for error in explanation.get("errors", ())]
-    return {**explanation, "private": True, "features": features, "errors": errors}
+    return {**explanation, "private": True, "store": None, "features": features, "errors": errors}
 
 
 def without_file_names(identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from featurestore.base.terminal import page_width, table_lines
 from featurestore.base.text import counted
@@ -182,26 +181,6 @@ def _short(regime: RegimeSummary | None) -> str:
     if regime is None:
         return ""
     return f"{_value(regime.macro_f1)} {_bounds(regime.macro_f1)}"
-
-
-def format_explanation(explanation: Mapping[str, Any]) -> str:
-    """The deciding features with their strongest documents, ready to print."""
-    value = explanation["value"] if "value" in explanation else explanation["C"]  # the latter in earlier versions
-    chosen = f", {explanation['parameter']} = {value:g}" if explanation["parameter"] else ""
-    of = "all labelled documents" if explanation.get("refit") else f"training documents of seed {explanation['seed']}"
-    lines = [f"Features that decide most in {explanation['method']} ({of}{chosen}):"]
-    for feature in explanation["features"]:
-        shares = ", ".join(f"{name} {share:.0%}" for name, share in list(feature["document_frequency"].items())[:6])
-        lines.append(
-            f"  {feature['name']}  -> {feature['toward']}   weight {feature['weight']:.3g}   fires in: {shares}"
-        )
-        for document in feature["documents"]:
-            text = "" if document["text"] is None else f"  {document['text']}"
-            shown = f"      {document['value']:>9.4g}  {document['label']}  {document['doc_id']}{text}"
-            lines.append(shown if len(shown) <= WIDTH else f"{shown[: WIDTH - 1]}…")
-    if not explanation["features"]:
-        lines.append("  none: the model weighs no feature")
-    return "\n".join(lines)
 
 
 def _table_rows(result: StudyResult) -> list[list[str]]:

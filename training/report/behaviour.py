@@ -1,4 +1,4 @@
-"""How the headline's classifier decides: what it takes for what, how far its probabilities can be believed, at what price.
+"""How the headline's classifier decides: what it takes for what, and how far its probabilities can be believed.
 
 Everything is counted from `predictions.parquet`, over the test documents of all splits; a document that several splits
 hold out counts in each of them, so the intervals here are of the shares shown and not of the study's comparisons.
@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from training.report.charts import bars, reliability, steps
-from training.report.figures import defined, percent, score, significant, whole
+from training.report.charts import Scale, bars, reliability, steps
+from training.report.figures import bounds, defined, percent, score, significant, whole
 from training.report.study_files import Answers, StudyFiles
 from training.report.svg import grid, shade
 from training.scores.wilson import wilson
@@ -20,6 +20,13 @@ from training.scores.wilson import wilson
 BINS = 10  # of a probability: the study's own calibration error has as many
 GRID = np.linspace(0.0, 1.0, 41)  # of recall: a curve of 41 points looks like one of thousands
 MOST_CLASSES = 12  # of a confusion matrix that can be read; the table beside it has the worst pairs of all
+SHARES = {
+    "precision": "precision: of those claimed, of the class",
+    "recall": "recall: of the class, claimed",
+    "caught": "of the class, claimed or handed on",
+    "false_positive_rate": "false-positive rate: of the others, claimed",
+    "undecided": "handed on to people",
+}
 MOST_CURVES = 5  # splits, of which each curve of precision and recall shows one thin line
 
 
@@ -29,6 +36,9 @@ def behaviour_section(study: StudyFiles) -> dict[str, Any] | None:
     answers = study.answers(method) if method else None
     if answers is None:
         return None
+    decided = (study.summary.get("decided") or {}).get("sae") or {}
+    decided = decided if decided.get("method") == method else {}
+    point = decided.get("operating_point")
     classes = study.classes
     place = {name: c for c, name in enumerate(classes)}
     y_true, y_pred = (np.array([place[name] for name in ys]) for ys in (answers.y_true, answers.y_pred))
@@ -45,7 +55,10 @@ def behaviour_section(study: StudyFiles) -> dict[str, Any] | None:
         "classes": _classes(counts, classes, y_true, proba),
         "reliability": _reliability(y_true, y_pred, proba) if probabilities else None,
         "confidence": _confidence(y_true, y_pred, proba) if probabilities else None,
-        "curves": _curves(answers, y_true, log_proba, classes, study.summary.get("operating_point")),
+        "curves": _curves(answers, y_true, log_proba, classes, point),
+        "point": None if point is None else _point_section(point),
+        "calibration": _calibration(decided.get("calibration")),
+        "slices": _slices(study, method),
         "undefined": int((~np.isfinite(proba)).any(axis=1).sum()),
         "silent": [name for c, name in enumerate(classes) if not counts[:, c].sum()],
     }
@@ -69,7 +82,7 @@ def _confusion(counts: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     names = [classes[c] for c in shown]
     cells = [[(percent(share[r, c]), shade(share[r, c], 0.0, 1.0)) for c in shown] for r in shown]
     off = share - np.diag(np.diag(share))
-    worst = np.unravel_index(int(np.argmax(off)), off.shape)
+    worst = divmod(int(np.argmax(off)), len(classes))
     says = (
         f"Of each class, the share answered as each class; most often mistaken: {classes[worst[0]]} "
         f"for {classes[worst[1]]}, {percent(share[worst])}"
@@ -152,7 +165,7 @@ def _confidence(y_true: np.ndarray, y_pred: np.ndarray, proba: np.ndarray) -> di
     if not len(wrong):
         return None
     low = np.floor(1 / proba.shape[1] * 10) / 10  # the winner of C classes has at least 1 / C
-    edges = np.linspace(low, 1.0, int(round((1 - low) * 20)) + 1)
+    edges = np.linspace(low, 1.0, round((1 - low) * 20) + 1)
     heights = np.histogram(wrong, edges)[0]
     says = f"How sure the model was of its {len(wrong):,} wrong answers; {int((wrong >= 0.9).sum()):,} at 90% or above"
     labels = [significant(edge, 2) for edge in edges]
@@ -205,9 +218,57 @@ def _interpolated(positive: np.ndarray, value: np.ndarray) -> np.ndarray | None:
 
 def _point(point: Mapping[str, Any]) -> list[tuple[float, float, str]]:
     """The operating point as the study measured it on test documents."""
-    recall, precision = (_value(point.get(name)) for name in ("recall", "precision"))
+    recall, precision = (point["test"][name]["value"] for name in ("recall", "precision"))
     return [(recall, precision, "fill point")] if defined(recall) and defined(precision) else []
 
 
-def _value(measured: Any) -> Any:
-    return measured.get("value") if isinstance(measured, Mapping) else measured
+def _point_section(point: Mapping[str, Any]) -> dict[str, Any]:
+    """What the operating point asks for, and what it comes to on test documents."""
+    (aim, asked), *_ = point["aim"].items()
+    wanted = (
+        ", ".join(f"{key} {value:g}" for key, value in asked.items()) if isinstance(asked, Mapping) else f"{asked:g}"
+    )
+    first = point["thresholds"][0] if point.get("thresholds") else point
+    rows = [
+        (SHARES[name], score(share["value"]), bounds(share), f"{share['hits']:,} of {share['documents']:,}")
+        for name, share in ((name, point["test"].get(name)) for name in SHARES)
+        if share and (name not in ("undecided", "caught") or point.get("undecided"))
+    ]
+    return {
+        "class": point["class"],
+        "aim": f"{aim.replace('_', ' ')} {wanted}",
+        "undecided": point.get("undecided") or 0,
+        "reached": all(t["reached"] for t in point.get("thresholds") or (first,)),
+        "notes": list(dict.fromkeys(t["note"] for t in point.get("thresholds") or (first,) if t.get("note"))),
+        "rows": rows,
+    }
+
+
+def _calibration(calibration: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What calibration changes on the test documents of the first split."""
+    if not calibration:
+        return None
+    tested = calibration.get("test") or {}
+    when = [(name, tested[name]) for name in ("before", "after") if tested.get(name)]
+    rows = [(name, *(score(scores.get(key)) for key in ("log_loss", "brier", "ece"))) for name, scores in when]
+    return {"method": calibration.get("method"), "rows": rows}
+
+
+def _slices(study: StudyFiles, method: str) -> list[dict[str, Any]]:
+    """The headline's method on each slice, a table for each way of slicing."""
+    mine = [one for one in study.summary.get("slices") or () if one["method"] == method]
+    scale = Scale.over([one["macro_f1"] for one in mine])
+    return [
+        {
+            "by": by,
+            "head": scale.head(),
+            "rows": [
+                {"slice": one["slice"], "documents": whole(one["documents"]), "f1": score(one["macro_f1"]["value"]),
+                 "svg": scale.row(one["macro_f1"], "none" if one.get("warning") else "sae"),
+                 "bounds": bounds(one["macro_f1"]), "auroc": score(one["auroc"]["value"]),
+                 "warning": one.get("warning") or ""}
+                for one in mine if one["by"] == by
+            ],
+        }
+        for by in dict.fromkeys(one["by"] for one in mine)
+    ]  # fmt: skip

@@ -111,8 +111,9 @@ def curves(
     if floor is not None and defined(floor):
         parts.append(frame.line([(frame.x.low, floor), (frame.x.high, floor)], "dash"))
     for line in lines:
-        banded = [(x, low, high) for x, _, low, high in line.points if defined(low) and defined(high)]
-        parts += [frame.band(banded, f"band {line.klass}")] if len(banded) > 1 else []  # type: ignore[list-item]
+        banded = [(x, low, high) for x, _, low, high in line.points if low is not None and high is not None]
+        banded = [point for point in banded if all(map(defined, point))]
+        parts += [frame.band(banded, f"band {line.klass}")] if len(banded) > 1 else []
     for line in lines:
         there = [(x, y) for x, y, _, _ in line.points if defined(y)]
         parts += [frame.line(there, f"stroke {line.klass}")] if len(there) > 1 else []

@@ -1,8 +1,8 @@
-"""The features that decide, one card each: for which class, how much, on how many documents, with evidence for and against.
+"""The features that decide, one card each: for which class, how much, with evidence for and against.
 
-A feature has a name only where somebody or something gave it one, and the card says who. Evidence are documents with the
-tokens that fired marked; where they were not gathered, the beginning of the text stands instead and the page says what
-is missing.
+A feature has a name only where somebody or something gave it one, and the card says who. Evidence are documents with
+the tokens that fired marked; where they were not gathered, the beginning of the text stands instead and the page says
+what is missing.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from featurestore.evidence.records import DocumentEvidence
 from training.report.charts import Scale
 from training.report.figures import percent, significant
 from training.report.marked import Marked, marked
+from training.report.naming import key_of
 from training.report.study_files import StudyFiles
 
 KINDS = {
@@ -108,7 +109,7 @@ def _card(
 
 
 def _kinds(study: StudyFiles, feature: Mapping[str, Any]) -> list[dict[str, Any]]:
-    key = _key(feature["name"])
+    key = key_of(feature["name"])
     there = {kind: feature.get(kind) or [] for kind in KINDS}
     found = {d["doc_id"]: study.evidence.find(d["doc_id"], *key) for ds in there.values() for d in ds}
     top = max((one.features[0].max for one in found.values() if one is not None), default=0.0)
@@ -137,12 +138,6 @@ def _example(
         "marked": shown if shown is not None and shown.spans else None,
         "problem": None if evidence is None else evidence.problem,
     }
-
-
-def _key(name: str) -> tuple[str, int]:
-    """(SAE, feature) of "l12_16k:2471"."""
-    sae, _, index = name.rpartition(":")
-    return sae, int(index)
 
 
 def errors_section(study: StudyFiles, names: Mapping[str, Name]) -> dict[str, Any] | None:
@@ -185,7 +180,7 @@ def _error(
 
 def _marked_error(study: StudyFiles, error: Mapping[str, Any]) -> Marked | None:
     """The text of an error, with the tokens of what misled on one side and of what spoke for the truth on the other."""
-    sides = {_key(reason["name"]): "a" if reason["push"] > 0 else "b" for reason in error.get("reasons") or ()}
+    sides = {key_of(reason["name"]): "a" if reason["push"] > 0 else "b" for reason in error.get("reasons") or ()}
     found = [one for key in sides if (one := study.evidence.find(error["doc_id"], *key)) is not None and one.tokens]
     if not found:
         return None

@@ -56,7 +56,7 @@ def _regime(study: StudyFiles, kind: str, title: str, axis: str, mine: Sequence[
 
 
 def _undisturbed(study: StudyFiles, family: str, kind: str) -> dict[float, Mapping[str, Any]]:
-    """The study itself as a point of the curve: all training documents, no wrong label; no share of its own is known."""
+    """The study itself as a point of the curve: all training documents, no wrong label; its own share is not known."""
     if kind == "minority" or family not in study.summary["selected"]:
         return {}
     n_train = [row["n_train"] for row in study.rows if not row["condition"]]

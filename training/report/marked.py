@@ -36,7 +36,10 @@ class Marked:
 
 
 def marked(
-    document: DocumentEvidence, most: Mapping[tuple[str, int], float], sides: Mapping[tuple[str, int], str]
+    document: DocumentEvidence,
+    most: Mapping[tuple[str, int], float],
+    sides: Mapping[tuple[str, int], str],
+    before: int = BEFORE,
 ) -> Marked:
     """The window around the strongest token of a document.
 
@@ -44,6 +47,7 @@ def marked(
         document: Tokens with the values of some features.
         most: (SAE, feature) -> the value that gets the strongest mark.
         sides: (SAE, feature) -> its side, "a" or "b"; where several fire, the strongest marks the token.
+        before: Tokens shown before the strongest.
     """
     n = len(document.tokens)
     strength, side, value = [0.0] * n, ["a"] * n, [0.0] * n
@@ -58,7 +62,7 @@ def marked(
     if not pooled:
         return Marked((), False, False)
     place = min(range(len(pooled)), key=lambda i: abs(pooled[i] - peak))
-    first, last = max(place - BEFORE, 0), place + AFTER
+    first, last = max(place - before, 0), place + AFTER
     window = pooled[first : last + 1]
     spans: list[Span] = []
     end = document.tokens[window[0]].start
@@ -69,7 +73,9 @@ def marked(
         end = max(end, token.stop)
         if text or gap:
             level = 0 if not strength[t] else max(1, min(STRENGTHS, round(strength[t] * STRENGTHS)))
-            spans.append(Span(gap + text, level, side[t], f"{value[t]:.3g}" if level else ""))
+            bare = text.lstrip(" ") if level else text  # a space that belongs to the token is not what fired
+            spans += [Span(gap + text[: len(text) - len(bare)], 0)] if level else []
+            spans.append(Span(bare or text, level, side[t], f"{value[t]:.3g}") if level else Span(gap + text, 0))
     return Marked(tuple(_joined(spans)), first > 0, last + 1 < len(pooled))
 
 
@@ -77,6 +83,8 @@ def _joined(spans: Sequence[Span]) -> list[Span]:
     """Neighbours without a mark as one span."""
     found: list[Span] = []
     for span in spans:
+        if not span.text:
+            continue
         if found and not span.strength and not found[-1].strength:
             found[-1] = Span(found[-1].text + span.text, 0)
         else:

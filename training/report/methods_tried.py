@@ -42,7 +42,7 @@ def methods_section(study: StudyFiles) -> dict[str, Any]:
 
 
 def heat_maps(study: StudyFiles) -> list[dict[str, Any]]:
-    """Macro F1 by pooling and threshold, a map for each SAE (and scale, selection and probe) with more than one cell."""
+    """Macro F1 by pooling and threshold, a map for each SAE (and scale, selection, probe) with several cells."""
     scores: dict[tuple[str, ...], dict[tuple[str, str], list[float]]] = {}
     for row in study.rows:
         if row["kind"] == "sae" and not row["condition"]:
@@ -64,22 +64,14 @@ def _map(
 ) -> dict[str, Any]:
     pools = list(dict.fromkeys(pool for pool, _ in cells))
     thresholds = sorted({t for _, t in cells}, key=lambda t: (t != "values", t == "learnt", len(t), t))
-    values = [[cells.get((pool, t)) for t in thresholds] for pool in pools]
-    written = [
-        [(score(v) if v is not None else "", shade(v, low, high) if defined(v) else None) for v in row]
-        for row in values
-    ]  # type: ignore[arg-type]
+    values = [[cells.get((pool, t), float("nan")) for t in thresholds] for pool in pools]
+    written = [[(score(v), shade(v, low, high) if defined(v) else None) for v in row] for row in values]
     sae, scale, select, probe = key
     layer = layers.get(sae, "")
     rest = [f"scale {scale}" if scale != "max_abs" else "", select, probe if probe != "logistic_l2" else ""]
     title = ", ".join(filter(None, [f"{sae}{f' ({layer})' if layer else ''}", *rest]))
-    best = max(
-        (v, p, t)
-        for row, p in zip(values, pools, strict=True)
-        for v, t in zip(row, thresholds, strict=True)
-        if defined(v)
-    )  # type: ignore[type-var]
-    says = f"Macro F1 of {title} by pooling and threshold; highest {score(best[0])} with {best[1]}, {best[2]}"
+    best, pool, threshold = max((value, *cell) for cell, value in cells.items() if defined(value))
+    says = f"Macro F1 of {title} by pooling and threshold; highest {score(best)} with {pool}, {threshold}"
     return {
         "title": title,
         "svg": grid(pools, thresholds, written, says, "pooling", "threshold"),

@@ -1,4 +1,4 @@
-"""Names of the features on a page, each with who gave it: imported or generated ones of this machine's tables, else keywords.
+"""Names of the features on a page, each with who gave it: those of this machine's tables, else keywords.
 
 Names from evidence are made here, from the tokens kept beside the study, so they need nothing else. In a private study
 keywords are words of the texts, so only names that came from elsewhere are shown.
@@ -11,34 +11,50 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from featurestore.errors import SparsemillError
+from featurestore.evidence.cache import EvidenceCache
 from featurestore.evidence.records import DocumentEvidence
 from featurestore.names.keywords import keyword_name, keywords
 from featurestore.names.table import SOURCES, FeatureName, NameTable
-from training.report.study_files import StudyFiles
+from training.report.study_files import StudyFiles, read_study
 
 EXAMPLES = ("documents", "random", "counter")
 SAID = {"imported": "imported", "generated": "generated", "evidence": "keywords"}
 
 
 def wanted_evidence(explanation: Mapping[str, Any]) -> dict[str, list[tuple[str, int]]]:
-    """Which documents an explanation shows, and for which features each is to be looked at.
-
-    Every document is looked at for every feature of its page, because it costs one pass whatever it is asked for, and
-    names from evidence live on documents in which a feature is silent.
+    """Which documents an explanation shows, and which features each is shown for.
 
     Returns:
         Id of a document -> (SAE, feature) of each feature, in settled order.
     """
-    features = [_key(feature["name"]) for feature in explanation["features"]]
-    found: dict[str, dict[tuple[str, int], None]] = {}
+    found: dict[str, set[tuple[str, int]]] = {}
     for feature in explanation["features"]:
         for kind in EXAMPLES:
             for document in feature.get(kind) or ():
-                found.setdefault(document["doc_id"], dict.fromkeys(features))
+                found.setdefault(document["doc_id"], set()).add(key_of(feature["name"]))
     for error in explanation.get("errors") or ():
-        keys = found.setdefault(error["doc_id"], dict.fromkeys(features))
-        keys.update(dict.fromkeys(_key(reason["name"]) for reason in error.get("reasons") or ()))
+        keys = {key_of(reason["name"]) for reason in error.get("reasons") or ()}
+        if keys:
+            found.setdefault(error["doc_id"], set()).update(keys)
     return {doc_id: sorted(keys) for doc_id, keys in found.items()}
+
+
+def missing_evidence(uri: str) -> tuple[EvidenceCache, dict[str, dict[str, list[tuple[str, int]]]]]:
+    """What the report of a study shows and nobody has computed yet.
+
+    Returns:
+        The cache beside the study, and URI of a store -> what `wanted_evidence` says; none for a private study.
+    """
+    study = read_study(uri)
+    if study.explanation is None or study.private:
+        return study.evidence.cache, {}
+    wanted = {
+        doc_id: keys
+        for doc_id, keys in wanted_evidence(study.explanation).items()
+        if any(study.evidence.find(doc_id, *key) is None for key in keys)
+    }
+    store = str(study.explanation.get("store") or study.store)
+    return study.evidence.cache, {store: wanted} if wanted else {}
 
 
 def feature_names(study: StudyFiles) -> dict[str, dict[str, str]]:
@@ -49,7 +65,7 @@ def feature_names(study: StudyFiles) -> dict[str, dict[str, str]]:
     shown = [feature["name"] for feature in study.explanation.get("features") or ()]
     shown += [r["name"] for e in study.explanation.get("errors") or () for r in e.get("reasons") or ()]
     for name in shown:
-        sae, index = _key(name)
+        sae, index = key_of(name)
         by_sae[sae].add(index)
     found: dict[str, FeatureName] = {}
     evidence = [] if study.private else _evidence(study)
@@ -93,6 +109,7 @@ def _table(study: StudyFiles, sae: str, features: Iterable[int]) -> dict[int, Fe
         return {}  # a table that is damaged names nothing here; `sparsemill names` says what is wrong with it
 
 
-def _key(name: str) -> tuple[str, int]:
+def key_of(name: str) -> tuple[str, int]:
+    """(SAE, feature) of "l12_16k:2471"."""
     sae, _, index = name.rpartition(":")
     return sae, int(index)

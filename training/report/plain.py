@@ -1,9 +1,9 @@
-"""Text of strangers as a page may show it: what cannot be seen is spelled out, nothing can change what stands around it.
+"""Text of strangers as a page may show it: what cannot be seen is spelled out, nothing changes what stands around it.
 
-Escaping keeps markup from being markup, and the template does that. This module deals with what escaping leaves: control
-characters, marks that turn the direction of a line, letters that take no room, halves of surrogate pairs. Each is shown
-by its code point, so that a reader sees that it is there. Joiners and variation selectors between the letters and
-pictures that need them stay as they are.
+Escaping keeps markup from being markup, and the template does that. This module deals with what escaping leaves:
+control characters, marks that turn the direction of a line, letters that take no room, halves of surrogate pairs. Each
+is shown by its code point, so that a reader sees that it is there. Joiners and variation selectors between the letters
+and pictures that need them stay as they are.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A page from plain dictionaries: templates with escaping, one style sheet and one script, and a policy that allows no more.
+"""A page from plain dictionaries: templates with escaping, one style sheet, one script, a policy that allows no more.
 
-The policy names the style sheet and the script by their hashes, so whatever a text might smuggle in, a browser runs none
-of it and asks nobody for anything. There is no clock in a page: the same figures give the same bytes.
+The policy names the style sheet and the script by their hashes, so whatever a text might smuggle in, a browser runs
+none of it and asks nobody for anything. There is no clock in a page: the same figures give the same bytes.
 """
 
 from __future__ import annotations

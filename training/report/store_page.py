@@ -1,6 +1,6 @@
 """The page of a store: what it holds, of which documents, from which model, at what cost, and what fires most often.
 
-One pass over each SAE's first pooling counts features; everything else comes from metadata and from the records of runs.
+One pass over each SAE's first pooling counts features; everything else comes from metadata and from records of runs.
 Values of kept columns are shown where they repeat, as languages and labels do; free text never is.
 """
 
@@ -15,7 +15,7 @@ from featurestore.base.text import size
 from featurestore.format.provenance import bundle_sources
 from featurestore.format.schema import SaeColumns
 from featurestore.reader import FeatureStore
-from featurestore.status import standing
+from featurestore.status import run_status
 from featurestore.storage.files import shown
 from training.report.charts import bars
 from training.report.figures import percent, significant, whole
@@ -47,7 +47,7 @@ def store_report(uri: str, private: bool = False) -> bytes:
 
 def store_page(uri: str, private: bool = False) -> dict[str, Any]:
     """Everything that the template shows, as plain data and SVG."""
-    store, now = FeatureStore.open(uri, partial=True), standing(uri)
+    store, now = FeatureStore.open(uri, partial=True), run_status(uri)
     frame = store.documents().collect()
     lengths = frame["n_tokens"].drop_nulls().to_numpy()
     name = shown(uri).rstrip("/").rsplit("/", 1)[-1]
@@ -106,7 +106,7 @@ def _columns(store: FeatureStore, frame: pl.DataFrame) -> list[dict[str, Any]]:
             "name": name,
             "kind": str(kind),
             "distinct": whole(distinct),
-            "rows": [("(none)" if v is None else v, whole(n), percent(n / len(frame))) for v, n in rows] if short else [],
+            "rows": [("(none)" if v is None else v, whole(n), percent(n / len(frame))) for v, n in rows if short],
         })  # fmt: skip
     return found
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from featurestore.errors import StudyError
 from featurestore.evidence.cache import EVIDENCE, EvidenceCache
 from featurestore.storage.files import list_files, reached, read_bytes, read_json, sha256_file, shown
+from training.report.kept_evidence import KeptEvidence
 from training.spec import PRIVATE
 
 SUMMARY = "results.json"
@@ -61,7 +62,7 @@ class StudyFiles:
     explanation: Mapping[str, Any] | None
     models: Mapping[str, Mapping[str, Any]]
     sha256: Mapping[str, str]
-    evidence: EvidenceCache
+    evidence: KeptEvidence
     private: bool = False
     _predictions: pa.Table | None = field(default=None, repr=False)
 
@@ -113,7 +114,7 @@ def read_study(uri: str, private: bool = False) -> StudyFiles:
     name = SUMMARY
     try:
         summary = read_json(fs, f"{root}/{SUMMARY}")
-        if not isinstance(summary, dict) or not {"spec", "documents", "methods"} <= summary.keys():
+        if not _is_summary(summary):
             raise ValueError("it does not hold what a study writes")
         there = list_files(fs, root)
         name = "results.parquet"
@@ -139,9 +140,18 @@ def read_study(uri: str, private: bool = False) -> StudyFiles:
         explanation=explanation if isinstance(explanation, dict) else None,
         models={family: header for family, header in models.items() if isinstance(header, dict)},
         sha256=hashes,
-        evidence=EvidenceCache(f"{str(uri).rstrip('/')}/{EVIDENCE}"),
+        evidence=KeptEvidence(EvidenceCache(f"{str(uri).rstrip('/')}/{EVIDENCE}")),
         private=private or _private(summary["spec"].get("text")),
         _predictions=predictions,
+    )
+
+
+def _is_summary(summary: Any) -> bool:
+    mappings = ("spec", "documents", "store", "split", "selected", "test_set")
+    return (
+        isinstance(summary, dict)
+        and all(isinstance(summary.get(key), dict) for key in mappings)
+        and isinstance(summary.get("methods"), list)
     )
 
 

@@ -1,7 +1,7 @@
-"""Charts as inline SVG: a frame with axes, and what is drawn in it. Colours are classes, so the page's themes reach them.
+"""Charts as inline SVG: a frame with axes, and what is drawn in it. Colours are classes, so themes reach them.
 
-A chart is drawn 360 units wide, about as wide as a phone, so its letters keep their size there. Positions are rounded to
-a tenth of a unit. Text that comes from outside is made plain and escaped here, whoever passes it.
+A chart is drawn 360 units wide, about as wide as a phone, so its letters keep their size there. Positions are rounded
+to a tenth of a unit. Text that comes from outside is made plain and escaped here, whoever passes it.
 """
 
 from __future__ import annotations

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training.report.charts import Scale
-from training.report.figures import bounds, p_value, percent, score, signed, whole
+from training.report.figures import bounds, defined, p_value, percent, score, signed, whole
 from training.report.study_files import StudyFiles
 from training.results.factors import AGAINST_BASELINES
 
+CHANCE = 0.5  # AUROC
 SIDES = {"sae": "SAE features", "baseline": "best baseline"}
 
 
@@ -48,29 +49,35 @@ def lead(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     """The sentences that open the page, each with whether it is good news: `good`, `bad` or `even`."""
     said: list[dict[str, str]] = []
     n, majority = summary["documents"]["used"], against(summary, "majority")
-    if majority is not None and not beats(majority):
+    beaten = majority is not None and beats(majority, summary)
+    if majority is not None and not beaten:
+        area = (summary["selected"].get("sae") or {}).get("auroc")
+        chance = f"; AUROC is {score(area['value'])} ({bounds(area)}), and 0.5 is chance" if bounds(area) else ""
         said.append({
             "kind": "bad",
-            "text": f"The classifier is not shown to be better than always answering {_commonest(summary)}: macro F1 "
-            f"differs by {difference(majority)} at n = {n:,}. Nothing below explains a working model.",
+            "text": f"The classifier is not shown to be better than always answering {_commonest(summary)}.",
+            "detail": f"Macro F1 differs by {difference(majority)} at n = {n:,}{chance}. Nothing below explains a "
+            "working model.",
         })  # fmt: skip
     headline = summary.get("headline")
     if headline is None:
-        return [*said, {"kind": "even", "text": _without_headline(summary)}]
+        return [*said, {"kind": "even", "text": _without_headline(summary), "detail": ""}]
     comparison = headline["comparison"]
     sae, baseline = (_named(headline[side]) for side in ("sae", "baseline"))
     if not comparison["shown"]:
-        text = f"No difference is shown at n = {n:,} between SAE features ({sae}) and the best baseline ({baseline})"
+        text = "No difference is shown between SAE features and the best baseline."
         kind = "even"
     else:
         better = comparison["difference"]["value"] > 0
-        text = f"SAE features ({sae}) do {'better' if better else 'worse'} than the best baseline ({baseline})"
+        text = f"SAE features do {'better' if better else 'worse'} than the best baseline."
         kind = "good" if better else "bad"
-    said.append({"kind": kind, "text": f"{text}: macro F1 {difference(comparison)}."})
-    if majority is not None and beats(majority):
+    detail = f"{sae} against {baseline}: macro F1 {difference(comparison)} at n = {n:,}."
+    said.append({"kind": kind, "text": text, "detail": detail})
+    if majority is not None and beaten:
         said.append({
             "kind": "good",
-            "text": f"They do better than always answering {_commonest(summary)}: macro F1 {difference(majority)}.",
+            "text": "",
+            "detail": f"Always answering {_commonest(summary)} is beaten: macro F1 {difference(majority)}.",
         })  # fmt: skip
     return said
 
@@ -91,9 +98,13 @@ def against(summary: Mapping[str, Any], baseline: str) -> Mapping[str, Any] | No
     )
 
 
-def beats(comparison: Mapping[str, Any]) -> bool:
-    """Whether SAE features are shown to be better."""
-    return bool(comparison["shown"]) and comparison["difference"]["value"] > 0
+def beats(majority: Mapping[str, Any], summary: Mapping[str, Any]) -> bool:
+    """Whether SAE features are shown to be better than the majority's answer.
+
+    Answers drawn by lot have a higher macro F1 than the majority's, so they must rank better than chance, too.
+    """
+    low = ((summary["selected"].get("sae") or {}).get("auroc") or {}).get("low")
+    return bool(majority["shown"]) and majority["difference"]["value"] > 0 and not (defined(low) and low <= CHANCE)
 
 
 def difference(comparison: Mapping[str, Any]) -> str:

@@ -1,0 +1,79 @@
+"""The explanation of a model on a terminal: whether there is anything to explain, then class by class what decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+WIDTH = 110
+TOP = 5  # features of a class that a screen shows
+SHOWN = ("documents", "random", "counter")
+SAYS = {"documents": "strongest", "random": "drawn", "counter": "against"}
+
+
+def format_explanation(
+    explanation: Mapping[str, Any],
+    names: Mapping[str, Mapping[str, str]] | None = None,
+    marked: Mapping[tuple[str, str], str] | None = None,
+    top: int | None = None,
+) -> str:
+    """The deciding features of each class with documents for and against, ready to print.
+
+    Args:
+        explanation: What `training.output.explain` made.
+        names: "SAE:index" -> its name: text, source, by.
+        marked: (doc_id, name of a feature) -> the text around its strongest token, tokens marked.
+        top: Features of each class; all that are there by default.
+    """
+    lines = _majority(explanation.get("majority"))
+    value = explanation["value"] if "value" in explanation else explanation["C"]  # the latter in earlier versions
+    chosen = f", {explanation['parameter']} = {value:g}" if explanation["parameter"] else ""
+    of = "all labelled documents" if explanation.get("refit") else f"training documents of seed {explanation['seed']}"
+    lines.append(f"Features that decide most in {explanation['method']} ({of}{chosen}):")
+    features: Sequence[Mapping[str, Any]] = explanation["features"]
+    for name in dict.fromkeys(f["toward"] for f in features):
+        for feature in [f for f in features if f["toward"] == name][:top]:
+            lines += _feature(feature, names or {}, marked or {})
+    if not features:
+        lines.append("  none: the model weighs no feature")
+    return "\n".join(lines)
+
+
+def _majority(majority: Mapping[str, Any] | None) -> list[str]:
+    if majority is None or majority["beaten"]:
+        return []
+    return [
+        f"The model is not shown to be better than always answering '{majority['answer']}' (macro F1 "
+        f"{majority['difference']['value']:+.3f}), so what follows explains no working classifier.",
+        "",
+    ]
+
+
+def _feature(
+    feature: Mapping[str, Any], names: Mapping[str, Mapping[str, str]], marked: Mapping[tuple[str, str], str]
+) -> list[str]:
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in list(feature["document_frequency"].items())[:6])
+    share = f" ({feature['share']:.1%} of the decision)" if feature.get("share") is not None else ""
+    lines = [
+        f"  {feature['name']}  -> {feature['toward']}   weight {feature['weight']:.3g}{share}   fires in: {shares}"
+    ]
+    if (name := names.get(feature["name"])) is not None:
+        by = f", {_line(name['by'])}" if name["by"] else ""
+        lines.append(f"      {_line(name['text'])} [{name['source']}{by}]")
+    lines += [f"      caution: {flag}" for flag in feature.get("flags") or ()]
+    if copies := feature.get("copies"):
+        lines.append("      near-copies: " + ", ".join(f"{c['name']} ({c['correlation']:.2f})" for c in copies))
+    for kind in SHOWN:
+        for document in feature.get(kind) or ():
+            text = marked.get((document["doc_id"], feature["name"]), document["text"])
+            said = SAYS[kind] if "random" in feature else ""
+            words = f"      {said:<9} " if said else "      "
+            words += f"{document['value']:>9.4g}  {document['label']}  {document['doc_id']}"
+            line = words if text is None else f"{words}  {_line(text)}"
+            lines.append(line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…")
+    return lines
+
+
+def _line(text: str) -> str:
+    """On one line, without characters that a terminal would obey."""
+    return "".join(char if char.isprintable() else " " for char in " ".join(text.split()))
