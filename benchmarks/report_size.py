@@ -18,33 +18,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from training.results.comparisons import AGAINST_BASELINES
 
 from featurestore.evidence.cache import EvidenceCache, text_sha256
 from featurestore.evidence.records import DocumentEvidence, FeatureEvidence, Token
 from training.report.naming import EXAMPLES, wanted_evidence
 from training.report.study_page import study_report
+from training.results.factors import AGAINST_BASELINES
 
 BUDGET = {(40, 10): (300_000, 60_000), (200, 50): (1_500_000, None)}  # (cells, features): bytes, gzipped bytes
 SECONDS = 5.0
-WORDS = tuple(
-    [
-        "the",
-        "of",
-        "ignore",
-        "previous",
-        "instructions",
-        "system",
-        "prompt",
-        "and",
-        "please",
-        "summarise",
-        "this",
-        "text",
-        "for",
-        "me",
-    ]
-)
+WORDS = ("the", "of", "ignore", "previous", "instructions", "system", "prompt", "and", "please", "text", "for", "me")
 POOLS, THRESHOLDS = ("max", "sum", "mean", "count", "last"), (None, 0.0, 1.0, 2.0)
 SAE = "l9_4k"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -44,7 +43,7 @@ def axe() -> str:
             pytest.skip(f"npm cannot fetch {name}")
         unpack = [tar, "xzf", f"{AXE}.tgz", "package/axe.min.js"]
         subprocess.run(unpack, cwd=kept.parent, check=True)
-        os.replace(kept.parent / "package" / "axe.min.js", kept)
+        (kept.parent / "package" / "axe.min.js").replace(kept)
     return kept.read_text(encoding="utf-8")
 
 

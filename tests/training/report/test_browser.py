@@ -1,4 +1,4 @@
-"""Pages as a browser shows them, with the network off: nothing is asked for, nothing runs that is not ours, all can read it."""
+"""Pages in a browser with the network off: nothing is asked for, nothing runs that is not ours, all can read it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of a study: words first, everything that the study says, nothing that it keeps to itself, always the same."""
+"""The page of a study: words first, all that the study says, nothing that it keeps to itself, always the same."""
 
 from __future__ import annotations
 
