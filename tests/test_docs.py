@@ -74,11 +74,11 @@ def commands_of(page: Path, program: str) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_of_a_page_is_one_that_the_program_understands(page: Path) -> None:
     for line in commands_of(page, "sparsemill"):
-        name, *arguments = shlex.split(line)[1:]
+        name, *arguments = shlex.split(line.replace("SAE:N", "l12_16k:1234"))[1:]
         if name == "COMMAND":
             continue
         assert name in sparsemill.COMMANDS, line
-        if arguments:  # a bare name is a mention, not a call
+        if arguments and (name != "names" or arguments[1:]):  # a bare name is a mention, not a call
             try:
                 sparsemill.command_parser(name).parse_args(arguments)
             except SystemExit:
@@ -92,7 +92,7 @@ def test_every_benchmark_of_a_page_is_there_and_has_the_options(page: Path) -> N
         if module.partition(".")[0] in {"benchmarks", "tests"}:
             source = ROOT.joinpath(*module.split(".")).with_suffix(".py")
             assert source.is_file(), line
-            for option in (argument for argument in arguments if argument.startswith("--")):
+            for option in (a for a in arguments if a.startswith("--") and a != "--help"):
                 assert f'"{option}"' in source.read_text(encoding="utf-8"), f"{page.name}: {line}"
 
 

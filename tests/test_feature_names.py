@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import sparsemill
-from featurestore.reader import FeatureStore
-from tests.ray_jobs.jobs import job_mapping, write_corpus, write_job, write_models
+from tests.ray_jobs.evidence.stores import extracted
+from tests.ray_jobs.jobs import write_corpus, write_models
 
 
 def test_keywords_of_a_real_store_are_words_that_the_feature_marks(
@@ -18,9 +18,7 @@ def test_keywords_of_a_real_store_are_words_that_the_feature_marks(
 ) -> None:
     monkeypatch.setenv("SPARSEMILL_CACHE", str(tmp_path / "cache"))
     corpus = write_corpus(tmp_path / "c.jsonl", 40)
-    mapping = job_mapping(write_models(tmp_path), corpus, tmp_path / "store", corpus={"keep": ["text", "label"]})
-    assert sparsemill.main(["extract", str(write_job(tmp_path / "job.yaml", mapping))]) == 0
-    store = FeatureStore.open(str(tmp_path / "store"))
+    store = extracted(write_models(tmp_path), corpus, tmp_path / "store", corpus={"keep": ["text", "label"]})
     often = np.argsort(-store.statistics("tiny", "max").document_frequency, kind="stable")[:12].tolist()
     capsys.readouterr()
     keywords = ["names", "keywords", store.uri, *(f"--feature={feature}" for feature in often), "--json"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import tomllib
 from pathlib import Path
 
@@ -43,6 +44,15 @@ def test_every_room_says_what_it_is_for(package: str) -> None:
     for folder in {path.parent for path in (ROOT / package).rglob("*.py")}:
         first = (folder / "__init__.py").read_text(encoding="utf-8").split("\n")[0]
         assert first.startswith('"""') and len(first) > 30, folder
+
+
+def test_no_two_modules_say_the_same_of_themselves() -> None:
+    """A newcomer who reads only first lines finds the one file that a question is about."""
+    said: dict[str, Path] = {}
+    for path in modules(PACKAGES).values():
+        first = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0]
+        assert len(first) > 30, f"{path} does not say what it is for"
+        assert said.setdefault(first, path) == path, f"{path} and {said[first]} begin alike"
 
 
 def test_packages_are_found_and_not_listed() -> None:

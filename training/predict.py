@@ -93,6 +93,7 @@ def predict(args: argparse.Namespace) -> int:
     from featurestore.models.decision import Rule
     from featurestore.models.model import load_model
     from featurestore.models.table import check_out
+    from featurestore.models.thresholds import unreached
 
     source = _source(args)
     model = load_model(args.model)
@@ -107,6 +108,8 @@ def predict(args: argparse.Namespace) -> int:
     if args.out:
         check_out(args.out, args.overwrite)
     warnings = _Warnings()
+    if (missed := unreached(model.header)) is not None:
+        warnings.say(missed)
     store = None
     if source in ("store", "job"):
         store = _store(args, model, warnings.say)

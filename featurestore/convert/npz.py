@@ -1,7 +1,7 @@
 """Write features as `scipy.sparse.save_npz` has them, in the memory of a batch.
 
-scipy's own writer takes a whole matrix. An npz is a zip of npy arrays, each of which is written here as it is read: the
-number of non-zeros stands before the first of them, so the store is read three times.
+scipy's own writer takes a whole matrix in memory. An npz is a zip of npy arrays, each of which is written here as it is
+read: the number of non-zeros stands before the first of them, so the store is read three times.
 """
 
 from __future__ import annotations

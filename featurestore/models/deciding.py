@@ -25,6 +25,8 @@ def threshold_problem(header: Mapping[str, Any]) -> str | None:
     low, high = point.get("low"), point.get("high")
     if not (isinstance(low, float) and isinstance(high, float) and -np.inf < low <= high < np.inf):
         return "key 'operating_point' has no thresholds"
+    if not isinstance(point.get("reached", True), bool) or not isinstance(point.get("note", ""), str):
+        return "key 'operating_point' does not say whether its aim was reached"
     return None
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from featurestore.base.visible import visible
+
 REJECTED, UNDECIDED, CLAIMED = 0, 1, 2
 # What stands for the log of a probability of 0, which leaves of trees have: below the rounding of probabilities.
 LOG_ZERO = -36.0
@@ -41,6 +43,12 @@ def decisions(header: Mapping[str, Any], log_proba: np.ndarray) -> np.ndarray:
     if point is None:
         return np.argmax(log_proba, axis=1)
     return decide_by(list(header["classes"]).index(point["class"]), point["low"], point["high"], log_proba)
+
+
+def unreached(header: Mapping[str, Any]) -> str | None:
+    """What to know about a model whose operating point misses its aim, in a sentence; None where there is nothing."""
+    point = header.get("operating_point") or {}
+    return None if point.get("reached", True) else f"the model's operating point: {visible(point.get('note', ''))}"
 
 
 def decide_by(c: int, low: float, high: float, log_proba: np.ndarray) -> np.ndarray:

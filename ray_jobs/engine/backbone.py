@@ -37,6 +37,7 @@ from ray_jobs.engine.attention import (
 )
 from ray_jobs.engine.batching import fill_batches, pad
 from ray_jobs.engine.bundle import CONFIG_NAME, WEIGHTS_NAME, Bundle, bundle_file
+from ray_jobs.engine.gemma_model import open_gemma
 from ray_jobs.engine.tokens import Window
 
 if TYPE_CHECKING:
@@ -131,7 +132,8 @@ def open_backbone(bundle: Bundle, device: str, attn_implementation: str, head: n
     """
     check_attention(bundle, attn_implementation)
     flex = attn_implementation == "flex_attention"
-    model = _load(bundle, "eager" if flex else attn_implementation)
+    light = open_gemma(bundle) if attn_implementation in SOFTCAP_EXACT else None
+    model: Any = light or _load(bundle, "eager" if flex else attn_implementation)
     model.layers = model.layers[: bundle.hook_layers[-1] + 1]  # of a bundle of which only some SAEs are used
     if gemma.is_supported(model.config) and attn_implementation in SOFTCAP_EXACT:
         return PackedBackbone(bundle, model, torch.device(device), attn_implementation, head)

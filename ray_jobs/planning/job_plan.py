@@ -8,10 +8,10 @@ store was created with is read from the store. Figures and money are left to `es
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from featurestore.base.dense_names import dense_name, hook_name
 from featurestore.errors import JobSpecError
@@ -36,6 +36,20 @@ if TYPE_CHECKING:
 SAMPLED_DOCUMENTS = 512  # of the scan's sample; tokenising them takes a fraction of a second
 
 Note = Callable[[str], None]
+
+
+class TokenSample(NamedTuple):
+    """What a sample of the corpus says of its tokens.
+
+    Attributes:
+        mean_tokens: Pooled tokens of a document.
+        documents: Documents in the sample.
+        truncated_share: Share of them that does not fit into `max_tokens` and will be cut.
+    """
+
+    mean_tokens: float
+    documents: int
+    truncated_share: float
 
 
 class UnitOutput(Protocol):
@@ -126,31 +140,13 @@ def make_plan(
     Raises:
         UsageError: Corpus, model, SAEs or settings are at fault, or the store is another job's.
     """
-    from featurestore.format.store_plan import (
-        MANIFEST_JSON,
-        STORE_JSON,
-        StorePlan,
-        check_place,
-        create_store,
-        open_root,
-        read_plan,
-    )
-    from featurestore.writing.write_check import check_writable
+    from featurestore.format.store_plan import create_store
     from featurestore.writing.writer import committed_units
     from ray_jobs.corpus.scan import scan
     from ray_jobs.engine.bundle import open_bundle
     from ray_jobs.prepare.build import pinned, prepare
 
-    fs, root = open_root(job.store)
-    there, manifest = (info.is_file for info in fs.get_file_info([f"{root}/{STORE_JSON}", f"{root}/{MANIFEST_JSON}"]))
-    stored = read_plan(job.store) if there else None
-    if stored is None:
-        check_place(job.store)
-    version = other_version(stored) if stored is not None else None
-    if stored is not None and version and not (manifest and len(committed_units(job.store)) == len(stored.units)):
-        raise unfinished(job.store, version)
-    if not manifest:
-        check_writable(job.store)
+    stored, finished, version = _look_at_store(job.store)
     compute = settle(job, stored.identity if stored else None, device)
     job = job.model_copy(update={"model": job.model.model_copy(update={"dtype": compute.dtype})})
     scanned = scan(job.corpus)
@@ -160,32 +156,16 @@ def make_plan(
     _policy(bundle, job)
     if stored is None or not compute.attn:  # a store that is there has passed the check, which needs torch
         compute = settle_attention(compute, bundle)
-    files = [
-        {"name": f.name, "size": f.size, "sha256": f.sha256, "rows": f.rows}
-        | ({"csv": str(f.dialect)} if f.dialect not in (None, USUAL) else {})
-        | ({"path": dict(f.told)} if f.told else {})
-        for f in scanned.files
-    ]
     software = deciding_software()
-    decisive = identity(job, bundle, compute, files, software) | ({"output": output.identity()} if output else {})
+    decisive = identity(job, bundle, compute, _file_identities(scanned), software)
+    decisive |= {"output": output.identity()} if output else {}
     # Compared as JSON, as it is stored: there, tuples are lists.
     same = stored is not None and stored.identity == json.loads(json.dumps(decisive))
     kept = _kept_sample(stored) if same or version else None
-    mean_tokens, sampled, truncated = kept or sample_tokens(bundle, job, scanned)
-    units = _units(job, scanned, stored if same else None, mean_tokens, compute.device)
-    store = StorePlan(
-        schema=output.schema(scanned.keep_types) if output else store_schema(job, bundle, scanned.keep_types),
-        identity=decisive,
-        spec=_recorded_spec(as_written),
-        units=[(unit.start, unit.stop) for unit in units],
-        rows=scanned.rows,
-        extra={
-            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "sample": {"mean_tokens": mean_tokens, "documents": sampled, "truncated_share": truncated},
-            "hub": _commits(job),
-            **provenance(),
-        },
-    )
+    sample = kept or sample_tokens(bundle, job, scanned)
+    units = _units(job, scanned, stored if same else None, sample.mean_tokens, compute.device)
+    schema = output.schema(scanned.keep_types) if output else store_schema(job, bundle, scanned.keep_types)
+    store = _new_store(as_written, job, schema, decisive, units, sample)
     if stored is not None and version is not None:
         check_finished(job.store, stored, store, version, job.units.documents is not None, note)
         store, units = stored, _finished_units(stored)
@@ -199,12 +179,80 @@ def make_plan(
         units=units,
         store=store,
         software=software,
-        mean_tokens=mean_tokens,
-        sampled=sampled,
-        truncated_share=truncated,
+        mean_tokens=sample.mean_tokens,
+        sampled=sample.documents,
+        truncated_share=sample.truncated_share,
         committed=committed_units(job.store) if stored is not None else {},
-        finished=stored is not None and manifest,
+        finished=finished,
         output=output,
+    )
+
+
+def _look_at_store(uri: str) -> tuple[StorePlan | None, bool, str | None]:
+    """What stands where the store will be: its plan, whether it has its manifest, and the other version that wrote it.
+
+    Raises:
+        UsageError: There is something else, an unfinished store of another version, or no right to write.
+    """
+    from featurestore.format.store_plan import MANIFEST_JSON, STORE_JSON, check_place, open_root, read_plan
+    from featurestore.writing.write_check import check_writable
+    from featurestore.writing.writer import committed_units
+
+    fs, root = open_root(uri)
+    there, manifest = (info.is_file for info in fs.get_file_info([f"{root}/{STORE_JSON}", f"{root}/{MANIFEST_JSON}"]))
+    stored = read_plan(uri) if there else None
+    if stored is None:
+        check_place(uri)
+    version = other_version(stored) if stored is not None else None
+    if stored is not None and version and not (manifest and len(committed_units(uri)) == len(stored.units)):
+        raise unfinished(uri, version)
+    if not manifest:
+        check_writable(uri)
+    return stored, stored is not None and manifest, version
+
+
+def _file_identities(scanned: CorpusScan) -> list[dict[str, Any]]:
+    """The corpus' files as the identity has them: what decides their rows, where it is not the usual."""
+    return [
+        {"name": f.name, "size": f.size, "sha256": f.sha256, "rows": f.rows}
+        | ({"csv": str(f.dialect)} if f.dialect not in (None, USUAL) else {})
+        | ({"path": dict(f.told)} if f.told else {})
+        for f in scanned.files
+    ]
+
+
+def _new_store(
+    as_written: JobSpec,
+    job: JobSpec,
+    schema: StoreSchema,
+    decisive: Mapping[str, Any],
+    units: Sequence[Unit],
+    sample: TokenSample,
+) -> StorePlan:
+    """The plan of the store that this job would create.
+
+    Args:
+        as_written: The job before it was pinned to commits, which is what is recorded.
+        job: The job, pinned.
+        schema: Its columns.
+        decisive: Its identity.
+        units: Its units, which cover all rows.
+        sample: What was sampled.
+    """
+    from featurestore.format.store_plan import StorePlan
+
+    return StorePlan(
+        schema=schema,
+        identity=dict(decisive),
+        spec=_recorded_spec(as_written),
+        units=[(unit.start, unit.stop) for unit in units],
+        rows=units[-1].stop,
+        extra={
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "sample": sample._asdict(),
+            "hub": _commits(job),
+            **provenance(),
+        },
     )
 
 
@@ -234,7 +282,7 @@ def expected_store(job: JobSpec) -> StorePlan:
     return StorePlan(store_schema(job, bundle, {}), decisive, _recorded_spec(as_written), [], 0, extra)
 
 
-def store_schema(job: JobSpec, bundle: Bundle, keep_types: Mapping[str, str]) -> Any:
+def store_schema(job: JobSpec, bundle: Bundle, keep_types: Mapping[str, str]) -> StoreSchema:
     """The columns that the job's store will have, with kept columns of these types."""
     from featurestore.format.schema import DenseColumn, SaeColumns, StoreSchema
 
@@ -250,8 +298,8 @@ def store_schema(job: JobSpec, bundle: Bundle, keep_types: Mapping[str, str]) ->
     )
 
 
-def sample_tokens(bundle: Bundle, job: JobSpec, scanned: CorpusScan) -> tuple[float, int, float]:
-    """Mean pooled tokens of a document, the number of documents that says so, and the share that will be cut."""
+def sample_tokens(bundle: Bundle, job: JobSpec, scanned: CorpusScan) -> TokenSample:
+    """Count tokens of the documents that the scan has sampled."""
     from ray_jobs.engine.tokens import ContentTokenizer, windows_of
 
     texts = scanned.sample[:: max(1, len(scanned.sample) // SAMPLED_DOCUMENTS)]
@@ -264,8 +312,8 @@ def sample_tokens(bundle: Bundle, job: JobSpec, scanned: CorpusScan) -> tuple[fl
         pooled.append(sum(window.n_pooled for window in windows))
         n_cut += cut
     if not pooled:
-        return 0.0, 0, 0.0
-    return sum(pooled) / len(pooled), len(pooled), n_cut / len(pooled)
+        return TokenSample(0.0, 0, 0.0)
+    return TokenSample(sum(pooled) / len(pooled), len(pooled), n_cut / len(pooled))
 
 
 def _policy(bundle: Bundle, job: JobSpec) -> TokenPolicy:
@@ -308,11 +356,11 @@ def _finished_units(stored: StorePlan) -> tuple[Unit, ...]:
     return tuple(Unit(index, start, stop, ()) for index, (start, stop) in enumerate(stored.units))
 
 
-def _kept_sample(stored: StorePlan | None) -> tuple[float, int, float] | None:
+def _kept_sample(stored: StorePlan | None) -> TokenSample | None:
     """The sample's figures as the store recorded them; a store without them is sampled again."""
     try:
         kept = stored.extra["sample"] if stored else None
-        return (kept["mean_tokens"], kept["documents"], kept["truncated_share"]) if kept else None
+        return TokenSample(kept["mean_tokens"], kept["documents"], kept["truncated_share"]) if kept else None
     except (KeyError, TypeError):
         return None
 

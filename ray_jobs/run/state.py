@@ -103,13 +103,13 @@ class RunState:
         under_way = self.workers.under_way(now)
         if self.workers.host or self.totals.tokens:  # until there are workers nothing can be measured
             self._rate.add(now, self.totals.tokens + sum(unit.tokens for unit in under_way))
-        begun = {unit for unit, _ in self.workers.computing.values()}
+        computed = {unit for unit, _ in self.workers.computing.values()}
         return RunSnapshot(
             units_done=len(self.queue.done),
             documents=self.totals.documents,
             tokens=self.totals.tokens,
             errors=self.totals.errors,
-            waiting=self.queue.waiting + len(self.queue.handed_out - begun),
+            waiting=self.queue.waiting + len(self.queue.handed_out - computed),
             workers=len(self.workers.host),
             workers_wanted=workers_wanted,
             tokens_per_second=self._rate.tokens_per_second,

@@ -152,7 +152,7 @@ class Worker:
         """
         from featurestore.writing.writer import write_part
 
-        begun = time.perf_counter()
+        started = time.perf_counter()
         self._live = (unit.index, 0, 0)
         self._meter.begin()
         with transient_storage_errors():
@@ -165,7 +165,7 @@ class Worker:
                 record = write_part(self._task.job.store, self._plan, unit.index, rows)
             fault_point("worker.after_commit")
         notes, self._spill.refused = tuple(self._spill.refused), []
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - started
         return Report(record, seconds, self._meter.end(record, rows.doc_id, rows.error), notes, self._hardware)
 
     def try_range(self, unit: Unit, start: int, stop: int, blamed: Mapping[int, str]) -> None:

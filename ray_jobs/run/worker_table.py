@@ -98,8 +98,8 @@ class WorkerTable:
         """What each of those that compute is at; documents that are only tried are no progress of their unit."""
         found = []
         for worker, (unit, since) in self.computing.items():
-            begun, documents, tokens = self._progress.get(worker, (-1, 0, 0))
-            if begun != unit or worker in self.searching:
+            reported, documents, tokens = self._progress.get(worker, (-1, 0, 0))
+            if reported != unit or worker in self.searching:
                 documents = tokens = 0
             found.append(UnderWay(unit, self.host.get(worker, ""), round(now - since, 1), documents, tokens))
         return tuple(found)

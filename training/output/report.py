@@ -17,7 +17,14 @@ from featurestore.base.text import counted
 from training.documents.labels import describe_left_out
 from training.documents.shares import share_warnings
 from training.output.files import test_looks
-from training.output.report_detail import class_lines, decided_lines, final_line, slice_lines
+from training.output.report_detail import (
+    class_lines,
+    decided_notes,
+    final_line,
+    point_heading,
+    point_table,
+    slice_lines,
+)
 from training.results.records import MethodSummary, RegimeSummary, StudyResult
 from training.results.selection import representative
 from training.scores.metrics import LEVEL, Interval
@@ -52,8 +59,10 @@ def format_study(result: StudyResult) -> str:
         *_wrapped(_legend(result)),
         *class_lines(result),
         *slice_lines(result),
-        *[line for said in decided_lines(result) for line in _wrapped(said) or [""]],
         "",
+        *_wrapped(point_heading(result)),
+        *point_table(result),
+        *[line for said in decided_notes(result) for line in _wrapped(said)],
         *_wrapped(final_line(result)),
         *_questions(result),
         *_regimes(result),

@@ -19,7 +19,13 @@ from training.scores.metrics import Interval
 from training.spec import OperatingPointSpec
 
 MOST = 20  # rows of a table of classes or slices; results.json has the others
-SHARES = {"precision": "precision", "recall": "recall", "false_positive_rate": "false-positive rate"}
+SHARES = {
+    "precision": "precision",
+    "recall": "recall",
+    "false_positive_rate": "false-positive rate",
+    "undecided": "handed on",
+    "caught": "recall with people",
+}
 
 
 def class_lines(result: StudyResult) -> list[str]:
@@ -43,34 +49,57 @@ def slice_lines(result: StudyResult) -> list[str]:
         if not mine:
             continue
         names = list(dict.fromkeys(one.slice for one in mine))
-        rows = [[f"by {by}", "test documents", *_shown(result)]]
+        rows = [[f"by {by}", "test documents", *[f"macro F1 of {name}" for name in _shown(result)]]]
         cells = {(one.slice, one.method): one for one in mine}
         for name in names[:MOST]:
             here = [cells[name, method] for method in _shown(result)]
             few = here[0].too_small
             shown = ["" if few else f"{_number(one.macro_f1.value)} {_bounds(one.macro_f1)}" for one in here]
             rows.append([name, f"{here[0].documents:,}{' (too few to say anything)' if few else ''}", *shown])
-        lines += ["", "Macro F1 of slices:", *table_lines(rows, left={0}, naming=1)]
+        lines += ["", *table_lines(rows, left={0}, naming=1)]
         lines += [f"and {counted(len(names) - MOST, 'more slice')}, in slices.parquet"] if len(names) > MOST else []
         first = [one for one in mine if one.method == mine[0].method]
         lines += [f"note: {by} {s.slice}: {s.warning}" for s in first if s.warning and not s.too_small]
     return lines
 
 
-def decided_lines(result: StudyResult) -> list[str]:
-    """Operating point and calibration of each method that has them, in sentences with intervals."""
-    lines: list[str] = []
+def point_table(result: StudyResult) -> list[str]:
+    """What the thresholds of each method come to on test documents, with intervals, and what is to be said of them."""
+    spec, measured = result.spec.operating_point, [one for one in _distinct(result) if one.measured is not None]
+    if spec is None or not measured:
+        return []
+    shares = ["precision", "recall", "false_positive_rate"] + (["undecided", "caught"] if spec.undecided else [])
+    costs = ["cost"] if spec.cost is not None else []
+    rows = [["method", *(SHARES[name] for name in shares), *costs, "claimed from"]]
+    for one in measured:
+        assert one.measured is not None
+        intervals = [getattr(one.measured, name).interval for name in shares]
+        cells = [f"{_number(interval.value)} {_bounds(interval)}".rstrip() for interval in intervals]
+        rows.append([one.method, *cells, *[f"{one.measured.cost:.3g}" for _ in costs], _claimed_from(one)])
+    return table_lines(rows, left={0}, naming=1)
+
+
+def point_heading(result: StudyResult) -> str:
+    """What the operating point is; empty without one."""
     spec = result.spec.operating_point
-    if spec is not None and result.decided:
-        name = result.data.classes[class_of(spec, result.data.classes)]
-        chosen = "chosen on out-of-fold scores, measured on test documents"
-        lines += ["", f"Operating point of '{name}': {_aim(spec)}; {chosen}:"]
-        for decided in _distinct(result):
-            lines += _point_lines(decided, spec)
-    for decided in _distinct(result):
-        if decided.calibration is not None:
-            lines.append(_calibration_line(decided))
-    return lines
+    if spec is None:
+        return ""
+    name = result.data.classes[class_of(spec, result.data.classes)]
+    return (
+        f"Operating point of '{name}': {_aim(spec)}. Thresholds come from out-of-fold scores (as probabilities before "
+        "calibration), the rest is measured on test documents:"
+    )
+
+
+def decided_notes(result: StudyResult) -> list[str]:
+    """What has to be said of thresholds, and the calibration of each method, in sentences."""
+    lines = []
+    for one in _distinct(result):
+        notes = [point.note for point in one.points if point.note]
+        for note in dict.fromkeys(notes):
+            where = f" (in {notes.count(note)} of {len(one.points)} splits)" if len(one.points) > 1 else ""
+            lines.append(f"note: {one.method}: {note}{where}")
+    return lines + [_calibration_line(one) for one in _distinct(result) if one.calibration is not None]
 
 
 def final_line(result: StudyResult) -> str:
@@ -84,28 +113,12 @@ def final_line(result: StudyResult) -> str:
     return f"Model files: the evaluated models, fitted on {train:,} training documents of seed {result.splits[0].seed}"
 
 
-def _point_lines(decided: Decided, spec: OperatingPointSpec) -> list[str]:
-    found, points = decided.measured, decided.points
-    if found is None:
-        return []
-    parts = [
-        f"{said} {_number(getattr(found, name).interval.value)} {_bounds(getattr(found, name).interval)}".rstrip()
-        for name, said in SHARES.items()
-    ]
-    if spec.undecided:
-        parts.append(f"handed on {_number(found.undecided.interval.value)}")
-        parts.append(f"recall with people {_number(found.caught.interval.value)} {_bounds(found.caught.interval)}")
-    if spec.cost is not None:
-        parts.append(f"cost {found.cost:.3g} a document")
-    ends = [_ends([point.high for point in points])]
-    if any(point.low < point.high for point in points):
-        ends.append(f"undecided from {_ends([point.low for point in points])}")
-    lines = [f"  {decided.method}: {', '.join(parts)}"]
-    lines.append(f"    claimed from probability {'; '.join(ends)} (not calibrated)")
-    notes = [point.note for point in points if point.note]
-    splits = f" of {len(points)} splits)"
-    said = {note: f" ({notes.count(note)}{splits}" if len(points) > 1 else "" for note in notes}
-    return lines + [f"    note: {note}{where}" for note, where in said.items()]
+def _claimed_from(decided: Decided) -> str:
+    points = decided.points
+    above = _ends([point.high for point in points])
+    if all(point.low == point.high for point in points):
+        return above
+    return f"{above}, undecided from {_ends([point.low for point in points])}"
 
 
 def _calibration_line(decided: Decided) -> str:

@@ -61,12 +61,12 @@ class Folds:
         return self.of.n_classes
 
     def scaled(self, p: int, rows: np.ndarray) -> Any:
-        """Rows (rising) of fold p as its probe sees them, in float64; not to be changed in place."""
+        """Rows of fold p as its probe sees them, in float64; not to be changed in place."""
         from scipy.sparse import issparse
 
         scale = self.scale[:, p]
         if self.shift is None and (scale == 1.0).all():  # prepared already: nothing is copied that need not be
-            X = self.of.X if len(rows) == len(self.of.y) else self.of.X[rows]
+            X = self.of.X if np.array_equal(rows, np.arange(len(self.of.y))) else self.of.X[rows]
             return X.astype(np.float64, copy=False)
         kept = np.flatnonzero(np.isfinite(scale))
         X = self.of.X[rows] if len(kept) == len(scale) else self.of.X[rows][:, kept]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurestore.errors import UsageError
+from featurestore.models.calibration import are_probabilities
 from featurestore.models.scoring import scaled
 from featurestore.tables.compare import value_text
 from training.scores.metrics import (
@@ -160,7 +161,7 @@ class Evaluator:
         replicates = bootstrap([[prediction]], n_classes, n, None, RESAMPLES)[0]
         values = (macro_f1(y_true, y_pred, n_classes), accuracy(y_true, y_pred), auroc(y_true, log_proba)[0])
         scores = {name: interval(v, r) for name, v, r in zip(METRICS, values, replicates, strict=True)}
-        probabilities = self.model.header["link"] != "margin"
+        probabilities = are_probabilities(self.model)
         brier, ece = calibration(y_true, y_pred, log_proba) if probabilities else (None, None)
         decided = np.array(self._decided)
         right = float(np.mean((y_true == y_pred)[decided])) if decided.any() else float("nan")

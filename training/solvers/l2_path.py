@@ -127,8 +127,11 @@ def minimise(
             break
         if not going.all():
             state.keep(going)
+        before = state.value
         moved = _step(objective, penalty, state)
+        moved &= state.value < before
         if not moved.all():  # no decrease left to be had in float64
+            solved[state.which] = state.x
             steps[state.which[~moved]] = step
             state.keep(moved)
             if not moved.any():

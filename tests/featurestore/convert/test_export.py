@@ -49,10 +49,12 @@ def test_scikit_learn_reads_the_svmlight_file(store: FeatureStore, tmp_path: Pat
 
 
 def test_anndata_reads_the_zarr_directory(store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(anndata_zarr, "_CHUNK_ENTRIES", 7)  # so that blocks and chunks do not coincide
+    monkeypatch.setattr(anndata_zarr, "_CHUNK_ENTRIES", 7)  # so that blocks, appends and chunks do not coincide
+    monkeypatch.setattr(anndata_zarr, "_APPENDED_ENTRIES", 25)
     export_store(store, str(tmp_path / "x.zarr"), "anndata", "l12_64", "max")
     adata, expected = anndata.read_zarr(tmp_path / "x.zarr"), store.matrix("l12_64", "max")
     assert (adata.X != expected.X).nnz == 0 and adata.X.shape == expected.X.shape
+    assert adata.X.indptr.dtype == np.int64
     assert adata.obs_names.tolist() == expected.doc_id.tolist()
     assert adata.obs["n_tokens"].tolist() == store.documents().collect()["n_tokens"].to_list()
     assert adata.uns["sparsemill"]["fingerprint"] == store.fingerprint

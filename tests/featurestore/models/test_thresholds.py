@@ -7,7 +7,7 @@ import pytest
 from scipy.special import log_softmax, logit
 
 from featurestore.models.deciding import threshold_problem
-from featurestore.models.thresholds import class_log_odds, decisions
+from featurestore.models.thresholds import class_log_odds, decisions, unreached
 
 
 def rows(n: int = 50, n_classes: int = 3) -> np.ndarray:
@@ -59,3 +59,13 @@ def test_thresholds_that_are_none_are_found(point: object) -> None:
     assert (
         threshold_problem({"classes": ["a", "b"], "operating_point": {"class": "a", "low": 0.0, "high": 1.0}}) is None
     )
+
+
+def test_an_aim_that_was_missed_is_said_with_what_cannot_be_seen_spelled_out() -> None:
+    point = {"class": "a", "low": 0.0, "high": 1.0, "reached": False, "note": "precision 1 of 'a\u202e' is not reached"}
+    said = unreached({"classes": ["a"], "operating_point": point})
+    assert said == "the model's operating point: precision 1 of 'a\\u202e' is not reached"
+    assert unreached({"operating_point": point | {"reached": True}}) is None
+    assert unreached({}) is None
+    for wrong in ({"reached": 3}, {"note": ["x"]}):
+        assert threshold_problem({"classes": ["a"], "operating_point": point | wrong}) is not None

@@ -58,7 +58,7 @@ def test_documents_of_one_length_are_one_slice() -> None:
 def test_a_study_loses_no_document_to_a_slice_and_follows_those_it_keeps(tmp_path: Path) -> None:
     documents = make_documents(60, classes=("a", "b", "c"))
     documents.extra["lang"] = [None if i % 3 == 0 else "en" if i % 2 else "de" for i in range(60)]
-    documents.n_tokens = list(range(1, 61))
+    documents.n_tokens = list(range(10, 70))
     store = FeatureStore.open(build_store(tmp_path / "store", documents))
     spec = make_spec(store.uri, tmp_path, by=["lang", "length"], split={"exclude_classes": ["b"]})
     data = load_documents(store, spec)

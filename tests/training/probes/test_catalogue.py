@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
 from training.probes.catalogue import PROBES, grid_of, parameter_of
-from training.probes.folds import one_fold
+from training.probes.folds import Folds, Labelled, one_fold
 from training.spec import PROBES as NAMES
 
 
@@ -28,3 +29,17 @@ def test_a_row_of_weight_three_is_three_rows(name: str) -> None:
     weighted = probe.fit(one_fold(X, y, 3, times.astype(float)), value)
     whole = probe.fit(one_fold(X[repeated], y[repeated], 3), value)
     assert weighted.log_proba(X) == pytest.approx(whole.log_proba(X), abs=0.01)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_search_does_not_depend_on_where_in_the_matrix_a_folds_rows_lie(name: str) -> None:
+    """Binarised features are divided by one, so that nothing has to be scaled, and rows come in a fold's own order."""
+    rng = np.random.default_rng(1)
+    y = np.arange(120) % 2
+    X = csr_matrix((rng.random((120, 30)) < np.where(y[:, None] == 1, 0.6, 0.3)).astype(np.float64))
+    rows = rng.permutation(120)
+    fit, validate = rows[:90], rows[90:]
+    probe, ones = PROBES[name], np.ones((30, 1))
+    there = probe.search(Folds(Labelled(X, y, 2), [fit], [validate], ones), probe.grid)[0]
+    alone = Folds(Labelled(X[rows], y[rows], 2), [np.arange(90)], [np.arange(90, 120)], ones)
+    assert (there == probe.search(alone, probe.grid)[0]).mean() > 0.98

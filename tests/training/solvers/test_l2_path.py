@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
-from training.solvers.l2_path import logistic_paths, minimise
+from training.solvers.l2_path import logistic_fit, logistic_paths, minimise
 from training.solvers.objective import Paths, objective_of
 
 GRID = (1e-3, 1e-1, 1.0, 10.0)
@@ -74,3 +74,13 @@ def test_problems_solved_in_turns_equal_problems_solved_together(monkeypatch: py
     together = logistic_paths(paths, GRID, [1e-7] * 4, 2000)
     monkeypatch.setattr("training.solvers.l2_path.STATE_BYTES", 1)
     assert (logistic_paths(paths, GRID, [1e-7] * 4, 2000) == together).all()
+
+
+def test_a_tolerance_below_what_float64_can_show_ends_the_fit_all_the_same() -> None:
+    paths, scalers = problem(2, sparse=True)
+    one = paths.subset(slice(0, 1))
+    found = logistic_fit(one, 1e-4, 1e-14, 500)
+    rows = paths.fit[:, 0]
+    direct = LogisticRegression(C=1e-4, tol=1e-12).fit(scalers[0].transform(paths.X[rows]), paths.y[rows])
+    assert found.converged and found.iterations < 100
+    assert found.coef * paths.scale[:, 0] == pytest.approx(direct.coef_, abs=1e-7)

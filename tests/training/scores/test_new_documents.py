@@ -1,0 +1,110 @@
+"""Scores on new labelled documents are scikit-learn's, and features that fire elsewhere than in training are named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, roc_auc_score
+
+from featurestore.errors import UsageError
+from featurestore.models.decision import Rule
+from featurestore.models.model import Model
+from featurestore.models.predict import Predicted
+from featurestore.models.scoring import decide
+from tests.featurestore.models.handmade import linear_model
+from training.scores.new_documents import Evaluator, format_evaluation
+
+N = 400
+
+
+@pytest.fixture
+def model() -> Model:
+    """Four features, the last of weight 0; in training each fired in a tenth of 1,000 documents."""
+    made = linear_model([0, 3, 4, 9], np.array([[2.0, -1.5, 1.0, 0.0]]), {"one": 10})
+    header = {**made.header, "trained_on": {**made.header["trained_on"], "documents": 1_000}}
+    return replace(made, header=header, tensors={**made.tensors, "document_frequency": np.full(4, 0.1)})
+
+
+def predicted(model: Model, fires: tuple[float, ...], seed: int = 0) -> Predicted:
+    """N documents whose features fire in such shares of them; the first has no features."""
+    rng = np.random.default_rng(seed)
+    X = csr_matrix(rng.random((N, 4)) * 4 * (rng.random((N, 4)) < np.array(fires)))
+    scores = decide(model, X)
+    nothing = np.arange(N) == 0
+    y_pred = np.where(nothing, -1, scores.argmax(axis=1))
+    return Predicted(
+        doc_id=np.array([str(n) for n in range(N)], dtype=object),
+        y_pred=y_pred,
+        decided=y_pred,
+        proba=np.where(nothing[:, None], np.nan, np.exp(scores)),
+        in_training=None,
+        problem=["failed", *[None] * (N - 1)],
+        truncated=np.zeros(N, dtype=bool),
+        X=X,
+    )
+
+
+def test_scores_are_those_of_scikit_learn_over_labelled_documents_with_features(model: Model) -> None:
+    batch = predicted(model, (0.5, 0.5, 0.5, 0.5))
+    rng = np.random.default_rng(1)
+    truth = np.where(rng.random(N) < 0.8, np.maximum(batch.y_pred, 0), 1 - np.maximum(batch.y_pred, 0))
+    labels: list[Any] = [["ham", "spam"][y] for y in truth]
+    labels[5], labels[6], labels[7] = None, float("nan"), "eggs"
+    evaluator = Evaluator(model, "label")
+    evaluator.add(replace(batch), labels, Rule().decide(model.classes, batch))
+    found = evaluator.result()
+    kept = np.array([n for n in range(N) if n not in (0, 5, 6, 7)])
+    y, p = truth[kept], batch.proba[kept]
+    assert (found.documents, found.unlabelled, found.unknown, found.without_features) == (N - 4, 2, {"eggs": 1}, 1)
+    assert found.macro_f1.value == pytest.approx(f1_score(y, batch.y_pred[kept], average="macro"))
+    assert found.accuracy.value == pytest.approx(accuracy_score(y, batch.y_pred[kept]))
+    assert found.auroc.value == pytest.approx(roc_auc_score(y, p[:, 1]))
+    assert found.brier == pytest.approx(brier_score_loss(y, p[:, 1]))
+    assert found.macro_f1.low < found.macro_f1.value < found.macro_f1.high
+    assert found.decided == (N - 4, pytest.approx(found.accuracy.value))
+    page = format_evaluation(found, "label")
+    assert "left out: 4 (2 without label, 1 without features, labels that are no class: eggs)" in page
+
+
+def test_features_that_fire_in_another_share_of_documents_are_named_and_others_are_not(model: Model) -> None:
+    batch = predicted(model, (0.1, 0.3, 0.1, 0.9))  # the last is not used, so it is not looked at
+    evaluator = Evaluator(model, "label")
+    evaluator.add(batch, ["ham"] * N, Rule().decide(model.classes, batch))
+    found = evaluator.result()
+    assert (found.drifted, found.tested) == (1, 3)
+    assert found.drift is not None
+    (moved,) = found.drift
+    assert (moved.sae, moved.feature, moved.training) == ("one", 3, 0.1)
+    assert moved.here == pytest.approx(0.3, abs=0.06) and moved.z > 5
+
+
+def test_alarms_without_drift_are_rare(model: Model) -> None:
+    alarms = 0
+    for seed in range(60):
+        batch = predicted(model, (0.1, 0.1, 0.1, 0.1), seed)
+        evaluator = Evaluator(model, "label")
+        evaluator.add(batch, ["ham"] * N, Rule().decide(model.classes, batch))
+        alarms += evaluator._drift()[1] > 0
+    assert alarms <= 8  # 3 are expected at a level of 5 %
+
+
+def test_a_model_that_does_not_know_how_often_features_fired_says_so(model: Model) -> None:
+    old = replace(model, tensors={name: t for name, t in model.tensors.items() if name != "document_frequency"})
+    batch = predicted(old, (0.5, 0.5, 0.5, 0.5))
+    evaluator = Evaluator(old, "label")
+    evaluator.add(batch, ["ham"] * N, Rule().decide(old.classes, batch))
+    assert "the model does not know how often" in format_evaluation(evaluator.result(), "label")
+
+
+def test_labels_that_are_no_class_of_the_model_are_one_sentence(model: Model) -> None:
+    batch = predicted(model, (0.5, 0.5, 0.5, 0.5))
+    evaluator = Evaluator(model, "verdict")
+    evaluator.add(batch, ["Ham"] * N, Rule().decide(model.classes, batch))
+    with pytest.raises(UsageError, match=r"--evaluate verdict: no document has a label .* \(ham, spam\).*'Ham'"):
+        evaluator.result()
+    with pytest.raises(UsageError, match="its values are lists"):
+        evaluator.add(batch, [["ham"]] * N, ["ham"] * N)
