@@ -82,6 +82,9 @@ What you have now:
 The corpus is small (181 prompt-injection attacks and benign traps), so the intervals are wide. For one of your own,
 point `corpus.path` in the job at Parquet, JSONL or CSV files, give it another store, and run `sparsemill plan`, then
 `extract`.
+
+Open the report in a browser; it says what was found in words, and shows it:
+    {files.results}/report.html
 """
 
 

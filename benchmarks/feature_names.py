@@ -1,6 +1,6 @@
 """A blind test of names from evidence: do keywords tell documents in which a feature fires from others?
 
-    python -m benchmarks.feature_names [--corpus FILE.jsonl --group group] [--features 40] [--json] [--record]
+    python -m benchmarks.feature_names [--corpus FILE.jsonl --group group --documents N] [--json] [--record]
 
 The real 270M and the shipped SAE read a corpus (the demo's, or one of JSON lines with `text` and `id`). Documents are
 split in halves, those of one group together. For features drawn by chance among those that fire often enough in both
@@ -37,7 +37,7 @@ ASKED = 20  # held-out documents of either kind that the judge sees of a feature
 RESAMPLES = 2000
 
 
-def build_store(out: Path, corpus: str | None, keep: Sequence[str]) -> str:
+def build_store(out: Path, corpus: str | None, keep: Sequence[str], documents: int | None) -> str:
     """The store of the demo, or of another corpus with the demo's model and SAE, by one worker in this process.
 
     A store that is there stays.
@@ -53,9 +53,12 @@ def build_store(out: Path, corpus: str | None, keep: Sequence[str]) -> str:
     demo = write_demo(out)
     if corpus is not None:
         job = yaml.safe_load(demo.job.read_text(encoding="utf-8"))
-        job["corpus"] = {"path": str(Path(corpus).absolute()), "text": "text", "id": "id", "keep": ["text", *keep]}
-        job["store"] = f"store-{Path(corpus).stem}"
-        demo = type(demo)(demo.corpus, out / f"{Path(corpus).stem}.yaml", demo.study, out / job["store"], demo.results)
+        name = f"{Path(corpus).stem}-{documents or 'all'}"
+        lines = Path(corpus).read_bytes().splitlines(keepends=True)
+        (out / f"{name}.jsonl").write_bytes(b"".join(lines[:documents]))
+        job["corpus"] = {"path": f"{name}.jsonl", "text": "text", "id": "id", "keep": ["text", *keep]}
+        job["store"] = f"store-{name}"
+        demo = type(demo)(demo.corpus, out / f"{name}.yaml", demo.study, out / job["store"], demo.results)
         demo.job.write_text(yaml.safe_dump(job), encoding="utf-8")
     if not (demo.store / MANIFEST_JSON).is_file():
         plan = make_plan(load_job(str(demo.job)), lambda line: print(line, file=sys.stderr))
@@ -174,7 +177,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     args = _parser().parse_args(argv)
     described = machine.describe()
-    store = FeatureStore.open(build_store(Path(args.out), args.corpus, [args.group] if args.group else []))
+    store = FeatureStore.open(
+        build_store(Path(args.out), args.corpus, [args.group] if args.group else [], args.documents)
+    )
     found = measure(store, SAE_NAME, args.group, args.features, args.seed)
     figures = {"machine": described, "command": sys.argv[1:], **found}
     if args.record:
@@ -210,6 +215,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--corpus", metavar="FILE.jsonl", help="with `text` and `id` (default: the demo's)")
     parser.add_argument("--group", metavar="COLUMN", help="documents that share its value stay in one half")
+    parser.add_argument("--documents", type=int, metavar="N", help="only so many of the corpus, the first")
     parser.add_argument("--features", type=int, default=40, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="bench-names", metavar="DIR", help="for jobs and stores")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,11 +100,7 @@ def _fetch(args: argparse.Namespace) -> int:
 def _keep(args: argparse.Namespace, sae: NamedSae, read: Imported) -> int:
     from featurestore.names.keep import keep_names
 
-    known = {name for row in read.rows for name in (row.explainer, row.method) if name}
-    for name in args.prefer:
-        if name not in known:
-            there = ", ".join(sorted(known)[:8]) or "none"
-            raise NamesError(f"--prefer: no name is by '{name}'{did_you_mean(name, known)} (explainers: {there})")
+    _check_preferred(args.prefer, {name for row in read.rows for name in (row.explainer, row.method) if name})
     kept = keep_names(sae.sha256, sae.d_sae, read.rows, args.names, args.prefer)
     if args.json:
         print_json({"version": VERSION, **_facts(kept, sae), "notes": list(read.notes)})
@@ -135,11 +131,14 @@ def _list(args: argparse.Namespace) -> int:
         for (source, explainer, method), n in table.explainers().items()
     ]
     features = checked(asked(args)[1], sae)
-    if features:
-        rows = list(table.names(features))
-        rows.sort(key=lambda row: (features.index(row.feature), table.rank(row, (*args.prefer, *table.prefer))))
-    else:
-        rows = list(table.best(table.features()[: args.top], args.prefer).values())
+    _check_preferred(args.prefer, {str(one[key]) for one in explainers for key in ("source", "explainer", "method")})
+    shown = features or table.features()[: args.top]
+    rows = sorted(
+        table.names(shown),
+        key=lambda row: (shown.index(row.feature), table.rank(row, (*args.prefer, *table.prefer))),
+    )
+    if not features:  # one name for each
+        rows = list({row.feature: row for row in reversed(rows)}.values())[::-1]
     if args.json:
         facts = {"sha256": sae.sha256, "d_sae": sae.d_sae, "table": str(table.path), "names": len(table)}
         more = {"features": len(table.features()), "prefer": list(table.prefer), "explainers": explainers}
@@ -203,6 +202,14 @@ def _registry_if_there(stage_one: StageOne) -> RegistryId:
             return None
 
     return registry_id
+
+
+def _check_preferred(prefer: Sequence[str], known: Collection[str]) -> None:
+    """Refuse explainers that nothing is by."""
+    for name in prefer:
+        if name not in known:
+            there = ", ".join(sorted(known)[:8]) or "none"
+            raise NamesError(f"--prefer: no name is by '{name}'{did_you_mean(name, known)} (explainers: {there})")
 
 
 def _facts(kept: Kept, sae: NamedSae) -> dict[str, Any]:

@@ -194,9 +194,14 @@ def _of_the_file(
     data, split = evaluated.data, _everything(evaluated.splits[0])
     n_tokens = token_counts(stores[spec.store], data)
     value = work.outcome.splits[0].value
-    explained = explain(work.outcome.method, data, split, value, work.pooled, work.matrix, final, n_tokens)
-    explained |= {"refit": True, "majority": evaluation["majority"], "errors": evaluation["errors"]}
-    return without_text(explained) if spec.private else explained
+    explained = {
+        "majority": evaluation["majority"],
+        "store": evaluation["store"],
+        "refit": True,
+        **explain(work.outcome.method, data, split, value, work.pooled, work.matrix, final, n_tokens),
+    }
+    explained = without_text(explained) if spec.private else explained
+    return explained | {"errors": evaluation["errors"]}
 
 
 def _about(

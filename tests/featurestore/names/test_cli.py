@@ -171,6 +171,7 @@ def test_an_import_goes_on_without_sae_lens(
         (["list", "{store}"], "say which SAE of"),
         (["list", "{store}", "--sae", "l9_8"], "does not record the sha256 of SAE 'l9_8'"),
         (["list", "{store}", "--sae", "l12_64", "--width", "64"], "a store knows its own"),
+        (["list", "{store}", "--sae", "l12_64", "--prefer", "gpt"], "no name is by 'gpt' (explainers: none)"),
         (["list", "{store}", "--sae", "l12_64", "--feature", "64"], "has features 0 to 63"),
         (["keywords", "{store}", "--sae", "l12_64", "--feature", "99"], "has features 0 to 63"),
         (["import", "{store}/nothing.csv", "--store", "{store}", "--sae", "l12_64"], "there is no such file"),

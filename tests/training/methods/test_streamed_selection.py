@@ -11,16 +11,18 @@ from threadpoolctl import threadpool_limits
 
 from featurestore import FeatureStore
 from featurestore.errors import StudyError
+from featurestore.models.model import load_model
 from tests.training.conftest import make_spec
 from tests.training.stores import SAE, build_store, make_documents
 from training.documents.labels import load_documents
 from training.documents.split import make_splits
 from training.evaluation import plan_sources, read_source
-from training.methods.matrices import derive, load_pooled
-from training.methods.method import SPARSE
+from training.methods.matrices import derive, load_matrix, load_pooled
+from training.methods.method import SPARSE, Method
 from training.methods.plan import plan_methods
 from training.output.report import format_study
-from training.probes.fit import evaluate
+from training.probes.fit import evaluate, fit_final
+from training.probes.folds import Labelled
 from training.spec import PROBES
 from training.study import run_study
 
@@ -40,6 +42,21 @@ def test_a_screened_study_scores_what_selection_from_the_whole_matrix_scores(tmp
         assert a.macro_f1 == b.macro_f1
         assert a.auroc == pytest.approx(b.auroc, abs=1e-9)
     assert "features were screened while they streamed by" in format_study(screened)
+
+
+def test_a_refitted_model_of_a_screened_study_is_selected_from_the_whole_matrix(
+    tmp_path: Path,
+) -> None:
+    store = FeatureStore.open(build_store(tmp_path / "s", make_documents(120)))
+    small = {"features": [{"sae": SAE}], "baselines": [], "split": {"seeds": 1, "folds": 2}, "bootstrap": 100}
+    screened = run_study(make_spec(store.uri, tmp_path / "screened", **small, screen=6, refit=True))
+    model = load_model(screened.paths["model_sae"])
+    method, data = Method("m", "sae", SAE, "max", select="class_means", k=6), screened.data
+    matrix = load_matrix(store, method, data)
+    whole = fit_final(method, Labelled(matrix.X, data.y, 2), np.arange(len(data.y)), model.header["value"])
+    assert matrix.column is not None and whole.columns is not None
+    assert model.tensors["columns"].tolist() == matrix.column[whole.columns.kept].tolist()
+    assert model.tensors["coef"] == pytest.approx(whole.probe.tensors["coef"], abs=1e-6)
 
 
 def test_only_columns_that_pass_are_ever_held(tmp_path: Path) -> None:
