@@ -139,3 +139,18 @@ def test_a_mistake_is_one_sentence(model: str, call: Call, arguments: list[str],
 def test_texts_are_no_training_documents_whatever_their_number(model: str, call: Call) -> None:
     rows = predictions(call, model, "--text", "a")
     assert rows[0]["in_training"] is None
+
+
+def test_predictions_are_scored_against_a_column(model: str, call: Call, tmp_path: Path) -> None:
+    rows = [{"text": text, "verdict": ("ham", "spam")[n % 2]} for n, text in enumerate(TEXTS)]
+    (tmp_path / "new.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    code, out, err = call("predict", model, "--input", tmp_path / "new.jsonl", "--evaluate", "verdict", "--json")
+    assert code == 0, err
+    evaluation = json.loads(out)["evaluation"]
+    assert evaluation["documents"] == 6 and 0 <= evaluation["accuracy"]["value"] <= 1
+    assert evaluation["drift"] is None  # the model does not say how often its features fired
+    code, out, _ = call("predict", model, "--input", tmp_path / "new.jsonl", "--evaluate", "verdict")
+    assert code == 0 and "Scores against 'verdict' on 6 documents" in out
+    code, _, err = call("predict", model, "--input", tmp_path / "new.jsonl", "--evaluate", "verdct")
+    assert code == 2 and "verdct" in err
+    assert call("predict", model, "--text", "a", "--evaluate", "verdict")[0] == 2

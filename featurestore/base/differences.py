@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 _SHOWN = 6  # more than a reader takes in; the rest is counted
 _SHOWN_CHARACTERS = 70  # of a value
 
 
-def differences(old: object, new: object) -> list[str]:
+def differences(old: Any, new: Any) -> list[str]:
     """Each difference as "key old -> new", in the order of the keys; empty if both are the same JSON."""
     return list(_differences(_plain(old), _plain(new), ""))
 
@@ -23,7 +24,7 @@ def listed(changes: Sequence[str]) -> str:
     return "; ".join(changes[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
-def _differences(old: object, new: object, path: str) -> Iterator[str]:
+def _differences(old: Any, new: Any, path: str) -> Iterator[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
             yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
@@ -34,11 +35,11 @@ def _differences(old: object, new: object, path: str) -> Iterator[str]:
         yield f"{path} {_brief(old)} -> {_brief(new)}"
 
 
-def _records(value: object) -> bool:
+def _records(value: Any) -> bool:
     return isinstance(value, list) and any(isinstance(item, dict) for item in value)
 
 
-def _brief(value: object) -> str:
+def _brief(value: Any) -> str:
     if value is None:
         return "(none)"
     if _records(value):
@@ -47,5 +48,5 @@ def _brief(value: object) -> str:
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}..."
 
 
-def _plain(value: object) -> object:
+def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value))

@@ -8,6 +8,7 @@ words with its line.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import yaml
 
@@ -86,7 +87,7 @@ WrittenSafeLoader.add_constructor("tag:yaml.org,2002:float", _float)
 WrittenSafeLoader.add_constructor("tag:yaml.org,2002:timestamp", _date)
 
 
-def plain(value: object) -> object:
+def plain(value: object) -> Any:
     """What was read, for those who want truth values and not words."""
     if isinstance(value, dict):
         return {key: plain(inner) for key, inner in value.items()}

@@ -1,4 +1,4 @@
-"""Documents of a corpus and what the engine found in them, side by side as the rows of a store."""
+"""Put documents of a corpus beside what the engine found in them, as the rows of a store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether evidence agrees with its store: what pooling tokens gives must be what the store holds of the document.
+"""Check that evidence agrees with its store: pooling its tokens must give what the store holds of the document.
 
 Values may differ by the rounding of the store and by what the precision of the model allows; beyond that the evidence
 carries a sentence with both values and the likeliest reason.

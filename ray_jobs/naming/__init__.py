@@ -1,1 +1,1 @@
-"""Text generators that name features: a model of this machine continues prompts, greedily and not for long."""
+"""Name features with a text generator of this machine, which continues prompts, greedily and not for long."""

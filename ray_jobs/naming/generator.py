@@ -1,4 +1,4 @@
-"""A text generator of this machine: any causal model that transformers reads, from a directory or a GGUF file.
+"""Generate text with any causal model that transformers reads, from a directory or a GGUF file on this machine.
 
 Greedy and one prompt at a time, so that an answer depends on its prompt alone; bounded in length. Only safetensors and
 GGUF are opened, no code from a checkpoint is run, and nothing is fetched.

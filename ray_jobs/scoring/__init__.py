@@ -1,1 +1,1 @@
-"""Scoring: text in, what a trained model says of it out, with the engine cut to the features that the model reads."""
+"""Score texts with a trained model, with the engine cut to the features that the model reads."""

@@ -1,4 +1,4 @@
-"""Documents to score as they come: from the command line, from standard input a line at a time, or from files.
+"""Read documents to score as they come: from the command line, from standard input a line at a time, or from files.
 
 Whatever the source, they come in batches of bounded size, in order, each with an id; what cannot be read is a document
 with an error, never a missing one.

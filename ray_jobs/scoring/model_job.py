@@ -1,4 +1,4 @@
-"""From a trained model to the job that its documents would be extracted with: nobody has to write a YAML for it.
+"""Make, from a trained model, the job that its documents would be extracted with, so that nobody has to write one.
 
 A model file says which language model and SAEs it was trained on, at which commits, which tokens counted and how values
 were pooled and rounded. `job_of` makes a job of that, and `find_bundle` looks for the very bundle among those that this

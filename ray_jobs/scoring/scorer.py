@@ -1,4 +1,4 @@
-"""One process that scores documents: a bundle cut to what a model reads, and the model.
+"""Score documents in this process: a bundle cut to what a model reads, and the model.
 
 It needs no Ray and no store. Values are pooled and rounded as the store's of a job would be, so scores are those that
 extracting and then predicting gives, up to the rounding that a document's company in a batch causes.

@@ -1,4 +1,4 @@
-"""What a scoring job writes in place of features (a `UnitOutput`): a store whose kept columns are predictions.
+"""Write predictions in place of features: the `UnitOutput` of a scoring job, whose store keeps them as columns.
 
 Such a store has no SAE columns. All else is a store's: one row a document in input order, one part a unit, the part
 file as the commit, a manifest at the end, the same bytes however often the run was killed. The commands `status`,

@@ -82,6 +82,16 @@ def test_a_models_files_hold_no_code_and_say_where_it_comes_from(result: StudyRe
     assert header["explanation"] == result.explanation
 
 
+def test_a_models_file_knows_how_often_its_features_fired_in_training(result: StudyResult) -> None:
+    model, store = load_model(result.paths["model_sae"]), FeatureStore.open(result.spec.store)
+    threshold = model.header["binarize"] if isinstance(model.header["binarize"], float) else None
+    trained = result.data.doc_id[result.splits[0].train]
+    X = store.take(trained, SAE, model.header["pool"], threshold).X[:, model.tensors["columns"]]
+    assert len(trained) == model.header["trained_on"]["documents"]
+    limit = model.tensors.get("binarize", np.zeros(X.shape[1]))
+    assert model.tensors["document_frequency"] == pytest.approx((X.toarray() > limit).mean(axis=0))
+
+
 def spoil(folder: Path, header: dict[str, Any] | None = None, tensors: dict[str, Any] | None = None) -> Path:
     content = json.loads((folder / "sae.json").read_text()) | (header or {})
     (folder / "sae.json").write_text(json.dumps(content))
