@@ -34,7 +34,7 @@ def behaviour_section(study: StudyFiles) -> dict[str, Any] | None:
     """Confusion, classes, reliability and precision against recall of the method that the headline names."""
     method = headline_method(study)
     answers = study.answers(method) if method else None
-    if answers is None:
+    if method is None or answers is None:
         return None
     decided = (study.summary.get("decided") or {}).get("sae") or {}
     decided = decided if decided.get("method") == method else {}

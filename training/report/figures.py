@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from numbers import Real
-from typing import Any
+from typing import Any, TypeGuard
 
 MINUS = "\u2212"
 NONE = "n/a"
 
 
-def defined(value: Any) -> bool:
+def defined(value: Any) -> TypeGuard[float]:
     """Whether a value is a finite number; results.json has null for what is not."""
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 

@@ -51,7 +51,7 @@ def lead(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     n, majority = summary["documents"]["used"], against(summary, "majority")
     beaten = majority is not None and beats(majority, summary)
     if majority is not None and not beaten:
-        area = (summary["selected"].get("sae") or {}).get("auroc")
+        area = (summary["selected"].get("sae") or {}).get("auroc") or {}
         chance = f"; AUROC is {score(area['value'])} ({bounds(area)}), and 0.5 is chance" if bounds(area) else ""
         said.append({
             "kind": "bad",
