@@ -12,7 +12,7 @@ from typing import Any
 
 from featurestore.evidence.records import DocumentEvidence
 from training.report.charts import Scale
-from training.report.figures import percent, significant
+from training.report.figures import percent, significant, whole
 from training.report.marked import Marked, marked
 from training.report.naming import key_of
 from training.report.study_files import StudyFiles
@@ -45,8 +45,8 @@ def features_section(study: StudyFiles, names: Mapping[str, Name]) -> dict[str, 
     return {
         "method": explanation["method"],
         "weight": explanation["weight"],
-        "documents": explanation["documents"],
-        "deciding": explanation.get("deciding"),
+        "documents": whole(explanation["documents"]),
+        "deciding": whole(explanation["deciding"]) if explanation.get("deciding") else "",
         "covered": percent(sum(f.get("share") or 0.0 for f in features)) if features and "share" in features[0] else "",
         "parameter": explanation.get("parameter"),
         "value": significant(explanation.get("value", explanation.get("C"))),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 MINUS = "\u2212"
@@ -12,7 +13,7 @@ NONE = "n/a"
 
 def defined(value: Any) -> bool:
     """Whether a value is a finite number; results.json has null for what is not."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def score(value: Any) -> str:

@@ -37,7 +37,7 @@ def documents_section(study: StudyFiles) -> dict[str, Any]:
         "warnings": study.summary["split"].get("warnings") or [],
         "notes": [] if study.private else documents.get("notes") or [],
         "test_set": study.summary["test_set"],
-        "intervals": study.summary["intervals"],
+        "intervals": {**study.summary["intervals"], "resamples": whole(study.summary["intervals"]["resamples"])},
         "selection": study.summary["selection"],
     }
 

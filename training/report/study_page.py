@@ -62,7 +62,9 @@ def write_study_report(uri: str, private: bool = False) -> str:
 def study_page(study: StudyFiles) -> dict[str, Any]:
     """Everything that the template shows, as plain data and SVG."""
     names = feature_names(study)
-    store = "a private corpus" if study.private else study.store.rstrip("/").rsplit("/", 1)[-1]
+    *_, folder, store = ["", *study.store.rstrip("/").split("/")]
+    store = f"{folder}/{store}" if store == "store" else store  # a name that says nothing
+    store = "a private corpus" if study.private else store
     label = label_name(study.summary)
     page = {
         "title": f"Study of {store}, by {label}",
