@@ -50,6 +50,7 @@ def real_model_dir(real_model_file: Path, tmp_path_factory: pytest.TempPathFacto
     return folder
 
 
+@pytest.hookimpl(tryfirst=True)  # before the hook that reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give each worker of `pytest -n` whole files, and one of them all that start Ray: they would find each other."""
     for item in items:
