@@ -74,7 +74,9 @@ def explain_parser(parser: argparse.ArgumentParser) -> None:
         "  sparsemill explain study/models/sae.json --toward attack --top 3"
     )
     parser.add_argument("model", metavar="MODEL", help="NAME.json beside NAME.safetensors")
-    parser.add_argument("--top", type=_positive, default=5, metavar="K", help="features of each class (default: 5)")
+    parser.add_argument(
+        "--top", type=_positive, metavar="K", help="features of each class (default: 5, all with --json)"
+    )
     parser.add_argument("--toward", metavar="CLASS", help="only features that speak for this class")
     parser.add_argument(
         "--pool",
@@ -85,13 +87,13 @@ def explain_parser(parser: argparse.ArgumentParser) -> None:
 
 def explain(args: argparse.Namespace) -> int:
     """Run `sparsemill explain`."""
-    from training.output.explained import format_explanation
+    from training.output.explained import TOP, format_explanation
     from training.report.explain_model import explained, marked_texts, narrowed
     from training.report.naming import feature_names
 
-    study = explained(args.model)
+    study, top = explained(args.model), args.top or (None if args.json else TOP)
     try:
-        explanation, names = narrowed(study, args.top, args.toward, args.pool), feature_names(study)
+        explanation, names = narrowed(study, top, args.toward, args.pool), feature_names(study)
         if args.json:
             return print_json({"explanation": explanation, "names": names})
         print(format_explanation(explanation, names, marked_texts(study, explanation)))

@@ -50,12 +50,12 @@ def generate(generator: Checkpoint, prompts: Sequence[str]) -> Iterator[str]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-    where: dict[str, Any] = {"pretrained_model_name_or_path": generator.directory, "trust_remote_code": False}
+    where: dict[str, Any] = {"pretrained_model_name_or_path": generator.directory}
     where |= {"local_files_only": True} | ({"gguf_file": generator.gguf} if generator.gguf else {})
     safe = {} if generator.gguf else {"use_safetensors": True}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(**where)
-        model = AutoModelForCausalLM.from_pretrained(**where, **safe, dtype="auto").eval()
+        tokenizer = AutoTokenizer.from_pretrained(**where, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(**where, **safe, dtype="auto", trust_remote_code=False).eval()
     except Exception as error:  # noqa: BLE001 (libraries raise anything)
         raise BundleError(
             f"{generator.source}: cannot be read as a text generator ({brief(error)}); give another model"

@@ -81,6 +81,7 @@ def test_a_fault_that_all_workers_meet_is_one_sentence(models: Path, ground: Gro
     assert traces(err, ray_files) == []
 
 
+@pytest.mark.slow
 def test_pieces_of_a_study_that_all_fail_on_a_cluster_are_one_error(ray_files: Path) -> None:
     code = """
 import sparsemill

@@ -100,8 +100,9 @@ class L2LogisticRegression(_LogisticRegression):
 
     Args:
         C: Inverse strength of the penalty.
-        tol: The largest entry of the gradient of the mean loss at which it stops; below C = 1 times sqrt(C), because
-            small C leave small weights, which a fixed tolerance would drown.
+        tol: The largest entry of the gradient of the mean loss at which it stops, at C = 1. Below, times sqrt(C),
+            because small C leave small weights, which a fixed tolerance would drown; above, divided by C, because the
+            penalty is all that bends the loss in its flattest directions.
         max_iter: At which it stops in any case.
     """
 
@@ -125,7 +126,7 @@ class L2LogisticRegression(_LogisticRegression):
         inside[rows] = True
         of_row = None if weights is None else weights[:, None]
         problem = Paths(X, y, n_classes, inside, scale[:, None], weights=of_row)
-        found = logistic_fit(problem, self.C, self.tol * min(1.0, self.C**0.5), self.max_iter, n_jobs)
+        found = logistic_fit(problem, self.C, self.tol * min(self.C**0.5, 1 / self.C), self.max_iter, n_jobs)
         self.classes_, self.n_features_in_ = np.arange(n_classes), X.shape[1]
         self.coef_, self.intercept_ = found.coef * scale, found.intercept
         self.n_iter_, self.converged_ = found.iterations, found.converged

@@ -41,8 +41,8 @@ def explained(path: str) -> StudyFiles:
     )
 
 
-def narrowed(study: StudyFiles, top: int, toward: str | None, pool: str | None) -> dict[str, Any]:
-    """The explanation with the `top` features of each class, or of one, examples ordered by another pooling.
+def narrowed(study: StudyFiles, top: int | None, toward: str | None, pool: str | None) -> dict[str, Any]:
+    """The explanation with the `top` features of each class (all if None), or of one, examples by another pooling.
 
     Raises:
         StudyError: There is no such class, or no tokens are kept to pool.
@@ -54,9 +54,10 @@ def narrowed(study: StudyFiles, top: int, toward: str | None, pool: str | None) 
     if toward is not None and toward not in classes:
         there = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
         raise StudyError(f"--toward: there is no class '{toward}'; there are: {there}{did_you_mean(toward, classes)}")
-    kept: list[Mapping[str, Any]] = []
-    for name in [toward] if toward is not None else classes:
-        kept += [f for f in features if f["toward"] == name][:top]
+    kept = list(features)
+    if top is not None or toward is not None:
+        shown = [toward] if toward is not None else classes
+        kept = [feature for name in shown for feature in [f for f in features if f["toward"] == name][:top]]
     if pool is not None:
         kept = [_pooled(study, feature, pool) for feature in kept]
         explanation["shown_by"] = pool

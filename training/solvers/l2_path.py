@@ -18,6 +18,8 @@ import numpy as np
 from training.solvers.objective import Objective, Paths, objective_of
 
 MEMORY = 10  # correction pairs kept, as in scikit-learn's L-BFGS
+IN_VAIN = 5  # steps in a row, after which a problem is as solved as float64 can tell
+ROUNDING = 4 * np.finfo(np.float64).eps  # of a value: less is no difference
 SUFFICIENT = 1e-4  # share of the promised decrease that a step must bring (Armijo)
 HALVINGS = 30  # of a step before a problem counts as solved to machine precision
 STATE_BYTES = 1 << 28  # correction pairs of all problems solved together; more problems are solved in turns
@@ -83,12 +85,13 @@ class _State:
     x: np.ndarray
     value: np.ndarray
     gradient: np.ndarray
+    in_vain: np.ndarray  # steps in a row that changed neither value nor gradient for the better
     pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)  # step, change, 1 / product
 
     def keep(self, going: np.ndarray) -> None:
         """Drop the problems that are done."""
         self.which, self.value = self.which[going], self.value[going]
-        self.x, self.gradient = self.x[going], self.gradient[going]
+        self.x, self.gradient, self.in_vain = self.x[going], self.gradient[going], self.in_vain[going]
         self.pairs = [(s[going], d[going], r[going]) for s, d, r in self.pairs]
 
     def direction(self) -> np.ndarray:
@@ -118,7 +121,7 @@ def minimise(
     """
     solved, steps = start.copy(), np.full(objective.problems, max_iterations)
     which = np.arange(objective.problems)
-    state = _State(which, start, *objective(start, penalty, which))
+    state = _State(which, start, *objective(start, penalty, which), np.zeros(len(which), int))
     for step in range(max_iterations):
         going = np.abs(state.gradient).max(axis=(1, 2)) > tolerance
         solved[state.which] = state.x
@@ -127,10 +130,13 @@ def minimise(
             break
         if not going.all():
             state.keep(going)
-        before = state.value
+        before, steepest = state.value, np.abs(state.gradient).max(axis=(1, 2))
         moved = _step(objective, penalty, state)
-        moved &= state.value < before
-        if not moved.all():  # no decrease left to be had in float64
+        # Near the minimum float64 no longer tells values apart, and gradients fall by fits and starts.
+        better = (state.value < before) | (np.abs(state.gradient).max(axis=(1, 2)) < steepest)
+        state.in_vain = np.where(better, 0, state.in_vain + 1)
+        moved &= state.in_vain < IN_VAIN
+        if not moved.all():  # nothing left to be had
             solved[state.which] = state.x
             steps[state.which[~moved]] = step
             state.keep(moved)
@@ -153,7 +159,8 @@ def _step(objective: Objective, penalty: np.ndarray, state: _State) -> np.ndarra
     for _ in range(HALVINGS):
         tried = state.x[todo] + _times(length[todo]) * direction[todo]
         new_value, new_gradient = objective(tried, penalty[state.which[todo]], state.which[todo])
-        good = new_value <= state.value[todo] + SUFFICIENT * length[todo] * slope[todo]
+        rounding = ROUNDING * np.abs(state.value[todo])
+        good = new_value <= state.value[todo] + SUFFICIENT * length[todo] * slope[todo] + rounding
         done = todo[good]
         x[done], value[done], gradient[done] = tried[good], new_value[good], new_gradient[good]
         # A step too long is cut to the minimum of the parabola through value, slope and new value, at least to a half.

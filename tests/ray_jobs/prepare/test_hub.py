@@ -79,6 +79,7 @@ def assert_no_secret_in(directory: Path) -> None:
         assert AWS_KEY.encode() not in data, path
 
 
+@pytest.mark.slow
 def test_actors_of_one_node_ask_the_hub_once_and_offline_ones_not_at_all(
     hub: Hub, sources: Path, tmp_path: Path
 ) -> None:

@@ -62,6 +62,15 @@ def test_a_fit_in_place_is_scikit_learns_of_a_scaled_copy(
     assert (ours.predict(there) == np.argmax(ours.predict_proba(there), axis=1)).all()
 
 
+@pytest.mark.parametrize("C", [1e-2, 1.0, 100.0, 1000.0])
+def test_probabilities_are_those_of_the_optimum_at_every_strength_of_the_penalty(C: float) -> None:
+    rng = np.random.default_rng(3)
+    X = rng.poisson(1.0, (120, 400)) * (rng.random((120, 400)) < 0.3) * 1.0
+    y = (X[:, 0] + rng.normal(0, 0.5, 120) > 0.3).astype(int)  # more features than rows: some model separates them
+    exact = LogisticRegression(C=C, tol=1e-11, max_iter=100_000).fit(X[:90], y[:90]).predict_proba(X[90:])
+    assert L2LogisticRegression(C).fit(X[:90], y[:90]).predict_proba(X[90:]) == pytest.approx(exact, abs=2e-4)
+
+
 @pytest.mark.parametrize("penalty", ["l2", "l1"])
 def test_rows_that_are_not_fitted_have_no_influence(penalty: str) -> None:
     X, y, rows, held_out = problem(2)

@@ -19,8 +19,13 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return study_report(str(make_study(tmp_path_factory.mktemp("made") / "study", 12, 6)))
 
 
-@pytest.mark.parametrize("width", [1400, 390])
-@pytest.mark.parametrize("look", ["light", "dark", "print"])
+LOOKS = [(width, look) for look in ("light", "dark", "print") for width in (1400, 390)]
+QUICK = [(1400, "dark"), (390, "light")]
+
+
+@pytest.mark.parametrize(
+    ("width", "look"), [pytest.param(*one, marks=() if one in QUICK else pytest.mark.slow) for one in LOOKS]
+)
 def test_a_page_is_silent_fits_and_has_nothing_serious_for_axe(
     opened: Callable[..., Any], axe: str, html: bytes, width: int, look: str
 ) -> None:
