@@ -59,7 +59,8 @@ def test_the_demo_runs_and_a_second_time_does_nothing_twice(
     page = capsys.readouterr().out
     for method in ("majority", "tfidf", "hidden_mean", "hidden_last", "l9_4k:max"):
         assert f" {method} " in page
-    assert page.count("-> benign") + page.count("-> malicious") == 5
+    assert page.count("-> benign") == page.count("-> malicious") == 5
+    assert (tmp_path / "demo" / "study" / "report.html").is_file()
     assert str(tmp_path / "demo" / "store") in page
     assert sparsemill.main(["demo", "--out", str(tmp_path / "demo"), "--json"]) == 0
     again = json.loads(capsys.readouterr().out)
