@@ -18,7 +18,7 @@ from featurestore.errors import StoreError
 from featurestore.reader import FeatureStore, Matrix
 from featurestore.reading.documents import IdReport, id_report, stored_ids
 from featurestore.storage.files import shown
-from featurestore.tables.compare import match_ids
+from featurestore.tables.same_value import match_ids
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -111,7 +111,7 @@ class Concatenated:
 
 
 def align(stores: Mapping[str, FeatureStore], common: bool = False) -> AlignedStores:
-    """Match stores by `doc_id`, as ids compare everywhere (`featurestore.tables.compare`).
+    """Match stores by `doc_id`, as ids compare everywhere (`featurestore.tables.same_value`).
 
     Args:
         stores: Name -> store; at least one. Stores opened with `partial=True` take part with what they have.

@@ -140,7 +140,7 @@ class FeatureStore:
             table: At most one row for each document, in any order: of polars, pandas or pyarrow, or the path or URL of
                 a file or files, in any format that a corpus can have.
             id: The column of `table` that holds the documents' ids: texts, whole numbers of any type, UUIDs. They
-                compare as `featurestore.tables.compare` says ("001" is not 1, but 1.0 is).
+                compare as `featurestore.tables.same_value` says ("001" is not 1, but 1.0 is).
 
         Returns:
             The store, and which documents have no row in the table (their values are null) and which ids of the table

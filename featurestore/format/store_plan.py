@@ -1,4 +1,4 @@
-"""Write and read `store.json`: what a store will hold, written once and first.
+"""Write and read `store.json`, what a store will hold, written once and first; another job is refused here.
 
 A `StorePlan` names the columns, the units and everything that decided a value; its fingerprint is the hash of those.
 Every part carries it, and a job with another one is refused with what differs. Writing parts is left to `writing`.

@@ -1,4 +1,4 @@
-"""Classify documents: those of any store that `featurestore.models.compatibility` lets pass, or rows in memory.
+"""Apply a trained model: classes and calibrated probabilities of the documents of a store, or of rows in memory.
 
 Rows in memory take the way that they would take through a store (rounding included), so both give the same scores.
 Memory is that of a row group, or of the rows.

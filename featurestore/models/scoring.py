@@ -1,4 +1,4 @@
-"""Log-probabilities of rows by a model, with numpy and scipy alone: what scikit-learn's fitted probes say, to rounding.
+"""Compute uncalibrated log-probabilities of rows with numpy and scipy alone: what scikit-learn's fitted probes say.
 
 Rows are the model's own columns only, pooled values as a store has them; where they come from is the caller's business.
 """

@@ -1,7 +1,7 @@
 """Select documents by id or by what is known of them, and join other tables to them by id.
 
 Ids decide, never the order of rows, and what one side of a join lacks is reported, not dropped in silence. When two ids
-are the same is left to `tables.compare`, reading metadata to `metadata`; features never pass through here.
+are the same is left to `tables.same_value`, reading metadata to `metadata`; features never pass through here.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 from featurestore.base.text import first_line
 from featurestore.errors import StoreError, TableError
 from featurestore.storage.files import shown
-from featurestore.tables.compare import IdMatch, cut, examples, match_ids
 from featurestore.tables.keyed import id_texts, kept_series, keyed
+from featurestore.tables.same_value import IdMatch, cut, examples, match_ids
 
 if TYPE_CHECKING:
     import polars as pl

@@ -17,8 +17,8 @@ from featurestore.base.did_you_mean import did_you_mean
 from featurestore.errors import StoreError
 from featurestore.reading.metadata import exact_columns
 from featurestore.storage.files import shown
-from featurestore.tables.compare import class_texts
 from featurestore.tables.keyed import kept_series
+from featurestore.tables.same_value import class_texts
 
 if TYPE_CHECKING:
     import polars as pl

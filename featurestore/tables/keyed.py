@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from featurestore.base.text import counted, first_line
 from featurestore.errors import TableError
 from featurestore.tables.arrow import family_of, python_values, reader_of
-from featurestore.tables.compare import is_missing, value_text
+from featurestore.tables.same_value import is_missing, value_text
 from featurestore.tables.table import no_column, read_table, table_ids
 from featurestore.tables.values import column_type, kind_of, stored_value
 

@@ -18,8 +18,8 @@ from collections.abc import Set
 from decimal import Decimal
 from typing import Any
 
-from featurestore.tables.compare import value_text
 from featurestore.tables.record import MISSING, Unusable
+from featurestore.tables.same_value import value_text
 
 _EXACT_IN_FLOAT64 = 2**53
 _INT64 = 2**63

@@ -41,7 +41,7 @@ from ray_jobs.corpus.read import document_of
 from ray_jobs.corpus.scanned import MARK_ROWS, CorpusFile, CorpusScan, UnkeptValues
 from ray_jobs.corpus.slices import Slice, records_of, source_fields
 from ray_jobs.corpus.unique_ids import UniqueIds
-from ray_jobs.corpus.unreadable import ErrorCounts, UnreadableRows, count_null_texts, no_row_can_be_read
+from ray_jobs.corpus.unreadable_counts import ErrorCounts, UnreadableRows, count_null_texts, no_row_can_be_read
 
 if TYPE_CHECKING:
     from ray_jobs.spec import CorpusSpec

@@ -13,7 +13,7 @@ from itertools import accumulate
 
 from featurestore.tables.files import SourceFile
 from featurestore.tables.text import Fused
-from ray_jobs.corpus.unreadable import UnreadableRows
+from ray_jobs.corpus.unreadable_counts import UnreadableRows
 
 MARK_ROWS = 512  # a byte offset is noted this often: 8 bytes a mark, and a slice parses at most 511 rows before its own
 

@@ -2,7 +2,7 @@
 
 Whether a resumed run is refused is decided by comparing identities: a job with another one may not write into the
 store. It is plain data with the keys of JOB.yaml, because its differences are what the user is shown then.
-`featurestore` computes the fingerprint, with the format version and the unit plan, and compares.
+`featurestore.format.store_plan` computes the fingerprint, with the format version and the unit plan, and compares.
 """
 
 from __future__ import annotations

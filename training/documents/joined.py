@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurestore.base.text import counted
 from featurestore.errors import StudyError, TableError
-from featurestore.tables.compare import IdMatch, cut, examples, match_ids
+from featurestore.tables.same_value import IdMatch, cut, examples, match_ids
 from featurestore.tables.table import Ids, Table, read_table, table_ids
 from training.spec import TableColumn
 

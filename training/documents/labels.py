@@ -19,7 +19,7 @@ from featurestore.base.did_you_mean import did_you_mean
 from featurestore.errors import StudyError
 from featurestore.reading.metadata import exact_columns
 from featurestore.storage.files import shown
-from featurestore.tables.compare import class_texts, in_order, match_ids, value_text
+from featurestore.tables.same_value import class_texts, in_order, match_ids, value_text
 from training.documents.joined import joined_column
 from training.documents.named_values import meant
 from training.documents.slices import Slices, make_slices, sliced_columns

@@ -1,7 +1,7 @@
 """Find the values that a study names (`test: [0]`, `train: [2020]`) among those that a column holds.
 
-They compare as ids and classes do (`featurestore.tables.compare`); only `True` and `TRUE` are also the truth value that
-the store has as `true`.
+They compare as ids and classes do (`featurestore.tables.same_value`); only `True` and `TRUE` are also the truth value
+that the store has as `true`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from featurestore.base.did_you_mean import did_you_mean
 from featurestore.errors import StudyError
-from featurestore.tables.compare import match_ids
+from featurestore.tables.same_value import match_ids
 
 _SHOWN = 5  # of the values that a column holds
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featurestore.base.text import counted
-from featurestore.tables.compare import in_order, value_text
+from featurestore.tables.same_value import in_order, value_text
 from training.spec import LENGTH, LengthSlices
 
 if TYPE_CHECKING:

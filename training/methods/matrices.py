@@ -15,7 +15,7 @@ import numpy as np
 
 from featurestore.errors import StudyError
 from featurestore.storage.files import shown
-from featurestore.tables.compare import match_ids
+from featurestore.tables.same_value import match_ids
 from training.documents.labels import StudyData
 from training.methods.method import SPARSE, TEXTUAL, Method
 from training.methods.tfidf import count_terms

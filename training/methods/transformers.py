@@ -17,8 +17,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from featurestore.errors import StudyError
 from featurestore.storage.files import shown
-from featurestore.tables.compare import match_ids
 from featurestore.tables.keyed import id_texts
+from featurestore.tables.same_value import match_ids
 
 if TYPE_CHECKING:
     from featurestore.reader import FeatureStore

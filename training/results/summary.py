@@ -1,4 +1,4 @@
-"""Means over splits with their intervals, of methods and families of methods, and every comparison of two families.
+"""Sum up splits: means of methods and families, intervals from `scores.metrics`, and comparisons of two families.
 
 Nothing here fits anything. A family stands in each split for the member that validation chose there, so its score is
 that of "choose the best on validation, then look once". One bootstrap draw of documents serves all, so that every

@@ -1,4 +1,4 @@
-"""Compute macro F1, accuracy, AUROC and their bootstrap intervals, and how well probabilities are calibrated.
+"""Compute scores (macro F1, accuracy, AUROC), the bootstrap interval of each, and how calibrated probabilities are.
 
 Every metric is written for a batch of row weights, [B, n]: ones give the plain value, bootstrap counts give its
 replicates, all of them in a few matrix products. A class that neither occurs nor is predicted does not enter macro F1

@@ -18,7 +18,7 @@ import numpy as np
 from featurestore.errors import UsageError
 from featurestore.models.calibration import are_probabilities
 from featurestore.models.scoring import scaled
-from featurestore.tables.compare import value_text
+from featurestore.tables.same_value import value_text
 from training.scores.metrics import (
     LEVEL,
     METRICS,

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 
 from featurestore.errors import CorpusError
 from featurestore.tables.arrow import FAMILY_OF_TYPE, TREATMENTS, family_of, python_values
-from featurestore.tables.compare import class_texts
 from featurestore.tables.files import find_files
 from featurestore.tables.keyed import id_texts
 from featurestore.tables.parquet import number_kinds, open_parquet, parquet_kinds, parquet_records
 from featurestore.tables.record import Unusable, Wanted
+from featurestore.tables.same_value import class_texts
 from featurestore.tables.values import column_type, document_id, document_text, kind_of, stored_value
 
 REFUSED = "refused"

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.tables.arrow import python_values
-from featurestore.tables.compare import IdMatch, class_texts, in_order, match_ids, value_text
 from featurestore.tables.keyed import id_texts
+from featurestore.tables.same_value import IdMatch, class_texts, in_order, match_ids, value_text
 
 
 def matched(ours: list[str], theirs: list[str | None]) -> IdMatch:
