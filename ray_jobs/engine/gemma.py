@@ -3,8 +3,8 @@
 What transformers does in some forty operations a layer is done in the fewest that keep the numbers. Matrices multiply
 in the compute dtype. Everything between them (residual stream, norms, rotary embedding, scores, GELU) is float32, and
 is rounded once, on its way into the next matrix. That is faster than rounding at every step, and closer to float32: on
-Gemma 3 270M and HateCheck the active features of bfloat16 agree with those of float32 to .9910 (mean Jaccard after max
-pooling); with every step rounded but the residual stream, a simulation gives .986.
+Gemma 3 270M and HateCheck the active features of bfloat16 agreed with those of float32 to .9910 (mean Jaccard after max
+pooling, numerics 3); with every step rounded but the residual stream, a simulation gives .986.
 
 What a document gets hardly depends on what lies beside it. On a CPU, products of other shapes may add in another order:
 in float32 that moves last bits of values; in bfloat16 a number is then rounded the other way now and then. On the 270M

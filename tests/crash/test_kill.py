@@ -41,6 +41,7 @@ def test_a_worker_killed_in_a_unit_is_replaced_and_nothing_is_lost(ground: Groun
     assert_whole(ground)
 
 
+@pytest.mark.slow
 def test_a_killed_driver_leaves_no_process_and_the_same_command_finishes(ground: Ground) -> None:
     driver = start(ground.job)
     eventually(lambda: parts_of(ground.store) and computing(driver), driver)

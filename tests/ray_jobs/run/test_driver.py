@@ -200,6 +200,7 @@ print(result.units_run, result.documents, "ray" in sys.modules, "transformers" i
     assert done.stdout.split() == ["0", "130", "False", "False"], done.stderr
 
 
+@pytest.mark.slow
 def test_a_part_that_cannot_be_written_fails_its_unit_and_no_other(models: Path, corpus: Path, tmp_path: Path) -> None:
     plan = make_plan(make_job(models, corpus, tmp_path / "store"))
     obstacle = tmp_path / "store" / "parts" / "part-000002.parquet"
