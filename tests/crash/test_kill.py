@@ -80,9 +80,8 @@ def test_a_raylet_that_says_goodbye_ends_the_run_in_one_sentence(ground: Ground)
     assert_whole(ground)
 
 
-@pytest.mark.parametrize(
-    "stop", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM], ids=lambda stop: stop.name
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=lambda stop: stop.name)
 def test_control_c_and_sigterm_stop_cleanly_and_say_how_to_go_on(ground: Ground, stop: signal.Signals) -> None:
     driver = start(ground.job)
     eventually(lambda: parts_of(ground.store) and computing(driver), driver)

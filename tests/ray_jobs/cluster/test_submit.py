@@ -81,6 +81,7 @@ def jobs(cluster: Cluster) -> dict[str, str]:
     return {str(job.submission_id): job.status.value for job in client.list_jobs()}
 
 
+@pytest.mark.slow
 def test_a_cluster_that_asks_for_its_token_is_closed_to_others(cluster: Cluster, models: Path, tmp_path: Path) -> None:
     job = write_job(tmp_path / "job.yaml", job_mapping(models, models / "c.jsonl", tmp_path / "store"))
     command = [sys.executable, str(ROOT / "sparsemill.py"), "submit", str(job), "--address", cluster.dashboard]

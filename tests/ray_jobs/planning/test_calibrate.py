@@ -23,6 +23,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield write_models(directory)
 
 
+@pytest.mark.slow
 def test_the_measured_rate_is_remembered_and_prices_the_plan(models: Path, tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "c.jsonl", 40)
     plan = make_plan(make_job(models, corpus, tmp_path / "store"))

@@ -131,6 +131,7 @@ def test_a_run_leaves_its_record_and_a_line_for_each_unit(first_run: ExtractResu
         assert 0 < phases <= line["seconds"] + 0.01
 
 
+@pytest.mark.slow
 def test_one_worker_and_three_give_the_same_bytes(models: Path, corpus: Path, whole: Path, tmp_path: Path) -> None:
     stream = io.StringIO()
     job = make_job(models, corpus, tmp_path / "store", workers={"max": 3})
