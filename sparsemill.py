@@ -18,7 +18,6 @@ import os
 import re
 import shlex
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -160,48 +159,16 @@ def _on_ray(address: str) -> Callable[[Sequence[Any]], Iterator[Any]]:
     """
 
     def run(tasks: Sequence[Any]) -> Iterator[Any]:
-        from ray_jobs.cluster.session import ray_cluster
-        from ray_jobs.run.demand import LOOK_SECONDS, Shortage, unmet
+        from ray_jobs.run.tasks import run_tasks
         from training.evaluation import run_source
 
-        def outcome(task: Any, data: Any, splits: Any) -> Any:
-            # A value: Ray prints, stack and all, what a task raises and nobody asks for any more.
-            try:
-                return list(run_source(dataclasses.replace(task, data=data, splits=splits)))
-            except Exception as error:  # noqa: BLE001  (raised again below)
-                return error
+        def work(task: Any, data: Any, splits: Any) -> list[Any]:
+            return list(run_source(dataclasses.replace(task, data=data, splits=splits)))
 
-        if not tasks:
-            return
-        with ray_cluster(None if address == "local" else address, cpus=os.cpu_count() or 1, gpus=0) as ray:
-            # A task is one CPU's work, so it gets one thread; a node that is lost loses tasks, which run again.
-            remote = ray.remote(num_cpus=1, max_retries=3)(outcome)
-            # What tasks have in common goes to a node once, not with every task.
-            common = {id(part): part for task in tasks for part in (task.data, task.splits)}
-            sent = {key: ray.put(part) for key, part in common.items()}
-            waiting = [
-                remote.remote(
-                    dataclasses.replace(task, n_jobs=1, data=None, splits=()),
-                    sent[id(task.data)],
-                    sent[id(task.splits)],
-                )
-                for task in tasks
-            ]
-            shortage, said = Shortage("start a node with CPUs, or leave --address out"), None
-            while waiting:
-                done, waiting = ray.wait(waiting, timeout=LOOK_SECONDS)
-                if not done:
-                    before, said = said, shortage.look(unmet(ray, "a piece of the study", {"CPU": 1}), time.monotonic())
-                    if said and not before:
-                        print(said, file=sys.stderr, flush=True)
-                    continue
-                try:
-                    found = ray.get(done[0])
-                except ray.exceptions.RayTaskError as error:
-                    raise error.as_instanceof_cause() from None
-                if isinstance(found, Exception):
-                    raise found
-                yield from found
+        pieces = [(dataclasses.replace(task, n_jobs=1, data=None, splits=()), task.data, task.splits) for task in tasks]
+        where = None if address == "local" else address
+        for found in run_tasks(work, pieces, where, "a piece of the study"):
+            yield from found
 
     return run
 
@@ -244,8 +211,8 @@ def _gather_evidence(study: str) -> None:
     from training.report.naming import missing_evidence
 
     try:
-        from ray_jobs.cli import silence_libraries
         from ray_jobs.evidence.gather import gather_evidence
+        from ray_jobs.quiet import silence_libraries
 
         cache, wanted = missing_evidence(study)
         silence_libraries()
@@ -265,7 +232,7 @@ def _scored(args: argparse.Namespace, model: Any, warn: Callable[[str], None]) -
         model: The trained model.
         warn: Called with what is worth knowing.
     """
-    from ray_jobs.cli import silence_libraries
+    from ray_jobs.quiet import silence_libraries
     from ray_jobs.scoring.documents import of_files, of_lines, of_texts
 
     silence_libraries()
@@ -285,7 +252,7 @@ def _scored(args: argparse.Namespace, model: Any, warn: Callable[[str], None]) -
 
 def _scored_parts(args: argparse.Namespace, model: Any, rule: Any) -> str:
     """What a model says of files, computed on Ray and written as a directory of parts, whose URI is returned."""
-    from ray_jobs.cli import silence_libraries
+    from ray_jobs.quiet import silence_libraries
     from ray_jobs.scoring.documents import corpus_of, reworded
     from ray_jobs.scoring.run import score_corpus
     from ray_jobs.scoring.scores import Scores
@@ -303,8 +270,8 @@ class _StageOne:
         self, store: FeatureStore, wanted: Mapping[str, Sequence[tuple[str, int]]]
     ) -> Iterator[DocumentEvidence]:
         """The tokens of documents with the activations of features."""
-        from ray_jobs.cli import silence_libraries
         from ray_jobs.evidence.compute import compute_evidence
+        from ray_jobs.quiet import silence_libraries
 
         silence_libraries()
         return compute_evidence(store, wanted, say=_say)
@@ -317,8 +284,8 @@ class _StageOne:
 
     def generator(self, model: str) -> tuple[str, Callable[[Sequence[str]], Iterator[str]]]:
         """The name of a text generator of this machine, and what it writes after prompts."""
-        from ray_jobs.cli import silence_libraries
         from ray_jobs.naming.generator import find_generator, generate
+        from ray_jobs.quiet import silence_libraries
 
         silence_libraries()
         found = find_generator(model)

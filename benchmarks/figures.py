@@ -330,6 +330,25 @@ def near_duplicates(records: Records) -> str:
     return _table(["a million texts", "time", "memory"], rows)
 
 
+def feature_names(records: Records) -> str:
+    """How much keywords tell of where features fire."""
+    named = {
+        "feature-names-demo": "the demo's prompts, five languages",
+        "feature-names-hatecheck-en": "HateCheck English, halves by template",
+    }
+
+    def share(value: Sequence[float]) -> str:
+        middle, low, high = (f"{number:.3f}".removeprefix("0") for number in value)
+        return f"{middle} [{low}, {high}]"
+
+    rows = []
+    for name, said in named.items():
+        record = records[name]
+        pairs = [share(record[key]["pairs"]) for key in ("own", "shuffled", "difference")]
+        rows.append([said, f"{record['documents']:,}", f"{record['named']} of {record['features']}", *pairs])
+    return _table(["corpus", "documents", "with keywords", "of pairs, own name", "other names", "difference"], rows)
+
+
 FIGURES: Mapping[str, Callable[[Records], str]] = {
     "three": three,
     "numbers-cpu": numbers_cpu,
@@ -344,6 +363,7 @@ FIGURES: Mapping[str, Callable[[Records], str]] = {
     "studies": studies,
     "growth": growth,
     "near-duplicates": near_duplicates,
+    "feature-names": feature_names,
 }
 
 

@@ -13,10 +13,11 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from featurestore.base.arguments import feature_argument
+from featurestore.base.arguments import count_argument, feature_argument
 from featurestore.base.json_text import print_json
 from featurestore.base.terminal import print_facts
 from featurestore.base.text import counted, duration, size, span
+from featurestore.base.visible import shortened
 from featurestore.errors import UsageError
 from featurestore.urls import shown
 
@@ -70,17 +71,17 @@ def _facts(now: RunStatus) -> Iterator[tuple[str, str]]:
         yield from _run_facts(now, now.run)
     yield from _unit_facts(now)
     for kind in now.error_kinds[:_SHOWN_KINDS]:
-        yield "error", f"{counted(kind.documents, 'document')}: {_one_line(kind.kind)}"
+        yield "error", f"{counted(kind.documents, 'document')}: {_shown(kind.kind)}"
         for doc_id, sentence in kind.examples:
-            yield "", f"{_one_line(doc_id)}: {_one_line(sentence)}"
+            yield "", f"{_shown(doc_id)}: {_shown(sentence)}"
     if len(now.error_kinds) > _SHOWN_KINDS:
         yield "", f"and {len(now.error_kinds) - _SHOWN_KINDS:,} more kinds of error; --json lists them"
 
 
 def _run_facts(now: RunStatus, run: RunRecord) -> Iterator[tuple[str, str]]:
-    by = f"process {run.pid} on {_one_line(run.host)}"
+    by = f"process {run.pid} on {_shown(run.host)}"
     if now.running:
-        yield "run", f"by {by} since {_one_line(run.started_at)}"
+        yield "run", f"by {by} since {_shown(run.started_at)}"
         wanted = f" of {run.workers_wanted:,}" if run.workers < run.workers_wanted else ""
         yield "workers", f"{run.workers:,}{wanted} ready"
         if run.unmet is not None:
@@ -91,14 +92,14 @@ def _run_facts(now: RunStatus, run: RunRecord) -> Iterator[tuple[str, str]]:
     else:
         ended = {
             "running": f"{'' if now.missed else 'ended without a word, '}last heard of {_ago(run.seconds_silent)}",
-            "failed": f"failed: {_one_line(run.reason)}",
+            "failed": f"failed: {_shown(run.reason)}",
             "stopped": "was stopped",
         }.get(run.state, "finished")
-        yield "last run", f"by {by} since {_one_line(run.started_at)}, {ended}"
+        yield "last run", f"by {by} since {_shown(run.started_at)}, {ended}"
     if run.events:
-        yield "events", ", ".join(f"{_one_line(kind)} {n:,}" for kind, n in run.events.items())
+        yield "events", ", ".join(f"{_shown(kind)} {n:,}" for kind, n in run.events.items())
     for unit, reason in list(run.failed.items())[:_SHOWN_KINDS]:
-        yield "failed", f"unit {unit}: {_one_line(reason)}"
+        yield "failed", f"unit {unit}: {_shown(reason)}"
 
 
 def _unit_facts(now: RunStatus) -> Iterator[tuple[str, str]]:
@@ -106,12 +107,12 @@ def _unit_facts(now: RunStatus) -> Iterator[tuple[str, str]]:
         yield "worker", f"{now.worker_tokens / now.worker_seconds:,.0f} tokens/s each, over all units noted"
     for note in now.slowest if len(now.slowest) > 1 else ():
         work = f"{counted(note.rows, 'document')}, {counted(note.tokens, 'token')}"
-        yield "slowest", f"unit {note.unit}: {span(note.seconds)} for {work} on {_one_line(note.host)}"
+        yield "slowest", f"unit {note.unit}: {span(note.seconds)} for {work} on {_shown(note.host)}"
     if now.running and now.run is not None:
         longest = sorted(now.run.under_way, key=lambda under: -under.seconds)[:_SHOWN_UNDER_WAY]
         for under in longest:
             done = f"{counted(under.documents, 'document')} so far"
-            yield "under way", f"unit {under.unit}: {duration(under.seconds)} on {_one_line(under.host)}, {done}"
+            yield "under way", f"unit {under.unit}: {duration(under.seconds)} on {_shown(under.host)}, {done}"
 
 
 def _ago(seconds: float) -> str:
@@ -182,7 +183,7 @@ def show_parser(parser: argparse.ArgumentParser) -> None:
         "--sae", metavar="NAME", help="which SAE (default: all; a feature needs it if there are several)"
     )
     parser.add_argument("--pool", metavar="POOL", help="which pooling ranks documents (default: the first stored)")
-    parser.add_argument("--top", metavar="K", type=_positive, default=10, help="lines to show (default: 10)")
+    parser.add_argument("--top", metavar="K", type=count_argument, default=10, help="lines to show (default: 10)")
 
 
 def show(args: argparse.Namespace) -> int:
@@ -251,16 +252,9 @@ def _tell_of_indexing(store: str, n_bytes: int) -> None:
 
 def _metadata_line(metadata: dict[str, object]) -> str:
     rest = {key: value for key, value in metadata.items() if key != "doc_id" and value is not None}
-    return f"{_one_line(metadata['doc_id'])}  " + "  ".join(f"{key}={_one_line(value)}" for key, value in rest.items())
+    return f"{_shown(metadata['doc_id'])}  " + "  ".join(f"{key}={_shown(value)}" for key, value in rest.items())
 
 
-def _one_line(value: object) -> str:
-    """A value as a page can show it: no line breaks or control characters, and cut; --json has all of it."""
-    text = "".join(char if char.isprintable() else " " for char in str(value)[: _SHOWN_CHARACTERS + 1])
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
-
-
-def _positive(text: str) -> int:
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
-    return int(text)
+def _shown(value: object) -> str:
+    """A value as a page can show it; --json has all of it."""
+    return shortened(value, _SHOWN_CHARACTERS)

@@ -8,15 +8,14 @@ them.
 from __future__ import annotations
 
 import argparse
-import logging
 import math
 import os
 import shlex
 import sys
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 
+from featurestore.base.arguments import count_argument
 from featurestore.base.json_text import print_json
 from featurestore.base.terminal import print_facts
 from featurestore.base.text import counted
@@ -30,6 +29,7 @@ from ray_jobs.console import (
     print_result,
     result_facts,
 )
+from ray_jobs.quiet import silence_libraries
 
 
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
@@ -121,7 +121,9 @@ def extract_parser(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "example:\n  sparsemill extract job.yaml\n  sparsemill extract job.yaml --address auto"
     parser.add_argument("job", metavar="JOB.yaml", help="the job")
     parser.add_argument("--address", help="Ray cluster to run on, e.g. auto (default: a local Ray for this run)")
-    parser.add_argument("--workers", type=_count, metavar="N", help="at most so many, instead of the job's workers.max")
+    parser.add_argument(
+        "--workers", type=count_argument, metavar="N", help="at most so many, instead of the job's workers.max"
+    )
     parser.add_argument("--force", action="store_true", help="take the store from another run that holds it")
 
 
@@ -180,7 +182,9 @@ def submit_parser(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("job", metavar="JOB.yaml", help="the job")
     _dashboard_argument(parser)
-    parser.add_argument("--workers", type=_count, metavar="N", help="at most so many, instead of the job's workers.max")
+    parser.add_argument(
+        "--workers", type=count_argument, metavar="N", help="at most so many, instead of the job's workers.max"
+    )
     parser.add_argument("--runtime-env", metavar="FILE", help="a runtime environment of Ray, as YAML (env_vars, pip)")
     parser.add_argument("--force", action="store_true", help="take the store from another run that holds it")
     parser.add_argument("--detach", action="store_true", help="do not wait for the job")
@@ -250,15 +254,6 @@ def stop(args: argparse.Namespace) -> int:
     return 0
 
 
-def silence_libraries() -> None:
-    """Warnings and chatter of libraries are not for our users; errors still reach us as exceptions."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
-
-
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
@@ -271,9 +266,3 @@ def _positive(text: str) -> float:
     if not (number > 0 and math.isfinite(number)):
         raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
     return number
-
-
-def _count(text: str) -> int:
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
-    return int(text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from featurestore.base.arguments import count_argument
 from featurestore.base.json_text import print_json
 from featurestore.base.text import span
 from featurestore.errors import StudyError, UsageError
@@ -29,7 +30,7 @@ def study_parser(parser: argparse.ArgumentParser) -> None:
         "  refit: false             model files keep the evaluated models"
     )
     parser.add_argument("study", metavar="STUDY.yaml", help="which labels, features and baselines; where results go")
-    parser.add_argument("--jobs", type=_positive, default=None, help="threads (default: by size of the study)")
+    parser.add_argument("--jobs", type=count_argument, default=None, help="threads (default: by size of the study)")
     parser.add_argument("--address", default=None, help="Ray cluster whose nodes share the work, e.g. auto")
     overwrite_argument(parser, "the results of another study in the same place")
 
@@ -75,7 +76,7 @@ def explain_parser(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("model", metavar="MODEL", help="NAME.json beside NAME.safetensors")
     parser.add_argument(
-        "--top", type=_positive, metavar="K", help="features of each class (default: 5, all with --json)"
+        "--top", type=count_argument, metavar="K", help="features of each class (default: 5, all with --json)"
     )
     parser.add_argument("--toward", metavar="CLASS", help="only features that speak for this class")
     parser.add_argument(
@@ -149,9 +150,3 @@ def report(args: argparse.Namespace) -> int:
 def _progress(done: int, total: int, method: str) -> None:
     end = "\n" if done == total else ""
     print(f"\r\x1b[K{done}/{total} methods  {method}", end=end, file=sys.stderr, flush=True)
-
-
-def _positive(text: str) -> int:
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
-    return int(text)

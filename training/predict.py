@@ -16,8 +16,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePath
 from typing import IO, TYPE_CHECKING, Any
 
+from featurestore.base.arguments import count_argument
 from featurestore.base.did_you_mean import did_you_mean
 from featurestore.base.json_text import json_text, print_json
+from featurestore.base.visible import running, visible
 from featurestore.errors import UsageError
 from featurestore.storage.outputs import overwrite_argument
 from featurestore.urls import shown
@@ -67,7 +69,7 @@ def predict_parser(parser: argparse.ArgumentParser) -> None:
         "which is computed on Ray and finished by the same command again",
     )
     parser.add_argument("--address", help="for a directory of parts, the Ray cluster to run on (default: this machine)")
-    parser.add_argument("--workers", type=_count, metavar="N", help="for a directory of parts, at most so many")
+    parser.add_argument("--workers", type=count_argument, metavar="N", help="for a directory of parts, at most so many")
     parser.add_argument(
         "--on-error",
         default="undecided",
@@ -78,7 +80,11 @@ def predict_parser(parser: argparse.ArgumentParser) -> None:
         "--accept-truncated", action="store_true", help="decide a document by its beginning where it is too long"
     )
     parser.add_argument(
-        "--explain", type=_count, default=0, metavar="K", help="name K features that speak for each class, K against"
+        "--explain",
+        type=count_argument,
+        default=0,
+        metavar="K",
+        help="name the K features most for the class, K against",
     )
     parser.add_argument(
         "--evaluate",
@@ -311,21 +317,17 @@ def _lines(row: Mapping[str, Any]) -> str:
     name, known, problem = row["class"], row["in_training"], row["error"]
     best = "" if name is None else f"{row['probabilities'][name]:.3f}"
     trained = "" if known is None else ("yes" if known else "no")
-    line = f"{row['doc_id']}\t{row['decision']}\t{best}\t{trained}" + (f"\t{problem}" if problem else "")
+    line = "\t".join([visible(row["doc_id"]), visible(row["decision"]), best, trained])
+    line += f"\t{visible(problem)}" if problem else ""
     return "\n".join([line, *(_reason(reason) for reason in row["reasons"] or ())])
 
 
 def _reason(reason: Mapping[str, Any]) -> str:
     name, tokens = reason["name"], reason["tokens"]
     line = f"    {reason['contribution']:+.3g}  {reason['sae']}:{reason['feature']}"
-    line += f"  {_plain(name['text'])} [{name['source']}]" if name else ""
-    where = ", ".join(f"'{_plain(token['text'])}'" for token in tokens or ())
+    line += f"  {running(name['text'])} [{name['source']}]" if name else ""
+    where = ", ".join(f"'{running(token['text'])}'" for token in tokens or ())
     return line + (f"  at {where}" if where else f"  (value {reason['value']:.3g})")
-
-
-def _plain(text: str) -> str:
-    """A stranger's words in one line, without what a terminal would obey."""
-    return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
 
 
 def _names(model: Model) -> dict[tuple[str, int], dict[str, str | None]]:
@@ -342,9 +344,3 @@ def _names(model: Model) -> dict[tuple[str, int], dict[str, str | None]]:
             for feature, name in table.best(features.tolist()).items():
                 found[sae, feature] = {"text": name.text, "source": name.source, "explainer": name.explainer}
     return found
-
-
-def _count(text: str) -> int:
-    if not text.strip().isdecimal() or not 1 <= int(text) <= 1_000:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 1000, not {text!r}")
-    return int(text)

@@ -1,4 +1,4 @@
-"""What arguments of several commands mean: a feature is written the same way everywhere."""
+"""What arguments of several commands mean: a feature and a count are written the same way everywhere."""
 
 from __future__ import annotations
 
@@ -11,3 +11,10 @@ def feature_argument(text: str) -> tuple[str | None, int]:
     if not (number.isascii() and number.isdecimal()) or (colon and not sae):
         raise argparse.ArgumentTypeError(f"must be a feature's number, or SAE:NUMBER, not {text!r}")
     return sae or None, int(number)
+
+
+def count_argument(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
+    return int(text)

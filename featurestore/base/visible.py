@@ -7,14 +7,25 @@ from __future__ import annotations
 
 import unicodedata
 
-# Letters, marks and signs to Unicode, and nothing to the eye.
-_UNSEEN = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+UNSEEN = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+"""Letters, marks and signs to Unicode, and nothing to the eye."""
 _NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def visible(text: str) -> str:
     """The text with line breaks, control, bidi and invisible characters as escapes (`\\n`, `\\u202e`)."""
     return "".join(map(_shown, text))
+
+
+def shortened(value: object, characters: int) -> str:
+    """A value as a line can show it: spelled out as `visible` does, and cut to so many characters of its own."""
+    text = str(value)
+    return visible(text[:characters]) + ("..." if len(text) > characters else "")
+
+
+def running(text: str) -> str:
+    """Running text in one line: any white space is one space, the rest as `visible` shows it."""
+    return visible(" ".join(text.split()))
 
 
 def columns(char: str) -> int:
@@ -25,7 +36,7 @@ def columns(char: str) -> int:
 
 
 def _shown(char: str) -> str:
-    if char.isprintable() and char not in _UNSEEN:
+    if char.isprintable() and char not in UNSEEN:
         return char
     number = ord(char)
     escape = f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}" if number < 65536 else f"\\U{number:08x}"

@@ -68,9 +68,9 @@ class EvidenceCache:
         """The evidence of a document for one feature, for readers without its text; None where it is missing."""
         return self.read(doc_id, None, [(sae, feature)], source)
 
-    def kept(self, doc_id: str) -> list[DocumentEvidence]:
-        """All that is kept of a document, a record for each text and source that it was computed from."""
-        return [entry["document"] for entry in self._entries(doc_id, None)]
+    def kept(self, doc_id: str, source: str | None = None) -> list[DocumentEvidence]:
+        """All that is kept of a document, a record for each source, or for one."""
+        return [entry["document"] for entry in self._entries(doc_id, source)]
 
     def write(self, document: DocumentEvidence, text_sha256: str, source: str) -> None:
         """Keep evidence; features of the same text and source that are kept already stay.

@@ -20,6 +20,7 @@ from uuid import UUID
 
 import numpy as np
 
+from featurestore.base.visible import shortened
 from featurestore.tables.arrow import python_values
 from featurestore.tables.record import MISSING, Unusable
 
@@ -172,8 +173,7 @@ def examples(ours: Sequence[str] | pl.Series, theirs: Sequence[str] | pl.Series,
 
 def cut(text: str) -> str:
     """A value as a message can show it."""
-    line = "".join(char if char.isprintable() else " " for char in text[: _SHOWN_CHARACTERS + 1])
-    return line if len(line) <= _SHOWN_CHARACTERS else f"{line[:_SHOWN_CHARACTERS]}..."
+    return shortened(text, _SHOWN_CHARACTERS)
 
 
 def class_texts(values: Iterable[Any], from_csv: bool = False) -> list[str | None]:

@@ -164,14 +164,7 @@ class Extractor:
             bundle = replace(bundle, saes=tuple(info for info in bundle.saes if info.name in features))
         self.bundle = bundle
         self.settings = settings
-        self.policy = token_policy(
-            bundle,
-            tokens=settings.tokens,
-            max_tokens=settings.max_tokens,
-            long_documents=settings.long_documents,
-            stride=settings.stride,
-            chat=settings.chat,
-        )
+        self.policy = token_policy(bundle, settings)
         self.tokenizer = ContentTokenizer(bundle)
         self.backbone = open_backbone(bundle, settings.device, settings.attn_implementation, self.policy.head)
         self.encoders = {

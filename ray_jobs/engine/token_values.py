@@ -66,14 +66,7 @@ class TokenReader:
     """
 
     def __init__(self, bundle: Bundle, settings: ExtractSettings, features: Mapping[str, Sequence[int]]) -> None:
-        self._policy = token_policy(
-            bundle,
-            tokens=settings.tokens,
-            max_tokens=settings.max_tokens,
-            long_documents=settings.long_documents,
-            stride=settings.stride,
-            chat=settings.chat,
-        )
+        self._policy = token_policy(bundle, settings)
         self._tokenizer = ContentTokenizer(bundle)
         self._backbone = open_backbone(bundle, settings.device, "eager", self._policy.head)
         self._batch_tokens = settings.batch_tokens

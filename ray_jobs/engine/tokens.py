@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -62,15 +62,22 @@ class Window:
         return self.stop - self.start
 
 
-def token_policy(
-    bundle: Bundle,
-    *,
-    tokens: Literal["content", "all"],
-    max_tokens: int,
-    long_documents: Literal["truncate", "windows"],
-    stride: int,
-    chat: bool,
-) -> TokenPolicy:
+class TokenChoices(Protocol):
+    """What a job says of tokens: its `model`, and the engine's settings, say it in the same words."""
+
+    @property
+    def tokens(self) -> Literal["content", "all"]: ...
+    @property
+    def max_tokens(self) -> int: ...
+    @property
+    def long_documents(self) -> Literal["truncate", "windows"]: ...
+    @property
+    def stride(self) -> int: ...
+    @property
+    def chat(self) -> bool: ...
+
+
+def token_policy(bundle: Bundle, choices: TokenChoices) -> TokenPolicy:
     """The policy of a job for a bundle's tokenizer.
 
     Raises:
@@ -79,7 +86,7 @@ def token_policy(
     info = bundle.tokenizer
     head: tuple[int, ...] = info.bos
     tail: tuple[int, ...] = ()
-    if chat:
+    if choices.chat:
         if info.chat_prefix is None or info.chat_suffix is None:
             raise JobSpecError(
                 f"model.chat: the tokenizer of {bundle.model.name} has no chat template; set chat: false"
@@ -87,15 +94,16 @@ def token_policy(
         head, tail = info.chat_prefix, info.chat_suffix
     policy = TokenPolicy(
         head=np.asarray(head, dtype=np.int32),
-        tail=np.asarray(tail if tokens == "all" else (), dtype=np.int32),
-        max_tokens=max_tokens,
-        stride=stride if long_documents == "windows" else None,
-        count_all=tokens == "all",
+        tail=np.asarray(tail if choices.tokens == "all" else (), dtype=np.int32),
+        max_tokens=choices.max_tokens,
+        stride=choices.stride if choices.long_documents == "windows" else None,
+        count_all=choices.tokens == "all",
     )
     if policy.room <= (policy.stride or 0):
         raise JobSpecError(
-            f"model.max_tokens: {max_tokens} leaves no room for new text beside {len(policy.head) + len(policy.tail)} "
-            f"tokens of context before and after it and a stride of {policy.stride or 0}; set it higher"
+            f"model.max_tokens: {choices.max_tokens} leaves no room for new text beside "
+            f"{len(policy.head) + len(policy.tail)} tokens of context before and after it and a stride of "
+            f"{policy.stride or 0}; set it higher"
         )
     return policy
 

@@ -49,8 +49,8 @@ def tokens(args: argparse.Namespace) -> int:
     from featurestore.evidence.page import has_colours, page
     from featurestore.evidence.records import to_json
     from featurestore.reader import FeatureStore
-    from ray_jobs.cli import silence_libraries
     from ray_jobs.evidence.compute import compute_evidence
+    from ray_jobs.quiet import silence_libraries
 
     silence_libraries()
     store = FeatureStore.open(args.store, partial=True)

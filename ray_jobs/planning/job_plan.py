@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from ray_jobs.corpus.scanned import CorpusScan
     from ray_jobs.engine.bundle import Bundle
     from ray_jobs.engine.extractor import ExtractedRows
-    from ray_jobs.engine.tokens import TokenPolicy
     from ray_jobs.planning.units import Unit
     from ray_jobs.spec import JobSpec
 
@@ -144,6 +143,7 @@ def make_plan(
     from featurestore.writing.writer import committed_units
     from ray_jobs.corpus.scan import scan
     from ray_jobs.engine.bundle import open_bundle
+    from ray_jobs.engine.tokens import token_policy
     from ray_jobs.prepare.build import pinned, prepare
 
     stored, finished, version = _look_at_store(job.store)
@@ -153,7 +153,7 @@ def make_plan(
     bundle = bundle or open_bundle(prepare(_at_recorded_commits(job, stored), progress=note))
     bundle = output.bundle(bundle) if output else bundle
     as_written, job = job, pinned(job, bundle)
-    _policy(bundle, job)
+    token_policy(bundle, job.model)  # refuses what leaves no room for text
     if stored is None or not compute.attn:  # a store that is there has passed the check, which needs torch
         compute = settle_attention(compute, bundle)
     software = deciding_software()
@@ -267,6 +267,7 @@ def expected_store(job: JobSpec) -> StorePlan:
     """
     from featurestore.format.store_plan import STORE_JSON, StorePlan, open_root, read_plan
     from ray_jobs.engine.bundle import open_bundle
+    from ray_jobs.engine.tokens import token_policy
     from ray_jobs.prepare.build import pinned, prepare
 
     fs, root = open_root(job.store)
@@ -276,7 +277,7 @@ def expected_store(job: JobSpec) -> StorePlan:
     job = job.model_copy(update={"model": job.model.model_copy(update={"dtype": compute.dtype})})
     bundle = open_bundle(prepare(job))
     as_written, job = job, pinned(job, bundle)
-    _policy(bundle, job)
+    token_policy(bundle, job.model)  # refuses what leaves no room for text
     decisive = identity(job, bundle, settle_attention(compute, bundle), (), deciding_software())
     extra = {"hub": _commits(job)}
     return StorePlan(store_schema(job, bundle, {}), decisive, _recorded_spec(as_written), [], 0, extra)
@@ -300,10 +301,10 @@ def store_schema(job: JobSpec, bundle: Bundle, keep_types: Mapping[str, str]) ->
 
 def sample_tokens(bundle: Bundle, job: JobSpec, scanned: CorpusScan) -> TokenSample:
     """Count tokens of the documents that the scan has sampled."""
-    from ray_jobs.engine.tokens import ContentTokenizer, windows_of
+    from ray_jobs.engine.tokens import ContentTokenizer, token_policy, windows_of
 
     texts = scanned.sample[:: max(1, len(scanned.sample) // SAMPLED_DOCUMENTS)]
-    policy = _policy(bundle, job)
+    policy = token_policy(bundle, job.model)
     pooled, n_cut = [], 0
     for content in ContentTokenizer(bundle).encode(texts):
         if isinstance(content, str):
@@ -314,20 +315,6 @@ def sample_tokens(bundle: Bundle, job: JobSpec, scanned: CorpusScan) -> TokenSam
     if not pooled:
         return TokenSample(0.0, 0, 0.0)
     return TokenSample(sum(pooled) / len(pooled), len(pooled), n_cut / len(pooled))
-
-
-def _policy(bundle: Bundle, job: JobSpec) -> TokenPolicy:
-    from ray_jobs.engine.tokens import token_policy
-
-    model = job.model
-    return token_policy(
-        bundle,
-        tokens=model.tokens,
-        max_tokens=model.max_tokens,
-        long_documents=model.long_documents,
-        stride=model.stride,
-        chat=model.chat,
-    )
 
 
 def _units(

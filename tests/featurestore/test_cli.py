@@ -183,7 +183,7 @@ def test_one_of_a_thing_is_singular(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_a_long_or_hostile_value_stays_on_its_line() -> None:
     shown = cli._metadata_line({"doc_id": "a", "text": "b\n\x1b[31m" + "c" * 500, "n_tokens": 3})
-    assert shown.startswith("a  text=b  [31mccc") and shown.endswith("ccc...  n_tokens=3")
+    assert shown.startswith("a  text=b\\n\\x1b[31mccc") and shown.endswith("ccc...  n_tokens=3")
     assert len(shown) < 200 and shown.isprintable()
 
 

@@ -99,7 +99,7 @@ def test_units_that_were_given_up_are_named_until_their_parts_are_there(
     out = page(half_done, capsys)
     assert "1 failed" in out
     assert "failed: unit 3 failed" in out
-    assert "unit 3: disk  [31mon fire" in out  # nothing from a file reaches the terminal as control
+    assert "unit 3: disk \\x1b[31mon fire" in out  # nothing from a file reaches the terminal as control
 
 
 def test_errors_come_by_kind_with_examples_from_the_journal_or_from_the_parts(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from featurestore.base.differences import differences, listed
 from featurestore.base.json_text import json_text
 from featurestore.errors import StudyError
+from featurestore.evidence.cache import EVIDENCE
 from featurestore.storage.files import atomic_write, filesystem, list_files, reached, read_bytes, read_json, shown
 from featurestore.storage.outputs import INSIST
 from training.documents.labels import StudyData
@@ -36,13 +37,18 @@ WRITTEN = (
     "regimes.parquet",
     "slices.parquet",
     "explanation.json",
+    "report.html",
     "models",
+    EVIDENCE,
 )
+DIRECTORIES = ("models", EVIDENCE)
 _MARK = b"sparsemill.study"  # in the footer of split.parquet
 
 
 def claim_out(spec: StudySpec, fingerprint: str, data: StudyData, splits: Sequence[Split], overwrite: bool) -> None:
     """Make the directory of a study its own, before hours are spent; `split.parquet` is written.
+
+    Evidence that was kept while the study's text was not private is deleted once it is.
 
     Args:
         spec: The study.
@@ -72,10 +78,11 @@ def claim_out(spec: StudySpec, fingerprint: str, data: StudyData, splits: Sequen
     )
     try:
         fs.create_dir(root, recursive=True)
-        if problem is not None:  # what is left of another study must not be taken for results of this one
-            for name in (SUMMARY, *WRITTEN):
-                if name in there:
-                    (fs.delete_dir if name == "models" else fs.delete_file)(f"{root}/{name}")
+        # What is left of another study must not be taken for results of this one, and evidence holds text.
+        stale = (SUMMARY, *WRITTEN) if problem is not None else (EVIDENCE,) if spec.private else ()
+        for name in stale:
+            if name in there:
+                (fs.delete_dir if name in DIRECTORIES else fs.delete_file)(f"{root}/{name}")
         atomic_write(fs, f"{root}/{SPLIT}", sink.getvalue())
     except OSError as exc:
         raise unwritable(spec.out, exc) from None

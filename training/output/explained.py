@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from featurestore.base.visible import running
+
 WIDTH = 110
 TOP = 5  # features of a class that a screen shows
 SHOWN = ("documents", "random", "counter")
@@ -58,8 +60,8 @@ def _feature(
         f"  {feature['name']}  -> {feature['toward']}   weight {feature['weight']:.3g}{share}   fires in: {shares}"
     ]
     if (name := names.get(feature["name"])) is not None:
-        by = f", {_line(name['by'])}" if name["by"] else ""
-        lines.append(f"      {_line(name['text'])} [{name['source']}{by}]")
+        by = f", {running(name['by'])}" if name["by"] else ""
+        lines.append(f"      {running(name['text'])} [{name['source']}{by}]")
     lines += [f"      caution: {flag}" for flag in feature.get("flags") or ()]
     if copies := feature.get("copies"):
         lines.append("      near-copies: " + ", ".join(f"{c['name']} ({c['correlation']:.2f})" for c in copies))
@@ -68,12 +70,7 @@ def _feature(
             text = marked.get((document["doc_id"], feature["name"]), document["text"])
             said = SAYS[kind] if "random" in feature else ""
             words = f"      {said:<9} " if said else "      "
-            words += f"{document['value']:>9.4g}  {document['label']}  {document['doc_id']}"
-            line = words if text is None else f"{words}  {_line(text)}"
+            words += f"{document['value']:>9.4g}  {running(document['label'])}  {running(document['doc_id'])}"
+            line = words if text is None else f"{words}  {running(text)}"
             lines.append(line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…")
     return lines
-
-
-def _line(text: str) -> str:
-    """On one line, without characters that a terminal would obey."""
-    return "".join(char if char.isprintable() else " " for char in " ".join(text.split()))

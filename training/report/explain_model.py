@@ -7,7 +7,6 @@ from typing import Any
 
 from featurestore.base.did_you_mean import did_you_mean
 from featurestore.errors import StudyError
-from featurestore.evidence.cache import EVIDENCE, EvidenceCache
 from featurestore.evidence.records import DocumentEvidence
 from featurestore.models.model import load_model
 from training.report.kept_evidence import KeptEvidence
@@ -36,7 +35,7 @@ def explained(path: str) -> StudyFiles:
         explanation=explanation,
         models={"sae": model.header},
         sha256={},
-        evidence=KeptEvidence(EvidenceCache(f"{study}/{EVIDENCE}")),
+        evidence=KeptEvidence.beside(study, model.header),
         private=bool(explanation.get("private")),
     )
 

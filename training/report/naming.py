@@ -1,7 +1,7 @@
 """Names of the features on a page, each with who gave it: those of this machine's tables, else keywords.
 
 Names from evidence are made here, from the tokens kept beside the study, so they need nothing else. In a private study
-keywords are words of the texts, so only names that came from elsewhere are shown.
+keywords are words of the texts, and a generator saw them, so only imported names are shown.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from featurestore.errors import SparsemillError
 from featurestore.evidence.cache import EvidenceCache
 from featurestore.evidence.records import DocumentEvidence
 from featurestore.names.keywords import keyword_name, keywords
-from featurestore.names.table import SOURCES, FeatureName, NameTable
+from featurestore.names.table import FeatureName, NameTable
 from training.report.study_files import StudyFiles, read_study
 
 EXAMPLES = ("documents", "random", "counter")
@@ -72,7 +72,7 @@ def feature_names(study: StudyFiles) -> dict[str, dict[str, str]]:
     for sae, features in sorted(by_sae.items()):
         known = _table(study, sae, features)
         if study.private:
-            known = {n: name for n, name in known.items() if name.source != SOURCES[-1]}
+            known = {n: name for n, name in known.items() if name.source == "imported"}
         for n, words in keywords(evidence, sae, sorted(features - known.keys())).items():
             if (name := keyword_name(n, words)) is not None:
                 known[n] = name

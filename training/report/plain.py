@@ -13,10 +13,11 @@ import unicodedata
 
 from markupsafe import Markup, escape
 
+from featurestore.base.visible import UNSEEN
+
 _HIDDEN = frozenset(
     ["Cc", "Cf", "Cs", "Zl", "Zp", "Co", "Cn"]
 )  # categories that draw nothing, or what nobody can foresee
-_FILLERS = frozenset(map(chr, (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0, 0x2800)))  # letters without ink
 _JOINERS = frozenset("\u200c\u200d")
 _SPACE = re.compile(r"[ \t\r\n]+")  # not what else counts as white space: U+2028 is to be seen
 _SCRIPTS = 0x0590  # from here on letters join by rules of their own (Arabic, Indic), and pictures are put together
@@ -35,7 +36,7 @@ def hidden_at(text: str, i: int) -> bool:
         return not i or text[i - 1].isspace() or (text[i - 1].isalpha() and text[i - 1].isascii())
     if unicodedata.combining(char):
         return i >= MARKS and all(map(unicodedata.combining, text[i - MARKS : i]))
-    return char in _FILLERS or unicodedata.category(char) in _HIDDEN or 0xE0100 <= ord(char) <= 0xE01EF
+    return char in UNSEEN or unicodedata.category(char) in _HIDDEN or 0xE0100 <= ord(char) <= 0xE01EF
 
 
 def plain(value: object) -> str:

@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from featurestore.errors import StudyError
-from featurestore.evidence.cache import EVIDENCE, EvidenceCache
 from featurestore.storage.files import list_files, reached, read_bytes, read_json, sha256_file, shown
 from training.report.kept_evidence import KeptEvidence
 from training.spec import PRIVATE
@@ -140,7 +139,7 @@ def read_study(uri: str, private: bool = False) -> StudyFiles:
         explanation=explanation if isinstance(explanation, dict) else None,
         models={family: header for family, header in models.items() if isinstance(header, dict)},
         sha256=hashes,
-        evidence=KeptEvidence(EvidenceCache(f"{str(uri).rstrip('/')}/{EVIDENCE}")),
+        evidence=KeptEvidence.beside(str(uri), models.get("sae")),
         private=private or _private(summary["spec"].get("text")),
         _predictions=predictions,
     )

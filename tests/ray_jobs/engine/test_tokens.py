@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from featurestore.errors import JobSpecError
 from ray_jobs.engine.bundle import Bundle
+from ray_jobs.engine.extractor import ExtractSettings
 from ray_jobs.engine.tokens import ContentTokenizer, TokenPolicy, token_policy, windows_of
 from tests.reference import ReferenceModel, windows_by_rule
 from tests.tiny import tiny_texts
@@ -55,15 +56,17 @@ def test_content_is_tokenised_as_transformers_does(bundle: Bundle, reference: Re
 
 
 def test_bos_goes_before_every_text(bundle: Bundle, reference: ReferenceModel) -> None:
-    policy = token_policy(bundle, **CHOICES)
+    policy = token_policy(bundle, ExtractSettings(**CHOICES))
     assert policy.head.tolist() == [reference.tokenizer.bos_token_id]
     assert policy.room == 63
 
 
 def test_no_room_for_content_is_refused(bundle: Bundle) -> None:
     with pytest.raises(JobSpecError, match=r"model.max_tokens: 1 leaves no room"):
-        token_policy(bundle, **{**CHOICES, "max_tokens": 1})
+        token_policy(bundle, ExtractSettings(**{**CHOICES, "max_tokens": 1}))
     with pytest.raises(JobSpecError, match="stride of 31"):
-        token_policy(bundle, **{**CHOICES, "max_tokens": 32, "long_documents": "windows", "stride": 31})
+        token_policy(
+            bundle, ExtractSettings(**{**CHOICES, "max_tokens": 32, "long_documents": "windows", "stride": 31})
+        )
     with pytest.raises(JobSpecError, match="leaves no room"):
-        token_policy(bundle, **{**CHOICES, "max_tokens": 4, "chat": True})
+        token_policy(bundle, ExtractSettings(**{**CHOICES, "max_tokens": 4, "chat": True}))

@@ -147,11 +147,23 @@ def test_whoever_insists_replaces_the_results_and_leaves_none_of_the_old_ones(gr
         raise KeyboardInterrupt
         yield
 
+    (ground / "out/evidence").mkdir()
+    (ground / "out/evidence/a-b.json").write_text("{}")
+    (ground / "out/report.html").write_text("of the other study")
     with pytest.raises(KeyboardInterrupt):
         study(ground, overwrite=True, label="lang", executor=stopped)
     assert {path.name for path in (ground / "out").iterdir()} == {"cells", "split.parquet"}
     study(ground, label="lang")
     assert json.loads((ground / "out/results.json").read_text())["spec"]["label"] == "lang"
+
+
+def test_a_study_whose_text_becomes_private_leaves_no_evidence_of_before(ground: Path) -> None:
+    (ground / "out/evidence").mkdir()
+    (ground / "out/evidence/a-b.json").write_text("a text")
+    study(ground)
+    assert (ground / "out/evidence").is_dir()
+    study(ground, text="private")
+    assert not (ground / "out/evidence").exists()
 
 
 def test_a_study_that_was_stopped_holds_its_place_too(ground: Path) -> None:

@@ -49,6 +49,13 @@ def study(tmp_path: Path, explanation: Mapping[str, Any] = EXPLANATION, private:
     return StudyFiles(str(tmp_path), {}, (), explanation, {}, {}, KeptEvidence(cache), private)
 
 
+def test_evidence_of_another_store_whose_sae_has_the_same_name_is_not_shown(tmp_path: Path) -> None:
+    study(tmp_path)
+    header = {"trained_on": {"identity": {"bundle": "another"}}}
+    assert KeptEvidence.beside(str(tmp_path), None).find("d1", "s", 0) is not None
+    assert KeptEvidence.beside(str(tmp_path), header).find("d1", "s", 0) is None
+
+
 def test_features_of_each_class_or_of_one_class(tmp_path: Path) -> None:
     found = narrowed(study(tmp_path), 1, None, None)
     assert [f["name"] for f in found["features"]] == ["s:0", "s:1"]
