@@ -159,7 +159,7 @@ def _on_ray(address: str) -> Callable[[Sequence[Any]], Iterator[Any]]:
     """
 
     def run(tasks: Sequence[Any]) -> Iterator[Any]:
-        from ray_jobs.run.tasks import run_tasks
+        from ray_jobs.workers.tasks import run_tasks
         from training.evaluation import run_source
 
         def work(task: Any, data: Any, splits: Any) -> list[Any]:

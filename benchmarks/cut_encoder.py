@@ -31,9 +31,9 @@ def measure(d_in: int, d_sae: int, n_features: int, repeats: int) -> dict[str, A
     import torch
     from scipy.special import ndtri
 
-    from ray_jobs.engine.bundle import SaeInfo
+    from ray_jobs.backbone.bundle import SaeInfo
+    from ray_jobs.backbone.families import SaeWeights
     from ray_jobs.engine.encoder import SaeEncoder
-    from ray_jobs.engine.families import SaeWeights
     from ray_jobs.engine.pooling import pool_saes
 
     torch.set_num_threads(1)

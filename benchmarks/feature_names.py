@@ -47,8 +47,8 @@ def build_store(out: Path, corpus: str | None, keep: Sequence[str], documents: i
     from featurestore.writing.writer import create_store, finish_store
     from ray_jobs.demo import write_demo
     from ray_jobs.planning.job_plan import make_plan
-    from ray_jobs.run.worker import Worker, WorkerTask
     from ray_jobs.spec import load_job
+    from ray_jobs.workers.worker import Worker, WorkerTask
 
     demo = write_demo(out)
     if corpus is not None:

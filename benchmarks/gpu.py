@@ -50,11 +50,11 @@ from benchmarks.gpu_ways import (
     truncate,
 )
 from featurestore.errors import JobFailed
-from ray_jobs.engine.bundle import Bundle
+from ray_jobs.backbone.bundle import Bundle
+from ray_jobs.backbone.families import SaeWeights
 from ray_jobs.engine.device_pooling import pool_on_device
 from ray_jobs.engine.encoder import Inputs, SaeEncoder
 from ray_jobs.engine.extractor import Extractor
-from ray_jobs.engine.families import SaeWeights
 
 MEDIAN, SIGMA = 180.0, 0.8
 """Of document lengths in tokens: news and comments, with a tail of long ones."""

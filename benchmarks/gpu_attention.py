@@ -22,7 +22,7 @@ import torch
 from benchmarks import gpu_setup, report
 from benchmarks.arithmetic import GEMMA_2_2B
 from benchmarks.gpu import MEDIAN, SIGMA, device_name, first_line
-from ray_jobs.engine.attention import block_mask, moved, softcapped
+from ray_jobs.backbone.attention import block_mask, moved, softcapped
 
 SOFTCAP = 50.0
 REPEATS = 10

@@ -31,7 +31,7 @@ from benchmarks.gpu import FULL, MEDIAN, SIGMA, SMALL, device_name, sampled_resi
 from benchmarks.gpu_setup import CASES, TINY, Case, Document
 from benchmarks.gpu_ways import POOLS
 from featurestore.checks.run_files import JOURNAL
-from ray_jobs.engine.bundle import Bundle
+from ray_jobs.backbone.bundle import Bundle
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
 from ray_jobs.planning.job_plan import JobPlan, make_plan
 from ray_jobs.run.driver import run_plan

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from benchmarks.arithmetic import GEMMA_2_2B, GEMMA_2_9B, Shape
-from ray_jobs.engine.bundle import (
+from ray_jobs.backbone.bundle import (
     CONFIG_NAME,
     TOKENIZER_NAME,
     WEIGHTS_NAME,
@@ -34,7 +34,7 @@ from ray_jobs.engine.bundle import (
     open_bundle,
     write_manifest,
 )
-from ray_jobs.engine.families import SaeWeights, fold
+from ray_jobs.backbone.families import SaeWeights, fold
 
 PAD, EOS, BOS, UNKNOWN = 0, 1, 2, 3
 FIRST_WORD = 4

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 from benchmarks.gpu_setup import BOS, PAD, Document
-from ray_jobs.engine import gemma
-from ray_jobs.engine.batching import fill_batches, pad
-from ray_jobs.engine.bundle import Bundle
+from ray_jobs.backbone import gemma
+from ray_jobs.backbone.batching import fill_batches, pad
+from ray_jobs.backbone.bundle import Bundle
+from ray_jobs.backbone.families import SaeWeights
+from ray_jobs.backbone.tokens import Window, windows_of
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
-from ray_jobs.engine.families import SaeWeights
-from ray_jobs.engine.tokens import Window, windows_of
 
 DOCUMENTS = 16
 """Of a padded batch: the logits of 16 documents of 1,024 tokens take 8 GB in bfloat16, and their soft cap copies."""

@@ -40,11 +40,11 @@ from ray_jobs.planning.job_plan import JobPlan, make_plan
 from ray_jobs.planning.units import Unit
 from ray_jobs.reporting.rate import JobSize
 from ray_jobs.run.dispatcher import Committed, Dispatcher
-from ray_jobs.run.failures import Failure
 from ray_jobs.run.journal import Journal
-from ray_jobs.run.ray_pool import RayPool
-from ray_jobs.run.worker import WorkerTask
 from ray_jobs.spec import job_from_mapping
+from ray_jobs.workers.failures import Failure
+from ray_jobs.workers.ray_pool import RayPool
+from ray_jobs.workers.worker import WorkerTask
 
 REHEARSAL = 0  # the unit that every engine does before the clock: kernels are chosen, buffers allocated
 
@@ -134,8 +134,8 @@ def loop(plan: JobPlan) -> tuple[float, float]:
 
 
 def _loop(task: WorkerTask, units: Sequence[Unit], todo: Any, ready: Any, go: Any, done: Any) -> None:
+    from ray_jobs.backbone.bundle import open_bundle
     from ray_jobs.corpus.read import read_rows
-    from ray_jobs.engine.bundle import open_bundle
     from ray_jobs.engine.extractor import Extractor, ExtractSettings
 
     extractor = Extractor(open_bundle(task.bundle), ExtractSettings(**task.settings))

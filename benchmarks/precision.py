@@ -65,7 +65,7 @@ def overlap(stores: Sequence[FeatureStore]) -> np.ndarray:
 
 def neighbours(bundle: Path, texts: Sequence[str]) -> dict[str, float]:
     """Short texts alone and among others: documents with the same features, mean Jaccard index, largest change."""
-    from ray_jobs.engine.bundle import open_bundle
+    from ray_jobs.backbone.bundle import open_bundle
     from ray_jobs.engine.extractor import Extractor, ExtractSettings
 
     extractor = Extractor(open_bundle(bundle), ExtractSettings(pools=("max",), hidden=(), max_tokens=2048, threads=2))

@@ -66,7 +66,7 @@ def measure(n_documents: int) -> dict[str, Any]:
     from benchmarks.peers import Sae, Setup
     from benchmarks.peers.ours import job_mapping
     from benchmarks.weights import MODEL_NAME, model_directory, sae_directory
-    from ray_jobs.engine.bundle import open_bundle
+    from ray_jobs.backbone.bundle import open_bundle
     from ray_jobs.engine.extractor import Extractor, ExtractSettings
     from ray_jobs.prepare.build import prepare
     from ray_jobs.spec import job_from_mapping

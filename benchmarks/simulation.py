@@ -35,10 +35,10 @@ from ray_jobs.corpus.scanned import CorpusFile, CorpusScan
 from ray_jobs.planning.units import Unit, plan_units
 from ray_jobs.reporting.rate import JobSize
 from ray_jobs.run.dispatcher import Committed, Dispatcher
-from ray_jobs.run.failures import Failure, Kind
 from ray_jobs.run.journal import Journal, earlier_records
-from ray_jobs.run.worker import Report
-from ray_jobs.run.worker_pool import Abandoned, Answer
+from ray_jobs.workers.failures import Failure, Kind
+from ray_jobs.workers.worker import Report
+from ray_jobs.workers.worker_pool import Abandoned, Answer
 
 MEAN_TOKENS = 500.0
 DOCUMENTS = 125_000  # a unit: 62.5M tokens; 240,000 of them are 15T

@@ -113,8 +113,8 @@ def real_store(documents: int, width: int) -> Path:
     from featurestore.writing.writer import finish_store
     from ray_jobs.planning.job_plan import make_plan
     from ray_jobs.prepare.cache import cache_path
-    from ray_jobs.run.worker import Worker, WorkerTask
     from ray_jobs.spec import job_from_mapping
+    from ray_jobs.workers.worker import Worker, WorkerTask
 
     path = cache_path("benchmarks") / f"store-r8-{documents}-{width}"
     if (path / "manifest.json").is_file():

@@ -41,7 +41,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
 def prepare(args: argparse.Namespace) -> int:
     """Build the bundle of a job, or find it built, and say where it is."""
     silence_libraries()
-    from ray_jobs.engine.bundle import open_bundle
+    from ray_jobs.backbone.bundle import open_bundle
     from ray_jobs.prepare.build import prepare as build
     from ray_jobs.spec import load_job
 

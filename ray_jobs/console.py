@@ -14,7 +14,7 @@ from featurestore.base.terminal import print_facts
 from featurestore.base.text import about, counted, money, size, span
 
 if TYPE_CHECKING:
-    from ray_jobs.engine.bundle import Bundle
+    from ray_jobs.backbone.bundle import Bundle
     from ray_jobs.planning.calibrate import Calibration
     from ray_jobs.planning.estimate import Estimate
     from ray_jobs.planning.job_plan import JobPlan

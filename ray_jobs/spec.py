@@ -17,11 +17,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from featurestore.base.dense_names import HIDDEN, parse_dense_name
 from featurestore.base.poolings import NAMED, is_pool, pool_order
-from featurestore.base.spec_file import load_mapping, parse_spec
-from featurestore.base.spec_values import Flag, PathText
 from featurestore.errors import JobSpecError
-from featurestore.tables.dialect import CsvSpec
-from featurestore.tables.patterns import joined
+from featurestore.finding.dialect import CsvSpec
+from featurestore.finding.patterns import joined
+from featurestore.specs.spec_file import load_mapping, parse_spec
+from featurestore.specs.spec_values import Flag, PathText
 from ray_jobs.tolerance import errors_allowed
 
 RESERVED_COLUMNS = ("doc_id", "n_tokens", "truncated", "error")

@@ -67,7 +67,7 @@ def test_nothing_that_runs_code_from_data_is_called() -> None:
 
 
 def test_yaml_is_read_by_a_loader_that_makes_plain_data_only() -> None:
-    from featurestore.base.spec_file import _SpecLoader
+    from featurestore.specs.spec_file import _SpecLoader
 
     assert issubclass(_SpecLoader, yaml.SafeLoader)
 

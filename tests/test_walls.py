@@ -50,13 +50,15 @@ def test_package_imports_nothing_across_its_walls(package: str, forbidden: set[s
 
 
 def test_engine_imports_only_what_a_bare_gpu_machine_has() -> None:
-    for path in files("ray_jobs/engine"):
+    for path in (*files("ray_jobs/engine"), *files("ray_jobs/backbone")):
         for name in imported_modules(path):
             top = name.split(".")[0]
             allowed = (
                 top in ENGINE_MAY_IMPORT
                 or top in sys.stdlib_module_names
-                or name.startswith(("ray_jobs.engine", *(f"{module}." for module in ENGINE_MAY_IMPORT_OF_OURS)))
+                or name.startswith(
+                    ("ray_jobs.engine", "ray_jobs.backbone", *(f"{module}." for module in ENGINE_MAY_IMPORT_OF_OURS))
+                )
                 or name in ("ray_jobs", *ENGINE_MAY_IMPORT_OF_OURS)
             )
             assert allowed, f"{path.relative_to(ROOT)} imports {name}"

@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from featurestore.base.poolings import READABLE, is_readable
-from featurestore.base.spec_file import load_mapping, parse_spec
-from featurestore.base.spec_values import Flag, PathText, Value
 from featurestore.errors import StudyError
-from featurestore.tables.dialect import CsvSpec
-from featurestore.tables.patterns import joined
+from featurestore.finding.dialect import CsvSpec
+from featurestore.finding.patterns import joined
+from featurestore.specs.spec_file import load_mapping, parse_spec
+from featurestore.specs.spec_values import Flag, PathText, Value
 
 BASELINES = ("tfidf", "char_ngrams", "hidden_mean", "hidden_last", "majority")
 PROBES = ("logistic_l2", "logistic_l1", "tree", "k_sparse", "linear_svm", "softmax")

@@ -31,7 +31,7 @@ class Careful(SingleProcess):
         from transformers import AutoModel, AutoTokenizer
 
         from benchmarks.weights import truncated
-        from ray_jobs.engine.backbone import default_dtype
+        from ray_jobs.backbone.backbone import default_dtype
 
         self._setup = setup
         dtype = getattr(torch, setup.dtype or default_dtype("cpu"))

@@ -52,8 +52,8 @@ class _Job:
     def __init__(self, setup: Setup, corpus: Path, store: Path) -> None:
         from featurestore.format.store_plan import create_store
         from ray_jobs.planning.job_plan import make_plan
-        from ray_jobs.run.worker import WorkerTask
         from ray_jobs.spec import job_from_mapping
+        from ray_jobs.workers.worker import WorkerTask
 
         self.plan = make_plan(job_from_mapping(job_mapping(setup, corpus, store), corpus.parent))
         create_store(self.plan.job.store, self.plan.store)
@@ -92,7 +92,7 @@ class _Job:
 
 def _without_padding() -> tuple[str, ...]:
     """Model types whose documents the engine feeds end to end on a CPU."""
-    from ray_jobs.engine import gemma
+    from ray_jobs.backbone import gemma
 
     return tuple(gemma.MODEL_TYPES)
 
@@ -110,7 +110,7 @@ class Hand:
 
     def open(self, rehearsal: Any, unit: Any, task: Any) -> None:
         """Do one unit of the rehearsal, then open the task."""
-        from ray_jobs.run.worker import Worker
+        from ray_jobs.workers.worker import Worker
 
         worker = Worker(rehearsal)
         worker.open()

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import BinaryIO, cast
 
 from featurestore.errors import CorpusError
-from featurestore.tables.files import SourceFile
+from featurestore.finding.files import SourceFile
 from featurestore.tables.record import BLOCK_BYTES
 
 HEAD_BYTES = 1 << 16  # that tell an array from lines: more than a first line that is an array of its own

@@ -15,8 +15,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from featurestore.errors import CorpusError
-from featurestore.tables.dialect import BYTE_ORDER_MARKS, NO_QUOTES, CsvSpec, Dialect
-from featurestore.tables.files import SourceFile
+from featurestore.finding.dialect import BYTE_ORDER_MARKS, NO_QUOTES, CsvSpec, Dialect
+from featurestore.finding.files import SourceFile
 from featurestore.tables.record import decompressed, open_raw, refusals
 
 HEAD_BYTES = 1 << 20  # that a dialect is read off: some hundred to some thousand rows

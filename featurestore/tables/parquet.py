@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import CorpusError
+from featurestore.finding.files import SourceFile
 from featurestore.tables.arrow import (
     TREATMENTS,
     decoded,
@@ -19,7 +20,6 @@ from featurestore.tables.arrow import (
     reader_of,
 )
 from featurestore.tables.class_labels import class_names, named
-from featurestore.tables.files import SourceFile
 from featurestore.tables.record import Record, Wanted, open_raw
 from featurestore.tables.times import parquet_interval
 

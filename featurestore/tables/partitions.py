@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from featurestore.tables.files import SourceFile
+from featurestore.finding.files import SourceFile
 from featurestore.tables.record import MISSING, Record, Wanted
 
 

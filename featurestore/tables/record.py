@@ -17,8 +17,8 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from featurestore.base.did_you_mean import did_you_mean
 from featurestore.errors import CorpusError
+from featurestore.finding.files import SourceFile
 from featurestore.storage.pointers import POINTER_BYTES, pointer_problem
-from featurestore.tables.files import SourceFile
 
 BLOCK_BYTES = 4 << 20  # one request to an object store; larger blocks read no faster
 

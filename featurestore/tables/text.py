@@ -19,8 +19,8 @@ from itertools import islice
 from typing import Any, BinaryIO, cast
 
 from featurestore.errors import CorpusError
+from featurestore.finding.files import SourceFile
 from featurestore.tables.arrays import elements, told_apart
-from featurestore.tables.files import SourceFile
 from featurestore.tables.record import BLOCK_BYTES, MISSING, Record, Wanted, decompressed, open_raw, refusals
 from featurestore.tables.values import kind_of_json
 

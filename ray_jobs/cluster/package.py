@@ -19,11 +19,11 @@ from urllib.parse import urlsplit
 
 from featurestore.base.did_you_mean import did_you_mean
 from featurestore.base.foreign import writing
-from featurestore.base.spec_file import load_mapping, refuse_secrets, texts_of
-from featurestore.base.spec_yaml import plain
 from featurestore.base.text import first_line
 from featurestore.errors import JobSpecError
-from featurestore.tables.patterns import unescaped
+from featurestore.finding.patterns import unescaped
+from featurestore.specs.spec_file import load_mapping, refuse_secrets, texts_of
+from featurestore.specs.spec_yaml import plain
 from featurestore.urls import secret_within
 
 if TYPE_CHECKING:

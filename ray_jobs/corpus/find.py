@@ -13,9 +13,9 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import CorpusError
+from featurestore.finding.files import SourceFile, look_up
 from featurestore.tables.arrays import told_apart
 from featurestore.tables.csv_head import with_dialect
-from featurestore.tables.files import SourceFile, look_up
 from featurestore.tables.parquet import open_parquet, parquet_groups
 from featurestore.tables.record import Wanted, decompressed, open_raw, refusals
 from featurestore.tables.text import csv_header

@@ -18,10 +18,10 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from featurestore.errors import CorpusError
+from featurestore.finding.files import SourceFile, look_up
 from featurestore.tables.arrays import told_apart
 from featurestore.tables.class_labels import class_names
 from featurestore.tables.csv_head import with_dialect
-from featurestore.tables.files import SourceFile, look_up
 from featurestore.tables.parquet import UNSEEN_KINDS, number_kinds, open_parquet, parquet_groups, parquet_kinds
 from featurestore.tables.partitions import without_partitions
 from featurestore.tables.record import (

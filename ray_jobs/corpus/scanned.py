@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 
-from featurestore.tables.files import SourceFile
+from featurestore.finding.files import SourceFile
 from featurestore.tables.text import Fused
 from ray_jobs.corpus.unreadable_counts import UnreadableRows
 

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import CorpusError
-from featurestore.tables.files import SourceFile
+from featurestore.finding.files import SourceFile
 from featurestore.tables.parquet import open_parquet, parquet_records
 from featurestore.tables.partitions import with_partitions, without_partitions
 from featurestore.tables.record import Record, Wanted, open_text, refusals

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from featurestore.errors import CorpusError
+from featurestore.finding.files import SourceFile
 from featurestore.storage.node_lock import node_lock
-from featurestore.tables.files import SourceFile
 from featurestore.tables.record import BLOCK_BYTES, Digest, decompressed, open_raw, refusals
 from ray_jobs.prepare.cache import cache_path
 

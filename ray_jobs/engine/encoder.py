@@ -32,9 +32,9 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 import torch
 
-from ray_jobs.engine import cpu_products
-from ray_jobs.engine.bundle import Bundle, SaeInfo, bundle_file
-from ray_jobs.engine.families import SaeWeights, check_family, encoder_input
+from ray_jobs.backbone import cpu_products
+from ray_jobs.backbone.bundle import Bundle, SaeInfo, bundle_file
+from ray_jobs.backbone.families import SaeWeights, check_family, encoder_input
 from ray_jobs.engine.int8_prefilter import Int8Prefilter, PrefilterInput, can_prefilter, prefilter_input
 
 Route = Literal["prefiltered", "plain", "device"]

@@ -23,14 +23,14 @@ import numpy as np
 import torch
 
 from featurestore.base.dense_names import dense_name, hook_name
-from ray_jobs.engine.backbone import open_backbone
-from ray_jobs.engine.batching import CPU_BATCH_TOKENS, fill_batches
-from ray_jobs.engine.bundle import Bundle
+from ray_jobs.backbone.backbone import open_backbone
+from ray_jobs.backbone.batching import CPU_BATCH_TOKENS, fill_batches
+from ray_jobs.backbone.bundle import Bundle
+from ray_jobs.backbone.tokens import ContentTokenizer, Window, token_policy, windows_of
 from ray_jobs.engine.encoder import SaeEncoder
 from ray_jobs.engine.idleness import IdleClock
 from ray_jobs.engine.pooling import pool_saes
 from ray_jobs.engine.sparse_rows import SparseRows, gather_rows
-from ray_jobs.engine.tokens import ContentTokenizer, Window, token_policy, windows_of
 
 __all__ = ["ExtractSettings", "ExtractedRows", "Extractor", "SparseRows"]
 

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from ray_jobs.engine.backbone import open_backbone
-from ray_jobs.engine.batching import fill_batches
-from ray_jobs.engine.bundle import Bundle, SaeInfo, bundle_file
+from ray_jobs.backbone.backbone import open_backbone
+from ray_jobs.backbone.batching import fill_batches
+from ray_jobs.backbone.bundle import Bundle, SaeInfo, bundle_file
+from ray_jobs.backbone.families import SaeWeights
+from ray_jobs.backbone.tokens import ContentTokenizer, Window, token_policy, windows_of
 from ray_jobs.engine.encoder import Inputs, SaeEncoder
 from ray_jobs.engine.extractor import ExtractSettings
-from ray_jobs.engine.families import SaeWeights
-from ray_jobs.engine.tokens import ContentTokenizer, Window, token_policy, windows_of
 
 LOT = 64
 """Texts whose windows are packed together: enough to fill batches of short ones, few enough that answers come soon."""

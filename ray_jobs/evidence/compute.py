@@ -19,7 +19,7 @@ from ray_jobs.evidence.texts import StoredDocument, stored_documents
 
 if TYPE_CHECKING:
     from featurestore.reader import FeatureStore
-    from ray_jobs.engine.bundle import Bundle
+    from ray_jobs.backbone.bundle import Bundle
     from ray_jobs.engine.extractor import ExtractSettings
     from ray_jobs.engine.token_values import TokenValues
 

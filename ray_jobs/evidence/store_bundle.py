@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from featurestore.errors import BundleError, JobSpecError
 from featurestore.format.provenance import bundle_sources
 from featurestore.urls import shown
-from ray_jobs.engine.bundle import Bundle, open_bundle
+from ray_jobs.backbone.bundle import Bundle, open_bundle
 from ray_jobs.spec import JobSpec, job_from_mapping
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ def store_settings(plan: StorePlan, where: str) -> ExtractSettings:
     Raises:
         JobSpecError: The store does not say.
     """
-    from ray_jobs.engine.backbone import default_device
-    from ray_jobs.engine.batching import default_batch_tokens
+    from ray_jobs.backbone.backbone import default_device
+    from ray_jobs.backbone.batching import default_batch_tokens
     from ray_jobs.engine.extractor import ExtractSettings
 
     model = _job(plan, where).model

@@ -120,7 +120,7 @@ def _measure(bundle: str, settings: Mapping[str, Any], texts: Sequence[str]) -> 
 def _timed(bundle: str, settings: Mapping[str, Any], texts: Sequence[str]) -> tuple[int, int, float]:
     import torch
 
-    from ray_jobs.engine.bundle import open_bundle
+    from ray_jobs.backbone.bundle import open_bundle
     from ray_jobs.engine.extractor import Extractor, ExtractSettings
 
     torch.set_num_threads(settings["threads"])

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from featurestore.base.did_you_mean import did_you_mean
-from featurestore.base.spec_file import load_spec
 from featurestore.errors import BundleError, JobSpecError
+from featurestore.specs.spec_file import load_spec
 
 if TYPE_CHECKING:
-    from ray_jobs.engine.bundle import Bundle
+    from ray_jobs.backbone.bundle import Bundle
 
 SHIPPED_RATES = Path(__file__).with_name("rates.yaml")
 
@@ -103,7 +103,7 @@ def gflop_per_token(bundle: Bundle, mean_tokens: float) -> float:
     Raises:
         BundleError: The bundle's weights cannot be read.
     """
-    from ray_jobs.engine.bundle import CONFIG_NAME, WEIGHTS_NAME
+    from ray_jobs.backbone.bundle import CONFIG_NAME, WEIGHTS_NAME
 
     try:
         config = json.loads((bundle.path / CONFIG_NAME).read_text(encoding="utf-8"))

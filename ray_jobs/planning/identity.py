@@ -18,7 +18,7 @@ from featurestore.tables import READING
 from ray_jobs.engine import NUMERICS
 
 if TYPE_CHECKING:
-    from ray_jobs.engine.bundle import Bundle
+    from ray_jobs.backbone.bundle import Bundle
     from ray_jobs.prepare.compute import Compute
     from ray_jobs.spec import JobSpec
 
@@ -41,7 +41,7 @@ def identity(
     Returns:
         Plain JSON data.
     """
-    from ray_jobs.engine.bundle import WEIGHTS_NAME
+    from ray_jobs.backbone.bundle import WEIGHTS_NAME
 
     model = job.model
     return {

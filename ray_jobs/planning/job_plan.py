@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from featurestore.base.dense_names import dense_name, hook_name
 from featurestore.errors import JobSpecError
-from featurestore.tables.dialect import USUAL
+from featurestore.finding.dialect import USUAL
 from ray_jobs.planning.identity import deciding_software, identity, provenance
 from ray_jobs.planning.versions import check_finished, other_version, unfinished
 from ray_jobs.prepare.compute import Compute, extract_settings, settle, settle_attention
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from featurestore.format.rows import PartRows
     from featurestore.format.schema import StoreSchema
     from featurestore.format.store_plan import StorePlan
+    from ray_jobs.backbone.bundle import Bundle
     from ray_jobs.corpus.read import DocumentRows
     from ray_jobs.corpus.scanned import CorpusScan
-    from ray_jobs.engine.bundle import Bundle
     from ray_jobs.engine.extractor import ExtractedRows
     from ray_jobs.planning.units import Unit
     from ray_jobs.spec import JobSpec
@@ -141,9 +141,9 @@ def make_plan(
     """
     from featurestore.format.store_plan import create_store
     from featurestore.writing.writer import committed_units
+    from ray_jobs.backbone.bundle import open_bundle
+    from ray_jobs.backbone.tokens import token_policy
     from ray_jobs.corpus.scan import scan
-    from ray_jobs.engine.bundle import open_bundle
-    from ray_jobs.engine.tokens import token_policy
     from ray_jobs.prepare.build import pinned, prepare
 
     stored, finished, version = _look_at_store(job.store)
@@ -266,8 +266,8 @@ def expected_store(job: JobSpec) -> StorePlan:
         UsageError: Model, SAEs or settings are at fault.
     """
     from featurestore.format.store_plan import STORE_JSON, StorePlan, open_root, read_plan
-    from ray_jobs.engine.bundle import open_bundle
-    from ray_jobs.engine.tokens import token_policy
+    from ray_jobs.backbone.bundle import open_bundle
+    from ray_jobs.backbone.tokens import token_policy
     from ray_jobs.prepare.build import pinned, prepare
 
     fs, root = open_root(job.store)
@@ -301,7 +301,7 @@ def store_schema(job: JobSpec, bundle: Bundle, keep_types: Mapping[str, str]) ->
 
 def sample_tokens(bundle: Bundle, job: JobSpec, scanned: CorpusScan) -> TokenSample:
     """Count tokens of the documents that the scan has sampled."""
-    from ray_jobs.engine.tokens import ContentTokenizer, token_policy, windows_of
+    from ray_jobs.backbone.tokens import ContentTokenizer, token_policy, windows_of
 
     texts = scanned.sample[:: max(1, len(scanned.sample) // SAMPLED_DOCUMENTS)]
     policy = token_policy(bundle, job.model)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from featurestore.base.foreign import writing
 from featurestore.errors import BundleError
 from featurestore.storage.node_lock import node_lock
-from ray_jobs.engine.bundle import (
+from ray_jobs.backbone.bundle import (
     CONFIG_NAME,
     FORMAT_VERSION,
     MANIFEST_NAME,
@@ -46,7 +46,7 @@ from ray_jobs.prepare.compute import settle
 from ray_jobs.prepare.sae_loader import SAE_FILES, load_sae
 
 if TYPE_CHECKING:
-    from ray_jobs.engine.bundle import Bundle
+    from ray_jobs.backbone.bundle import Bundle
     from ray_jobs.spec import JobSpec, SaeSpec
 
 Progress = Callable[[str], None]
@@ -67,7 +67,7 @@ def prepare(spec: JobSpec, cache_dir: Path | None = None, progress: Progress | N
         progress: Called with a line of text before every slow step.
 
     Returns:
-        The bundle's directory, for `ray_jobs.engine.bundle.open_bundle`.
+        The bundle's directory, for `ray_jobs.backbone.bundle.open_bundle`.
 
     Raises:
         BundleError: Model or SAE cannot be found, read or used, or do not belong together.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from featurestore.base.foreign import brief, reading, writing
 from featurestore.errors import BundleError
 from featurestore.storage.pointers import POINTER_BYTES, pointer_among, pointer_problem
-from ray_jobs.engine.bundle import TOKENIZER_NAME, WEIGHTS_NAME, TokenizerInfo
+from ray_jobs.backbone.bundle import TOKENIZER_NAME, WEIGHTS_NAME, TokenizerInfo
 from ray_jobs.prepare.hub import commit_of
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def read_weights(model: Checkpoint, config: Any, dtype: Any) -> dict[str, Any]:
     Raises:
         BundleError: The decoder is not built as `model.layers`, or tensors are missing, misshapen or pickled.
     """
-    from ray_jobs.engine.backbone import build_empty
+    from ray_jobs.backbone.backbone import build_empty
 
     try:
         empty = build_empty(config)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ray_jobs.engine.bundle import Bundle
+    from ray_jobs.backbone.bundle import Bundle
     from ray_jobs.spec import JobSpec
 
 GPU_THREADS = 2  # beside a GPU the CPU only tokenises and writes; more would starve small nodes' other actors
@@ -69,7 +69,7 @@ def settle_attention(compute: Compute, bundle: Bundle) -> Compute:
     Raises:
         JobSpecError: The job wants one that is not exact for the model.
     """
-    from ray_jobs.engine.backbone import check_attention, default_attention
+    from ray_jobs.backbone.backbone import check_attention, default_attention
 
     attn = compute.attn or default_attention(compute.device, bundle.model.model_type)
     check_attention(bundle, attn)
@@ -94,18 +94,18 @@ def extract_settings(job: JobSpec, compute: Compute) -> dict[str, Any]:
 
 
 def _hardware_device() -> str:
-    from ray_jobs.engine.backbone import default_device
+    from ray_jobs.backbone.backbone import default_device
 
     return default_device()
 
 
 def _hardware_dtype(device: str) -> str:
-    from ray_jobs.engine.backbone import default_dtype
+    from ray_jobs.backbone.backbone import default_dtype
 
     return default_dtype(device)
 
 
 def _batch_tokens(device: str) -> int:
-    from ray_jobs.engine.batching import default_batch_tokens
+    from ray_jobs.backbone.batching import default_batch_tokens
 
     return default_batch_tokens(device)

@@ -19,8 +19,8 @@ from featurestore.base.did_you_mean import did_you_mean
 from featurestore.base.foreign import brief, writing
 from featurestore.errors import BundleError
 from featurestore.storage.pointers import pointer_among
-from ray_jobs.engine.bundle import SaeInfo
-from ray_jobs.engine.families import check_family, fold
+from ray_jobs.backbone.bundle import SaeInfo
+from ray_jobs.backbone.families import check_family, fold
 from ray_jobs.prepare.encoder_hash import encoder_sha256
 from ray_jobs.prepare.hub import pinned_downloads
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from ray_jobs.backbone.families import SaeWeights
     from ray_jobs.engine.encoder import SaeEncoder
-    from ray_jobs.engine.families import SaeWeights
     from ray_jobs.spec import SaeSpec
 
 SAE_FILES = ("cfg.json", "sae_weights.safetensors")

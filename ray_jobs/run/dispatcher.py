@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from featurestore.base.fault_points import fault_point
 from featurestore.errors import JobFailed
-from ray_jobs.run.demand import Shortage
 from ray_jobs.run.failure_policy import (
     MAX_STARTS_LOST,
     Action,
@@ -25,17 +24,18 @@ from ray_jobs.run.failure_policy import (
     seconds_to_wait,
     what_follows,
 )
-from ray_jobs.run.failures import Failure, Kind
 from ray_jobs.run.state import RunState
-from ray_jobs.run.worker_pool import Abandoned
+from ray_jobs.workers.demand import Shortage
+from ray_jobs.workers.failures import Failure, Kind
+from ray_jobs.workers.worker_pool import Abandoned
 
 if TYPE_CHECKING:
     from featurestore.checks.run_files import RunSnapshot
     from ray_jobs.planning.units import Unit
     from ray_jobs.reporting.rate import JobSize
     from ray_jobs.run.totals import RunTotals
-    from ray_jobs.run.worker import Report
-    from ray_jobs.run.worker_pool import Answer, WorkerPool
+    from ray_jobs.workers.worker import Report
+    from ray_jobs.workers.worker_pool import Answer, WorkerPool
 
 TICK_SECONDS = 1.0  # how often the clock is looked at
 CHECK_SECONDS = 10.0  # how often deadlines are, which are minutes

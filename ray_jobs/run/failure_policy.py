@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from ray_jobs.run.failures import Kind
+from ray_jobs.workers.failures import Kind
 
 MAX_DEATHS = 3  # workers that one unit may cost: two can be bad luck (preemption), three point at the unit
 MAX_ERRORS = 2  # an error that comes twice will come again

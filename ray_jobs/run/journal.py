@@ -26,7 +26,7 @@ from featurestore.writing.writer import PartRecord, read_record
 
 if TYPE_CHECKING:
     from featurestore.format.store_plan import StorePlan
-    from ray_jobs.run.worker import Report
+    from ray_jobs.workers.worker import Report
 
 FILE_RECORDS = 1000  # some 250 kB, rewritten until it is full
 FLUSH_SECONDS = 15.0  # what a killed driver's successor has to read again: the parts of so long

@@ -25,14 +25,14 @@ from ray_jobs.run.failure_policy import (
     WorkerFate,
     seconds_to_wait,
 )
-from ray_jobs.run.failures import Failure, Kind
 from ray_jobs.run.totals import RunTotals
 from ray_jobs.run.unit_queue import UnitQueue
 from ray_jobs.run.worker_table import UnitProgress, WorkerTable
+from ray_jobs.workers.failures import Failure, Kind
 
 if TYPE_CHECKING:
     from ray_jobs.planning.units import Unit
-    from ray_jobs.run.worker import Report
+    from ray_jobs.workers.worker import Report
 
 UNITS_IN_FLIGHT = 2  # of a worker: one under way, and one so that it never waits for the driver
 LONGEST_START_WAIT = 8.0  # seconds between losing workers in a row and starting more; opening a model takes as long

@@ -10,7 +10,7 @@ from ray_jobs.planning.measured import Place
 
 if TYPE_CHECKING:
     from featurestore.writing.writer import PartRecord
-    from ray_jobs.run.worker import Report
+    from ray_jobs.workers.worker import Report
 
 
 @dataclass

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from featurestore.base.spec_file import parse_spec
 from featurestore.errors import CorpusError, UsageError
-from featurestore.tables.patterns import joined
+from featurestore.finding.patterns import joined
+from featurestore.specs.spec_file import parse_spec
 from ray_jobs.corpus.read import DocumentRows, read_batches
 from ray_jobs.corpus.scan import scan
 from ray_jobs.corpus.slices import slices

@@ -16,12 +16,12 @@ from featurestore.base.dense_names import DenseName, hook_name, parse_dense_name
 from featurestore.errors import BundleError, JobSpecError, StudyError
 from featurestore.format.provenance import described, hook
 from featurestore.models.model import Model
-from ray_jobs.engine.bundle import open_bundle
+from ray_jobs.backbone.bundle import open_bundle
 from ray_jobs.prepare.build import kept_bundle, prepare
 from ray_jobs.spec import job_from_mapping
 
 if TYPE_CHECKING:
-    from ray_jobs.engine.bundle import Bundle
+    from ray_jobs.backbone.bundle import Bundle
     from ray_jobs.spec import JobSpec
 
 _POLICY = ("max_tokens", "long_documents", "stride", "tokens", "chat", "dtype")

@@ -16,8 +16,8 @@ from featurestore.format.store_plan import StorePlan
 from featurestore.models.model import Model
 from featurestore.models.predict import Predicted, check_model, predict_rows
 from featurestore.models.reasons import Fired, Reason
+from ray_jobs.backbone.backbone import default_device
 from ray_jobs.corpus.extracted import part_rows
-from ray_jobs.engine.backbone import default_device
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
 from ray_jobs.engine.token_values import TokenReader, TokenValues
 from ray_jobs.planning.identity import identity

@@ -25,8 +25,8 @@ from ray_jobs.corpus.extracted import part_rows
 from ray_jobs.scoring.model_job import features_of, only_read
 
 if TYPE_CHECKING:
+    from ray_jobs.backbone.bundle import Bundle
     from ray_jobs.corpus.read import DocumentRows
-    from ray_jobs.engine.bundle import Bundle
     from ray_jobs.engine.extractor import ExtractedRows
 
 TYPES = {"string": "string", "double": "float64", "bool": "bool"}  # Arrow's names -> those of kept columns

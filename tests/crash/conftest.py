@@ -8,8 +8,8 @@ import pytest
 
 from featurestore.format.store_plan import create_store
 from ray_jobs.planning.job_plan import make_plan
-from ray_jobs.run.worker import Worker, WorkerTask
 from ray_jobs.spec import load_job
+from ray_jobs.workers.worker import Worker, WorkerTask
 from tests.crash.ground import DOCUMENTS, UNITS, Ground, mapping
 from tests.ray_jobs.jobs import parts_of, write_corpus, write_job, write_models
 

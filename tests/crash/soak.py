@@ -29,8 +29,8 @@ from pathlib import Path
 from featurestore import FeatureStore
 from featurestore.format.store_plan import create_store
 from ray_jobs.planning.job_plan import make_plan
-from ray_jobs.run.worker import Worker, WorkerTask
 from ray_jobs.spec import load_job
+from ray_jobs.workers.worker import Worker, WorkerTask
 from tests.crash.ground import descendants, start
 from tests.crash.s3 import BUCKET, proxied, s3_server, stored_parts
 from tests.ray_jobs.jobs import job_mapping, parts_of, write_corpus, write_job, write_models

@@ -16,8 +16,8 @@ from ray_jobs.corpus.read import read_rows
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
 from ray_jobs.planning.job_plan import make_plan
 from ray_jobs.run.document_search import DIED
-from ray_jobs.run.worker import Worker, WorkerTask
 from ray_jobs.spec import JobSpec, load_job
+from ray_jobs.workers.worker import Worker, WorkerTask
 from tests.crash.ground import start
 from tests.ray_jobs.jobs import job_mapping, parts_of, write_job
 from tests.tiny import NAN_WORD, UNEMBEDDED_WORD, tiny_texts

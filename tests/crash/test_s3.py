@@ -14,7 +14,7 @@ from featurestore import FeatureStore
 from featurestore.base.fault_points import POINTS
 from featurestore.writing.writer import PartRecord, committed_units
 from ray_jobs.run.journal import Journal, earlier_records
-from ray_jobs.run.worker import Report
+from ray_jobs.workers.worker import Report
 from tests.crash.ground import (
     DOCUMENTS,
     PATIENCE,

@@ -18,11 +18,11 @@ import torch
 from benchmarks import gpu_setup
 from benchmarks.arithmetic import Shape
 from benchmarks.gpu_ways import Transformers
-from ray_jobs.engine.bundle import Bundle, SaeInfo
+from ray_jobs.backbone.bundle import Bundle, SaeInfo
+from ray_jobs.backbone.families import SaeWeights, fold
 from ray_jobs.engine.device_pooling import pool_on_device
 from ray_jobs.engine.encoder import Inputs, SaeEncoder
 from ray_jobs.engine.extractor import ExtractedRows, Extractor, ExtractSettings
-from ray_jobs.engine.families import SaeWeights, fold
 from tests.reference import jaccard, pool_dense
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -14,8 +14,8 @@ from featurestore.format.store_plan import create_store
 from ray_jobs.planning.job_plan import make_plan
 from ray_jobs.run.driver import extract
 from ray_jobs.run.outcome import TooManyErrors
-from ray_jobs.run.worker import Worker, WorkerTask
 from ray_jobs.tolerance import errors_allowed, exceeds, limit
+from ray_jobs.workers.worker import Worker, WorkerTask
 from tests.ray_jobs.jobs import job_mapping, make_job, parts_of, write_job, write_models
 from tests.tiny import NAN_WORD
 

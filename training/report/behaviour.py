@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from training.report.charts import Scale, bars, reliability, steps
-from training.report.figures import bounds, defined, percent, score, significant, whole
+from training.report.elements.charts import Scale, bars, reliability, steps
+from training.report.elements.figures import bounds, defined, percent, score, significant, whole
+from training.report.elements.svg import grid, shade
 from training.report.study_files import Answers, StudyFiles
-from training.report.svg import grid, shade
 from training.scores.wilson import wilson
 
 BINS = 10  # of a probability: the study's own calibration error has as many

@@ -9,8 +9,8 @@ from featurestore.base.did_you_mean import did_you_mean
 from featurestore.errors import StudyError
 from featurestore.evidence.records import DocumentEvidence
 from featurestore.models.model import load_model
+from training.report.elements.marked import marked
 from training.report.kept_evidence import KeptEvidence
-from training.report.marked import marked
 from training.report.naming import EXAMPLES, key_of
 from training.report.study_files import StudyFiles
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from featurestore.evidence.records import DocumentEvidence
-from training.report.charts import Scale
-from training.report.figures import percent, significant, whole
-from training.report.marked import Marked, marked
+from training.report.elements.charts import Scale
+from training.report.elements.figures import percent, significant, whole
+from training.report.elements.marked import Marked, marked
 from training.report.naming import key_of
 from training.report.study_files import StudyFiles
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from training.report.charts import Curve, curves
-from training.report.figures import bounds, defined, score, significant, whole
+from training.report.elements.charts import Curve, curves
+from training.report.elements.figures import bounds, defined, score, significant, whole
+from training.report.elements.svg import grid, shade
 from training.report.study_files import StudyFiles
-from training.report.svg import grid, shade
 
 FAMILIES = {"SAE, selected": ("SAE features", "sae"), "baseline, selected": ("best baseline", "base")}
 REGIMES = {

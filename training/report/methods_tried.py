@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from training.report.charts import Scale
-from training.report.figures import NONE, bounds, defined, score
+from training.report.elements.charts import Scale
+from training.report.elements.figures import NONE, bounds, defined, score
+from training.report.elements.svg import grid, shade
 from training.report.study_files import StudyFiles
-from training.report.svg import grid, shade
 
 MOST_MAPS = 12  # more are no picture; the table above has every cell
 KINDS = {"sae": "sae", "control": "control", "majority": "none"}

@@ -14,7 +14,7 @@ from featurestore.errors import SparsemillError
 from featurestore.reader import FeatureStore
 from featurestore.storage.files import shown
 from training.documents.labels import REASONS
-from training.report.figures import percent, whole
+from training.report.elements.figures import percent, whole
 from training.report.study_files import StudyFiles
 
 

@@ -17,10 +17,10 @@ from featurestore.format.schema import SaeColumns
 from featurestore.reader import FeatureStore
 from featurestore.status import run_status
 from featurestore.storage.files import shown
-from training.report.charts import bars
-from training.report.figures import percent, significant, whole
+from training.report.elements.charts import bars
+from training.report.elements.figures import percent, significant, whole
+from training.report.elements.render import render
 from training.report.records_kept import costs_section, sae_source
-from training.report.render import render
 
 if TYPE_CHECKING:
     import polars as pl

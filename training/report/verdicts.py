@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from training.report.charts import Scale
-from training.report.figures import bounds, defined, p_value, percent, score, signed, whole
+from training.report.elements.charts import Scale
+from training.report.elements.figures import bounds, defined, p_value, percent, score, signed, whole
 from training.report.study_files import StudyFiles
 from training.results.factors import AGAINST_BASELINES
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from featurestore.base.did_you_mean import did_you_mean, nearest
-from featurestore.base.spec_file import load_mapping
 from featurestore.errors import JobSpecError, StoreError
 from featurestore.format.store_plan import read_plan
+from featurestore.specs.spec_file import load_mapping
 
 
 @pytest.mark.parametrize(

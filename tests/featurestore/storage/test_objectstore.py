@@ -161,7 +161,7 @@ def test_a_host_without_an_address_is_named_as_the_reason(url: str) -> None:
 
 
 def test_what_does_not_answer_is_tried_again_by_a_run(silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ray_jobs.run.failures import transient_storage_errors
+    from ray_jobs.workers.failures import transient_storage_errors
 
     monkeypatch.setattr(answering, "ANSWER_SECONDS", 0.2)
     with pytest.raises(OSError, match="does not answer"), transient_storage_errors():

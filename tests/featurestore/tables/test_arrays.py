@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.errors import CorpusError
+from featurestore.finding.files import SourceFile
 from featurestore.tables import arrays
 from featurestore.tables.arrays import elements, is_array, told_apart
-from featurestore.tables.files import SourceFile
 
 FILE = SourceFile("/d", "/d/a.json", "a.json", "json", None, None, None)
 TEXT = st.text(alphabet=st.sampled_from('ab"\\[]{},: \n\u00e9😀'), max_size=12)

@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featurestore.errors import CorpusError
+from featurestore.finding.files import find_files
 from featurestore.tables.arrow import FAMILY_OF_TYPE, TREATMENTS, family_of, python_values
-from featurestore.tables.files import find_files
 from featurestore.tables.keyed import id_texts
 from featurestore.tables.parquet import number_kinds, open_parquet, parquet_kinds, parquet_records
 from featurestore.tables.record import Unusable, Wanted

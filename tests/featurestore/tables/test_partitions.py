@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from featurestore.errors import CorpusError
-from featurestore.tables.files import find_files
+from featurestore.finding.files import find_files
 from ray_jobs.corpus.scan import scan
 from tests.ray_jobs.corpora import documents, jsonl, spec, written
 

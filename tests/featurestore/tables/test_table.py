@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from featurestore.errors import TableError
+from featurestore.finding.patterns import escaped
 from featurestore.tables.keyed import kept_series, keyed
-from featurestore.tables.patterns import escaped
 from featurestore.tables.table import read_table, table_ids
 from tests.ray_jobs.corpora import jsonl, written, zstd
 

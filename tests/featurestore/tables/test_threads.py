@@ -8,7 +8,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore.tables.files import find_files
+from featurestore.finding.files import find_files
 from featurestore.tables.parquet import open_parquet, parquet_records
 from featurestore.tables.record import Wanted
 from tests.interpreter import foreign_visits

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from ray_jobs.engine.bundle import Bundle
+from ray_jobs.backbone.bundle import Bundle
+from ray_jobs.backbone.families import SaeWeights, fold
 from ray_jobs.engine.encoder import Inputs, SaeEncoder
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
-from ray_jobs.engine.families import SaeWeights, fold
 from ray_jobs.engine.pooling import pool_saes
 from ray_jobs.engine.sparse_rows import SparseRows
 from tests.ray_jobs.engine.test_encoder import ROUTES, info_of, random_weights

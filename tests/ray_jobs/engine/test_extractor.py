@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
+from ray_jobs.backbone.bundle import Bundle
+from ray_jobs.backbone.tokens import Window
 from ray_jobs.engine import extractor as module
-from ray_jobs.engine.bundle import Bundle
 from ray_jobs.engine.extractor import ExtractedRows, Extractor, ExtractSettings
-from ray_jobs.engine.tokens import Window
 from tests.reference import Fed, ReferenceModel, assert_row_equals, encode, jaccard, rows_by_name, undecided
 from tests.tiny import NAN_WORD, UNEMBEDDED_WORD, tiny_texts
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ray_jobs.engine.bundle import Bundle
+from ray_jobs.backbone.bundle import Bundle
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
 from ray_jobs.engine.idleness import IdleClock
 from tests.tiny import tiny_texts

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ray_jobs.engine.bundle import Bundle
+from ray_jobs.backbone.bundle import Bundle
+from ray_jobs.backbone.tokens import windows_of
 from ray_jobs.engine.encoder import Active, Inputs
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
 from ray_jobs.engine.pooling import pool_windows
 from ray_jobs.engine.sparse_rows import gather_rows
-from ray_jobs.engine.tokens import windows_of
 from tests.reference import Fed, ReferenceModel, assert_row_equals, encode
 from tests.tiny import NAN_WORD, tiny_texts
 

@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ray_jobs.backbone.bundle import SaeInfo
+from ray_jobs.backbone.families import SaeWeights
 from ray_jobs.engine import device_pooling, pooling
-from ray_jobs.engine.bundle import SaeInfo
 from ray_jobs.engine.encoder import Active, Inputs, SaeEncoder
-from ray_jobs.engine.families import SaeWeights
 from ray_jobs.engine.pooling import pool_saes, pool_windows
 from ray_jobs.engine.sparse_rows import SparseRows, empty_rows, gather_rows, stack_rows, value_dtype
 from tests.reference import assert_row_equals

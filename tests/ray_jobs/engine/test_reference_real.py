@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from ray_jobs.engine.bundle import TOKENIZER_NAME, Bundle, open_bundle
+from ray_jobs.backbone.bundle import TOKENIZER_NAME, Bundle, open_bundle
+from ray_jobs.backbone.tokens import ContentTokenizer
 from ray_jobs.engine.extractor import ExtractedRows, Extractor, ExtractSettings
-from ray_jobs.engine.tokens import ContentTokenizer
 from ray_jobs.prepare.build import prepare
 from ray_jobs.spec import job_from_mapping
 from tests.reference import ReferenceModel, assert_row_equals, encode, jaccard

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from ray_jobs.engine.bundle import Bundle, open_bundle
+from ray_jobs.backbone.bundle import Bundle, open_bundle
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
 from ray_jobs.engine.token_values import TokenReader, TokenValues
 from ray_jobs.prepare.build import prepare

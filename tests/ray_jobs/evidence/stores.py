@@ -9,7 +9,7 @@ import numpy as np
 
 from featurestore import FeatureStore, create_store, finish_store
 from ray_jobs.planning.job_plan import make_plan
-from ray_jobs.run.worker import Worker, WorkerTask
+from ray_jobs.workers.worker import Worker, WorkerTask
 from tests.ray_jobs.jobs import make_job
 
 

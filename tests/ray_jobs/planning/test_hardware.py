@@ -10,7 +10,7 @@ import yaml
 
 from benchmarks.limit import layer_matrices
 from featurestore.errors import BundleError, JobSpecError
-from ray_jobs.engine.bundle import open_bundle
+from ray_jobs.backbone.bundle import open_bundle
 from ray_jobs.planning.hardware import SHIPPED_RATES, gflop_per_token, load_rates
 from ray_jobs.prepare.build import prepare
 from tests.ray_jobs.jobs import make_job, write_models

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from featurestore.errors import JobFailed
-from ray_jobs.engine.bundle import Bundle, ModelInfo, SaeInfo, TokenizerInfo
+from ray_jobs.backbone.bundle import Bundle, ModelInfo, SaeInfo, TokenizerInfo
 from ray_jobs.engine.extractor import ExtractSettings
 from ray_jobs.planning.identity import check_software, deciding_software, identity, provenance
 from ray_jobs.prepare.compute import Compute, extract_settings, settle

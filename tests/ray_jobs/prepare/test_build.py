@@ -18,11 +18,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from featurestore.errors import BundleError
-from ray_jobs.engine import backbone
-from ray_jobs.engine.bundle import CONFIG_NAME, TOKENIZER_NAME, WEIGHTS_NAME, open_bundle
+from ray_jobs.backbone import backbone
+from ray_jobs.backbone.bundle import CONFIG_NAME, TOKENIZER_NAME, WEIGHTS_NAME, open_bundle
+from ray_jobs.backbone.families import SaeWeights, fold
 from ray_jobs.engine.encoder import SaeEncoder
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
-from ray_jobs.engine.families import SaeWeights, fold
 from ray_jobs.engine.pooling import pool_saes
 from ray_jobs.prepare import sae_loader as saes
 from ray_jobs.prepare.build import default_cache_dir, prepare

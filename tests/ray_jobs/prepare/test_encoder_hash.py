@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import load_file
 
 from featurestore.errors import BundleError
-from ray_jobs.engine.bundle import MANIFEST_NAME, open_bundle
+from ray_jobs.backbone.bundle import MANIFEST_NAME, open_bundle
 from ray_jobs.prepare import encoder_hash
 from ray_jobs.prepare.build import prepare
 from ray_jobs.prepare.encoder_hash import encoder_sha256

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from featurestore.format.store_plan import read_plan
-from ray_jobs.engine.bundle import open_bundle
+from ray_jobs.backbone.bundle import open_bundle
 from tests.hub import FIRST, SECOND, Hub, serve_hub
 from tests.ray_jobs.jobs import job_mapping, write_corpus, write_job, write_models
 

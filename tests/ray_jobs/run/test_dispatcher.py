@@ -16,13 +16,13 @@ from ray_jobs.planning.units import Unit
 from ray_jobs.reporting.progress import Progress
 from ray_jobs.reporting.rate import JobSize
 from ray_jobs.run.deadlines import STALL_SECONDS
-from ray_jobs.run.demand import GIVE_UP_SECONDS, Unmet
 from ray_jobs.run.dispatcher import IDLE_SECONDS, Committed, Dispatcher, Note, Tick
 from ray_jobs.run.failure_policy import MAX_DEATHS, MAX_ERRORS, STORAGE_TRIES
-from ray_jobs.run.failures import Failure, Kind
 from ray_jobs.run.totals import RunTotals
-from ray_jobs.run.worker import Report
-from ray_jobs.run.worker_pool import Answer
+from ray_jobs.workers.demand import GIVE_UP_SECONDS, Unmet
+from ray_jobs.workers.failures import Failure, Kind
+from ray_jobs.workers.worker import Report
+from ray_jobs.workers.worker_pool import Answer
 
 ROWS = 16
 LOST = Failure(Kind.LOST, "it is gone")
@@ -320,8 +320,8 @@ def test_a_simulated_day_loses_nothing_and_wastes_little() -> None:
 
 
 def test_the_loop_asks_nothing_of_a_pool_but_what_the_protocol_says() -> None:
-    from ray_jobs.run.ray_pool import RayPool
-    from ray_jobs.run.worker_pool import WorkerPool
+    from ray_jobs.workers.ray_pool import RayPool
+    from ray_jobs.workers.worker_pool import WorkerPool
 
     asked = {name for name, value in vars(WorkerPool).items() if callable(value) and not name.startswith("_")}
     for pool in (RayPool, SimulatedPool, ToldPool):

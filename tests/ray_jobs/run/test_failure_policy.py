@@ -20,7 +20,7 @@ from ray_jobs.run.failure_policy import (
     seconds_to_wait,
     what_follows,
 )
-from ray_jobs.run.failures import Kind
+from ray_jobs.workers.failures import Kind
 
 KEEP, REPLACE, DROP = WorkerFate
 STOPS = "stops"

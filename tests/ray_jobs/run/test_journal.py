@@ -10,7 +10,7 @@ import pytest
 from featurestore.writing.writer import PartRecord
 from ray_jobs.run import journal
 from ray_jobs.run.journal import Journal, earlier_records
-from ray_jobs.run.worker import Report
+from ray_jobs.workers.worker import Report
 
 
 def report(unit: int, sha256: str = "ab") -> Report:

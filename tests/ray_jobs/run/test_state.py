@@ -9,9 +9,9 @@ from featurestore.writing.writer import PartRecord
 from ray_jobs.planning.units import Unit
 from ray_jobs.reporting.rate import JobSize
 from ray_jobs.run.failure_policy import MAX_DEATHS, MAX_ERRORS, Where, what_follows
-from ray_jobs.run.failures import Failure, Kind
 from ray_jobs.run.state import RunState
-from ray_jobs.run.worker import Report
+from ray_jobs.workers.failures import Failure, Kind
+from ray_jobs.workers.worker import Report
 
 ROWS = 8
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from featurestore.writing.writer import PartRecord
 from ray_jobs.planning.measured import Place
 from ray_jobs.run.totals import RunTotals
-from ray_jobs.run.worker import Report
+from ray_jobs.workers.worker import Report
 
 
 def test_tokens_and_seconds_are_counted_where_they_were_spent() -> None:

@@ -21,9 +21,9 @@ from featurestore.models.predict import CUT, EMPTY, Predicted, predict_store
 from featurestore.writing.writer import finish_store
 from ray_jobs.corpus.read import DocumentRows, read_rows
 from ray_jobs.planning.job_plan import JobPlan, make_plan
-from ray_jobs.run.worker import Worker, WorkerTask
 from ray_jobs.scoring.model_job import find_bundle, job_of
 from ray_jobs.scoring.scorer import Scorer
+from ray_jobs.workers.worker import Worker, WorkerTask
 from tests.featurestore.models.handmade import linear_model
 from tests.ray_jobs.jobs import make_job, write_corpus, write_models
 from tests.tiny import tiny_sae

@@ -19,10 +19,10 @@ from featurestore.models.model import Model
 from featurestore.writing.writer import finish_store
 from ray_jobs.corpus.read import read_rows
 from ray_jobs.planning.job_plan import JobPlan, expected_store, make_plan
-from ray_jobs.run.worker import Worker, WorkerTask
 from ray_jobs.scoring.model_job import job_of
 from ray_jobs.scoring.scorer import Scorer
 from ray_jobs.scoring.scores import Scores
+from ray_jobs.workers.worker import Worker, WorkerTask
 from tests.featurestore.models.handmade import linear_model
 from tests.ray_jobs.jobs import make_job, parts_of, write_corpus, write_models
 

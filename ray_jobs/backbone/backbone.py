@@ -1,0 +1,438 @@
+"""Run the truncated decoder: windows of documents in, the residual stream after each hooked layer out.
+
+Weights are memory-mapped and assigned to a model built without storage, so a process costs little beyond the page cache
+that all processes share. Layers end at the deepest hook; final norm and head are not even loaded. Activations are the
+outputs of the layers themselves: entries of transformers' `hidden_states` are off by one, or behind the final norm.
+
+There are two ways to run the layers, chosen by what the model is. `PackedBackbone` computes Gemma 2 and 3 with our own
+layer (`gemma`), documents end to end without padding. `TransformersBackbone` runs every other decoder by transformers'
+own modules, right-padded, with hooks. Both keep the residual stream in float32 between the layers whatever the dtype of
+the matrices: its few huge dimensions would otherwise round away what the layers add.
+
+Shapes: N tokens, B rows, T positions, D d_model, P positions of the documents' common head.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch.overrides import TorchFunctionMode
+
+from featurestore.errors import BundleError, JobSpecError
+from ray_jobs.backbone import gemma
+from ray_jobs.backbone.attention import (
+    FLEX_BLOCK,
+    AttentionShape,
+    DenseAttention,
+    FlexAttention,
+    Head,
+    PackedBatch,
+    moved,
+)
+from ray_jobs.backbone.batching import fill_batches, pad
+from ray_jobs.backbone.bundle import CONFIG_NAME, WEIGHTS_NAME, Bundle, bundle_file
+from ray_jobs.backbone.gemma_model import open_gemma
+from ray_jobs.backbone.tokens import Window
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+Apart = Callable[[Sequence[Window], Callable[[], int]], Iterable[list[Window]]]
+
+ROW_SIZES = 64
+"""Shapes that kernels may be compiled for in one process: batches of the budget, of its multiples for longer windows,
+and of its halves where memory ran out, each with and without a sliding window shorter than its documents."""
+
+SOFTCAP_EXACT = ("eager", "flex_attention")
+"""Attention implementations that apply a logit soft cap; others drop it silently or refuse it."""
+
+
+class Backbone(Protocol):
+    """A truncated decoder on a device.
+
+    Attributes:
+        device: Where it is.
+        fills: Whether every batch is padded to the full budget of tokens, and so takes the memory of a full one.
+        apart: Where activations of one window that are not finite can spoil other windows of its batch: a function that
+            takes windows and the budget of a batch, and gives batches in which they cannot. None where they never can.
+    """
+
+    device: torch.device
+    fills: bool
+    apart: Apart | None
+
+    def forward(self, windows: Sequence[Window], row_tokens: int) -> dict[int, torch.Tensor]:
+        """Run one batch.
+
+        Args:
+            windows: What is fed; positions `[start, stop)` of each are wanted.
+            row_tokens: The budget of a batch in tokens; where kernels are compiled for one shape, it is padded to it.
+
+        Returns:
+            Hooked layer -> its output at the wanted positions, window after window, float32 [N, D].
+        """
+        ...
+
+
+def default_device() -> str:
+    """`cuda` where there is a GPU, else `cpu`."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def default_dtype(device: str) -> str:
+    """`bfloat16` on GPUs and on CPUs that multiply in it (4.7 x float32 there), else `float32` (bfloat16 is slower)."""
+    if device.startswith("cuda"):
+        return "bfloat16"
+    capabilities = torch.cpu.get_capabilities()
+    return "bfloat16" if any(capabilities.get(flag) for flag in ("avx512_bf16", "amx_bf16", "bf16")) else "float32"
+
+
+def default_attention(device: str, model_type: str) -> str:
+    """The fastest attention that is exact: `flex_attention` for our own layers on a GPU, else `eager`."""
+    return "flex_attention" if device.startswith("cuda") and model_type in gemma.MODEL_TYPES else "eager"
+
+
+def check_attention(bundle: Bundle, attn_implementation: str) -> None:
+    """Refuse an attention implementation that is not exact for this model, or is not there for it.
+
+    Raises:
+        JobSpecError: The model caps its attention logits and the implementation does not; or it is `flex_attention` and
+            the model is none that this engine runs by its own layers.
+    """
+    if attn_implementation == "flex_attention" and bundle.model.model_type not in gemma.MODEL_TYPES:
+        raise JobSpecError(
+            f"model.attn: 'flex_attention' is there for {' and '.join(gemma.MODEL_TYPES)}, "
+            f"{bundle.model.name} is {bundle.model.model_type}; use 'eager'"
+        )
+    if bundle.model.softcap is not None and attn_implementation not in SOFTCAP_EXACT:
+        raise JobSpecError(
+            f"model.attn: {attn_implementation!r} drops the attention soft cap of {bundle.model.name}; "
+            f"use {' or '.join(repr(name) for name in SOFTCAP_EXACT)}"
+        )
+
+
+def open_backbone(bundle: Bundle, device: str, attn_implementation: str, head: np.ndarray) -> Backbone:
+    """Load a bundle's decoder.
+
+    Args:
+        bundle: A prepared bundle.
+        device: torch device, e.g. `cpu` or `cuda`.
+        attn_implementation: `eager`, `flex_attention`, or another name of transformers.
+        head: Ids that every window begins with, int32 [P].
+
+    Raises:
+        BundleError: The weights do not fit the config.
+        JobSpecError: The attention implementation is not exact for this model.
+    """
+    check_attention(bundle, attn_implementation)
+    flex = attn_implementation == "flex_attention"
+    light = open_gemma(bundle) if attn_implementation in SOFTCAP_EXACT else None
+    model: Any = light or _load(bundle, "eager" if flex else attn_implementation)
+    model.layers = model.layers[: bundle.hook_layers[-1] + 1]  # of a bundle of which only some SAEs are used
+    if gemma.is_supported(model.config) and attn_implementation in SOFTCAP_EXACT:
+        return PackedBackbone(bundle, model, torch.device(device), attn_implementation, head)
+    if flex:
+        raise JobSpecError(
+            f"model.attn: {bundle.model.name} is a {bundle.model.model_type} of a kind that 'flex_attention' is not "
+            "there for (other activation, biases or attention than Gemma's own); set model.attn: eager"
+        )
+    return TransformersBackbone(bundle, model, torch.device(device))
+
+
+class PackedBackbone:
+    """Gemma 2 or 3 over documents end to end.
+
+    With dense attention the documents' common head is run once, when the model is opened: its keys and values are kept,
+    and of each document only the tokens behind the head are run. With flex attention on a GPU a batch is one row of a
+    fixed number of tokens, so that every kernel is compiled for a single shape.
+
+    Args:
+        bundle: A prepared bundle.
+        model: Its decoder, as transformers builds it.
+        device: Where it runs.
+        attn_implementation: `eager` for `DenseAttention`, `flex_attention`.
+        head: Ids that every window begins with, int32 [P].
+    """
+
+    def __init__(
+        self, bundle: Bundle, model: Any, device: torch.device, attn_implementation: str, head: np.ndarray
+    ) -> None:
+        config = model.config
+        self.device, self.dtype = device, getattr(torch, bundle.dtype)
+        self.hook_layers = bundle.hook_layers
+        self._eps, self._head_dim, self._embed_scale = config.rms_norm_eps, config.head_dim, config.hidden_size**0.5
+        self._embedding = model.embed_tokens.weight.detach().to(device)
+        self._layers = [gemma.layer_weights(layer.to(device)) for layer in model.layers]
+        self._kinds = list(config.layer_types)
+        self._windows = [config.sliding_window if kind == "sliding_attention" else None for kind in self._kinds]
+        self._rotary = _RotaryTables(model.rotary_emb, device)
+        shape = AttentionShape(
+            n_heads=config.num_attention_heads,
+            n_kv_heads=config.num_key_value_heads,
+            head_dim=config.head_dim,
+            scale=config.query_pre_attn_scalar**-0.5,
+            softcap=getattr(config, "attn_logit_softcapping", None),
+        )
+        flex = attn_implementation == "flex_attention"
+        # a masked value counts 0 times, and 0 * inf is NaN: one document can spoil its row, but no other rectangle
+        self.apart: Apart | None = self._apart if flex else None
+        self.fills = flex and device.type == "cuda"
+        if self.fills:
+            torch._dynamo.config.recompile_limit = ROW_SIZES  # beyond it torch goes on uncompiled
+        self._project: Any = torch.compile(gemma.project, dynamic=False) if self.fills else gemma.project
+        self._finish: Any = torch.compile(gemma.finish, dynamic=False) if self.fills else gemma.finish
+        self._head = head[:0]
+        self._head_keys: list[Head | None] = [None] * len(self._layers)
+        self._head_residual: dict[int, torch.Tensor] = {}
+        self._attention: DenseAttention | FlexAttention
+        if flex:
+            self._attention = FlexAttention(shape, sorted(set(self._windows), key=str), self.fills)
+            self._score_dtype = self.dtype
+        else:
+            self._attention = DenseAttention(shape)
+            self._score_dtype = torch.float32
+        if device.type == "cpu" and self.dtype != torch.float32:
+            self._find_peaks(head)
+        if not flex:
+            self._run_head(head)
+
+    @torch.inference_mode()
+    def forward(self, windows: Sequence[Window], row_tokens: int) -> dict[int, torch.Tensor]:
+        """See `Backbone.forward`."""
+        n_head = len(self._head)
+        multiple = -(-row_tokens // FLEX_BLOCK) * FLEX_BLOCK if self.fills else 1
+        batch = self._packed([window.ids[n_head:] for window in windows], n_head, multiple)
+        residuals = self._run(batch)[0]
+        wanted, whole = _wanted_rows(windows, n_head)
+        if whole:
+            rows = slice(0, int(batch.lengths.sum()))
+            return {layer: x_ND[rows] for layer, x_ND in residuals.items()}
+        rows_N = torch.from_numpy(wanted).to(self.device, non_blocking=True)
+        return {
+            layer: torch.cat([self._head_residual[layer], x_ND])[rows_N] if n_head else x_ND[rows_N]
+            for layer, x_ND in residuals.items()
+        }
+
+    def _apart(self, windows: Sequence[Window], row_tokens: Callable[[], int]) -> Iterable[list[Window]]:
+        """Windows that each begin a block: compiled attention loads no block of which a query sees nothing."""
+        if not self.fills:  # uncompiled, it multiplies everything with everything
+            return [[window] for window in windows]
+        return fill_batches([[_filled_up(window, FLEX_BLOCK) for window in windows]], row_tokens)
+
+    def _find_peaks(self, head: np.ndarray) -> None:
+        """Find the large dimensions by running some tokens behind the head: frequent ones, which have small ids."""
+        n_ids = len(self._embedding)
+        # ids below about 500 are control tokens and bytes
+        ids = np.geomspace(min(500, n_ids // 2), n_ids - 1, gemma.PEAK_TOKENS).astype(np.int32)
+        with torch.inference_mode():
+            self._run(self._packed([np.concatenate([head, ids])], 0, 1), find_peaks=True)
+
+    def _run_head(self, head: np.ndarray) -> None:
+        """Run the common head once and keep its keys, values and residual stream."""
+        if not len(head):
+            return
+        with torch.inference_mode():
+            self._head_residual, self._head_keys = self._run(self._packed([head], 0, 1), keep_keys=True)
+        self._head = head
+
+    def _packed(self, ids: Sequence[np.ndarray], first_position: int, multiple: int) -> PackedBatch:
+        lengths = np.array([len(row) for row in ids], dtype=np.int64)
+        n_tokens = int(lengths.sum())
+        size = -(-n_tokens // multiple) * multiple
+        ids_N, position_N, starts_N = (np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64), np.arange(size))
+        ids_N[:n_tokens] = np.concatenate(ids)
+        starts_N[:n_tokens] = np.repeat(np.cumsum(lengths) - lengths, lengths)  # each token of padding sees itself only
+        position_N[:n_tokens] = np.arange(n_tokens) - starts_N[:n_tokens] + first_position
+        return PackedBatch(lengths, moved(ids_N, self.device), moved(position_N, self.device), starts_N)
+
+    def _run(
+        self, batch: PackedBatch, keep_keys: bool = False, find_peaks: bool = False
+    ) -> tuple[dict[int, torch.Tensor], list[Head | None]]:
+        """All layers: the residual stream after the hooked ones, and on request keys and values of all."""
+        x_ND = self._embedding[batch.ids_N].float() * self._embed_scale
+        plan: Any = self._attention.plan(batch)
+        rotary = self._rotary.at(batch.position_N, set(self._kinds))
+        residuals: dict[int, torch.Tensor] = {}
+        keys: list[Head | None] = []
+        for number, weights in enumerate(self._layers):
+            q_NHE, k_NKE, v_NKE = self._project(
+                x_ND, weights, *rotary[self._kinds[number]], self._head_dim, self._eps, self.dtype, self._score_dtype
+            )
+            o_NO = self._attention.attend(plan, self._windows[number], self._head_keys[number], q_NHE, k_NKE, v_NKE)
+            if find_peaks:
+                weights = self._layers[number] = gemma.with_peaks(x_ND, o_NO, weights, self._eps, self.dtype)
+            x_ND = self._finish(x_ND, o_NO, weights, self._eps, self.dtype)
+            if keep_keys:
+                keys.append(Head(k_NKE, v_NKE))
+            if number in self.hook_layers:
+                residuals[number] = x_ND
+        return residuals, keys
+
+
+class TransformersBackbone:
+    """Any other decoder, right-padded, by transformers' own modules.
+
+    Args:
+        bundle: A prepared bundle.
+        model: Its decoder, as transformers builds it.
+        device: Where it runs.
+    """
+
+    def __init__(self, bundle: Bundle, model: Any, device: torch.device) -> None:
+        self.device = device
+        self.fills = False
+        self.apart: Apart | None = None  # each window has a row of its own
+        self.model = model.to(device)
+        self._pad_id = bundle.tokenizer.pad
+        if bundle.dtype != "float32":
+            _keep_residual_in_float32(self.model, getattr(torch, bundle.dtype))
+        self._captured: dict[int, torch.Tensor] = {}
+        for layer in bundle.hook_layers:
+            self.model.layers[layer].register_forward_hook(partial(self._capture, layer))
+
+    @torch.inference_mode()
+    def forward(self, windows: Sequence[Window], row_tokens: int) -> dict[int, torch.Tensor]:
+        """See `Backbone.forward`."""
+        parts: list[dict[int, torch.Tensor]] = []
+        first = 0
+        while first < len(windows):  # of windows of unlike length, so many that padding does not break the budget
+            longest, last = len(windows[first].ids), first + 1
+            while last < len(windows):
+                longest = max(longest, len(windows[last].ids))
+                if (last + 1 - first) * longest > row_tokens:
+                    break
+                last += 1
+            parts.append(self._padded(windows[first:last]))
+            first = last
+        return {layer: torch.cat([part[layer] for part in parts]) for layer in parts[0]}
+
+    def _padded(self, windows: Sequence[Window]) -> dict[int, torch.Tensor]:
+        ids_BT, mask_BT = pad(windows, self._pad_id)
+        self._captured = {}
+        self.model(input_ids=ids_BT.to(self.device), attention_mask=mask_BT.to(self.device), use_cache=False)
+        captured, self._captured = self._captured, {}
+        wanted_BT = torch.zeros_like(mask_BT, dtype=torch.bool)
+        for row, window in enumerate(windows):
+            wanted_BT[row, window.start : window.stop] = True
+        wanted_BT = wanted_BT.to(self.device)
+        return {layer: x_BTD[wanted_BT].float() for layer, x_BTD in captured.items()}
+
+    def _capture(self, layer: int, _module: torch.nn.Module, _inputs: Any, output: Any) -> None:
+        self._captured[layer] = output[0] if isinstance(output, tuple) else output
+
+
+class _RotaryTables:
+    """cos and sin at positions, by kind of layer; taken from transformers, which knows all ways of scaling them."""
+
+    def __init__(self, module: Any, device: torch.device) -> None:
+        self._module, self._device = module, device
+        self._by_kind = "layer_type" in inspect.signature(module.forward).parameters
+        self._tables: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._length = 0
+
+    def at(self, position_N: torch.Tensor, kinds: set[str]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """Kind of layer -> cos and sin of the first half of a head, [N, 1, E/2] float32."""
+        longest = int(position_N.max()) + 1 if not position_N.is_cuda else len(position_N)
+        if longest > self._length:
+            self._length = max(longest, 2 * self._length)
+            self._tables = {kind: self._table(kind) for kind in kinds}
+        return {kind: (cos[position_N, None], sin[position_N, None]) for kind, (cos, sin) in self._tables.items()}
+
+    def _table(self, kind: str) -> tuple[torch.Tensor, torch.Tensor]:
+        positions = torch.arange(self._length)[None]
+        like = torch.empty(0, dtype=torch.float32)
+        cos, sin = self._module(like, positions, kind) if self._by_kind else self._module(like, positions)
+        half = cos.shape[-1] // 2
+        return cos[0, :, :half].contiguous().to(self._device), sin[0, :, :half].contiguous().to(self._device)
+
+
+def _filled_up(window: Window, multiple: int) -> Window:
+    """The window padded to a multiple of so many tokens by repeating its last one; the positions wanted stay."""
+    return replace(window, ids=np.pad(window.ids, (0, -len(window.ids) % multiple), mode="edge"))
+
+
+def _wanted_rows(windows: Sequence[Window], n_head: int) -> tuple[np.ndarray, bool]:
+    """Rows of [head, packed documents] that are wanted, and whether they are all of the documents' and no others."""
+    rows, offset = [], n_head
+    whole = True
+    for window in windows:
+        own = np.arange(max(window.start, n_head), window.stop) - n_head + offset
+        rows += [np.arange(window.start, n_head), own]
+        whole &= window.start == n_head and window.stop == len(window.ids)
+        offset += len(window.ids) - n_head
+    return np.concatenate(rows), whole
+
+
+def build_empty(config: PretrainedConfig, attn_implementation: str = "eager") -> Any:
+    """The decoder of a config without final norm, its parameters without storage, its buffers (rotary tables) real."""
+    from transformers import AutoModel
+
+    with _ParametersOnMeta():
+        model = AutoModel.from_config(config, attn_implementation=attn_implementation, dtype=torch.float32)
+    model.norm = torch.nn.Identity()
+    return model
+
+
+class _ParametersOnMeta(TorchFunctionMode):
+    """Makes parameters (from `empty`, `zeros` or `ones`) without storage; other functions make buffers, which stay."""
+
+    _factories: tuple[Callable[..., torch.Tensor], ...] = (torch.empty, torch.zeros, torch.ones)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in self._factories:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
+
+
+def _load(bundle: Bundle, attn_implementation: str) -> Any:
+    from safetensors.torch import load_file
+    from transformers import AutoConfig
+
+    with bundle_file(bundle.path / CONFIG_NAME):
+        config = AutoConfig.from_pretrained(bundle.path / CONFIG_NAME, trust_remote_code=False)
+    try:
+        model = build_empty(config, attn_implementation)
+    except ValueError:
+        raise JobSpecError(
+            f"model.attn: transformers has no {attn_implementation!r} for {bundle.model.name}; use 'eager'"
+        ) from None
+    with bundle_file(bundle.path / WEIGHTS_NAME):
+        weights = load_file(bundle.path / WEIGHTS_NAME)
+    try:
+        model.load_state_dict(weights, strict=True, assign=True)
+    except RuntimeError as error:
+        raise BundleError(
+            f"{bundle.path / WEIGHTS_NAME} does not fit {CONFIG_NAME} ({_first_line(error)}); prepare again"
+        ) from None
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    unset = [name for name, tensor in tensors if tensor.is_meta]
+    if unset:
+        raise BundleError(f"{bundle.path}: no values for {', '.join(unset)} of a {config.model_type} model")
+    return model.eval()
+
+
+def _keep_residual_in_float32(model: Any, dtype: torch.dtype) -> None:
+    """Embeddings enter the residual stream in float32; what the layers read from it (their norms) is in `dtype`.
+
+    The sublayers' outputs are in `dtype`, so adding them leaves the stream in float32. Rotary tables follow the
+    stream's dtype and are brought back to that of the queries.
+    """
+    model.embed_tokens.register_forward_hook(lambda _module, _inputs, output: output.float())
+    model.rotary_emb.register_forward_hook(lambda _module, _inputs, output: tuple(table.to(dtype) for table in output))
+    for layer in model.layers:
+        for name, module in layer.named_children():
+            if "norm" in name:
+                module.register_forward_hook(lambda _module, _inputs, output: output.to(dtype))
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

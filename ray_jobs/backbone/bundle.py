@@ -1,0 +1,239 @@
+"""Open a prepared bundle: decoder layers up to the deepest hook, embedding, tokenizer, SAE encoders.
+
+`bundle.json` names every file with its sha256 and says which model and SAEs they came from. The bundle's own sha256
+covers everything that decides a value and nothing else, so a model read from another path gives the same one. Opening
+reads the manifest only: weights are safetensors, memory-mapped where they are used. Bundles are built by
+`ray_jobs.prepare.build`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from featurestore.errors import BundleError
+
+FORMAT_VERSION = 3
+HASHED_AS_VERSION = 2
+"""The version that the bundle's sha256 is computed with: grows only when the same model and SAEs give other files."""
+MANIFEST_NAME = "bundle.json"
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+TOKENIZER_NAME = "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """The model a bundle was cut from.
+
+    Attributes:
+        name: The name that SAE metadata is compared with, e.g. `gemma-2-2b`.
+        source: Where it was read: hub name, directory or GGUF file.
+        revision: Commit on the hub, or None for local sources.
+        model_type: transformers' name of the decoder, e.g. `gemma2`.
+        n_layers: Layers of the whole model (the bundle holds the first few).
+        d_model: Width of the residual stream.
+        vocab_size: Rows of the embedding.
+        softcap: Attention logit soft cap, or None; it decides which attention implementations are exact.
+    """
+
+    name: str
+    source: str
+    revision: str | None
+    model_type: str
+    n_layers: int
+    d_model: int
+    vocab_size: int
+    softcap: float | None
+
+
+@dataclass(frozen=True)
+class SaeInfo:
+    """One SAE encoder of a bundle.
+
+    Attributes:
+        name: Column prefix in the store.
+        layer: It reads the output of `model.layers[layer]`.
+        site: `resid_post`.
+        d_in: Width of its input, `d_model`.
+        d_sae: Number of features.
+        architecture: As sae-lens names it: `standard` (ReLU), `jumprelu`, `gated` or `topk`.
+        apply_b_dec_to_input: Whether the decoder bias is subtracted from the input.
+        source: Where it was read, as a mapping (`release` and `id`, or `path`).
+        mismatch: What its metadata says against this model, where the job allowed it.
+        unverified: What could not be compared because the metadata does not say.
+        normalize_activations: How it normalises its input, as sae-lens names it.
+        k: Active features of a token, for top-k; else None.
+        sha256: Of its encoder's float32 values, see `ray_jobs.prepare.encoder_hash`.
+    """
+
+    name: str
+    layer: int
+    site: str
+    d_in: int
+    d_sae: int
+    architecture: str
+    apply_b_dec_to_input: bool
+    source: Mapping[str, str]
+    mismatch: tuple[str, ...]
+    unverified: tuple[str, ...]
+    normalize_activations: str = "none"
+    k: int | None = None
+    sha256: str = ""
+
+    @property
+    def file_name(self) -> str:
+        """The file of its weights in the bundle: the tensors of `ray_jobs.backbone.families.SaeWeights`."""
+        return f"sae_{self.name}.safetensors"
+
+
+@dataclass(frozen=True)
+class TokenizerInfo:
+    """What surrounds a document's own tokens.
+
+    Attributes:
+        bos: Ids put before every text: the beginning-of-sequence token, or nothing where the tokenizer adds none.
+        pad: Id that fills rows of a batch; masked, so any valid id does.
+        chat_prefix: Ids of the chat template before the user's text, or None without a usable template.
+        chat_suffix: Ids after it.
+    """
+
+    bos: tuple[int, ...]
+    pad: int
+    chat_prefix: tuple[int, ...] | None
+    chat_suffix: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle; `sha256` identifies everything in it that decides a value."""
+
+    path: Path
+    sha256: str
+    dtype: str
+    model: ModelInfo
+    saes: tuple[SaeInfo, ...]
+    tokenizer: TokenizerInfo
+    files: Mapping[str, str]
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return self.model.d_model
+
+    @property
+    def hook_layers(self) -> tuple[int, ...]:
+        """Layers that some SAE reads, ascending."""
+        return tuple(sorted({sae.layer for sae in self.saes}))
+
+
+def open_bundle(path: str | Path, verify: bool = False) -> Bundle:
+    """Open a prepared bundle.
+
+    Args:
+        path: Its directory.
+        verify: Also hash every file (seconds per gigabyte) instead of only checking that it is there.
+
+    Raises:
+        BundleError: Not a bundle, of another format version, or damaged; run `sparsemill prepare` again.
+    """
+    path = Path(path)
+    try:
+        manifest = json.loads((path / MANIFEST_NAME).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleError(
+            f"{path} is not a bundle: no {MANIFEST_NAME} there; build one with `sparsemill prepare`"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path / MANIFEST_NAME} cannot be read ({error}); delete {path} and prepare again") from None
+    if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
+        raise BundleError(
+            f"{path} is a bundle of another format than version {FORMAT_VERSION}; delete it and prepare again"
+        )
+    try:
+        bundle = _from_manifest(path, manifest)
+    except (KeyError, TypeError) as error:
+        raise BundleError(f"{path / MANIFEST_NAME} is incomplete ({error}); delete {path} and prepare again") from None
+    if bundle.sha256 != manifest_sha256(manifest):
+        raise BundleError(
+            f"{path / MANIFEST_NAME} was edited: its sha256 does not match; delete {path} and prepare again"
+        )
+    for name, sha256 in bundle.files.items():
+        if not (path / name).is_file():
+            raise BundleError(f"{path} lacks {name}; delete it and prepare again")
+        if verify and file_sha256(path / name) != sha256:
+            raise BundleError(f"{path / name} is damaged: its sha256 does not match; delete {path} and prepare again")
+    return bundle
+
+
+@contextmanager
+def bundle_file(path: Path) -> Iterator[None]:
+    """Read a file of a bundle: whatever a library raises about it is one sentence.
+
+    Raises:
+        BundleError: The file is damaged or cannot be read.
+    """
+    try:
+        yield
+    except (BundleError, MemoryError, RuntimeError):  # a RuntimeError is torch's, of its device
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise BundleError(f"{path} is damaged ({reason}); delete {path.parent} and prepare again") from error
+
+
+def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> str:
+    """Write `bundle.json` over the files of a finished directory; returns the bundle's sha256.
+
+    `manifest` has the fields of `Bundle` as JSON, without `files`, `format_version` and `sha256`.
+    """
+    files = {path.name: file_sha256(path) for path in sorted(directory.iterdir()) if path.name != MANIFEST_NAME}
+    document: dict[str, Any] = {"format_version": FORMAT_VERSION, **manifest, "files": files}
+    document["sha256"] = manifest_sha256(document)
+    (directory / MANIFEST_NAME).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return str(document["sha256"])
+
+
+def manifest_sha256(manifest: Mapping[str, Any]) -> str:
+    """Hash of what decides a value: all of the manifest but its own hash and what only says where things come from.
+
+    The same model and SAEs give the hash that earlier versions gave them, so that stores of then can be compared.
+    """
+    model = {key: value for key, value in manifest["model"].items() if key not in ("name", "source", "revision")}
+    saes = [{key: value for key, value in sae.items() if key not in ("source", "sha256")} for sae in manifest["saes"]]
+    decisive = {**manifest, "format_version": HASHED_AS_VERSION, "model": model, "saes": saes}
+    decisive.pop("sha256", None)
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _from_manifest(path: Path, manifest: Mapping[str, Any]) -> Bundle:
+    tokenizer = manifest["tokenizer"]
+    prefix, suffix = tokenizer["chat_prefix"], tokenizer["chat_suffix"]
+    return Bundle(
+        path=path,
+        sha256=manifest["sha256"],
+        dtype=manifest["dtype"],
+        model=ModelInfo(**manifest["model"]),
+        saes=tuple(
+            SaeInfo(**{**sae, **{key: tuple(sae[key]) for key in ("mismatch", "unverified")}, "sha256": sae["sha256"]})
+            for sae in manifest["saes"]
+        ),
+        tokenizer=TokenizerInfo(
+            bos=tuple(tokenizer["bos"]),
+            pad=tokenizer["pad"],
+            chat_prefix=None if prefix is None else tuple(prefix),
+            chat_suffix=None if suffix is None else tuple(suffix),
+        ),
+        files=manifest["files"],
+    )

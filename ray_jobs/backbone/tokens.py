@@ -1,0 +1,193 @@
+"""Decide which tokens of a document are fed to the model, and which of them count.
+
+A document's content is its text tokenised on its own, control tokens spelled out (`ray_jobs.backbone.spelling`): a
+literal `<bos>` in a text is content, so no document can inject one, and every token of the text counts. Around it go
+the beginning-of-sequence token or the chat template, as context. Long documents are cut, or read through windows that
+overlap by `stride` tokens of context; each token is pooled exactly once, in the first window that reaches it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+from featurestore.errors import JobSpecError
+from ray_jobs.backbone.bundle import TOKENIZER_NAME, Bundle
+from ray_jobs.backbone.spelling import NAMELESS, text_tokenizer
+
+TEXTS_PER_CALL = 256
+"""Texts tokenised at a time: enough to occupy the tokenizer's threads, few enough that its offsets stay small."""
+
+
+@dataclass(frozen=True)
+class TokenPolicy:
+    """How content becomes windows.
+
+    Attributes:
+        head: Ids fed before the content of every window: BOS, or the chat template up to the text.
+        tail: Ids fed after the content of the last window. Empty unless they count: a causal model cannot see them.
+        max_tokens: Positions fed to the model in one window, head and tail included.
+        stride: Content tokens that a window repeats from the one before as context; None cuts the document instead.
+        count_all: Whether head (once) and tail are pooled too.
+    """
+
+    head: np.ndarray
+    tail: np.ndarray
+    max_tokens: int
+    stride: int | None
+    count_all: bool
+
+    @property
+    def room(self) -> int:
+        """Content tokens that fit in one window."""
+        return self.max_tokens - len(self.head) - len(self.tail)
+
+
+@dataclass(frozen=True)
+class Window:
+    """What is fed at once: `ids[T]` int32, positions `[start, stop)` of which are pooled; the document's `place`-th."""
+
+    document: int
+    ids: np.ndarray
+    start: int
+    stop: int
+    place: int = 0
+
+    @property
+    def n_pooled(self) -> int:
+        """Number of tokens that this window contributes."""
+        return self.stop - self.start
+
+
+class TokenChoices(Protocol):
+    """What a job says of tokens: its `model`, and the engine's settings, say it in the same words."""
+
+    @property
+    def tokens(self) -> Literal["content", "all"]: ...
+    @property
+    def max_tokens(self) -> int: ...
+    @property
+    def long_documents(self) -> Literal["truncate", "windows"]: ...
+    @property
+    def stride(self) -> int: ...
+    @property
+    def chat(self) -> bool: ...
+
+
+def token_policy(bundle: Bundle, choices: TokenChoices) -> TokenPolicy:
+    """The policy of a job for a bundle's tokenizer.
+
+    Raises:
+        JobSpecError: No chat template, or no room for content within `max_tokens` (or beyond `stride`).
+    """
+    info = bundle.tokenizer
+    head: tuple[int, ...] = info.bos
+    tail: tuple[int, ...] = ()
+    if choices.chat:
+        if info.chat_prefix is None or info.chat_suffix is None:
+            raise JobSpecError(
+                f"model.chat: the tokenizer of {bundle.model.name} has no chat template; set chat: false"
+            )
+        head, tail = info.chat_prefix, info.chat_suffix
+    policy = TokenPolicy(
+        head=np.asarray(head, dtype=np.int32),
+        tail=np.asarray(tail if choices.tokens == "all" else (), dtype=np.int32),
+        max_tokens=choices.max_tokens,
+        stride=choices.stride if choices.long_documents == "windows" else None,
+        count_all=choices.tokens == "all",
+    )
+    if policy.room <= (policy.stride or 0):
+        raise JobSpecError(
+            f"model.max_tokens: {choices.max_tokens} leaves no room for new text beside "
+            f"{len(policy.head) + len(policy.tail)} tokens of context before and after it and a stride of "
+            f"{policy.stride or 0}; set it higher"
+        )
+    return policy
+
+
+def windows_of(document: int, content: np.ndarray, policy: TokenPolicy) -> tuple[list[Window], bool]:
+    """Cut one document into windows.
+
+    Args:
+        document: Its number, carried into the windows.
+        content: Ids of its text, int32 [n]. No content gives no window, whatever the policy.
+        policy: The job's token policy.
+
+    Returns:
+        Its windows in order, and whether some of its content is in none of them.
+    """
+    if not len(content):
+        return [], False
+    room, overlap = policy.room, policy.stride or 0
+    if policy.stride is None:
+        spans = [(0, 0, min(len(content), room))]
+    else:  # (first fed, first new, end)
+        spans = [(0, 0, min(len(content), room))]
+        while spans[-1][2] < len(content):
+            new = spans[-1][2]
+            spans.append((new - overlap, new, min(len(content), new - overlap + room)))
+    windows = []
+    for number, (first, new, end) in enumerate(spans):
+        tail = policy.tail if number == len(spans) - 1 else policy.tail[:0]
+        ids = np.concatenate([policy.head, content[first:end], tail])
+        start = 0 if policy.count_all and number == 0 else len(policy.head) + new - first
+        windows.append(Window(document, ids, start, len(ids), number))
+    return windows, spans[-1][2] < len(content)
+
+
+class ContentTokenizer:
+    """The bundle's tokenizer, for content only."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._tokenizer, control = text_tokenizer(bundle.path / TOKENIZER_NAME)
+        self._vocab_size = bundle.model.vocab_size
+        self._control = np.zeros(max(self._vocab_size, 1 + max(control, default=0)), dtype=bool)
+        self._control[list(control)] = True
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray | str]:
+        """Ids (int32) of each text without anything around them, or a sentence that says why there are none."""
+        encoded: list[np.ndarray | str] = []
+        for start in range(0, len(texts), TEXTS_PER_CALL):
+            encoded.extend(self._encode_some(texts[start : start + TEXTS_PER_CALL]))
+        return encoded
+
+    def located(self, text: str) -> tuple[np.ndarray, np.ndarray] | str:
+        """Ids (int32 [n]) of one text, and the code point that each token ends before (int64 [n], ascending).
+
+        A token begins where the one before it ends, and the last one ends with the text. So characters that the
+        tokenizer drops belong to what follows, and of tokens that share a character (its bytes) the first one has it.
+        """
+        ids = self.encode([text])[0]
+        if isinstance(ids, str):
+            return ids
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)  # the fast way knows no offsets
+        stop = np.array([stop for _, stop in encoding.offsets], dtype=np.int64)
+        stop[-1:] = len(text)
+        return ids, np.maximum.accumulate(stop)
+
+    def names(self, ids: Sequence[int] | np.ndarray) -> list[str]:
+        """What tokens around a text are called, `<bos>` for instance."""
+        return [self._tokenizer.decode([int(i)], skip_special_tokens=False).replace(NAMELESS, "") for i in ids]
+
+    def _encode_some(self, texts: Sequence[str]) -> list[np.ndarray | str]:
+        try:
+            found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        except Exception as error:  # noqa: BLE001 (one bad text, e.g. a lone surrogate, fails the call: find out which)
+            if len(texts) == 1:
+                return [f"the text cannot be tokenised: {type(error).__name__}: {' '.join(str(error).split())[:200]}"]
+            return [result for text in texts for result in self._encode_some([text])]
+        return [self._checked(np.asarray(encoding.ids, dtype=np.int32)) for encoding in found]
+
+    def _checked(self, ids: np.ndarray) -> np.ndarray | str:
+        if len(ids) and int(ids.max()) >= self._vocab_size:
+            token = int(ids.max())
+            return (
+                f"the text has token {token} ({self._tokenizer.id_to_token(token)!r}), "
+                f"but the model's embedding ends at {self._vocab_size - 1}"
+            )
+        if self._control[ids].any():  # only a text that uses a name of `spelling`'s own can have one
+            return "the text cannot be tokenised: it would be read as a control token"
+        return ids
