@@ -214,10 +214,10 @@ def layers_uncompiled() -> Iterator[None]:
 
 def residuals(extractor: Extractor, documents: Sequence[Document]) -> Iterator[tuple[list[Window], torch.Tensor]]:
     """The engine's batches of these documents and the residual stream of each, [N, D] float32 on the device."""
-    (layer,) = extractor.bundle.hook_layers
+    (hook,) = extractor.bundle.hooks
     windows = [windows_of(number, document.ids, extractor.policy)[0][0] for number, document in enumerate(documents)]
     for batch in fill_batches([windows], lambda: extractor.batch_tokens):
-        yield batch, extractor.backbone.forward(batch, extractor.batch_tokens)[layer]
+        yield batch, extractor.backbone.forward(batch, extractor.batch_tokens)[hook]
 
 
 def fed(extractor: Extractor, n_tokens: int) -> int:

@@ -25,13 +25,11 @@ def print_bundle(bundle: Bundle) -> None:
     """What `prepare` says."""
     facts = bundle_facts(bundle)
     print(f"{bundle.path}")
-    print(
-        f"  model   {facts['model']}, layers 0 to {max(bundle.hook_layers)} of {bundle.model.n_layers}, {bundle.dtype}"
-    )
+    print(f"  model   {facts['model']}, layers 0 to {bundle.last_layer} of {bundle.model.n_layers}, {bundle.dtype}")
     for sae in bundle.saes:
         noted = f"; allowed although {'; '.join(sae.mismatch)}" if sae.mismatch else ""
         unsure = f"; its metadata does not say its {', '.join(sae.unverified)}" if sae.unverified else ""
-        print(f"  SAE     {sae.name}: layer {sae.layer}, {sae.d_sae:,} features, {sae.architecture}{noted}{unsure}")
+        print(f"  SAE     {sae.name}: {sae.hook}, {sae.d_sae:,} features, {sae.architecture}{noted}{unsure}")
         print(f"          sha256 {sae.sha256}")
     print(f"  bytes   {facts['bytes']:,}")
     print(f"  sha256  {bundle.sha256}")
@@ -58,8 +56,8 @@ def _plan_lines(made: JobPlan, figures: Estimate) -> Iterator[tuple[str, str]]:
         yield "csv", f"{dialect} ({names[0]}{f' and {len(names) - 1:,} more' if len(names) > 1 else ''})"
     sampled = counted(made.sampled, "sampled document")
     yield "tokens", f"about {figures.tokens:,} (mean {made.mean_tokens:,.1f} of {sampled})"
-    yield "model", f"{made.bundle.model.name}, layers 0 to {max(made.bundle.hook_layers)}, {compute.dtype}"
-    saes = ", ".join(f"{sae.name} (layer {sae.layer}, {sae.d_sae:,})" for sae in made.bundle.saes)
+    yield "model", f"{made.bundle.model.name}, layers 0 to {made.bundle.last_layer}, {compute.dtype}"
+    saes = ", ".join(f"{sae.name} ({sae.hook}, {sae.d_sae:,})" for sae in made.bundle.saes)
     yield "saes", f"{saes}; {', '.join(made.job.pool)}"
     yield "units", f"{figures.units:,} ({figures.missing_units:,} to do)"
     basis = "from the parts that are there" if figures.bytes_measured else "typical of such SAEs, a rough figure"
@@ -128,6 +126,7 @@ def bundle_facts(bundle: Bundle) -> dict[str, Any]:
             {
                 "name": sae.name,
                 "layer": sae.layer,
+                "site": sae.site,
                 "d_sae": sae.d_sae,
                 "mismatch": list(sae.mismatch),
                 "sha256": sae.sha256,

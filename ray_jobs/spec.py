@@ -57,6 +57,19 @@ Name = Annotated[str, Field(min_length=1), BeforeValidator(lambda v: _utf8(v) if
 PathName = Annotated[PathText, BeforeValidator(lambda v: _utf8(v) if isinstance(v, str) else v)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(_listed)]
 FilledNames = Annotated[Names, AfterValidator(_filled)]
+Site = Literal[
+    "embed",
+    "resid_pre",
+    "attn_in",
+    "hook_z",
+    "attn_out",
+    "resid_mid",
+    "ln2_normalized",
+    "mlp_in",
+    "mlp_out",
+    "resid_post",
+]
+"""As `ray_jobs.backbone.sites.SITES`; a test holds them together."""
 Count = Annotated[int, Field(ge=1, strict=True)]
 
 
@@ -151,7 +164,9 @@ class SaeSpec(_Spec):
     Attributes:
         revision: Branch, tag or commit of the release on the hub.
         name: Prefix of its columns in the store; derived where not given ("layer_12/width_16k/..." -> "l12_16k").
-        layer: The layer whose output it reads; taken from the SAE's own metadata where not given.
+        layer: The layer that it reads; taken from the SAE's own metadata where not given.
+        site: Where in the layer it reads (`resid_post`, `mlp_out`, ...); likewise.
+        allow_pickle: Open weights that are kept as a pickle, tensors only, in a process of its own.
         allow_mismatch: Run although its metadata names another model, layer or site; the store records it.
     """
 
@@ -161,7 +176,9 @@ class SaeSpec(_Spec):
     revision: Name | None = None
     name: str = ""
     layer: Annotated[int, Field(ge=0, strict=True)] | None = None
+    site: Site | None = None
     allow_mismatch: Flag = False
+    allow_pickle: Flag = False
 
     @model_validator(mode="before")
     @classmethod

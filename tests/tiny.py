@@ -74,7 +74,7 @@ def tiny_gemma2(
 
     path = Path(directory) / name
     path.mkdir(parents=True, exist_ok=True)
-    n_tokens = _write_tokenizer(path)
+    n_tokens = write_tokenizer(path)
     config = Gemma2Config(
         vocab_size=n_tokens - 1,
         hidden_size=d_model,
@@ -184,7 +184,7 @@ def tiny_sae(
     return path
 
 
-def _write_tokenizer(path: Path) -> int:
+def write_tokenizer(path: Path) -> int:
     """Write a byte-fallback BPE tokenizer in Gemma's manner; returns its number of tokens."""
     from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
     from tokenizers.models import BPE

@@ -21,8 +21,8 @@ class DenseName(NamedTuple):
 
 
 def hook_name(site: str, layer: int) -> str:
-    """`hook_name("resid_post", 9)` is "resid_post_9"."""
-    return f"{site}_{layer}"
+    """`hook_name("resid_post", 9)` is "resid_post_9"; token embeddings, `embed`, have no layer."""
+    return site if site == "embed" else f"{site}_{layer}"
 
 
 def dense_name(hook: str, kind: str) -> str:

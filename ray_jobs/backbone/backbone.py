@@ -1,13 +1,14 @@
-"""Run the truncated decoder: windows of documents in, the residual stream after each hooked layer out.
+"""Run the truncated decoder: windows of documents in, what each hook reads out.
 
 Weights are memory-mapped and assigned to a model built without storage, so a process costs little beyond the page cache
-that all processes share. Layers end at the deepest hook; final norm and head are not even loaded. Activations are the
-outputs of the layers themselves: entries of transformers' `hidden_states` are off by one, or behind the final norm.
+that all processes share. Layers end at the deepest hook; final norm and head are not even loaded. Activations are taken
+in the layers themselves: entries of transformers' `hidden_states` are off by one, or behind the final norm.
 
 There are two ways to run the layers, chosen by what the model is. `PackedBackbone` computes Gemma 2 and 3 with our own
 layer (`gemma`), documents end to end without padding. `TransformersBackbone` runs every other decoder by transformers'
-own modules, right-padded, with hooks. Both keep the residual stream in float32 between the layers whatever the dtype of
-the matrices: its few huge dimensions would otherwise round away what the layers add.
+own modules, right-padded, with hooks where `decoders` says that they belong. Both keep the residual stream in float32
+between the layers whatever the dtype of the matrices: its few huge dimensions would otherwise round away what the
+layers add.
 
 Shapes: N tokens, B rows, T positions, D d_model, P positions of the documents' common head.
 """
@@ -37,7 +38,9 @@ from ray_jobs.backbone.attention import (
 )
 from ray_jobs.backbone.batching import fill_batches, pad
 from ray_jobs.backbone.bundle import CONFIG_NAME, WEIGHTS_NAME, Bundle, bundle_file
+from ray_jobs.backbone.decoders import attention_of, drop_final_norm, layers_of, norms_of, watch
 from ray_jobs.backbone.gemma_model import open_gemma
+from ray_jobs.backbone.sites import Hook
 from ray_jobs.backbone.tokens import Window
 
 if TYPE_CHECKING:
@@ -48,6 +51,8 @@ Apart = Callable[[Sequence[Window], Callable[[], int]], Iterable[list[Window]]]
 ROW_SIZES = 64
 """Shapes that kernels may be compiled for in one process: batches of the budget, of its multiples for longer windows,
 and of its halves where memory ran out, each with and without a sliding window shorter than its documents."""
+
+BEFORE_ATTENTION = {"embed", "resid_pre", "attn_in"}
 
 SOFTCAP_EXACT = ("eager", "flex_attention")
 """Attention implementations that apply a logit soft cap; others drop it silently or refuse it."""
@@ -67,7 +72,7 @@ class Backbone(Protocol):
     fills: bool
     apart: Apart | None
 
-    def forward(self, windows: Sequence[Window], row_tokens: int) -> dict[int, torch.Tensor]:
+    def forward(self, windows: Sequence[Window], row_tokens: int) -> dict[Hook, torch.Tensor]:
         """Run one batch.
 
         Args:
@@ -75,7 +80,7 @@ class Backbone(Protocol):
             row_tokens: The budget of a batch in tokens; where kernels are compiled for one shape, it is padded to it.
 
         Returns:
-            Hooked layer -> its output at the wanted positions, window after window, float32 [N, D].
+            Hook -> its activations at the wanted positions, window after window, float32 [N, D].
         """
         ...
 
@@ -134,8 +139,8 @@ def open_backbone(bundle: Bundle, device: str, attn_implementation: str, head: n
     flex = attn_implementation == "flex_attention"
     light = open_gemma(bundle) if attn_implementation in SOFTCAP_EXACT else None
     model: Any = light or _load(bundle, "eager" if flex else attn_implementation)
-    model.layers = model.layers[: bundle.hook_layers[-1] + 1]  # of a bundle of which only some SAEs are used
     if gemma.is_supported(model.config) and attn_implementation in SOFTCAP_EXACT:
+        model.layers = model.layers[: bundle.last_layer + 1]  # of a bundle of which only some SAEs are used
         return PackedBackbone(bundle, model, torch.device(device), attn_implementation, head)
     if flex:
         raise JobSpecError(
@@ -165,7 +170,7 @@ class PackedBackbone:
     ) -> None:
         config = model.config
         self.device, self.dtype = device, getattr(torch, bundle.dtype)
-        self.hook_layers = bundle.hook_layers
+        self._sites = _sites_of(bundle, len(model.layers))
         self._eps, self._head_dim, self._embed_scale = config.rms_norm_eps, config.head_dim, config.hidden_size**0.5
         self._embedding = model.embed_tokens.weight.detach().to(device)
         self._layers = [gemma.layer_weights(layer.to(device)) for layer in model.layers]
@@ -189,7 +194,7 @@ class PackedBackbone:
         self._finish: Any = torch.compile(gemma.finish, dynamic=False) if self.fills else gemma.finish
         self._head = head[:0]
         self._head_keys: list[Head | None] = [None] * len(self._layers)
-        self._head_residual: dict[int, torch.Tensor] = {}
+        self._head_activations: dict[Hook, torch.Tensor] = {}
         self._attention: DenseAttention | FlexAttention
         if flex:
             self._attention = FlexAttention(shape, sorted(set(self._windows), key=str), self.fills)
@@ -203,20 +208,20 @@ class PackedBackbone:
             self._run_head(head)
 
     @torch.inference_mode()
-    def forward(self, windows: Sequence[Window], row_tokens: int) -> dict[int, torch.Tensor]:
+    def forward(self, windows: Sequence[Window], row_tokens: int) -> dict[Hook, torch.Tensor]:
         """See `Backbone.forward`."""
         n_head = len(self._head)
         multiple = -(-row_tokens // FLEX_BLOCK) * FLEX_BLOCK if self.fills else 1
         batch = self._packed([window.ids[n_head:] for window in windows], n_head, multiple)
-        residuals = self._run(batch)[0]
+        activations = self._run(batch)[0]
         wanted, whole = _wanted_rows(windows, n_head)
         if whole:
             rows = slice(0, int(batch.lengths.sum()))
-            return {layer: x_ND[rows] for layer, x_ND in residuals.items()}
+            return {hook: x_ND[rows] for hook, x_ND in activations.items()}
         rows_N = torch.from_numpy(wanted).to(self.device, non_blocking=True)
         return {
-            layer: torch.cat([self._head_residual[layer], x_ND])[rows_N] if n_head else x_ND[rows_N]
-            for layer, x_ND in residuals.items()
+            hook: torch.cat([self._head_activations[hook], x_ND])[rows_N] if n_head else x_ND[rows_N]
+            for hook, x_ND in activations.items()
         }
 
     def _apart(self, windows: Sequence[Window], row_tokens: Callable[[], int]) -> Iterable[list[Window]]:
@@ -234,11 +239,11 @@ class PackedBackbone:
             self._run(self._packed([np.concatenate([head, ids])], 0, 1), find_peaks=True)
 
     def _run_head(self, head: np.ndarray) -> None:
-        """Run the common head once and keep its keys, values and residual stream."""
+        """Run the common head once and keep its keys, values and activations."""
         if not len(head):
             return
         with torch.inference_mode():
-            self._head_residual, self._head_keys = self._run(self._packed([head], 0, 1), keep_keys=True)
+            self._head_activations, self._head_keys = self._run(self._packed([head], 0, 1), keep_keys=True)
         self._head = head
 
     def _packed(self, ids: Sequence[np.ndarray], first_position: int, multiple: int) -> PackedBatch:
@@ -253,26 +258,47 @@ class PackedBackbone:
 
     def _run(
         self, batch: PackedBatch, keep_keys: bool = False, find_peaks: bool = False
-    ) -> tuple[dict[int, torch.Tensor], list[Head | None]]:
-        """All layers: the residual stream after the hooked ones, and on request keys and values of all."""
+    ) -> tuple[dict[Hook, torch.Tensor], list[Head | None]]:
+        """All layers: the activations that are hooked, and on request keys and values of all."""
         x_ND = self._embedding[batch.ids_N].float() * self._embed_scale
         plan: Any = self._attention.plan(batch)
         rotary = self._rotary.at(batch.position_N, set(self._kinds))
-        residuals: dict[int, torch.Tensor] = {}
+        activations: dict[Hook, torch.Tensor] = {}
         keys: list[Head | None] = []
+
+        def keep(number: int, **found: torch.Tensor) -> None:
+            activations.update(
+                (Hook(number, site), y_ND.float()) for site, y_ND in found.items() if site in self._sites[number]
+            )
+
+        last = len(self._layers) - 1
         for number, weights in enumerate(self._layers):
+            left = self._sites[number] - BEFORE_ATTENTION
+            if left != self._sites[number]:
+                attn_in_ND = gemma.rms_norm(x_ND, weights.input_norm, self._eps)
+                keep(number, embed=x_ND, resid_pre=x_ND, attn_in=attn_in_ND)
+            if number == last and not left:
+                break
             q_NHE, k_NKE, v_NKE = self._project(
                 x_ND, weights, *rotary[self._kinds[number]], self._head_dim, self._eps, self.dtype, self._score_dtype
             )
             o_NO = self._attention.attend(plan, self._windows[number], self._head_keys[number], q_NHE, k_NKE, v_NKE)
             if find_peaks:
                 weights = self._layers[number] = gemma.with_peaks(x_ND, o_NO, weights, self._eps, self.dtype)
-            x_ND = self._finish(x_ND, o_NO, weights, self._eps, self.dtype)
             if keep_keys:
                 keys.append(Head(k_NKE, v_NKE))
-            if number in self.hook_layers:
-                residuals[number] = x_ND
-        return residuals, keys
+            if left:
+                keep(number, hook_z=o_NO)
+            if number == last and left == {"hook_z"}:
+                break
+            if left <= {"hook_z", "resid_post"}:
+                x_ND = self._finish(x_ND, o_NO, weights, self._eps, self.dtype)
+                keep(number, resid_post=x_ND)
+            else:
+                inside = gemma.finish_apart(x_ND, o_NO, weights, self._eps, self.dtype)
+                keep(number, **inside)
+                x_ND = inside["resid_post"]
+        return activations, keys
 
 
 class TransformersBackbone:
@@ -291,15 +317,15 @@ class TransformersBackbone:
         self.model = model.to(device)
         self._pad_id = bundle.tokenizer.pad
         if bundle.dtype != "float32":
-            _keep_residual_in_float32(self.model, getattr(torch, bundle.dtype))
-        self._captured: dict[int, torch.Tensor] = {}
-        for layer in bundle.hook_layers:
-            self.model.layers[layer].register_forward_hook(partial(self._capture, layer))
+            _keep_stream_in_float32(self.model, getattr(torch, bundle.dtype))
+        self._captured: dict[Hook, torch.Tensor] = {}
+        for hook in bundle.hooks:
+            watch(self.model, hook, partial(self._captured.__setitem__, hook))
 
     @torch.inference_mode()
-    def forward(self, windows: Sequence[Window], row_tokens: int) -> dict[int, torch.Tensor]:
+    def forward(self, windows: Sequence[Window], row_tokens: int) -> dict[Hook, torch.Tensor]:
         """See `Backbone.forward`."""
-        parts: list[dict[int, torch.Tensor]] = []
+        parts: list[dict[Hook, torch.Tensor]] = []
         first = 0
         while first < len(windows):  # of windows of unlike length, so many that padding does not break the budget
             longest, last = len(windows[first].ids), first + 1
@@ -310,21 +336,19 @@ class TransformersBackbone:
                 last += 1
             parts.append(self._padded(windows[first:last]))
             first = last
-        return {layer: torch.cat([part[layer] for part in parts]) for layer in parts[0]}
+        return {hook: torch.cat([part[hook] for part in parts]) for hook in parts[0]}
 
-    def _padded(self, windows: Sequence[Window]) -> dict[int, torch.Tensor]:
+    def _padded(self, windows: Sequence[Window]) -> dict[Hook, torch.Tensor]:
         ids_BT, mask_BT = pad(windows, self._pad_id)
-        self._captured = {}
+        self._captured.clear()
         self.model(input_ids=ids_BT.to(self.device), attention_mask=mask_BT.to(self.device), use_cache=False)
-        captured, self._captured = self._captured, {}
+        captured = {hook: x.reshape(*ids_BT.shape, -1) for hook, x in self._captured.items()}
+        self._captured.clear()
         wanted_BT = torch.zeros_like(mask_BT, dtype=torch.bool)
         for row, window in enumerate(windows):
             wanted_BT[row, window.start : window.stop] = True
         wanted_BT = wanted_BT.to(self.device)
-        return {layer: x_BTD[wanted_BT].float() for layer, x_BTD in captured.items()}
-
-    def _capture(self, layer: int, _module: torch.nn.Module, _inputs: Any, output: Any) -> None:
-        self._captured[layer] = output[0] if isinstance(output, tuple) else output
+        return {hook: x_BTD[wanted_BT].float() for hook, x_BTD in captured.items()}
 
 
 class _RotaryTables:
@@ -370,17 +394,25 @@ def _wanted_rows(windows: Sequence[Window], n_head: int) -> tuple[np.ndarray, bo
 
 
 def build_empty(config: PretrainedConfig, attn_implementation: str = "eager") -> Any:
-    """The decoder of a config without final norm, its parameters without storage, its buffers (rotary tables) real."""
+    """The decoder of a config without final norm, its parameters without storage, its buffers (rotary tables) real.
+
+    Raises:
+        BundleError: transformers' decoder is not built of layers behind an embedding.
+    """
     from transformers import AutoModel
 
     with _ParametersOnMeta():
         model = AutoModel.from_config(config, attn_implementation=attn_implementation, dtype=torch.float32)
-    model.norm = torch.nn.Identity()
+    layers_of(model)
+    drop_final_norm(model)
     return model
 
 
 class _ParametersOnMeta(TorchFunctionMode):
-    """Makes parameters (from `empty`, `zeros` or `ones`) without storage; other functions make buffers, which stay."""
+    """Makes parameters (from `empty`, `zeros` or `ones`) without storage; other functions make buffers, which stay.
+
+    So do masks, which are made of truth values.
+    """
 
     _factories: tuple[Callable[..., torch.Tensor], ...] = (torch.empty, torch.zeros, torch.ones)
 
@@ -388,7 +420,7 @@ class _ParametersOnMeta(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
-        if func in self._factories:
+        if func in self._factories and kwargs.get("dtype") not in (torch.bool, bool):
             kwargs["device"] = "meta"
         return func(*args, **kwargs)
 
@@ -408,7 +440,10 @@ def _load(bundle: Bundle, attn_implementation: str) -> Any:
     with bundle_file(bundle.path / WEIGHTS_NAME):
         weights = load_file(bundle.path / WEIGHTS_NAME)
     try:
-        model.load_state_dict(weights, strict=True, assign=True)
+        missing, unexpected = model.load_state_dict(weights, strict=False, assign=True)
+        lacking = sorted(unexpected) + [name for name in missing if name in dict(model.named_parameters())]
+        if lacking:
+            raise RuntimeError(f"{lacking[0]} is in one of them only")
     except RuntimeError as error:
         raise BundleError(
             f"{bundle.path / WEIGHTS_NAME} does not fit {CONFIG_NAME} ({_first_line(error)}); prepare again"
@@ -420,18 +455,61 @@ def _load(bundle: Bundle, attn_implementation: str) -> Any:
     return model.eval()
 
 
-def _keep_residual_in_float32(model: Any, dtype: torch.dtype) -> None:
-    """Embeddings enter the residual stream in float32; what the layers read from it (their norms) is in `dtype`.
+def _keep_stream_in_float32(model: Any, dtype: torch.dtype) -> None:
+    """The residual stream stays in float32 between the layers; matrices multiply in `dtype`.
 
-    The sublayers' outputs are in `dtype`, so adding them leaves the stream in float32. Rotary tables follow the
-    stream's dtype and are brought back to that of the queries.
+    Embeddings enter the stream in float32. Norms compute in float32, wherever they stand, and round their result once.
+    Whatever else has weights is given its input in `dtype`, also where it reads the stream without a norm before it.
+    Its output is in `dtype`, so adding it leaves the stream in float32.
     """
-    model.embed_tokens.register_forward_hook(lambda _module, _inputs, output: output.float())
-    model.rotary_emb.register_forward_hook(lambda _module, _inputs, output: tuple(table.to(dtype) for table in output))
-    for layer in model.layers:
-        for name, module in layer.named_children():
-            if "norm" in name:
-                module.register_forward_hook(lambda _module, _inputs, output: output.to(dtype))
+    layers = layers_of(model)
+    norms = {id(norm): (name, norm) for name, norm in norms_of(model)}
+    inside = {id(module) for module in layers.modules()}
+    for _, norm in norms.values():
+        norm.float()
+        if id(norm) in inside:
+            norm.register_forward_hook(lambda _module, _inputs, output: output.to(dtype))
+    for module in model.modules():
+        if isinstance(module, torch.nn.Embedding):
+            module.register_forward_hook(lambda _module, _inputs, output: output.float())
+        elif id(module) not in norms and next(module.parameters(recurse=False), None) is not None:
+            module.register_forward_pre_hook(partial(_given_as, dtype), with_kwargs=True)
+    for layer in layers:
+        layer.register_forward_pre_hook(partial(_given_as, torch.float32), with_kwargs=True)
+        attention_of(layer).register_forward_pre_hook(partial(_given_biases_as, dtype), with_kwargs=True)
+    if (rotary := getattr(model, "rotary_emb", None)) is not None:  # its tables follow the stream's dtype
+        rotary.register_forward_hook(lambda _module, _inputs, output: _cast_tables(output, dtype))
+
+
+def _given_as(dtype: torch.dtype, _module: Any, args: Any, kwargs: Any) -> Any:
+    """A module's arguments with its first one, the states that it reads, in a dtype."""
+    if args:
+        return (_cast(args[0], dtype), *args[1:]), kwargs
+    return args, {
+        **kwargs,
+        "hidden_states": _cast(kwargs["hidden_states"], dtype),
+    } if "hidden_states" in kwargs else kwargs
+
+
+def _given_biases_as(dtype: torch.dtype, _module: Any, args: Any, kwargs: Any) -> Any:
+    """An attention's arguments with what is added to its scores (mask, ALiBi) in a dtype, as large as that allows."""
+    least = torch.finfo(dtype).min
+    added = {name: kwargs[name] for name in ("attention_mask", "alibi") if isinstance(kwargs.get(name), torch.Tensor)}
+    added = {name: tensor for name, tensor in added.items() if tensor.is_floating_point()}
+    return args, {**kwargs, **{name: tensor.clamp(min=least).to(dtype) for name, tensor in added.items()}}
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    return value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+
+def _cast_tables(output: Any, dtype: torch.dtype) -> Any:
+    return tuple(_cast(table, dtype) for table in output) if isinstance(output, tuple) else _cast(output, dtype)
+
+
+def _sites_of(bundle: Bundle, n_layers: int) -> list[set[str]]:
+    """The sites wanted in each layer."""
+    return [{hook.site for hook in bundle.hooks if hook.layer == number} for number in range(n_layers)]
 
 
 def _first_line(error: Exception) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from featurestore.errors import BundleError
+from ray_jobs.backbone.sites import Hook, in_order
 
 FORMAT_VERSION = 3
 HASHED_AS_VERSION = 2
@@ -58,9 +59,9 @@ class SaeInfo:
 
     Attributes:
         name: Column prefix in the store.
-        layer: It reads the output of `model.layers[layer]`.
-        site: `resid_post`.
-        d_in: Width of its input, `d_model`.
+        layer: The layer whose activations it reads.
+        site: Where in that layer: one of `ray_jobs.backbone.sites.SITES`.
+        d_in: Width of its input.
         d_sae: Number of features.
         architecture: As sae-lens names it: `standard` (ReLU), `jumprelu`, `gated` or `topk`.
         apply_b_dec_to_input: Whether the decoder bias is subtracted from the input.
@@ -85,6 +86,11 @@ class SaeInfo:
     normalize_activations: str = "none"
     k: int | None = None
     sha256: str = ""
+
+    @property
+    def hook(self) -> Hook:
+        """Where its input is read."""
+        return Hook(self.layer, self.site)
 
     @property
     def file_name(self) -> str:
@@ -127,9 +133,20 @@ class Bundle:
         return self.model.d_model
 
     @property
+    def hooks(self) -> Mapping[Hook, int]:
+        """Where SAEs read -> the width there, in the order of a forward pass."""
+        width = {sae.hook: sae.d_in for sae in self.saes}
+        return {hook: width[hook] for hook in in_order(set(width))}
+
+    @property
     def hook_layers(self) -> tuple[int, ...]:
         """Layers that some SAE reads, ascending."""
         return tuple(sorted({sae.layer for sae in self.saes}))
+
+    @property
+    def last_layer(self) -> int:
+        """The deepest layer that some SAE reads."""
+        return max(sae.layer for sae in self.saes)
 
 
 def open_bundle(path: str | Path, verify: bool = False) -> Bundle:

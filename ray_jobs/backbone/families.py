@@ -16,13 +16,20 @@ tokens, D d_in, F features.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from featurestore.errors import BundleError
 
 ARCHITECTURES = ("standard", "jumprelu", "gated", "topk")
+TRANSCODERS = {
+    "transcoder": "standard",
+    "skip_transcoder": "standard",
+    "jumprelu_transcoder": "jumprelu",
+    "jumprelu_skip_transcoder": "jumprelu",
+}
+"""Transcoders -> the architecture that their encoder has; their features are those of their input."""
 NORMALIZATIONS = ("none", "constant_norm_rescale", "layer_norm", "expected_average_only_in")
 """`expected_average_only_in` changes nothing here: sae-lens folds its factor into the weights when it loads them."""
 LAYER_NORM_EPS = 1e-5
@@ -81,13 +88,14 @@ def fold(architecture: str, tensors: Mapping[str, torch.Tensor]) -> SaeWeights:
     """Bring the float32 tensors of a family to the form of a bundle.
 
     Args:
-        architecture: One of `ARCHITECTURES`.
+        architecture: One of `ARCHITECTURES` or `TRANSCODERS`.
         tensors: By sae-lens' names: `W_enc` [D, F], `b_dec` [D]; `b_enc` [F] and, for JumpReLU, `threshold` [F]; for
             gated `b_gate`, `b_mag`, `r_mag` [F]; for top-k that rescales by decoder norms, `decoder_norm` [F].
 
     Returns:
         The weights; `W_FD` may be a view of `W_enc`.
     """
+    architecture = TRANSCODERS.get(architecture, architecture)
     W_FD, b_dec_D = tensors["W_enc"].T, tensors["b_dec"]
     if architecture == "topk":
         bias_F = tensors["b_enc"]
@@ -102,6 +110,25 @@ def fold(architecture: str, tensors: Mapping[str, torch.Tensor]) -> SaeWeights:
     threshold_F = tensors["threshold"].clamp(min=0) if architecture == "jumprelu" else torch.zeros_like(b_enc_F)
     return SaeWeights(
         W_FD, b_enc_F, exact_cutoff(lambda r_F: r_F + b_enc_F > threshold_F, W_FD.shape[0]), None, b_dec_D
+    )
+
+
+def centred(weights: SaeWeights, apply_b_dec_to_input: bool) -> SaeWeights:
+    """The weights of the same encoder for an input whose mean over its dimensions has not been subtracted yet.
+
+    TransformerLens can centre all that a model with LayerNorms writes to the residual stream, which changes nothing of
+    what the model says. An SAE that was trained so sees x - mean(x); W (x - mean(x)) = (W - mean of each row) x.
+    """
+    W_FD = weights.W_FD - weights.W_FD.mean(dim=1, keepdim=True)
+    if not apply_b_dec_to_input:
+        return replace(weights, W_FD=W_FD)
+    moved_F = (W_FD - weights.W_FD) @ weights.b_dec_D  # the new rows are less sensitive to b_dec, too
+    scale_F = 1.0 if weights.scale_F is None else weights.scale_F
+    return replace(
+        weights,
+        W_FD=W_FD,
+        bias_F=weights.bias_F + moved_F * scale_F,
+        cutoff_F=None if weights.cutoff_F is None else weights.cutoff_F - moved_F,
     )
 
 
@@ -143,38 +170,40 @@ def encoder_input(x_ND: torch.Tensor, normalization: str, b_dec_D: torch.Tensor 
 def check_family(where: str, architecture: str, normalization: str, reshape: str = "none") -> None:
     """Refuse what has no exact encoder here.
 
+    Args:
+        where: What the sentence begins with.
+        architecture: As sae-lens names it.
+        normalization: Likewise, of the input.
+        reshape: `hook_z` for SAEs of attention heads side by side, which is how they are read here too.
+
     Raises:
         BundleError: With the reason and what to do.
     """
     reason = _REFUSED.get(architecture)
-    if reason is None and architecture not in ARCHITECTURES:
+    if reason is None and architecture not in ARCHITECTURES and architecture not in TRANSCODERS:
         reason = "it is not known here"
     if reason is not None:
         raise BundleError(
             f"{where}: architecture {architecture!r} is not supported: {reason}; "
-            f"choose an SAE that is one of {', '.join(ARCHITECTURES)}"
+            f"choose an SAE that is one of {', '.join((*ARCHITECTURES, *TRANSCODERS))}"
         )
     if normalization not in NORMALIZATIONS:
         raise BundleError(
             f"{where}: normalize_activations={normalization} is not supported: what it was trained with is not in the "
             "SAE's file; fold it into the weights with sae-lens, or choose another SAE"
         )
-    if reshape != "none":
-        raise BundleError(
-            f"{where}: reshape_activations={reshape} is not supported: it reads attention heads, features are taken "
-            "from the residual stream; choose an SAE of resid_post"
-        )
+    if reshape not in ("none", "hook_z"):
+        raise BundleError(f"{where}: reshape_activations={reshape} is not known here; choose another SAE")
 
 
-_TRANSCODER = "a transcoder predicts a layer's output from its input, features are taken from the residual stream"
+_CROSSCODER = "it reads several layers at once, and an encoder here reads one hook"
 _REFUSED = {
     "abstopk": "its features can be negative, and poolings (max, count, top{N}) are defined for activations >= 0",
-    "transcoder": _TRANSCODER,
-    "skip_transcoder": _TRANSCODER,
-    "jumprelu_transcoder": _TRANSCODER,
-    "jumprelu_skip_transcoder": _TRANSCODER,
     "temporal": "its features depend on the tokens before, not on one activation",
     "matching_pursuit": "it encodes by iterating, not by one product with the encoder",
+    "crosscoder": _CROSSCODER,
+    "cross_layer_transcoder": _CROSSCODER,
+    "clt": _CROSSCODER,
 }
 
 

@@ -174,6 +174,25 @@ def finish(
     return x_ND + rms_norm(_mlp(h_ND, weights), weights.post_mlp_norm, eps)
 
 
+def finish_apart(
+    x_ND: torch.Tensor, o_NO: torch.Tensor, weights: LayerWeights, eps: float, dtype: torch.dtype
+) -> dict[str, torch.Tensor]:
+    """What `finish` computes, with all that a hook may read on the way: site -> float32 [N, D]."""
+    attn_out_ND = rms_norm(_into_residual(o_NO, weights.o, weights.o_peaks), weights.post_attention_norm, eps)
+    mid_ND = x_ND + attn_out_ND
+    normalized_ND = rms_norm(mid_ND, torch.ones_like(weights.pre_mlp_norm), eps)
+    mlp_in_ND = rms_norm(mid_ND, weights.pre_mlp_norm, eps)
+    mlp_out_ND = rms_norm(_mlp(mlp_in_ND.to(dtype), weights), weights.post_mlp_norm, eps)
+    return {
+        "attn_out": attn_out_ND,
+        "resid_mid": mid_ND,
+        "ln2_normalized": normalized_ND,
+        "mlp_in": mlp_in_ND,
+        "mlp_out": mlp_out_ND,
+        "resid_post": mid_ND + mlp_out_ND,
+    }
+
+
 def with_peaks(
     x_ND: torch.Tensor, o_NO: torch.Tensor, weights: LayerWeights, eps: float, dtype: torch.dtype
 ) -> LayerWeights:

@@ -22,10 +22,11 @@ from typing import Literal
 import numpy as np
 import torch
 
-from featurestore.base.dense_names import dense_name, hook_name
+from featurestore.base.dense_names import dense_name
 from ray_jobs.backbone.backbone import open_backbone
 from ray_jobs.backbone.batching import CPU_BATCH_TOKENS, fill_batches
 from ray_jobs.backbone.bundle import Bundle
+from ray_jobs.backbone.sites import Hook
 from ray_jobs.backbone.tokens import ContentTokenizer, Window, token_policy, windows_of
 from ray_jobs.engine.encoder import SaeEncoder
 from ray_jobs.engine.idleness import IdleClock
@@ -94,12 +95,12 @@ class ExtractedRows:
 
 @dataclass(frozen=True)
 class _Piece:
-    """What is kept of a batch of windows [B]: sparse rows by SAE; float64 sums and last vectors by layer, [B, D]."""
+    """What is kept of a batch of windows [B]: sparse rows by SAE; float64 sums and last vectors by hook, [B, D]."""
 
     windows: Sequence[Window]
     saes: Mapping[str, SparseRows]
-    sums: Mapping[int, np.ndarray]
-    lasts: Mapping[int, np.ndarray]
+    sums: Mapping[Hook, np.ndarray]
+    lasts: Mapping[Hook, np.ndarray]
 
 
 @dataclass
@@ -128,14 +129,14 @@ class _Call:
 
 @dataclass
 class _Flight:
-    """A batch under way: its residual stream by layer and when it is there, or what launching it raised.
+    """A batch under way: its activations by hook and when it is there, or what launching it raised.
 
     `apart`: no window in it can spoil another one, so one whose activations are not finite is itself at fault.
     """
 
     windows: Sequence[Window]
     apart: bool
-    residuals: dict[int, torch.Tensor] = field(default_factory=dict)
+    residuals: dict[Hook, torch.Tensor] = field(default_factory=dict)
     done: torch.cuda.Event | None = None
     error: Exception | None = None
 
@@ -146,7 +147,7 @@ class Extractor:
     Args:
         bundle: A prepared bundle.
         settings: How to extract.
-        features: SAE name -> the features wanted of it, int64 [C] ascending; other SAEs, and layers that nobody asks
+        features: SAE name -> the features wanted of it, int64 [C] ascending; other SAEs, and hooks that nobody asks
             for, are left out. Everything if not given.
 
     Raises:
@@ -168,12 +169,12 @@ class Extractor:
         self.tokenizer = ContentTokenizer(bundle)
         self.backbone = open_backbone(bundle, settings.device, settings.attn_implementation, self.policy.head)
         self.encoders = {
-            layer: tuple(
+            hook: tuple(
                 SaeEncoder(bundle, info, self.backbone.device, wanted_of.get(info.name))
                 for info in bundle.saes
-                if info.layer == layer
+                if info.hook == hook
             )
-            for layer in bundle.hook_layers
+            for hook in bundle.hooks
         }
         self.batch_tokens = max(1, settings.batch_tokens)
         wanted = {*settings.pools, *(f"hidden {kind}" for kind in settings.hidden)}
@@ -336,12 +337,12 @@ class Extractor:
         lengths = np.array([window.n_pooled for window in windows], dtype=np.int64)
         spoilt: list[Window] = []
         sound_B = np.ones(len(windows), dtype=bool)
-        for layer, x_ND in residuals.items():
+        for hook, x_ND in residuals.items():
             finite_B = np.logical_and.reduceat(x_ND.isfinite().all(dim=1).cpu().numpy(), np.cumsum(lengths) - lengths)
             for number in np.flatnonzero(~finite_B & sound_B):
                 failed = windows[number].document
                 if flight.apart:
-                    reason = f"the model's activations at layer {layer} are not finite"
+                    reason = f"the model's activations at {hook} are not finite"
                     call.errors[failed] = call.errors[failed] or reason
                 else:
                     spoilt.append(windows[number])
@@ -349,25 +350,25 @@ class Extractor:
         sound_B &= np.array([call.errors[window.document] is None for window in windows])
         if not sound_B.all():
             rows_N = torch.from_numpy(np.flatnonzero(np.repeat(sound_B, lengths))).to(self.backbone.device)
-            residuals = {layer: x_ND[rows_N] for layer, x_ND in residuals.items()}
+            residuals = {hook: x_ND[rows_N] for hook, x_ND in residuals.items()}
             windows = [window for window, sound in zip(windows, sound_B, strict=True) if sound]
             lengths = lengths[sound_B]
         if not windows:
             return _Piece([], {}, {}, {}), spoilt
         saes: dict[str, SparseRows] = {}
-        sums: dict[int, np.ndarray] = {}
-        lasts: dict[int, np.ndarray] = {}
+        sums: dict[Hook, np.ndarray] = {}
+        lasts: dict[Hook, np.ndarray] = {}
         ends_B = torch.from_numpy(np.cumsum(lengths) - 1).to(self.backbone.device)
-        for layer, x_ND in residuals.items():
+        for hook, x_ND in residuals.items():
             if "mean" in self.settings.hidden:
                 lengths_B = torch.from_numpy(lengths).to(x_ND.device)
-                sums[layer] = torch.segment_reduce(x_ND.double(), "sum", lengths=lengths_B, axis=0).cpu().numpy()
+                sums[hook] = torch.segment_reduce(x_ND.double(), "sum", lengths=lengths_B, axis=0).cpu().numpy()
             if "last" in self.settings.hidden:
-                lasts[layer] = x_ND[ends_B].cpu().numpy()
+                lasts[hook] = x_ND[ends_B].cpu().numpy()
             if self.settings.pools == ("last",):
-                saes |= pool_saes(self.encoders[layer], x_ND[ends_B], np.ones_like(lengths), self.settings.pools)
+                saes |= pool_saes(self.encoders[hook], x_ND[ends_B], np.ones_like(lengths), self.settings.pools)
             else:
-                saes |= pool_saes(self.encoders[layer], x_ND, lengths, self.settings.pools)
+                saes |= pool_saes(self.encoders[hook], x_ND, lengths, self.settings.pools)
         return _Piece(windows, saes, sums, lasts), spoilt
 
     def _assembled(self, call: _Call) -> ExtractedRows:
@@ -401,23 +402,24 @@ class Extractor:
     def _dense(
         self, pieces: Sequence[_Piece], document: np.ndarray, place: np.ndarray, n_tokens: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Mean and last residual vectors of the documents [documents, D]; NaN where nothing was pooled."""
+        """Mean and last activations of the documents at each hook [documents, D]; NaN where nothing was pooled."""
         dense: dict[str, np.ndarray] = {}
         order = np.lexsort((place, document))  # of each document the last window comes last
 
-        def by_document(kept: Sequence[np.ndarray]) -> np.ndarray:
-            return np.concatenate([np.empty((0, self.bundle.d_model)), *kept])[order]
+        for hook, width in self.bundle.hooks.items():
 
-        for layer in self.bundle.hook_layers:
+            def by_document(kept: Sequence[np.ndarray], width: int = width) -> np.ndarray:
+                return np.concatenate([np.empty((0, width)), *kept])[order]
+
             for kind in self.settings.hidden:
-                rows = np.zeros((len(n_tokens), self.bundle.d_model))
+                rows = np.zeros((len(n_tokens), width))
                 if kind == "last":
-                    rows[document[order]] = by_document([piece.lasts[layer] for piece in pieces])
+                    rows[document[order]] = by_document([piece.lasts[hook] for piece in pieces])
                 else:
-                    np.add.at(rows, document[order], by_document([piece.sums[layer] for piece in pieces]))
+                    np.add.at(rows, document[order], by_document([piece.sums[hook] for piece in pieces]))
                     rows /= np.maximum(n_tokens, 1)[:, None]
                 rows[n_tokens == 0] = np.nan
-                dense[dense_name(hook_name("resid_post", layer), kind)] = rows.astype(np.float32)
+                dense[dense_name(hook.name, kind)] = rows.astype(np.float32)
         return dense
 
 

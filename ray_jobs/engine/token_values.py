@@ -126,14 +126,14 @@ class TokenReader:
             return
         ends = np.cumsum([window.n_pooled for window in windows])
         values: dict[str, np.ndarray] = {}
-        for layer in sorted({encoder.layer for encoder in self._encoders}):
-            x_ND = residuals[layer].cpu()
+        for hook in {encoder.hook: None for encoder in self._encoders}:
+            x_ND = residuals[hook].cpu()
             finite_N = x_ND.isfinite().all(dim=1).numpy()
             for window, rows in zip(windows, np.split(finite_N, ends[:-1]), strict=True):
                 if not rows.all():
-                    errors.setdefault(window.document, f"the model's activations at layer {layer} are not finite")
+                    errors.setdefault(window.document, f"the model's activations at {hook} are not finite")
             inputs = Inputs(torch.where(torch.from_numpy(finite_N)[:, None], x_ND, 0.0))
-            values |= {encoder.name: encoder.values(inputs) for encoder in self._encoders if encoder.layer == layer}
+            values |= {encoder.name: encoder.values(inputs) for encoder in self._encoders if encoder.hook == hook}
         for number, window in enumerate(windows):
             own = slice(int(ends[number]) - window.n_pooled, int(ends[number]))
             pieces[window.document, window.place] = {name: of[own] for name, of in values.items()}
@@ -179,7 +179,7 @@ class _CutEncoder:
     def __init__(self, bundle: Bundle, info: SaeInfo, features: np.ndarray) -> None:
         from safetensors.torch import load_file
 
-        self.name, self.layer, self.k = info.name, info.layer, len(features)
+        self.name, self.hook, self.k = info.name, info.hook, len(features)
         self._place = np.full(info.d_sae, -1, dtype=np.int64)  # feature -> its column; -1 for others
         self._place[features] = np.arange(len(features))
         with bundle_file(bundle.path / info.file_name):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from featurestore.base.dense_names import dense_name, hook_name
+from featurestore.base.dense_names import dense_name
 from featurestore.errors import JobSpecError
 from featurestore.finding.dialect import USUAL
 from ray_jobs.planning.identity import deciding_software, identity, provenance
@@ -291,8 +291,8 @@ def store_schema(job: JobSpec, bundle: Bundle, keep_types: Mapping[str, str]) ->
         keep=tuple(keep_types.items()),
         saes=tuple(SaeColumns(sae.name, sae.d_sae, job.pool) for sae in bundle.saes),
         dense=tuple(
-            DenseColumn(dense_name(hook_name("resid_post", layer), kind), bundle.d_model)
-            for layer in bundle.hook_layers
+            DenseColumn(dense_name(hook.name, kind), width)
+            for hook, width in bundle.hooks.items()
             for kind in job.hidden
         ),
         value_bits=job.value_bits,

@@ -174,7 +174,8 @@ def _build(directory: Path, model: Checkpoint, spec: JobSpec, dtype: str, say: P
     torch_dtype = getattr(torch, dtype)
     config = read_config(model)
     name = model_name(model, config)
-    infos, prepend_bos = [], False
+    infos = []
+    behind_bos: dict[bool, str] = {}
     for sae_spec in spec.saes:
         say(f"loading SAE {sae_spec.name}")
         sae = load_sae(sae_spec, name, config)
@@ -182,7 +183,13 @@ def _build(directory: Path, model: Checkpoint, spec: JobSpec, dtype: str, say: P
         tensors["W_enc"] = tensors["W_enc"].to(torch_dtype)
         save_file({key: value.contiguous() for key, value in tensors.items()}, directory / sae.info.file_name)
         infos.append(sae.info)
-        prepend_bos |= sae.prepend_bos
+        if sae.prepend_bos is not None:
+            behind_bos.setdefault(sae.prepend_bos, sae.info.name)
+    if len(behind_bos) == 2:
+        raise BundleError(
+            f"SAE {behind_bos[True]!r} was trained behind a beginning-of-sequence token and SAE {behind_bos[False]!r} "
+            "without one, so one pass cannot serve both; give each a job of its own"
+        )
     n_kept = max(info.layer for info in infos) + 1
     model_info = ModelInfo(
         name=name,
@@ -198,7 +205,7 @@ def _build(directory: Path, model: Checkpoint, spec: JobSpec, dtype: str, say: P
     truncate(config, n_kept)
     save_file(read_weights(model, config, torch_dtype), directory / WEIGHTS_NAME)
     (directory / CONFIG_NAME).write_text(config_json(config), encoding="utf-8")
-    tokenizer = save_tokenizer(model, directory, prepend_bos)
+    tokenizer = save_tokenizer(model, directory, next(iter(behind_bos), None))
     write_manifest(
         directory,
         {
@@ -222,6 +229,7 @@ def _key(model: Checkpoint, saes: Sequence[SaeSpec], dtype: str) -> str:
 
     sources: list[Any] = [[sae.name, sae.layer, sae.allow_mismatch, sae.release, sae.id] for sae in saes]
     sources += [[sae.name, sae.revision] for sae in saes if sae.revision is not None]
+    sources += [[sae.name, "site", sae.site] for sae in saes if sae.site is not None]
     sources += [_identity(Path(sae.path) / name) for sae in saes if sae.path is not None for name in SAE_FILES]
     if model.revision is not None:
         sources.append([model.source, model.revision])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
 
 _AGAIN = "get the file again"
 SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
-PREFIXES = ("model.", "", "language_model.model.", "model.language_model.", "language_model.")
-"""Where checkpoints keep the text decoder: causal LMs, bare decoders, the multimodal Gemma 3 in its layouts."""
+_EXPERT = re.compile(r"\.experts\.")
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,12 @@ def model_name(model: Checkpoint, config: Any) -> str:
 
 
 def truncate(config: Any, n_layers: int) -> None:
-    """Cut a config (in place) to its first layers."""
+    """Cut a config (in place) to its first layers, and whatever it says layer by layer with it."""
+    whole = config.num_hidden_layers
+    for name, value in config.to_dict().items():
+        if isinstance(value, list) and len(value) == whole and whole > 1:
+            setattr(config, name, value[:n_layers])
     config.num_hidden_layers = n_layers
-    if getattr(config, "layer_types", None):
-        config.layer_types = list(config.layer_types[:n_layers])
 
 
 def config_json(config: Any) -> str:
@@ -132,18 +134,19 @@ def read_weights(model: Checkpoint, config: Any, dtype: Any) -> dict[str, Any]:
     """The tensors of the truncated decoder `config`, under its own names, in `dtype`.
 
     Raises:
-        BundleError: The decoder is not built as `model.layers`, or tensors are missing, misshapen or pickled.
+        BundleError: The decoder is not built of layers, or tensors are missing, misshapen or pickled.
     """
     from ray_jobs.backbone.backbone import build_empty
 
     try:
         empty = build_empty(config)
-        shapes = {name: tuple(parameter.shape) for name, parameter in empty.named_parameters()}
-    except (ValueError, AttributeError) as error:
+    except BundleError:
+        raise
+    except Exception as error:  # noqa: BLE001 (libraries raise anything)
         raise BundleError(f"{config.model_type} models are not supported ({brief(error)})") from None
-    if "embed_tokens.weight" not in shapes or not hasattr(empty, "layers"):
-        raise BundleError(f"{config.model_type} models are not supported: the decoder has no model.layers")
-    tensors = _gguf_tensors(model, config, shapes, dtype) if model.gguf else _safetensors(model, shapes, dtype)
+    state = empty.state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items() if tensor.is_meta}
+    tensors = _gguf_tensors(model, config, shapes, dtype) if model.gguf else _safetensors(model, config, shapes, dtype)
     for name, shape in shapes.items():
         if tuple(tensors[name].shape) != shape:
             raise BundleError(f"{model.source}: {name} has shape {tuple(tensors[name].shape)}, its config says {shape}")
@@ -164,7 +167,7 @@ def _gguf_tensors(model: Checkpoint, config: Any, names: Mapping[str, Any], dtyp
     return {name: found[name].to(dtype).contiguous() for name in names}
 
 
-def _safetensors(model: Checkpoint, names: Mapping[str, Any], dtype: Any) -> dict[str, Any]:
+def _safetensors(model: Checkpoint, config: Any, names: Mapping[str, Any], dtype: Any) -> dict[str, Any]:
     """Read the named tensors only, from the shards that hold them (fetched first where the model is on the hub)."""
     from safetensors import safe_open
 
@@ -175,8 +178,10 @@ def _safetensors(model: Checkpoint, names: Mapping[str, Any], dtype: Any) -> dic
     else:
         with reading(file := _weights_file(model, WEIGHTS_NAME), BundleError, _AGAIN), safe_open(file, "pt") as tensors:
             places = dict.fromkeys(tensors.keys(), WEIGHTS_NAME)
-    prefix = next((prefix for prefix in PREFIXES if f"{prefix}embed_tokens.weight" in places), None)
-    missing = [name for name in names if prefix is None or f"{prefix}{name}" not in places]
+    prefix = _prefix(names, places)
+    missing = [name for name in names if f"{prefix}{name}" not in places]
+    if missing and any(_EXPERT.search(name) for name in missing):
+        return _converted(model, config, names, places, dtype)
     if missing:
         raise BundleError(
             f"{model.source} lacks {missing[0]} (and {len(missing) - 1} more tensors) that its config implies"
@@ -188,6 +193,50 @@ def _safetensors(model: Checkpoint, names: Mapping[str, Any], dtype: Any) -> dic
                 if places[f"{prefix}{name}"] == shard:
                     found[name] = tensors.get_tensor(f"{prefix}{name}").to(dtype).contiguous()
     return found
+
+
+def _prefix(names: Mapping[str, Any], places: Mapping[str, str]) -> str:
+    """What a checkpoint puts before the names of the decoder: that with which most of them are there."""
+    first = next(name for name in names if "embed" in name or name.startswith("w"))
+    found = sorted({key.removesuffix(first) for key in places if key == first or key.endswith(f".{first}")}, key=len)
+    return max(found, key=lambda prefix: sum(f"{prefix}{name}" in places for name in names), default="")
+
+
+def _converted(
+    model: Checkpoint, config: Any, names: Mapping[str, Any], places: Mapping[str, str], dtype: Any
+) -> dict[str, Any]:
+    """Read a checkpoint whose experts are split where the decoder has them fused: by transformers' own conversion.
+
+    It sees only the shards that hold the layers kept.
+    """
+    from transformers import AutoModel
+
+    kept = {name: shard for name, shard in places.items() if _layer_of(name) < config.num_hidden_layers}
+    with tempfile.TemporaryDirectory(prefix="sparsemill-") as scratch:
+        directory = Path(scratch)
+        for shard in sorted(set(kept.values())):
+            (directory / shard).symlink_to(_weights_file(model, shard).absolute())
+        index = {"metadata": {"total_size": 0}, "weight_map": kept}
+        (directory / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+        if set(kept.values()) == {WEIGHTS_NAME}:
+            (directory / "model.safetensors.index.json").unlink()
+        try:
+            loaded, told = AutoModel.from_pretrained(
+                directory, config=config, dtype=dtype, trust_remote_code=False, output_loading_info=True
+            )
+        except Exception as error:  # noqa: BLE001 (libraries raise anything)
+            raise BundleError(f"{model.source} cannot be read by transformers ({brief(error)})") from None
+        found = loaded.state_dict()
+        lacking = [name for name in names if name not in found or name in told["missing_keys"]]
+        if lacking:
+            raise BundleError(f"{model.source} lacks {lacking[0]}, which its config implies")
+        return {name: found[name].to(dtype).contiguous().clone() for name in names}
+
+
+def _layer_of(name: str) -> int:
+    """The layer that a tensor belongs to; -1 for what belongs to none."""
+    found = re.search(r"\.(?:layers|h|blocks)\.(\d+)\.", f".{name}")
+    return int(found[1]) if found else -1
 
 
 def _weights_file(model: Checkpoint, name: str) -> Path:
@@ -205,13 +254,15 @@ def _weights_file(model: Checkpoint, name: str) -> Path:
     return model.directory / name
 
 
-def save_tokenizer(model: Checkpoint, directory: Path, prepend_bos: bool) -> TokenizerInfo:
+def save_tokenizer(model: Checkpoint, directory: Path, prepend_bos: bool | None) -> TokenizerInfo:
     """Write `tokenizer.json`, and find out what goes before and after a text.
 
     Args:
         model: The checkpoint.
         directory: The bundle in the making.
-        prepend_bos: Whether some SAE was trained behind a BOS token: it is then fed even if the tokenizer adds none.
+        prepend_bos: Whether the SAEs were trained behind a BOS token: it is then fed even if the tokenizer adds none
+            (where it has none, the end-of-sequence token takes its place, as in TransformerLens); if not, none is fed.
+            None leaves it to the tokenizer.
 
     Raises:
         BundleError: The tokenizer cannot be read, or has no `tokenizers` form.
@@ -229,8 +280,10 @@ def save_tokenizer(model: Checkpoint, directory: Path, prepend_bos: bool) -> Tok
     whole, bare = tokenizer("a")["input_ids"], tokenizer("a", add_special_tokens=False)["input_ids"]
     starts = [start for start in range(len(whole)) if whole[start : start + len(bare)] == bare]
     bos = tuple(whole[: starts[0]]) if starts else ()
-    if not bos and prepend_bos and tokenizer.bos_token_id is not None:
-        bos = (tokenizer.bos_token_id,)
+    if prepend_bos is False:
+        bos = ()
+    elif prepend_bos and not bos:
+        bos = tuple(i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None)[:1]
     prefix, suffix = _chat_template(tokenizer, bos)
     pad = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
     return TokenizerInfo(bos=bos, pad=pad, chat_prefix=prefix, chat_suffix=suffix)

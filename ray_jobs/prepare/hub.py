@@ -3,7 +3,8 @@
 A branch name is resolved to its commit once, when a bundle is built; the bundle records it, and so does the store, and
 what is known is not asked for again. SAEs come through sae-lens, which downloads from `main` whatever it is told: while
 it loads, the two functions that it downloads with are replaced by ones that name the commit and refuse pickled weights,
-in which code can hide. Access tokens are left to the hub's library (`HF_TOKEN`, or its login file).
+in which code can hide, unless the job allows them (`pickles`). Access tokens are left to the hub's library (`HF_TOKEN`,
+or its login file).
 """
 
 from __future__ import annotations
@@ -11,15 +12,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from featurestore.errors import BundleError
+from ray_jobs.prepare.pickles import is_pickle, torch_that_reads_apart
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
-
-PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".npy")
-"""Suffixes of files that run code when they are opened, or may (`.npy` holds objects only as pickles)."""
 
 
 def commit_of(repo_id: str, revision: str | None = None) -> str:
@@ -49,11 +48,12 @@ def commit_of(repo_id: str, revision: str | None = None) -> str:
 
 
 @contextmanager
-def pinned_downloads(revision: str | None) -> Iterator[dict[str, str]]:
-    """While it lasts, sae-lens downloads from one commit of each repository, and no pickles.
+def pinned_downloads(revision: str | None, allow_pickle: bool = False) -> Iterator[dict[str, str]]:
+    """While it lasts, sae-lens downloads from one commit of each repository, and no pickles but where they are allowed.
 
     Args:
         revision: Branch, tag or commit; `main` where not given.
+        allow_pickle: Pickled weights are fetched, and read as `ray_jobs.prepare.pickles` reads them.
 
     Yields:
         Repository -> commit, filled as sae-lens asks for files.
@@ -64,10 +64,10 @@ def pinned_downloads(revision: str | None) -> Iterator[dict[str, str]]:
     download, url = loaders.hf_hub_download, loaders.hf_hub_url
 
     def pinned(repo_id: str, filename: str) -> dict[str, Any]:
-        if PurePosixPath(filename).suffix.lower() in PICKLES:
+        if is_pickle(filename) and not allow_pickle:
             raise BundleError(
-                f"{repo_id} keeps this SAE as {filename}, a pickle, in which code can hide, and pickles are not "
-                "opened; convert it to sae-lens' format (safetensors) elsewhere and give its path"
+                f"{repo_id} keeps this SAE as {filename}, a pickle, in which code can hide; set allow_pickle: true for "
+                "this SAE to have its tensors read in a process of its own, or give the path of a safetensors copy"
             )
         if repo_id not in commits:
             commits[repo_id] = commit_of(repo_id, revision)
@@ -79,11 +79,13 @@ def pinned_downloads(revision: str | None) -> Iterator[dict[str, str]]:
     def pinned_url(repo_id: str, filename: str, **options: Any) -> Any:
         return url(**{**options, **pinned(repo_id, filename)})
 
+    torch = loaders.torch
     loaders.hf_hub_download, loaders.hf_hub_url = pinned_download, pinned_url
+    loaders.torch = torch_that_reads_apart(torch)
     try:
         yield commits
     finally:
-        loaders.hf_hub_download, loaders.hf_hub_url = download, url
+        loaders.hf_hub_download, loaders.hf_hub_url, loaders.torch = download, url, torch
 
 
 def _cached_commit(repo_id: str, revision: str) -> str | None:

@@ -20,7 +20,9 @@ from featurestore.base.foreign import brief, writing
 from featurestore.errors import BundleError
 from featurestore.storage.pointers import pointer_among
 from ray_jobs.backbone.bundle import SaeInfo
-from ray_jobs.backbone.families import check_family, fold
+from ray_jobs.backbone.decoders import check_hook, has_rms_norms, width_of
+from ray_jobs.backbone.families import TRANSCODERS, centred, check_family, fold
+from ray_jobs.backbone.sites import SITES, STREAM_SITES, Hook, parse_hook
 from ray_jobs.prepare.encoder_hash import encoder_sha256
 from ray_jobs.prepare.hub import pinned_downloads
 
@@ -46,11 +48,14 @@ ROUNDING = 1e-5
 
 @dataclass(frozen=True)
 class LoadedSae:
-    """An SAE as sae-lens loaded it, checked against the model and against sae-lens: float32 weights."""
+    """An SAE as sae-lens loaded it, checked against the model and against sae-lens: float32 weights.
+
+    `prepend_bos` is whether it was trained behind a beginning-of-sequence token; None where its metadata does not say.
+    """
 
     info: SaeInfo
     weights: SaeWeights
-    prepend_bos: bool
+    prepend_bos: bool | None
 
 
 def same_model(first: str, second: str) -> bool:
@@ -77,14 +82,14 @@ def load_sae(spec: SaeSpec, model_name: str, config: Any) -> LoadedSae:
     cfg, where = sae.cfg, f"SAE {spec.name!r}"
     architecture = cfg.architecture()
     check_family(where, architecture, cfg.normalize_activations, cfg.reshape_activations)
-    layer, mismatch, unverified = _compare(spec, cfg, model_name, config)
+    hook, mismatch, unverified = _compare(spec, cfg, model_name, config)
     if cfg.normalize_activations == "expected_average_only_in":
         unverified += ("input scale",)  # sae-lens did not find the factor, and encodes without it
     tensors = _tensors(sae, where)
     info = SaeInfo(
         name=spec.name,
-        layer=layer,
-        site="resid_post",
+        layer=hook.layer,
+        site=hook.site,
         d_in=cfg.d_in,
         d_sae=cfg.d_sae,
         architecture=architecture,
@@ -97,8 +102,12 @@ def load_sae(spec: SaeSpec, model_name: str, config: Any) -> LoadedSae:
         sha256=encoder_sha256(tensors, bool(cfg.apply_b_dec_to_input)),
     )
     weights = fold(architecture, tensors)
-    _check_encoder(where, sae, info, weights)
-    return LoadedSae(info, weights, bool(cfg.metadata.get("prepend_bos", False)))
+    centre = _is_centred(where, cfg, hook, config)
+    if centre:
+        weights = centred(weights, info.apply_b_dec_to_input)
+    _check_encoder(where, sae, info, weights, centre)
+    prepend_bos = cfg.metadata.get("prepend_bos")
+    return LoadedSae(info, weights, None if prepend_bos is None else bool(prepend_bos))
 
 
 def _tensors(sae: Any, where: str) -> dict[str, torch.Tensor]:
@@ -107,13 +116,33 @@ def _tensors(sae: Any, where: str) -> dict[str, torch.Tensor]:
     tensors = {name: getattr(sae, name).detach() for name in names if getattr(sae, name, None) is not None}
     if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
         tensors["decoder_norm"] = sae.W_dec.detach().norm(dim=-1)
+    if sae.cfg.architecture() in TRANSCODERS:  # its b_dec belongs to what it predicts
+        tensors["b_dec"] = tensors["W_enc"].new_zeros(len(tensors["W_enc"]))
     for name, tensor in tensors.items():
         if not bool(tensor.isfinite().all()):
             raise BundleError(f"{where}: its {name} holds values that are not finite; the file is damaged")
     return tensors
 
 
-def _check_encoder(where: str, sae: Any, info: SaeInfo, weights: SaeWeights) -> None:
+def _is_centred(where: str, cfg: Any, hook: Hook, config: Any) -> bool:
+    """Whether the SAE was trained on a stream that TransformerLens had centred.
+
+    Raises:
+        BundleError: It was trained on a model that was changed in another way, which is not known here.
+    """
+    kwargs = dict(cfg.metadata.get("model_from_pretrained_kwargs") or {})
+    centre = bool(kwargs.pop("center_writing_weights", False))
+    for harmless in ("fold_ln", "center_unembed", "n_devices", "dtype", "torch_dtype", "device", "device_map"):
+        kwargs.pop(harmless, None)  # moves a norm's weight behind the site, or changes only what follows the last layer
+    if kwargs:
+        raise BundleError(
+            f"{where} was trained on a model loaded with {', '.join(f'{k}={v}' for k, v in kwargs.items())}, and what "
+            "that changes is not known here; choose another SAE"
+        )
+    return centre and not has_rms_norms(config) and hook.site in STREAM_SITES
+
+
+def _check_encoder(where: str, sae: Any, info: SaeInfo, weights: SaeWeights, centre: bool = False) -> None:
     """Encode the same inputs with sae-lens and with the engine, in float32.
 
     Raises:
@@ -125,8 +154,10 @@ def _check_encoder(where: str, sae: Any, info: SaeInfo, weights: SaeWeights) -> 
     from ray_jobs.engine.encoder import Inputs, SaeEncoder
 
     x_ND = _checked_inputs(weights)
+    if getattr(sae, "hook_z_reshaping_mode", False):
+        sae.turn_off_forward_pass_hook_z_reshaping()  # heads lie side by side here
     with torch.no_grad():
-        expected_NF = sae.encode(x_ND).numpy()
+        expected_NF = sae.encode(x_ND - x_ND.mean(dim=1, keepdim=True) if centre else x_ND).numpy()
     encoder = SaeEncoder.of(info, weights)
     found_NF = np.zeros_like(expected_NF)
     for active in encoder.active(Inputs(x_ND)):
@@ -206,7 +237,7 @@ def _from_release(spec: SaeSpec) -> tuple[Any, str]:
 
     assert spec.release is not None and spec.id is not None
     try:
-        with warnings.catch_warnings(), pinned_downloads(spec.revision) as commits:
+        with warnings.catch_warnings(), pinned_downloads(spec.revision, spec.allow_pickle) as commits:
             warnings.simplefilter("ignore")
             with writing(HF_HUB_CACHE):
                 sae = SAE.from_pretrained(spec.release, spec.id, device="cpu", dtype="float32")
@@ -217,10 +248,31 @@ def _from_release(spec: SaeSpec) -> tuple[Any, str]:
         what = f"SAE {spec.name!r}: release {spec.release!r}, id {spec.id!r}"
         if isinstance(error, ValueError) and "not found in" in str(error):
             raise BundleError(f"{what} is not known to sae-lens{_nearest(spec)}; check both") from None
-        raise BundleError(
-            f"{what} could not be fetched: the Hugging Face hub could not be reached or refused ({brief(error)}); "
-            f"check network and access (HF_TOKEN), or give the path of a local SAE"
-        ) from None
+        raise BundleError(f"{what} {_not_fetched(error)}") from None
+
+
+def _not_fetched(error: Exception) -> str:
+    """Why a release was not read: the hub said no, was not there, or sent what sae-lens does not understand."""
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    away = isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled | ConnectionError | TimeoutError)
+    if isinstance(error, EntryNotFoundError) and not away:
+        return (
+            f"is in sae-lens' registry, and its repository has no such file ({brief(error)}); "
+            "check revision and id, or give the path of a local SAE"
+        )
+    if isinstance(error, HfHubHTTPError) and not away:
+        status = error.response.status_code if error.response is not None else "an error"
+        return (
+            f"could not be fetched: the Hugging Face hub answered {status} ({brief(error)}); "
+            "check that it is there and access (HF_TOKEN), or give the path of a local SAE"
+        )
+    if away or isinstance(error, OSError) or "connect" in type(error).__name__.lower():
+        return (
+            f"could not be fetched: the Hugging Face hub could not be reached ({brief(error)}); "
+            "check the network, or give the path of a local SAE"
+        )
+    return f"could not be loaded by sae-lens ({brief(error)}); check that it is whole, or choose another SAE"
 
 
 def _nearest(spec: SaeSpec) -> str:
@@ -234,20 +286,28 @@ def _nearest(spec: SaeSpec) -> str:
     )
 
 
-def _compare(spec: SaeSpec, cfg: Any, model_name: str, config: Any) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
-    """Layer to hook, what contradicts the job, and what the SAE's metadata leaves open."""
+def _compare(spec: SaeSpec, cfg: Any, model_name: str, config: Any) -> tuple[Hook, tuple[str, ...], tuple[str, ...]]:
+    """Where to hook, what contradicts the job, and what the SAE's metadata leaves open."""
     where = f"SAE {spec.name!r}"
     trained_on, hook_name = cfg.metadata.get("model_name"), cfg.metadata.get("hook_name")
+    if cfg.metadata.get("hook_head_index") is not None:
+        raise BundleError(
+            f"{where} reads one attention head ({hook_name}, head {cfg.metadata['hook_head_index']}), which is not "
+            "supported; choose an SAE of all heads"
+        )
     mismatch, unverified = [], []
     if not trained_on:
         unverified.append("model")
     elif not same_model(str(trained_on), model_name):
         mismatch.append(f"it was trained on {trained_on}, the job's model is {model_name}")
-    layer, site = _parse_hook(str(hook_name)) if hook_name else (None, None)
+    module = cfg.metadata.get("hf_hook_name")
+    layer, site = parse_hook(str(hook_name), None if module is None else str(module)) if hook_name else (None, None)
     if site is None:
         unverified.append("site")
-    elif site != "resid_post":
-        mismatch.append(f"it reads {hook_name}, features are taken from resid_post")
+    elif spec.site is not None and spec.site != site:
+        mismatch.append(f"it reads {site} ({hook_name}), the job says site {spec.site}")
+    elif spec.site is None and site not in SITES:
+        mismatch.append(f"it reads {hook_name}, which is none of {', '.join(SITES)}; if it is one of them, say site:")
     if layer is None:
         unverified.append("layer")
     elif spec.layer is not None and spec.layer != layer:
@@ -265,21 +325,14 @@ def _compare(spec: SaeSpec, cfg: Any, model_name: str, config: Any) -> tuple[int
             f"{where} reads layer {hooked}, but {model_name} has layers 0 to {config.num_hidden_layers - 1};"
             " choose an SAE of this model"
         )
-    if cfg.d_in != config.hidden_size:
+    hook = Hook(hooked, spec.site or (site if site in SITES else "resid_post"))
+    check_hook(config, hook, where)
+    width, what = width_of(config, hook)
+    if cfg.d_in != width:
         raise BundleError(
-            f"{where} reads {cfg.d_in} dimensions, but {model_name} has d_model {config.hidden_size};"
-            " choose an SAE of this model"
+            f"{where} reads {cfg.d_in} dimensions, but {model_name} has {what} {width}; choose an SAE of this model"
         )
-    return hooked, tuple(mismatch), tuple(unverified)
-
-
-def _parse_hook(hook_name: str) -> tuple[int | None, str | None]:
-    """Layer and site of `blocks.9.hook_resid_post`, `model.layers.9`, `layers.9.output`, ...: None where not said."""
-    found = re.fullmatch(r"(?:.*\.)?(?:blocks|layers|h)\.(\d+)(?:\.(.+))?", hook_name)
-    if not found:
-        return None, hook_name
-    site = (found[2] or "output").removeprefix("hook_")
-    return int(found[1]), "resid_post" if site == "output" else site
+    return hook, tuple(mismatch), tuple(unverified)
 
 
 def _aliases(name: str) -> set[str]:

@@ -107,7 +107,7 @@ def features_of(model: Model, bundle: Bundle) -> dict[str, Any]:
     if model.header["dense"] is None:
         return dict(model.used())
     wanted = _dense(model.header).hook
-    names = [sae.name for sae in bundle.saes if hook_name(sae.site, sae.layer) == wanted]
+    names = [sae.name for sae in bundle.saes if sae.hook.name == wanted]
     return {name: np.empty(0, dtype=np.int64) for name in names[:1]}
 
 

@@ -20,6 +20,7 @@ from ray_jobs.backbone.backbone import (
     open_backbone,
 )
 from ray_jobs.backbone.bundle import WEIGHTS_NAME, Bundle, open_bundle
+from ray_jobs.backbone.sites import Hook
 from ray_jobs.backbone.tokens import Window
 from ray_jobs.prepare.build import prepare
 from ray_jobs.spec import job_from_mapping
@@ -27,6 +28,7 @@ from tests.reference import Fed, ReferenceModel
 from tests.tiny import tiny_gemma2, tiny_sae
 
 BOS = np.array([2], dtype=np.int32)
+LAYER_2 = Hook(2, "resid_post")
 LENGTHS = [40, 3, 17, 1, 90, 16, 16, 2]
 WINDOW_SHORTER, WINDOW_LONGER = 8, 4096
 
@@ -84,15 +86,15 @@ def test_packed_documents_equal_transformers_one_by_one(model: tuple[Bundle, Ref
     residuals = open_backbone(bundle, "cpu", attention, BOS).forward(windows, 512)
     for layer in (1, 2):
         expected = residual_of(reference, windows, layer)
-        np.testing.assert_allclose(residuals[layer].numpy(), expected, rtol=1e-4, atol=2e-5)
+        np.testing.assert_allclose(residuals[Hook(layer, "resid_post")].numpy(), expected, rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("attention", ["eager", "flex_attention"])
 def test_a_document_alone_equals_itself_in_company(model: tuple[Bundle, ReferenceModel], attention: str) -> None:
     backbone = open_backbone(model[0], "cpu", attention, BOS)
     windows = windows_of_lengths(LENGTHS)
-    together = backbone.forward(windows, 512)[2]
-    alone = torch.cat([backbone.forward([window], 512)[2] for window in windows])
+    together = backbone.forward(windows, 512)[LAYER_2]
+    alone = torch.cat([backbone.forward([window], 512)[LAYER_2] for window in windows])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
@@ -100,7 +102,7 @@ def test_a_document_alone_equals_itself_in_company(model: tuple[Bundle, Referenc
 def test_without_the_soft_cap_it_would_be_seen(model: tuple[Bundle, ReferenceModel], attention: str) -> None:
     bundle, reference = model
     windows = windows_of_lengths(LENGTHS)
-    found = open_backbone(bundle, "cpu", attention, BOS).forward(windows, 512)[2].numpy()
+    found = open_backbone(bundle, "cpu", attention, BOS).forward(windows, 512)[LAYER_2].numpy()
     layers = [layer.self_attn for layer in reference.model.model.layers]
     cap = reference.model.config.attn_logit_softcapping
     try:
@@ -125,7 +127,7 @@ def test_compiled_flex_attention_equals_transformers(model: tuple[Bundle, Refere
     for lengths in (LENGTHS, [300, 290, 129, 64, 65]):
         windows = windows_of_lengths(lengths)
         expected = residual_of(reference, windows, 2)
-        np.testing.assert_allclose(backbone.forward(windows, 1024)[2].numpy(), expected, rtol=1e-4, atol=3e-5)
+        np.testing.assert_allclose(backbone.forward(windows, 1024)[LAYER_2].numpy(), expected, rtol=1e-4, atol=3e-5)
 
 
 def test_windows_apart_share_no_block_of_attention(bundle: Bundle) -> None:
@@ -151,7 +153,7 @@ def test_windows_apart_share_no_block_of_attention(bundle: Bundle) -> None:
 def test_documents_longer_than_a_block_of_queries_equal_transformers(model: tuple[Bundle, ReferenceModel]) -> None:
     bundle, reference = model
     windows = windows_of_lengths([300, 290, 129, 64, 65])
-    found = open_backbone(bundle, "cpu", "eager", BOS).forward(windows, 1024)[2]
+    found = open_backbone(bundle, "cpu", "eager", BOS).forward(windows, 1024)[LAYER_2]
     np.testing.assert_allclose(found.numpy(), residual_of(reference, windows, 2), rtol=1e-4, atol=3e-5)
 
 
@@ -164,7 +166,7 @@ def test_a_common_head_is_seen_and_pooled_where_asked(
     ids = np.array(head, dtype=np.int32)
     windows = windows_of_lengths([30, 5, 12], ids, start=0)
     windows += [Window(3, window.ids, len(ids), len(window.ids)) for window in windows]
-    found = open_backbone(bundle, "cpu", attention, ids).forward(windows, 512)[2]
+    found = open_backbone(bundle, "cpu", attention, ids).forward(windows, 512)[LAYER_2]
     np.testing.assert_allclose(found.numpy(), residual_of(reference, windows, 2), rtol=1e-4, atol=2e-5)
 
 
@@ -175,7 +177,7 @@ def test_transformers_own_modules_give_the_same(model: tuple[Bundle, ReferenceMo
     windows = windows_of_lengths(LENGTHS)
     for budget in (1, 100, 10_000):
         backbone = TransformersBackbone(bundle, _load(bundle, "eager"), torch.device("cpu"))
-        found = backbone.forward(windows, budget)[2]
+        found = backbone.forward(windows, budget)[LAYER_2]
         np.testing.assert_allclose(found.numpy(), residual_of(reference, windows, 2), rtol=1e-4, atol=2e-5)
 
 
@@ -184,7 +186,7 @@ def test_a_model_without_a_soft_cap_has_none(tmp_path: Path) -> None:
     windows = windows_of_lengths(LENGTHS)
     expected = residual_of(ReferenceModel(path), windows, 2)
     for attention in ("eager", "flex_attention"):
-        found = open_backbone(bundle_of(path, tmp_path), "cpu", attention, BOS).forward(windows, 512)[2]
+        found = open_backbone(bundle_of(path, tmp_path), "cpu", attention, BOS).forward(windows, 512)[LAYER_2]
         np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=2e-5)
 
 
@@ -207,12 +209,12 @@ def test_a_documents_residual_hardly_depends_on_its_neighbours(tmp_path: Path, d
     backbone = open_backbone(bundle, "cpu", "eager", BOS)
     for length in (1, 2, 4, 9):
         (document,) = windows_of_lengths([length])
-        alone = backbone.forward([document], 4096)[2]
+        alone = backbone.forward([document], 4096)[LAYER_2]
         for n_others in (1, 3, 10, 50):
             others = windows_of_lengths(np.random.default_rng(n_others).integers(1, 40, n_others).tolist())
             for place in (0, n_others // 2, n_others):
                 before = sum(window.n_pooled for window in others[:place])
-                together = backbone.forward([*others[:place], document, *others[place:]], 4096)[2]
+                together = backbone.forward([*others[:place], document, *others[place:]], 4096)[LAYER_2]
                 found = together[before : before + length]
                 # half a unit of bfloat16's eighth bit is 2**-9: less than one rounding of every number
                 assert (found - alone).norm() <= bound * alone.norm()
@@ -222,7 +224,7 @@ def test_in_bfloat16_weights_are_bfloat16_and_the_residual_stream_is_not(make_bu
     backbone = open_backbone(make_bundle("bfloat16"), "cpu", "eager", BOS)
     assert isinstance(backbone, PackedBackbone)
     assert {layer.gate.dtype for layer in backbone._layers} == {torch.bfloat16}
-    residual = backbone.forward(windows_of_lengths([20]), 512)[2]
+    residual = backbone.forward(windows_of_lengths([20]), 512)[LAYER_2]
     assert residual.dtype == torch.float32
     assert (residual != residual.bfloat16().float()).float().mean() > 0.5
 

@@ -137,12 +137,9 @@ def test_features_that_never_or_always_fire_have_infinite_cutoffs() -> None:
     ("given", "named"),
     [
         ({"architecture": "abstopk"}, "architecture 'abstopk' is not supported: its features can be negative"),
-        ({"architecture": "transcoder", "d_out": 32}, "architecture 'transcoder' is not supported: a transcoder"),
-        ({"architecture": "jumprelu_transcoder", "d_out": 32}, "'jumprelu_transcoder' is not supported"),
         ({"architecture": "matching_pursuit"}, "architecture 'matching_pursuit' is not supported: it encodes by"),
         ({"architecture": "temporal", "n_heads": 1, "bottleneck_factor": 8}, "'temporal' is not supported"),
         ({"normalize_activations": "covariance_whitening"}, "normalize_activations=covariance_whitening"),
-        ({"reshape_activations": "hook_z", "hook_name": "blocks.2.attn.hook_z"}, "reshape_activations=hook_z"),
     ],
 )
 def test_other_kinds_are_refused_by_name(tmp_path: Path, given: dict[str, Any], named: str) -> None:

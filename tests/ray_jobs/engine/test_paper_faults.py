@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ray_jobs.backbone.bundle import Bundle
+from ray_jobs.backbone.sites import Hook
 from ray_jobs.backbone.tokens import windows_of
 from ray_jobs.engine.encoder import Active, Inputs
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
@@ -21,6 +22,7 @@ from tests.tiny import NAN_WORD, tiny_texts
 POOLS = ("max", "sum", "count")
 SETTINGS = ExtractSettings(pools=POOLS, hidden=("last",), batch_tokens=100_000, threads=1)
 TEXTS = tiny_texts(8, seed=11)
+LAYER_2 = Hook(2, "resid_post")
 
 Saes = dict[str, tuple[Path, int]]
 
@@ -67,8 +69,8 @@ def test_fault_4_sums_of_a_bfloat16_model_accumulate_in_float32(make_bundle: Cal
     long = "the river of bread and stone " * 200
     row = extractor.extract([long]).saes["jump2"].row(0)
     (window,), _ = windows_of(0, np.asarray(extractor.tokenizer.encode([long])[0]), extractor.policy)
-    residual = extractor.backbone.forward([window], extractor.batch_tokens)[2]
-    active = Active.joined(list(extractor.encoders[2][0].active(Inputs(residual))))
+    residual = extractor.backbone.forward([window], extractor.batch_tokens)[LAYER_2]
+    active = Active.joined(list(extractor.encoders[LAYER_2][0].active(Inputs(residual))))
     exact = np.bincount(active.feature, weights=active.value.astype(np.float64))
     assert row.values["count"].max() > 500
     np.testing.assert_allclose(row.values["sum"], exact[row.indices], rtol=1e-6)

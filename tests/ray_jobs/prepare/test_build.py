@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from featurestore.errors import BundleError
 from ray_jobs.backbone import backbone
 from ray_jobs.backbone.bundle import CONFIG_NAME, TOKENIZER_NAME, WEIGHTS_NAME, open_bundle
-from ray_jobs.backbone.families import SaeWeights, fold
+from ray_jobs.backbone.families import TRANSCODERS, SaeWeights, fold
 from ray_jobs.engine.encoder import SaeEncoder
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
 from ray_jobs.engine.pooling import pool_saes
@@ -29,6 +29,7 @@ from ray_jobs.prepare.build import default_cache_dir, prepare
 from ray_jobs.prepare.compute import settle
 from ray_jobs.prepare.sae_loader import same_model
 from ray_jobs.spec import JobSpec, job_from_mapping
+from tests.ray_jobs.backbone.decoders_for_tests import save_decoder
 from tests.reference import ReferenceModel, assert_row_equals, encode
 from tests.tiny import tiny_gemma2, tiny_sae, tiny_texts
 
@@ -255,9 +256,59 @@ def test_another_layer_or_site_than_the_jobs_is_refused(tiny_model: Path, tmp_pa
     sae = str(tiny_sae(tmp_path / "sae", layer=2))
     assert "the job says layer 1" in refusal(job(tiny_model, {"path": sae, "layer": 1}), cache)
     mlp = str(tiny_sae(tmp_path / "mlp", hook_name="blocks.2.hook_mlp_out"))
-    assert "it reads blocks.2.hook_mlp_out" in refusal(job(tiny_model, {"path": mlp}), cache)
-    before = str(tiny_sae(tmp_path / "pre", hook_name="blocks.2.hook_resid_pre"))
-    assert "it reads blocks.2.hook_resid_pre" in refusal(job(tiny_model, {"path": before}), cache)
+    named = refusal(job(tiny_model, {"path": mlp, "site": "resid_post"}), cache)
+    assert "it reads mlp_out (blocks.2.hook_mlp_out), the job says site resid_post" in named
+    unknown = str(tiny_sae(tmp_path / "pre", hook_name="blocks.2.attn.hook_q"))
+    assert "it reads blocks.2.attn.hook_q, which is none of embed, resid_pre" in refusal(
+        job(tiny_model, {"path": unknown}), cache
+    )
+
+
+@pytest.mark.parametrize("architecture", TRANSCODERS)
+def test_a_transcoder_is_its_encoder_at_its_input(tiny_model: Path, tmp_path: Path, architecture: str) -> None:
+    sae = tiny_sae(
+        tmp_path / "sae", architecture=architecture, d_out=48, hook_name="blocks.1.ln2.hook_normalized", d_in=32
+    )
+    bundle = open_bundle(prepare(job(tiny_model, {"path": str(sae)}), tmp_path / "cache"))
+    assert (bundle.saes[0].layer, bundle.saes[0].site) == (1, "ln2_normalized")
+    x_ND = 3 * torch.randn(20, 32, generator=torch.Generator().manual_seed(2))
+    encoder = SaeEncoder(bundle, bundle.saes[0], "cpu")
+    rows = pool_saes([encoder], x_ND, np.array([20]), ("max", "sum"))["s0"]
+    acts = encode(sae, x_ND.numpy())
+    assert (acts > 0).any()
+    assert_row_equals(rows.row(0), acts, ("max", "sum"))
+
+
+@pytest.mark.parametrize("architecture", ["standard", "gated", "jumprelu", "topk"])
+@pytest.mark.parametrize("apply_b_dec", [False, True])
+def test_an_sae_of_a_centred_stream_is_given_one(tmp_path: Path, architecture: str, apply_b_dec: bool) -> None:
+    """TransformerLens centres what GPT-2 writes to its stream; the features are those of x - mean(x)."""
+    model = save_decoder(tmp_path / "tiny-gpt2", "gpt2")
+    sae = tiny_sae(
+        tmp_path / "sae", architecture=architecture, apply_b_dec_to_input=apply_b_dec, model_name="tiny-gpt2", layer=1
+    )
+    config = json.loads((sae / "cfg.json").read_text(encoding="utf-8"))
+    config["metadata"]["model_from_pretrained_kwargs"] = {"center_writing_weights": True}
+    (sae / "cfg.json").write_text(json.dumps(config), encoding="utf-8")
+    bundle = open_bundle(prepare(job(model, {"path": str(sae)}), tmp_path / "cache"))
+    x_ND = 3 * torch.randn(20, 32, generator=torch.Generator().manual_seed(2)) + 5
+    rows = pool_saes([SaeEncoder(bundle, bundle.saes[0], "cpu")], x_ND, np.array([20]), ("max", "sum"))["s0"]
+    acts = encode(sae, (x_ND - x_ND.mean(dim=1, keepdim=True)).numpy())
+    assert (acts > 0).any()
+    assert_row_equals(rows.row(0), acts, ("max", "sum"))
+
+
+def test_saes_that_want_and_do_not_want_a_bos_are_not_mixed(tiny_model: Path, tmp_path: Path) -> None:
+    behind, without = tiny_sae(tmp_path / "a", layer=1), tiny_sae(tmp_path / "b", layer=2)
+    config = json.loads((without / "cfg.json").read_text(encoding="utf-8"))
+    config["metadata"]["prepend_bos"] = False
+    (without / "cfg.json").write_text(json.dumps(config), encoding="utf-8")
+    both = job(tiny_model, {"path": str(behind)}, {"path": str(without)})
+    assert "SAE 's0' was trained behind a beginning-of-sequence token and SAE 's1' without one" in refusal(
+        both, tmp_path / "cache"
+    )
+    bundle = open_bundle(prepare(job(tiny_model, {"path": str(without)}), tmp_path / "cache"))
+    assert bundle.tokenizer.bos == ()
 
 
 @pytest.mark.parametrize("hook_name", ["blocks.1.hook_resid_post", "model.layers.1", "model.layers.1.output"])
@@ -310,7 +361,6 @@ def test_a_bundles_sae_encodes_like_the_sae_it_was_made_of(
     ("settings", "named"),
     [
         ({"architecture": "abstopk"}, "architecture 'abstopk' is not supported"),
-        ({"architecture": "transcoder", "d_out": 32}, "architecture 'transcoder' is not supported"),
         ({"normalize_activations": "covariance_whitening"}, "normalize_activations=covariance_whitening"),
     ],
 )

@@ -1,0 +1,289 @@
+"""Say for each family of decoders where its sites are: which of transformers' modules make an activation or read it.
+
+Hooks on modules are all that is needed: what a norm, an attention, an MLP is given, and what comes of it. Which modules
+these are, and in which order a layer uses them, is what `_FAMILIES` knows. A family that is not there can be read
+before and behind its layers, since that means the same in all of them, and nowhere else.
+
+Shapes: B rows, T positions, D width of the site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from featurestore.errors import BundleError
+from ray_jobs.backbone.sites import Hook
+
+Keep = Callable[[torch.Tensor], None]
+
+_LAYERS = ("layers", "h", "blocks", "decoder.layers")
+_EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "decoder.embed_tokens")
+_FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f", "decoder.final_layer_norm")
+_ATTENTIONS = ("self_attn", "linear_attn", "attn.attention", "attn", "attention", "self_attention")
+_OUTPUTS = ("o_proj", "out_proj", "dense", "c_proj")
+_MLPS = ("mlp", "feed_forward", "block_sparse_moe")
+
+Order = Literal["before", "around", "after", "parallel"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """How the layers of a family are built.
+
+    Attributes:
+        order: Where norms stand: `before` attention and MLP (Llama), `around` them (Gemma 2), `after` them (OLMo 2); or
+            attention and MLP read one input, in `parallel` (Pythia).
+        mlp_norm: The norm before the MLP, by its name in a layer; None where there is none.
+        multiplier: The config's name for what both outputs are multiplied with before they enter the stream.
+        adds_the_stream: Attention and MLP add the stream to their outputs themselves.
+        positions: Embeddings of positions are added to those of tokens, so that `embed` is not what layer 0 reads.
+        mlp: First and last module of an MLP that has no module of its own.
+    """
+
+    order: Order = "before"
+    mlp_norm: str | None = "post_attention_layernorm"
+    multiplier: str | None = None
+    adds_the_stream: bool = False
+    positions: bool = False
+    mlp: tuple[str, str] | None = None
+
+
+_LLAMA = Family()
+_GEMMA = Family("around", "pre_feedforward_layernorm")
+_OLMO = Family("after", None)
+_PARALLEL = Family("parallel", None)
+_GPT2 = Family(mlp_norm="ln_2", positions=True)
+
+_FAMILIES = {
+    **dict.fromkeys(("gemma2", "gemma3_text"), _GEMMA),
+    **dict.fromkeys(("olmo2", "olmo3"), _OLMO),
+    **dict.fromkeys(("cohere", "cohere2", "gptj", "phi"), _PARALLEL),
+    **dict.fromkeys(("gpt2", "gpt_neo"), _GPT2),
+    **dict.fromkeys(
+        (
+            *("gemma", "llama", "llama4_text", "mistral", "mixtral", "smollm3", "starcoder2", "olmo", "phi3"),
+            *("qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "qwen3_5_text", "qwen3_5_moe_text"),
+            *("deepseek_v2", "deepseek_v3", "gpt_oss"),
+        ),
+        _LLAMA,
+    ),
+    "granite": Family(multiplier="residual_multiplier"),
+    "granitemoe": Family(multiplier="residual_multiplier"),
+    "opt": Family(mlp_norm="final_layer_norm", positions=True, mlp=("fc1", "fc2")),
+    "bloom": Family(adds_the_stream=True),
+    "gpt_neox": _LLAMA,
+    "stablelm": _LLAMA,
+    "falcon": Family(mlp_norm="post_attention_layernorm"),
+}
+"""transformers' name of a decoder -> how it is built; where the config decides (`family_of`), the sequential form."""
+
+
+def family_of(config: Any) -> Family | None:
+    """How the decoder of a config is built; None where this is not known."""
+    if config.model_type == "opt" and not getattr(config, "do_layer_norm_before", True):
+        return None  # OPT-350m alone: norms behind the sum
+    family = _FAMILIES.get(config.model_type)
+    parallel = (
+        (config.model_type == "gpt_neox" and config.use_parallel_residual)
+        or (config.model_type == "stablelm" and config.use_parallel_residual)
+        or (config.model_type == "falcon" and (config.new_decoder_architecture or config.parallel_attn))
+    )
+    return Family("parallel", None) if parallel else family
+
+
+def layers_of(model: Any) -> Any:
+    """The decoder's layers, a ModuleList.
+
+    Raises:
+        BundleError: They are under no name that is known here.
+    """
+    found = _first(model, _LAYERS)
+    if not isinstance(found, torch.nn.ModuleList) or embedding_of(model) is None:
+        raise BundleError(
+            f"{model.config.model_type} models are not supported: transformers keeps their layers under none of the "
+            f"names {', '.join(_LAYERS)}, or their embedding under none of {', '.join(_EMBEDDINGS)}"
+        )
+    return found
+
+
+def embedding_of(model: Any) -> Any:
+    """The embedding of tokens; None where it has another name than usual."""
+    return _first(model, _EMBEDDINGS)
+
+
+def attention_of(layer: Any) -> Any:
+    """The attention of a layer, or what stands in its place.
+
+    Raises:
+        BundleError: It is under no name that is known here.
+    """
+    found = _first(layer, _ATTENTIONS)
+    if found is None:
+        raise BundleError(f"{type(layer).__name__} keeps its attention under none of {', '.join(_ATTENTIONS)}")
+    return found
+
+
+def drop_final_norm(model: Any) -> None:
+    """Replace what follows the last layer by nothing: it is not computed and needs no weights."""
+    for name in _FINAL_NORMS:
+        if _first(model, (name,)) is not None:
+            model.set_submodule(name, torch.nn.Identity())
+
+
+def check_hook(config: Any, hook: Hook, where: str) -> None:
+    """Refuse a hook at a site that this family does not have, or of which it is not known where it is.
+
+    Raises:
+        BundleError: In one sentence.
+    """
+    if hook.site in ("resid_pre", "resid_post"):
+        return
+    family = family_of(config)
+    if family is None:
+        raise BundleError(
+            f"{where} reads {hook}: in {config.model_type} models only the residual stream before and behind a "
+            "layer (resid_pre, resid_post) is known here; choose such an SAE"
+        )
+    if family.order == "parallel" and hook.site in ("resid_mid", "ln2_normalized"):
+        raise BundleError(
+            f"{where} reads {hook}: {config.model_type} computes attention and MLP from one input, so there is no "
+            "stream between them; choose another SAE"
+        )
+    if hook.site == "ln2_normalized" and family.mlp_norm is None:
+        raise BundleError(f"{where} reads {hook}: {config.model_type} has no norm before its MLP; choose another SAE")
+
+
+def width_of(config: Any, hook: Hook) -> tuple[int, str]:
+    """How many dimensions a hook has, and what they are called."""
+    if hook.site != "hook_z":
+        return config.hidden_size, "d_model"
+    kinds = getattr(config, "layer_types", None)
+    if kinds and kinds[hook.layer] == "linear_attention":
+        return config.linear_num_value_heads * config.linear_value_head_dim, "attention heads side by side of width"
+    heads = config.num_attention_heads
+    head_dim = getattr(config, "v_head_dim", None) or getattr(config, "head_dim", None) or config.hidden_size // heads
+    return heads * head_dim, "attention heads side by side of width"
+
+
+def has_rms_norms(config: Any) -> bool:
+    """Whether the norms of a config's decoder divide by a root mean square and centre nothing."""
+    return hasattr(config, "rms_norm_eps") or config.model_type in ("olmo",)
+
+
+def watch(model: Any, hook: Hook, keep: Keep) -> None:
+    """Have `keep` called with the activations of a hook, [B, T, D], whenever the model runs.
+
+    Args:
+        model: A bare decoder of transformers.
+        hook: Where; `check_hook` has passed it.
+        keep: What to do with them.
+    """
+    layer = layers_of(model)[hook.layer]
+    family = family_of(model.config)
+    if hook.site == "resid_post":
+        _output(layer, keep)
+    elif hook.site == "resid_pre":
+        _input(layer, keep)
+    elif hook.site == "embed":
+        assert family is not None
+        _output(embedding_of(model), keep) if family.positions else _input(layer, keep)
+    else:
+        assert family is not None
+        _Inside(layer, family, model.config).watch(hook.site, keep)
+
+
+class _Inside:
+    """The sites inside one layer."""
+
+    def __init__(self, layer: Any, family: Family, config: Any) -> None:
+        self._layer, self._family = layer, family
+        self._times = float(getattr(config, family.multiplier)) if family.multiplier else 1.0
+        self._attention = attention_of(layer)
+        self._mlp_first, self._mlp_last = (
+            (_first(layer, _MLPS),) * 2 if family.mlp is None else (_first(layer, (name,)) for name in family.mlp)
+        )
+
+    def watch(self, site: str, keep: Keep) -> None:
+        """See `watch`."""
+        if site == "attn_in":
+            _input(self._attention, keep)
+        elif site == "hook_z":
+            _input(_first(self._attention, _OUTPUTS), keep)
+        elif site in ("attn_out", "mlp_out"):
+            self._watch_sublayer(site, keep)
+        elif site == "mlp_in":
+            _input(self._mlp_first, keep)
+        else:
+            norm = None if self._family.mlp_norm is None else getattr(self._layer, self._family.mlp_norm)
+            if site == "resid_mid":
+                _input(self._mlp_first if norm is None else norm, keep)
+            else:
+                assert site == "ln2_normalized" and norm is not None
+                _input(norm, lambda x_BTD: keep(_normalized(norm, x_BTD)))
+
+    def _watch_sublayer(self, site: str, keep: Keep) -> None:
+        """What attention or MLP adds to the stream."""
+        if self._family.order in ("around", "after"):
+            after = "post_attention_layernorm" if site == "attn_out" else "post_feedforward_layernorm"
+            _output(getattr(self._layer, after), keep)
+        elif self._family.adds_the_stream:
+            added = ("self_attention", "residual") if site == "attn_out" else ("mlp", "residual")
+            self._watch_difference(*added, keep)
+        else:
+            module = self._attention if site == "attn_out" else self._mlp_last
+            _output(module, lambda x_BTD: keep(x_BTD * self._times))  # a copy, for Falcon adds to its outputs in place
+
+    def _watch_difference(self, name: str, argument: str, keep: Keep) -> None:
+        """What a module adds that is given the stream and hands back the sum."""
+
+        def subtract(_module: Any, args: Any, kwargs: Any, output: Any) -> None:
+            stream = kwargs[argument] if argument in kwargs else args[1]
+            keep(_tensor(output) - stream)
+
+        getattr(self._layer, name).register_forward_hook(subtract, with_kwargs=True)
+
+
+def norms_of(model: Any) -> Iterator[tuple[str, Any]]:
+    """Every norm of a decoder with its name; a norm is a module that calls itself one."""
+    for name, module in model.named_modules():
+        if "norm" in type(module).__name__.lower():
+            yield name, module
+
+
+def _normalized(norm: Any, x_BTD: torch.Tensor) -> torch.Tensor:
+    """The input of a norm as it is before weight and bias, in float32."""
+    x_BTD = x_BTD.float()
+    if "rms" not in type(norm).__name__.lower():
+        x_BTD = x_BTD - x_BTD.mean(dim=-1, keepdim=True)
+    eps = next((getattr(norm, name) for name in ("variance_epsilon", "eps") if hasattr(norm, name)), 1e-5)  # OLMo's
+    return x_BTD * torch.rsqrt(x_BTD.square().mean(dim=-1, keepdim=True) + eps)
+
+
+def _first(module: Any, names: Sequence[str]) -> Any:
+    """The first of the submodules of these names that is there."""
+    for name in names:
+        found = module
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        if isinstance(found, torch.nn.Module):
+            return found
+    return None
+
+
+def _input(module: Any, keep: Keep) -> None:
+    def seen(_module: Any, args: Any, kwargs: Any) -> None:
+        keep(args[0] if args else kwargs["hidden_states"])
+
+    module.register_forward_pre_hook(seen, with_kwargs=True)
+
+
+def _output(module: Any, keep: Keep) -> None:
+    module.register_forward_hook(lambda _module, _inputs, output: keep(_tensor(output)))
+
+
+def _tensor(output: Any) -> torch.Tensor:
+    return output[0] if isinstance(output, tuple) else output
