@@ -159,7 +159,7 @@ class ModelSpec(_Spec):
 
 
 class SaeSpec(_Spec):
-    """One sparse autoencoder: `release` + `id` of sae-lens, or `path`, a directory in sae-lens' on-disk format.
+    """One sparse autoencoder: `release` + `id` of sae-lens, or `path`, a directory (`ray_jobs.prepare.local_layouts`).
 
     Attributes:
         revision: Branch, tag or commit of the release on the hub.

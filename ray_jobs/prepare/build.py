@@ -43,7 +43,8 @@ from ray_jobs.prepare.checkpoint import (
     truncate,
 )
 from ray_jobs.prepare.compute import settle
-from ray_jobs.prepare.sae_loader import SAE_FILES, load_sae
+from ray_jobs.prepare.local_layouts import layout_names, local_files
+from ray_jobs.prepare.sae_loader import load_sae
 
 if TYPE_CHECKING:
     from ray_jobs.backbone.bundle import Bundle
@@ -230,7 +231,9 @@ def _key(model: Checkpoint, saes: Sequence[SaeSpec], dtype: str) -> str:
     sources: list[Any] = [[sae.name, sae.layer, sae.allow_mismatch, sae.release, sae.id] for sae in saes]
     sources += [[sae.name, sae.revision] for sae in saes if sae.revision is not None]
     sources += [[sae.name, "site", sae.site] for sae in saes if sae.site is not None]
-    sources += [_identity(Path(sae.path) / name) for sae in saes if sae.path is not None for name in SAE_FILES]
+    for path in (Path(sae.path) for sae in saes if sae.path is not None):
+        sources += [_identity(file) for file in local_files(path)]
+        sources += [names] if (names := layout_names(path)) else []
     if model.revision is not None:
         sources.append([model.source, model.revision])
     else:

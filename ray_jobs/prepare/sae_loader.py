@@ -12,19 +12,18 @@ import contextlib
 import re
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurestore.base.did_you_mean import did_you_mean
 from featurestore.base.foreign import brief, writing
 from featurestore.errors import BundleError
-from featurestore.storage.pointers import pointer_among
 from ray_jobs.backbone.bundle import SaeInfo
 from ray_jobs.backbone.decoders import check_hook, has_rms_norms, width_of
 from ray_jobs.backbone.families import TRANSCODERS, centred, check_family, fold
 from ray_jobs.backbone.sites import SITES, STREAM_SITES, Hook, parse_hook
 from ray_jobs.prepare.encoder_hash import encoder_sha256
 from ray_jobs.prepare.hub import pinned_downloads
+from ray_jobs.prepare.local_layouts import read_local
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from ray_jobs.backbone.families import SaeWeights
     from ray_jobs.engine.encoder import SaeEncoder
     from ray_jobs.spec import SaeSpec
-
-SAE_FILES = ("cfg.json", "sae_weights.safetensors")
 
 CHECKED_SCALES = (1.0, 10.0, 100.0, 1_000.0, 10_000.0)
 """Residual streams have norms from tens (GPT-2) to tens of thousands (Gemma 3)."""
@@ -76,7 +73,7 @@ def load_sae(spec: SaeSpec, model_name: str, config: Any) -> LoadedSae:
     """
     source = {"path": spec.path} if spec.path is not None else {"release": str(spec.release), "id": str(spec.id)}
     if spec.path is not None:
-        sae = _from_disk(spec)
+        sae = read_local(spec)
     else:
         sae, source["revision"] = _from_release(spec)
     cfg, where = sae.cfg, f"SAE {spec.name!r}"
@@ -211,23 +208,6 @@ def _at_the_edge(encoder: SaeEncoder, x_ND: torch.Tensor, rounding_NF: np.ndarra
     rounding_N1 = 2 * rounding_NF.max(axis=1, keepdims=True)
     tied_NF = [np.abs(pre_NF - ordered_NF[:, -rank, None]) <= rounding_N1 for rank in (info.k, info.k + 1)]
     return at_zero_NF | (tied_NF[0] & tied_NF[1])
-
-
-def _from_disk(spec: SaeSpec) -> Any:
-    from sae_lens import SAE
-
-    path = Path(str(spec.path))
-    for name in SAE_FILES:
-        if not (path / name).is_file():
-            raise BundleError(f"SAE {spec.name!r}: {path} is no SAE directory of sae-lens: it has no {name}")
-    if (problem := pointer_among(path)) is not None:
-        raise BundleError(f"SAE {spec.name!r}: {problem}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return SAE.load_from_disk(path, device="cpu", dtype="float32")
-    except Exception as error:  # noqa: BLE001 (libraries raise anything)
-        raise BundleError(f"SAE {spec.name!r}: {path} cannot be loaded by sae-lens ({brief(error)})") from None
 
 
 def _from_release(spec: SaeSpec) -> tuple[Any, str]:
