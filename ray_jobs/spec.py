@@ -7,6 +7,7 @@ from. Whether the things that a job names exist is found out by those who open t
 
 from __future__ import annotations
 
+import datetime
 import os
 import re
 from collections.abc import Mapping
@@ -51,6 +52,16 @@ def _utf8(value: str) -> str:
     if any("\ud800" <= char <= "\udfff" for char in value) or "\0" in value:
         raise ValueError("holds a character that no file or column name can have; remove it")
     return value
+
+
+def _day(value: Any) -> Any:
+    if isinstance(value, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", value):
+        try:
+            datetime.date.fromisoformat(value)
+        except ValueError:
+            raise ValueError(f"{value} is no day of the calendar") from None
+        return value
+    raise ValueError(f"must be a day, as 2026-01-31, not {value!r}")
 
 
 Name = Annotated[str, Field(min_length=1), BeforeValidator(lambda v: _utf8(v) if isinstance(v, str) else v)]
@@ -125,6 +136,8 @@ class ModelSpec(_Spec):
         stride: Tokens of context that a further window repeats; `max_tokens // 8` where not given, 0 when truncating.
         tokens: Pool the tokens of the text only, or all that are fed (beginning-of-sequence and template too).
         chat: Put each document into the model's chat template as a user's turn.
+        generation_prompt: Open the model's turn behind it (with `tokens: all`, which alone can see it).
+        date: The day that a chat template is told which asks for it; the day of `prepare` where not given.
         attn: Attention implementation; chosen for the model where not given.
     """
 
@@ -136,6 +149,8 @@ class ModelSpec(_Spec):
     stride: Annotated[int, Field(ge=0, strict=True)] = 0
     tokens: Literal["content", "all"] = "content"
     chat: Flag = False
+    generation_prompt: Flag = False
+    date: Annotated[str, BeforeValidator(_day)] | None = None
     attn: Literal["eager", "flex_attention", "sdpa"] | None = None
 
     @model_validator(mode="before")
@@ -145,6 +160,18 @@ class ModelSpec(_Spec):
             max_tokens = data.get("max_tokens", cls.model_fields["max_tokens"].default)
             return {**data, "stride": max_tokens // 8 if isinstance(max_tokens, int) else 0}
         return data
+
+    @model_validator(mode="after")
+    def _chat_is_on(self) -> Self:
+        if not self.chat and (self.generation_prompt or self.date is not None):
+            key = "generation_prompt" if self.generation_prompt else "date"
+            raise ValueError(f"{key} only has a meaning with chat: true; set that or remove {key}")
+        if self.generation_prompt and self.tokens != "all":
+            raise ValueError(
+                "generation_prompt only has a meaning with tokens: all, for no token of a text sees what follows it; "
+                "set that or remove generation_prompt"
+            )
+        return self
 
     @model_validator(mode="after")
     def _stride_leaves_room(self) -> Self:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ class Hub:
         repositories: Name -> folder.
         main: The commit that `main` means.
         requests: "METHOD path" of every request so far.
+        ranges: "path first-last" of those that asked for some bytes of a file.
         tokens: Access tokens that came with them.
     """
 
@@ -31,6 +33,7 @@ class Hub:
     repositories: Mapping[str, Path]
     main: str = FIRST
     requests: list[str] = field(default_factory=list)
+    ranges: list[str] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
 
     def downloads(self, suffix: str) -> list[str]:
@@ -84,7 +87,14 @@ def serve_hub(repositories: Mapping[str, Path]) -> Iterator[Hub]:
                 commit, file = rest[1], folder.joinpath(*rest[2:])
                 if file.is_file():
                     headers = {"ETag": f'"{_etag(file)}"', "X-Repo-Commit": hub.main if commit == "main" else commit}
-                    self._send(200, file.read_bytes(), headers, body)
+                    wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+                    if wanted is None:
+                        self._send(200, file.read_bytes(), headers, body)
+                    else:
+                        first, last = int(wanted[1]), min(int(wanted[2]), file.stat().st_size - 1)
+                        hub.ranges.append(f"{path} {first}-{last}")
+                        headers["Content-Range"] = f"bytes {first}-{last}/{file.stat().st_size}"
+                        self._send(206, file.read_bytes()[first : last + 1], headers, body)
                 else:
                     self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}, body)
 

@@ -99,6 +99,27 @@ class SaeInfo:
 
 
 @dataclass(frozen=True)
+class ChatRendering:
+    """What a chat template makes of a user's text.
+
+    Attributes:
+        before: What it puts before the text: beginning of sequence, system prompt, whose turn it is.
+        after: What it puts behind it.
+        trim: What it does to the text's ends: a name in `ray_jobs.backbone.chat.TRIMS`.
+        lead: Ids that go before all of this: the beginning of a sequence that the template does not write.
+        n_shared: Ids that begin every rendering, whatever the text.
+        date: The day that it was told, YYYY-MM-DD; None where it asks for none.
+    """
+
+    before: str
+    after: str
+    trim: str
+    lead: tuple[int, ...]
+    n_shared: int
+    date: str | None
+
+
+@dataclass(frozen=True)
 class TokenizerInfo:
     """What surrounds a document's own tokens.
 
@@ -107,12 +128,15 @@ class TokenizerInfo:
         pad: Id that fills rows of a batch; masked, so any valid id does.
         chat_prefix: Ids of the chat template before the user's text, or None without a usable template.
         chat_suffix: Ids after it.
+        chat: How texts are rendered, in the bundle of a job with `chat: true`; None there means that the ids above and
+            those of the text alone are the template's own rendering of any text.
     """
 
     bos: tuple[int, ...]
     pad: int
     chat_prefix: tuple[int, ...] | None
     chat_suffix: tuple[int, ...] | None
+    chat: ChatRendering | None = None
 
 
 @dataclass(frozen=True)
@@ -236,7 +260,7 @@ def file_sha256(path: Path) -> str:
 
 def _from_manifest(path: Path, manifest: Mapping[str, Any]) -> Bundle:
     tokenizer = manifest["tokenizer"]
-    prefix, suffix = tokenizer["chat_prefix"], tokenizer["chat_suffix"]
+    prefix, suffix, chat = tokenizer["chat_prefix"], tokenizer["chat_suffix"], tokenizer.get("chat")
     return Bundle(
         path=path,
         sha256=manifest["sha256"],
@@ -251,6 +275,7 @@ def _from_manifest(path: Path, manifest: Mapping[str, Any]) -> Bundle:
             pad=tokenizer["pad"],
             chat_prefix=None if prefix is None else tuple(prefix),
             chat_suffix=None if suffix is None else tuple(suffix),
+            chat=None if chat is None else ChatRendering(**{**chat, "lead": tuple(chat["lead"])}),
         ),
         files=manifest["files"],
     )

@@ -58,6 +58,35 @@ def text_tokenizer(path: Path) -> tuple[Tokenizer, frozenset[int]]:
     return tokenizer, frozenset(control) - set(unknown)
 
 
+def template_tokenizer(path: Path) -> tuple[Tokenizer, dict[str, str]]:
+    """A bundle's tokenizer, made to read texts inside a template.
+
+    Args:
+        path: Its `tokenizer.json`.
+
+    Returns:
+        The tokenizer, which knows control tokens by names that no text contains; and content of each -> its name.
+
+    Raises:
+        BundleError: The file cannot be read.
+    """
+    from tokenizers import Tokenizer
+
+    with bundle_file(path):
+        tokenizer = Tokenizer.from_file(str(path))
+    control = {
+        number: token.content
+        for number, token in tokenizer.get_added_tokens_decoder().items()
+        if is_control(token.content, token.special)
+    }
+    state = json.loads(tokenizer.to_str())
+    _rename(state, control)
+    tokenizer = Tokenizer.from_str(json.dumps(state, allow_nan=False))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer, {content: NAMELESS + content for content in control.values()}
+
+
 def is_control(content: str, special: bool) -> bool:
     """Whether an added token, flagged as special or not, stands for something that is no text."""
     if special:

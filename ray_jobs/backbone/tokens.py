@@ -2,24 +2,30 @@
 
 A document's content is its text tokenised on its own, control tokens spelled out (`ray_jobs.backbone.spelling`): a
 literal `<bos>` in a text is content, so no document can inject one, and every token of the text counts. Around it go
-the beginning-of-sequence token or the chat template, as context. Long documents are cut, or read through windows that
+the beginning-of-sequence token or the chat template, as context; where a template and a text meet in one token, both
+are tokenised together (`ray_jobs.backbone.chat`). Long documents are cut, or read through windows that
 overlap by `stride` tokens of context; each token is pooled exactly once, in the first window that reaches it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
 
 from featurestore.errors import JobSpecError
 from ray_jobs.backbone.bundle import TOKENIZER_NAME, Bundle
+from ray_jobs.backbone.chat import ChatTokenizer, Rendered
 from ray_jobs.backbone.spelling import NAMELESS, text_tokenizer
 
 TEXTS_PER_CALL = 256
 """Texts tokenised at a time: enough to occupy the tokenizer's threads, few enough that its offsets stay small."""
+
+
+Content = np.ndarray | Rendered
+"""Ids of a text on its own, int32 [n], or a text in its rendering; its `len` is its number of tokens."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,7 @@ class TokenPolicy:
         max_tokens: Positions fed to the model in one window, head and tail included.
         stride: Content tokens that a window repeats from the one before as context; None cuts the document instead.
         count_all: Whether head (once) and tail are pooled too.
+        n_shared: Ids of the head that all windows of all documents begin with; all of them where not given.
     """
 
     head: np.ndarray
@@ -39,6 +46,19 @@ class TokenPolicy:
     max_tokens: int
     stride: int | None
     count_all: bool
+    n_shared: int | None = None
+
+    @property
+    def shared(self) -> np.ndarray:
+        """Ids that all windows begin with."""
+        return self.head[: self.n_shared]
+
+    def of(self, content: Content) -> TokenPolicy:
+        """The policy of one document: in a rendering, head and tail are its own."""
+        if not isinstance(content, Rendered):
+            return self
+        tail = content.ids[content.stop :] if self.count_all else self.tail[:0]
+        return replace(self, head=content.ids[: content.start], tail=tail)
 
     @property
     def room(self) -> int:
@@ -89,7 +109,8 @@ def token_policy(bundle: Bundle, choices: TokenChoices) -> TokenPolicy:
     if choices.chat:
         if info.chat_prefix is None or info.chat_suffix is None:
             raise JobSpecError(
-                f"model.chat: the tokenizer of {bundle.model.name} has no chat template; set chat: false"
+                f"model.chat: the tokenizer of {bundle.model.name} has no chat template that leaves a text as it is; "
+                "set chat: false"
             )
         head, tail = info.chat_prefix, info.chat_suffix
     policy = TokenPolicy(
@@ -98,6 +119,7 @@ def token_policy(bundle: Bundle, choices: TokenChoices) -> TokenPolicy:
         max_tokens=choices.max_tokens,
         stride=choices.stride if choices.long_documents == "windows" else None,
         count_all=choices.tokens == "all",
+        n_shared=info.chat.n_shared if choices.chat and info.chat is not None else None,
     )
     if policy.room <= (policy.stride or 0):
         raise JobSpecError(
@@ -108,12 +130,12 @@ def token_policy(bundle: Bundle, choices: TokenChoices) -> TokenPolicy:
     return policy
 
 
-def windows_of(document: int, content: np.ndarray, policy: TokenPolicy) -> tuple[list[Window], bool]:
+def windows_of(document: int, content: Content, policy: TokenPolicy) -> tuple[list[Window], bool]:
     """Cut one document into windows.
 
     Args:
         document: Its number, carried into the windows.
-        content: Ids of its text, int32 [n]. No content gives no window, whatever the policy.
+        content: Its text's tokens. No content gives no window, whatever the policy.
         policy: The job's token policy.
 
     Returns:
@@ -121,7 +143,10 @@ def windows_of(document: int, content: np.ndarray, policy: TokenPolicy) -> tuple
     """
     if not len(content):
         return [], False
-    room, overlap = policy.room, policy.stride or 0
+    policy = policy.of(content)
+    ids = content.ids[content.start : content.stop] if isinstance(content, Rendered) else content
+    room = max(policy.room, 1)  # a head of another length than the usual one may have left less
+    overlap = min(policy.stride or 0, room - 1)
     if policy.stride is None:
         spans = [(0, 0, min(len(content), room))]
     else:  # (first fed, first new, end)
@@ -132,30 +157,38 @@ def windows_of(document: int, content: np.ndarray, policy: TokenPolicy) -> tuple
     windows = []
     for number, (first, new, end) in enumerate(spans):
         tail = policy.tail if number == len(spans) - 1 else policy.tail[:0]
-        ids = np.concatenate([policy.head, content[first:end], tail])
+        fed = np.concatenate([policy.head, ids[first:end], tail])
         start = 0 if policy.count_all and number == 0 else len(policy.head) + new - first
-        windows.append(Window(document, ids, start, len(ids), number))
+        windows.append(Window(document, fed, start, len(fed), number))
     return windows, spans[-1][2] < len(content)
 
 
 class ContentTokenizer:
-    """The bundle's tokenizer, for content only."""
+    """The bundle's tokenizer, for content only.
 
-    def __init__(self, bundle: Bundle) -> None:
+    Args:
+        bundle: A prepared bundle.
+        chat: Whether texts go into its chat template.
+    """
+
+    def __init__(self, bundle: Bundle, chat: bool = False) -> None:
+        rendering = bundle.tokenizer.chat if chat else None
+        self._chat = None if rendering is None else ChatTokenizer(bundle.path / TOKENIZER_NAME, rendering)
+        self._shared = (bundle.tokenizer.chat_prefix or ())[: rendering.n_shared if rendering else 0]
         self._tokenizer, control = text_tokenizer(bundle.path / TOKENIZER_NAME)
         self._vocab_size = bundle.model.vocab_size
         self._control = np.zeros(max(self._vocab_size, 1 + max(control, default=0)), dtype=bool)
         self._control[list(control)] = True
 
-    def encode(self, texts: Sequence[str]) -> list[np.ndarray | str]:
-        """Ids (int32) of each text without anything around them, or a sentence that says why there are none."""
-        encoded: list[np.ndarray | str] = []
+    def encode(self, texts: Sequence[str]) -> list[Content | str]:
+        """The tokens of each text, or a sentence that says why there are none."""
+        encoded: list[Content | str] = []
         for start in range(0, len(texts), TEXTS_PER_CALL):
             encoded.extend(self._encode_some(texts[start : start + TEXTS_PER_CALL]))
         return encoded
 
-    def located(self, text: str) -> tuple[np.ndarray, np.ndarray] | str:
-        """Ids (int32 [n]) of one text, and the code point that each token ends before (int64 [n], ascending).
+    def located(self, text: str) -> tuple[Content, np.ndarray] | str:
+        """The n tokens of one text, and the code point that each token ends before (int64 [n], ascending).
 
         A token begins where the one before it ends, and the last one ends with the text. So characters that the
         tokenizer drops belong to what follows, and of tokens that share a character (its bytes) the first one has it.
@@ -163,6 +196,8 @@ class ContentTokenizer:
         ids = self.encode([text])[0]
         if isinstance(ids, str):
             return ids
+        if isinstance(ids, Rendered):
+            return ids, ids.ends
         encoding = self._tokenizer.encode(text, add_special_tokens=False)  # the fast way knows no offsets
         stop = np.array([stop for _, stop in encoding.offsets], dtype=np.int64)
         stop[-1:] = len(text)
@@ -172,14 +207,25 @@ class ContentTokenizer:
         """What tokens around a text are called, `<bos>` for instance."""
         return [self._tokenizer.decode([int(i)], skip_special_tokens=False).replace(NAMELESS, "") for i in ids]
 
-    def _encode_some(self, texts: Sequence[str]) -> list[np.ndarray | str]:
+    def _encode_some(self, texts: Sequence[str]) -> list[Content | str]:
         try:
+            if self._chat is not None:
+                return [self._checked_rendering(one) for one in self._chat.render(texts)]
             found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         except Exception as error:  # noqa: BLE001 (one bad text, e.g. a lone surrogate, fails the call: find out which)
             if len(texts) == 1:
                 return [f"the text cannot be tokenised: {type(error).__name__}: {' '.join(str(error).split())[:200]}"]
             return [result for text in texts for result in self._encode_some([text])]
         return [self._checked(np.asarray(encoding.ids, dtype=np.int32)) for encoding in found]
+
+    def _checked_rendering(self, rendered: Rendered | str) -> Rendered | str:
+        if isinstance(rendered, str):
+            return rendered
+        if tuple(rendered.ids[: len(self._shared)].tolist()) != self._shared:
+            return "the text cannot be tokenised: it would change the chat template before it"
+        if len(rendered.ids) and int(rendered.ids.max()) >= self._vocab_size:
+            return str(self._checked(rendered.ids))
+        return rendered
 
     def _checked(self, ids: np.ndarray) -> np.ndarray | str:
         if len(ids) and int(ids.max()) >= self._vocab_size:

@@ -27,7 +27,7 @@ from ray_jobs.backbone.backbone import open_backbone
 from ray_jobs.backbone.batching import CPU_BATCH_TOKENS, fill_batches
 from ray_jobs.backbone.bundle import Bundle
 from ray_jobs.backbone.sites import Hook
-from ray_jobs.backbone.tokens import ContentTokenizer, Window, token_policy, windows_of
+from ray_jobs.backbone.tokens import Content, ContentTokenizer, Window, token_policy, windows_of
 from ray_jobs.engine.encoder import SaeEncoder
 from ray_jobs.engine.idleness import IdleClock
 from ray_jobs.engine.pooling import pool_saes
@@ -166,8 +166,8 @@ class Extractor:
         self.bundle = bundle
         self.settings = settings
         self.policy = token_policy(bundle, settings)
-        self.tokenizer = ContentTokenizer(bundle)
-        self.backbone = open_backbone(bundle, settings.device, settings.attn_implementation, self.policy.head)
+        self.tokenizer = ContentTokenizer(bundle, settings.chat)
+        self.backbone = open_backbone(bundle, settings.device, settings.attn_implementation, self.policy.shared)
         self.encoders = {
             hook: tuple(
                 SaeEncoder(bundle, info, self.backbone.device, wanted_of.get(info.name))
@@ -241,10 +241,10 @@ class Extractor:
                 contents, pending = pending.result(), ahead.submit(self._encoded, texts, following)
                 yield self._windows(lot, contents, call)
 
-    def _encoded(self, texts: Sequence[str | None], numbers: Sequence[int]) -> list[np.ndarray | str]:
+    def _encoded(self, texts: Sequence[str | None], numbers: Sequence[int]) -> list[Content | str]:
         return self.tokenizer.encode([text for number in numbers if (text := texts[number]) is not None])
 
-    def _windows(self, numbers: Sequence[int], contents: Sequence[np.ndarray | str], call: _Call) -> list[Window]:
+    def _windows(self, numbers: Sequence[int], contents: Sequence[Content | str], call: _Call) -> list[Window]:
         found: list[Window] = []
         for number, content in zip(numbers, contents, strict=True):
             if isinstance(content, str):

@@ -21,7 +21,7 @@ from ray_jobs.backbone.backbone import open_backbone
 from ray_jobs.backbone.batching import fill_batches
 from ray_jobs.backbone.bundle import Bundle, SaeInfo, bundle_file
 from ray_jobs.backbone.families import SaeWeights
-from ray_jobs.backbone.tokens import ContentTokenizer, Window, token_policy, windows_of
+from ray_jobs.backbone.tokens import ContentTokenizer, TokenPolicy, Window, token_policy, windows_of
 from ray_jobs.engine.encoder import Inputs, SaeEncoder
 from ray_jobs.engine.extractor import ExtractSettings
 
@@ -67,8 +67,8 @@ class TokenReader:
 
     def __init__(self, bundle: Bundle, settings: ExtractSettings, features: Mapping[str, Sequence[int]]) -> None:
         self._policy = token_policy(bundle, settings)
-        self._tokenizer = ContentTokenizer(bundle)
-        self._backbone = open_backbone(bundle, settings.device, "eager", self._policy.head)
+        self._tokenizer = ContentTokenizer(bundle, settings.chat)
+        self._backbone = open_backbone(bundle, settings.device, "eager", self._policy.shared)
         self._batch_tokens = settings.batch_tokens
         self._bundle = bundle
         self._encoders = _cut(bundle, features)
@@ -102,7 +102,7 @@ class TokenReader:
                 yield TokenValues(error=errors[number])
                 continue
             values = [pieces[key] for key in sorted(key for key in pieces if key[0] == number)]
-            yield self._assembled(found[1], values, truncated[number])
+            yield self._assembled(self._policy.of(found[0]), found[1], values, truncated[number])
 
     def _run(
         self,
@@ -138,13 +138,14 @@ class TokenReader:
             own = slice(int(ends[number]) - window.n_pooled, int(ends[number]))
             pieces[window.document, window.place] = {name: of[own] for name, of in values.items()}
 
-    def _assembled(self, stops: np.ndarray, pieces: Sequence[Mapping[str, np.ndarray]], truncated: bool) -> TokenValues:
+    def _assembled(
+        self, policy: TokenPolicy, stops: np.ndarray, pieces: Sequence[Mapping[str, np.ndarray]], truncated: bool
+    ) -> TokenValues:
         if not pieces:
             return TokenValues(
                 values={encoder.name: np.zeros((0, encoder.k), np.float32) for encoder in self._encoders}
             )
-        policy = self._policy
-        n_content = min(len(stops), policy.room) if truncated else len(stops)
+        n_content = min(len(stops), max(policy.room, 1)) if truncated else len(stops)
         stop = stops[:n_content]
         before, after = len(policy.head), len(policy.tail)
         names = (*self._tokenizer.names(policy.head), *[""] * n_content, *self._tokenizer.names(policy.tail))

@@ -77,7 +77,11 @@ def _job(plan: StorePlan, where: str) -> JobSpec:
     job = job_from_mapping(plan.spec, "/", f"the job in {shown(where)}")
     sources = bundle_sources(plan)
     model = job.model.model_copy(
-        update={"revision": sources["model"]["revision"], "dtype": sources["model"]["dtype"] or job.model.dtype}
+        update={
+            "revision": sources["model"]["revision"],
+            "dtype": sources["model"]["dtype"] or job.model.dtype,
+            "date": plan.identity.get("model", {}).get("date") or job.model.date,
+        }
     )
     known: Mapping[str, Any] = sources["saes"]
     saes = tuple(

@@ -43,7 +43,7 @@ def identity(
     """
     from ray_jobs.backbone.bundle import WEIGHTS_NAME
 
-    model = job.model
+    model, chat = job.model, bundle.tokenizer.chat
     return {
         "model": {
             "name": bundle.model.name,
@@ -55,6 +55,8 @@ def identity(
             "tokens": model.tokens,
             "chat": model.chat,
             "context_tokens": len((bundle.tokenizer.chat_prefix or ()) if model.chat else bundle.tokenizer.bos),
+            **({"generation_prompt": True} if model.generation_prompt else {}),
+            **({"date": chat.date} if model.chat and chat is not None and chat.date is not None else {}),
             "attn": compute.attn,
         },
         "saes": {

@@ -306,7 +306,7 @@ def sample_tokens(bundle: Bundle, job: JobSpec, scanned: CorpusScan) -> TokenSam
     texts = scanned.sample[:: max(1, len(scanned.sample) // SAMPLED_DOCUMENTS)]
     policy = token_policy(bundle, job.model)
     pooled, n_cut = [], 0
-    for content in ContentTokenizer(bundle).encode(texts):
+    for content in ContentTokenizer(bundle, job.model.chat).encode(texts):
         if isinstance(content, str):
             continue
         windows, cut = windows_of(0, content, policy)
@@ -369,6 +369,9 @@ def _at_recorded_commits(job: JobSpec, stored: StorePlan | None) -> JobSpec:
         model, before, commit = job.model, spec.get("model", {}), str(kept.get("model"))
         if (model.name, model.revision) == (before.get("name"), before.get("revision")) and COMMIT.fullmatch(commit):
             model = model.model_copy(update={"revision": commit})
+        told = stored.identity["model"].get("date") if stored else None
+        if told is not None and model.chat and model.date is None and before.get("date") is None:
+            model = model.model_copy(update={"date": told})
         return job.model_copy(update={"model": model, "saes": (*saes, *job.saes[len(saes) :])})
     except (KeyError, TypeError, AttributeError):
         return job  # begun by an earlier version

@@ -13,7 +13,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +48,7 @@ from ray_jobs.prepare.sae_loader import load_sae
 
 if TYPE_CHECKING:
     from ray_jobs.backbone.bundle import Bundle
-    from ray_jobs.spec import JobSpec, SaeSpec
+    from ray_jobs.spec import JobSpec
 
 Progress = Callable[[str], None]
 
@@ -79,7 +79,7 @@ def prepare(spec: JobSpec, cache_dir: Path | None = None, progress: Progress | N
     locks, wait = root.with_name(f"{root.name}-locks"), lambda: say(WAITING)
     with node_lock(locks / _lock_name(spec, dtype), wait):  # the actors of a job look at its sources one by one
         model = find_checkpoint(spec.model)
-        key = _key(model, spec.saes, dtype)
+        key = _key(model, spec, dtype)
         with node_lock(locks / key, wait):  # two jobs may name one bundle's sources by other paths
             return _find_or_build(root / key, model, spec, dtype, say)
 
@@ -105,7 +105,10 @@ def pinned(spec: JobSpec, bundle: Bundle) -> JobSpec:
         sae.model_copy(update={"revision": revisions.get(sae.name) or sae.revision}) if sae.path is None else sae
         for sae in spec.saes
     )
-    model = spec.model.model_copy(update={"revision": bundle.model.revision or spec.model.revision})
+    told = bundle.tokenizer.chat.date if bundle.tokenizer.chat is not None else None
+    model = spec.model.model_copy(
+        update={"revision": bundle.model.revision or spec.model.revision, "date": told or spec.model.date}
+    )
     return spec.model_copy(update={"model": model, "saes": saes})
 
 
@@ -136,7 +139,7 @@ def _find_or_build(target: Path, model: Checkpoint, spec: JobSpec, dtype: str, s
     finally:
         shutil.rmtree(building, ignore_errors=True)
     # A job that names these commits, as workers and resumed runs do, finds the same bundle.
-    commits = root / _key(model, pinned(spec, open_bundle(target)).saes, dtype)
+    commits = root / _key(model, pinned(spec, open_bundle(target)), dtype)
     if commits != target:
         with contextlib.suppress(OSError):  # then such a job builds its own
             commits.symlink_to(target.name, target_is_directory=True)
@@ -206,34 +209,37 @@ def _build(directory: Path, model: Checkpoint, spec: JobSpec, dtype: str, say: P
     truncate(config, n_kept)
     save_file(read_weights(model, config, torch_dtype), directory / WEIGHTS_NAME)
     (directory / CONFIG_NAME).write_text(config_json(config), encoding="utf-8")
-    tokenizer = save_tokenizer(model, directory, next(iter(behind_bos), None))
+    tokenizer = save_tokenizer(model, directory, next(iter(behind_bos), None), spec.model)
     write_manifest(
         directory,
         {
             "model": asdict(model_info),
             "dtype": dtype,
             "saes": [asdict(info) for info in infos],
-            "tokenizer": asdict(tokenizer),
+            "tokenizer": {key: value for key, value in asdict(tokenizer).items() if key != "chat" or value is not None},
         },
     )
 
 
 def _lock_name(spec: JobSpec, dtype: str) -> str:
     """Of a bundle before its sources were looked at: the same for all actors of a job."""
-    sources = [spec.model.model_dump(include={"name", "revision"}), [sae.model_dump() for sae in spec.saes], dtype]
+    model = spec.model.model_dump(include={"name", "revision", "chat", "generation_prompt", "date"})
+    sources = [model, [sae.model_dump() for sae in spec.saes], dtype]
     return hashlib.sha256(json.dumps(sources).encode()).hexdigest()[:32]
 
 
-def _key(model: Checkpoint, saes: Sequence[SaeSpec], dtype: str) -> str:
+def _key(model: Checkpoint, spec: JobSpec, dtype: str) -> str:
     """Directory name of a bundle: a hash of all it is built from."""
     from importlib.metadata import version
 
+    saes, chat = spec.saes, spec.model
     sources: list[Any] = [[sae.name, sae.layer, sae.allow_mismatch, sae.release, sae.id] for sae in saes]
     sources += [[sae.name, sae.revision] for sae in saes if sae.revision is not None]
     sources += [[sae.name, "site", sae.site] for sae in saes if sae.site is not None]
     for path in (Path(sae.path) for sae in saes if sae.path is not None):
         sources += [_identity(file) for file in local_files(path)]
         sources += [names] if (names := layout_names(path)) else []
+    sources += [["chat", chat.generation_prompt, chat.date]] if chat.chat else []
     if model.revision is not None:
         sources.append([model.source, model.revision])
     else:

@@ -18,7 +18,10 @@ from typing import TYPE_CHECKING, Any
 from featurestore.base.foreign import brief, reading, writing
 from featurestore.errors import BundleError
 from featurestore.storage.pointers import POINTER_BYTES, pointer_among, pointer_problem
-from ray_jobs.backbone.bundle import TOKENIZER_NAME, WEIGHTS_NAME, TokenizerInfo
+from ray_jobs.backbone.bundle import TOKENIZER_NAME, WEIGHTS_NAME, ChatRendering, TokenizerInfo
+from ray_jobs.backbone.chat import ChatTokenizer
+from ray_jobs.backbone.spelling import text_tokenizer
+from ray_jobs.prepare.chat_template import MARKER, PROBES, Template, rendering_of
 from ray_jobs.prepare.hub import commit_of
 
 if TYPE_CHECKING:
@@ -254,7 +257,9 @@ def _weights_file(model: Checkpoint, name: str) -> Path:
     return model.directory / name
 
 
-def save_tokenizer(model: Checkpoint, directory: Path, prepend_bos: bool | None) -> TokenizerInfo:
+def save_tokenizer(
+    model: Checkpoint, directory: Path, prepend_bos: bool | None, choices: ModelSpec | None = None
+) -> TokenizerInfo:
     """Write `tokenizer.json`, and find out what goes before and after a text.
 
     Args:
@@ -263,6 +268,7 @@ def save_tokenizer(model: Checkpoint, directory: Path, prepend_bos: bool | None)
         prepend_bos: Whether the SAEs were trained behind a BOS token: it is then fed even if the tokenizer adds none
             (where it has none, the end-of-sequence token takes its place, as in TransformerLens); if not, none is fed.
             None leaves it to the tokenizer.
+        choices: What the job says of its chat template.
 
     Raises:
         BundleError: The tokenizer cannot be read, or has no `tokenizers` form.
@@ -284,22 +290,53 @@ def save_tokenizer(model: Checkpoint, directory: Path, prepend_bos: bool | None)
         bos = ()
     elif prepend_bos and not bos:
         bos = tuple(i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None)[:1]
-    prefix, suffix = _chat_template(tokenizer, bos)
+    prefix, suffix, chat = _chat(tokenizer, directory / TOKENIZER_NAME, bos, choices)
     pad = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
-    return TokenizerInfo(bos=bos, pad=pad, chat_prefix=prefix, chat_suffix=suffix)
+    return TokenizerInfo(bos=bos, pad=pad, chat_prefix=prefix, chat_suffix=suffix, chat=chat)
 
 
-def _chat_template(tokenizer: Any, bos: tuple[int, ...]) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
-    """Ids of the chat template before and after the text of a user's message, behind BOS once."""
-    text = "the user's text"
+_Chat = tuple[tuple[int, ...] | None, tuple[int, ...] | None, ChatRendering | None]
+
+
+def _chat(tokenizer: Any, tokenizer_json: Path, bos: tuple[int, ...], choices: ModelSpec | None) -> _Chat:
+    """What a bundle says of the chat template: ids before and after a text, and how texts are rendered.
+
+    A job without chat gets the ids only, and none of a template that says another thing every day.
+    """
+    wanted = choices is not None and choices.chat
+    template = Template(tokenizer, *((choices.generation_prompt, choices.date) if choices is not None else ()))
+    apart = _around(template, tokenizer, bos)
+    if not wanted:
+        return (None, None, None) if apart is None or template.dated else (*apart, None)
+    found = rendering_of(template, tokenizer_json, bos)
+    if found is None:
+        return None, None, None
+    rendering, head, tail = found
+    if rendering.date is None and apart is not None and _is_exact(tokenizer_json, rendering, apart):
+        return (*apart, None)
+    return head, tail, rendering
+
+
+def _around(template: Template, tokenizer: Any, bos: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Ids of what the chat template puts before and after a text, each tokenised by itself, behind BOS once."""
     try:
-        rendered = tokenizer.apply_chat_template([{"role": "user", "content": text}], tokenize=False)
+        rendered = template.render(MARKER)
     except Exception:  # noqa: BLE001 (templates raise anything)
-        return None, None
-    if not isinstance(rendered, str) or rendered.count(text) != 1:
-        return None, None
-    prefix, suffix = (tuple(tokenizer(part, add_special_tokens=False)["input_ids"]) for part in rendered.split(text))
+        return None
+    if rendered.count(MARKER) != 1:
+        return None
+    prefix, suffix = (tuple(tokenizer(part, add_special_tokens=False)["input_ids"]) for part in rendered.split(MARKER))
     return (prefix if prefix[: len(bos)] == bos else bos + prefix), suffix
+
+
+def _is_exact(tokenizer_json: Path, rendering: ChatRendering, apart: tuple[tuple[int, ...], tuple[int, ...]]) -> bool:
+    """Whether the rendering of any text is the ids before it, its own and the ids after it."""
+    alone, _ = text_tokenizer(tokenizer_json)
+    for text, one in zip(PROBES, ChatTokenizer(tokenizer_json, rendering).render(PROBES), strict=True):
+        content = alone.encode(text, add_special_tokens=False).ids
+        if isinstance(one, str) or one.ids.tolist() != [*apart[0], *content, *apart[1]] or len(one) != len(content):
+            return False
+    return True
 
 
 def _gguf_argument(model: Checkpoint) -> dict[str, str]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ray_jobs.spec import JobSpec
 
 _POLICY = ("max_tokens", "long_documents", "stride", "tokens", "chat", "dtype")
+_CHAT = ("generation_prompt", "date")
 _SOURCE = ("release", "id", "revision", "path")
 
 
@@ -55,6 +56,7 @@ def job_of(
                 "name": sources["model"]["name"],
                 "revision": sources["model"]["revision"],
                 **{key: identity["model"][key] for key in _POLICY},
+                **{key: identity["model"][key] for key in _CHAT if key in identity["model"]},
             },
             "saes": [_sae(identity, sources["saes"][name], name) for name in dict.fromkeys(names)],
             "pool": [model.stored_pool or "max"],

@@ -85,8 +85,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 
 
-def save_decoder(path: Path, family: str, seed: int = 0) -> Path:
-    """A random causal LM of a family with a tokenizer, in float32."""
+def save_decoder(path: Path, family: str, seed: int = 0, **changes: Any) -> Path:
+    """A random causal LM of a family with a tokenizer, in float32; `changes` go into its config."""
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
     path.mkdir(parents=True)
@@ -98,7 +98,8 @@ def save_decoder(path: Path, family: str, seed: int = 0) -> Path:
             "bos_token_id": 2,
             "eos_token_id": 1,
             "pad_token_id": 0,
-            **FAMILIES[family],
+            **FAMILIES.get(family, {}),
+            **changes,
         }
     )
     torch.manual_seed(seed)

@@ -386,7 +386,7 @@ def test_an_sae_that_is_not_encoded_as_sae_lens_does_is_refused(
 def test_sources_that_are_not_there_are_named(tiny_model: Path, tiny_sae_dir: Path, tmp_path: Path) -> None:
     cache, empty, sae = tmp_path / "cache", tmp_path / "empty", {"path": str(tiny_sae_dir)}
     empty.mkdir()
-    assert "has no cfg.json" in refusal(job(tiny_model, {"path": str(empty)}), cache)
+    assert "is an SAE in no layout known here" in refusal(job(tiny_model, {"path": str(empty)}), cache)
     assert "it has no config.json" in refusal(job(empty, sae), cache)
     assert f"there is no file {tmp_path / 'no.gguf'}" in refusal(job(tmp_path / "no.gguf", sae), cache)
     assert "neither a directory, a .gguf file nor a hub name" in refusal(job(tmp_path / "nothing", sae), cache)
