@@ -223,7 +223,10 @@ def _gemma_scope(path: Path, spec: SaeSpec) -> _Source:
     import numpy as np
 
     with np.load(path / "params.npz", allow_pickle=False) as archive:
-        d_in, d_sae = next(archive[name].shape for name in archive.files if name.lower() == "w_enc")
+        names = [name for name in archive.files if name.lower() == "w_enc"]
+        if not names:
+            raise BundleError(f"{path / 'params.npz'} holds no W_enc, so it is no SAE of Gemma Scope; check the path")
+        d_in, d_sae = archive[names[0]].shape
     overrides = {"d_in": int(d_in), "d_sae": int(d_sae)}
     repository = _part(path, r"(?:models--google--)?(gemma-scope-(?:2b|9b|27b)-(?:pt|it)-(?:res|mlp|att|transcoders))")
     layer, embedding = _part(path, r"layer_(\d+)"), _part(path, r"(embedding)")

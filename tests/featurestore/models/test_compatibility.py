@@ -80,6 +80,7 @@ def check(trained: dict[str, Any], plan: StorePlan, **header: Any) -> tuple[Caut
         ),
         ({"model__tokens": "all"}, "was made with model.tokens all, but this model was trained on content"),
         ({"model__chat": True}, "was made with model.chat True, but this model was trained on False"),
+        ({"model__date": "2024-07-26"}, "was made with model.date 2024-07-26, but this model was trained on None"),
         ({"model__weights_sha256": "ee" * 32}, r"other weights of gemma-2-2b .*\(sha256 eeeeeeeeeeee instead of aaaa"),
         ({"saes__l2__sha256": "dd" * 32}, r"its SAE 'l2' is not the one .*\(sha256 dddddddddddd instead of bbbb"),
         ({"saes__l2__hook": "resid_post of layer 3"}, "hook resid_post of layer 3 instead of resid_post of layer 2"),

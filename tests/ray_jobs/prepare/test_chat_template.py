@@ -20,6 +20,7 @@ from ray_jobs.prepare.build import pinned, prepare
 from ray_jobs.spec import JobSpec, job_from_mapping
 from tests.ray_jobs.prepare import chat_templates as templates
 from tests.ray_jobs.prepare.chat_templates import TEMPLATES, by_transformers, conversations, with_template
+from tests.reference import Fed, ReferenceModel, assert_row_equals, encode
 from tests.tiny import tiny_gemma2, tiny_sae
 
 DAY = "2024-07-26"
@@ -171,6 +172,28 @@ def test_long_and_empty_texts_keep_their_template(models: Path, tmp_path: Path) 
     assert windows_of(0, empty, policy) == ([], False)
 
 
+@pytest.mark.parametrize("name", ["gemma", "qwen"])
+def test_a_rendering_has_the_features_that_transformers_and_sae_lens_give_it(
+    models: Path, tmp_path: Path, name: str
+) -> None:
+    """In float32, against the whole model on the ids of `apply_chat_template`; bounds as for texts without chat."""
+    bundle = bundle_of(models, name, tmp_path)
+    assert bundle.tokenizer.chat is not None
+    lead = list(bundle.tokenizer.chat.lead)
+    path = models / name / "tiny-gemma2"
+    tokenizer, reference = AutoTokenizer.from_pretrained(path), ReferenceModel(path)
+    texts = list(conversations(6, seed=7))
+    pools = ("max", "sum", "count")
+    rows = Extractor(bundle, replace(SETTINGS, pools=pools)).extract(texts)
+    for number, text in enumerate(texts):
+        ids, places = by_transformers(tokenizer, text)
+        fed_at = slice(len(lead) + places[0], len(lead) + places[-1] + 1)
+        acts = encode(models / "sae", reference.residual([Fed(lead + ids, fed_at)], 2))
+        assert rows.errors[number] is None and rows.n_tokens[number] == len(places)
+        assert (acts > 0).any()
+        assert_row_equals(rows.saes["tiny"].row(number), acts, pools)
+
+
 def test_evidence_of_a_rendering_is_what_the_store_holds(models: Path, tmp_path: Path) -> None:
     bundle = bundle_of(models, "gemma", tmp_path)
     texts = [" \n love and hate\n", "the river\n\nbread"]
@@ -200,3 +223,21 @@ def test_evidence_of_a_rendering_is_what_the_store_holds(models: Path, tmp_path:
 def test_settings_of_chat_that_mean_nothing_are_refused(models: Path, model: dict[str, Any], said: str) -> None:
     with pytest.raises(JobSpecError, match=said):
         job(models, "gemma", **model)
+
+
+def test_a_resumed_run_is_told_the_day_that_its_store_was_begun_on(models: Path) -> None:
+    from types import SimpleNamespace
+
+    from ray_jobs.planning.job_plan import _at_recorded_commits
+
+    spec = job(models, "llama-3")
+    stored: Any = SimpleNamespace(
+        extra={"hub": {"model": None, "saes": {}}},
+        spec=spec.model_dump(mode="json"),
+        identity={"model": {"chat": True, "date": DAY}},
+    )
+    assert _at_recorded_commits(spec, stored).model.date == DAY
+    other = job(models, "llama-3", date="2025-01-01")
+    assert _at_recorded_commits(other, stored).model.date == "2025-01-01"
+    stored.identity = {"model": {"chat": True}}
+    assert _at_recorded_commits(spec, stored).model.date is None

@@ -285,6 +285,12 @@ def test_objects_in_a_numpy_archive_are_not_opened(tiny_model: Path, tmp_path: P
     assert "cannot be loaded by sae-lens" in said and "allow_pickle=False" in said
 
 
+def test_an_archive_of_something_else_is_said_to_be_no_sae(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    np.savez(tmp_path / "mine" / "params.npz", x=np.zeros(3))
+    assert "holds no W_enc" in refusal(tiny_model, path=str(tmp_path / "mine"), **PLACE)
+
+
 def test_an_unknown_layout_lists_those_that_are_known(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     torch.save(weights(), tmp_path / "mine" / "layer0.sae.pt")
