@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 FIRST, SECOND = "1" * 40, "2" * 40
 """Commits of a repository; what `main` means is up to the test."""
@@ -58,7 +59,7 @@ def serve_hub(repositories: Mapping[str, Path]) -> Iterator[Hub]:
             pass
 
         def _answer(self, body: bool) -> None:
-            path = self.path.partition("?")[0]
+            path = unquote(self.path.partition("?")[0])
             hub.requests.append(f"{self.command} {path}")
             if token := self.headers.get("Authorization"):
                 hub.tokens.add(token.removeprefix("Bearer "))

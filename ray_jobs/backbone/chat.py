@@ -50,16 +50,22 @@ class ChatTokenizer:
     Args:
         path: The `tokenizer.json`.
         rendering: What goes around a text.
+
+    Attributes:
+        tokenizer: What it reads with.
+        control: Ids of control tokens.
     """
 
     def __init__(self, path: Path, rendering: ChatRendering) -> None:
-        self._tokenizer, names = template_tokenizer(path)
+        self.tokenizer, names = template_tokenizer(path)
         self._trim = TRIMS[rendering.trim]
         self._lead = np.asarray(rendering.lead, dtype=np.int32)
         self._before, self._after = (_named(part, names) for part in (rendering.before, rendering.after))
         self.control = frozenset(
-            number for name in names.values() if (number := self._tokenizer.token_to_id(name)) is not None
+            number for name in names.values() if (number := self.tokenizer.token_to_id(name)) is not None
         )
+        self._is_control = np.zeros(self.tokenizer.get_vocab_size() + max(self.control, default=0) + 1, dtype=bool)
+        self._is_control[list(self.control)] = True
 
     def render(self, texts: Sequence[str]) -> list[Rendered | str]:
         """Each text's conversation, or a sentence that says why there is none.
@@ -69,7 +75,7 @@ class ChatTokenizer:
         """
         trimmed = [self._trim(text) for text in texts]
         whole = [f"{self._before}{text}{self._after}" for text in trimmed]
-        encodings = self._tokenizer.encode_batch(whole, add_special_tokens=False)
+        encodings = self.tokenizer.encode_batch(whole, add_special_tokens=False)
         return [
             self._rendered(encoding.ids, encoding.offsets, text, inner)
             for encoding, text, inner in zip(encodings, texts, trimmed, strict=True)
@@ -79,7 +85,7 @@ class ChatTokenizer:
         ids_T = np.asarray(ids, dtype=np.int32)
         start_T, stop_T = np.asarray(offsets, dtype=np.int64).reshape(-1, 2).T
         first, last = len(self._before), len(self._before) + len(inner)
-        control_T = np.isin(ids_T, list(self.control))
+        control_T = self._is_control[ids_T]
         own_T = np.maximum(stop_T, start_T + 1) > first
         own_T &= (start_T < last) & (len(inner) > 0)
         own_T &= ~(control_T & ((start_T < first) | (stop_T > last)))  # one that takes the blanks beside it along

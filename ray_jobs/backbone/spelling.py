@@ -73,15 +73,14 @@ def template_tokenizer(path: Path) -> tuple[Tokenizer, dict[str, str]]:
     from tokenizers import Tokenizer
 
     with bundle_file(path):
-        tokenizer = Tokenizer.from_file(str(path))
-    control = {
-        number: token.content
-        for number, token in tokenizer.get_added_tokens_decoder().items()
-        if is_control(token.content, token.special)
-    }
-    state = json.loads(tokenizer.to_str())
-    _rename(state, control)
-    tokenizer = Tokenizer.from_str(json.dumps(state, allow_nan=False))
+        state = json.loads(path.read_text(encoding="utf-8"))
+        control = {
+            int(token["id"]): str(token["content"])
+            for token in state["added_tokens"]
+            if is_control(token["content"], token["special"])
+        }
+        _rename(state, control)
+        tokenizer = Tokenizer.from_str(json.dumps(state, allow_nan=False))
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer, {content: NAMELESS + content for content in control.values()}

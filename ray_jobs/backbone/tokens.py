@@ -175,7 +175,10 @@ class ContentTokenizer:
         rendering = bundle.tokenizer.chat if chat else None
         self._chat = None if rendering is None else ChatTokenizer(bundle.path / TOKENIZER_NAME, rendering)
         self._shared = (bundle.tokenizer.chat_prefix or ())[: rendering.n_shared if rendering else 0]
-        self._tokenizer, control = text_tokenizer(bundle.path / TOKENIZER_NAME)
+        if self._chat is not None:
+            self._tokenizer, control = self._chat.tokenizer, self._chat.control
+        else:
+            self._tokenizer, control = text_tokenizer(bundle.path / TOKENIZER_NAME)
         self._vocab_size = bundle.model.vocab_size
         self._control = np.zeros(max(self._vocab_size, 1 + max(control, default=0)), dtype=bool)
         self._control[list(control)] = True

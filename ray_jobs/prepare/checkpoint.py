@@ -312,7 +312,8 @@ def _chat(tokenizer: Any, tokenizer_json: Path, bos: tuple[int, ...], choices: M
     if found is None:
         return None, None, None
     rendering, head, tail = found
-    if rendering.date is None and apart is not None and _is_exact(tokenizer_json, rendering, apart):
+    exact = rendering.date is None and rendering.trim == "none" and apart is not None
+    if exact and apart is not None and _is_exact(tokenizer_json, rendering, apart):
         return (*apart, None)
     return head, tail, rendering
 

@@ -273,6 +273,6 @@ def test_a_release_of_the_registry_is_extracted(tmp_path: Path, name: str) -> No
         done = sparsemill(hub, tmp_path, "extract", job(tmp_path, of, **allowed))
     assert done.returncode == 0, done.stderr
     store = FeatureStore.open(str(tmp_path / "store"))
-    matrix = store.matrix("tiny", pool="max").matrix
+    matrix = store.matrix("tiny", pool="max").X
     assert matrix.shape == (30, D_SAE)
     assert matrix.nnz > 30
