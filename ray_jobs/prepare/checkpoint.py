@@ -19,7 +19,7 @@ from featurestore.base.foreign import brief, reading, writing
 from featurestore.errors import BundleError
 from featurestore.storage.pointers import POINTER_BYTES, pointer_among, pointer_problem
 from ray_jobs.backbone.bundle import TOKENIZER_NAME, WEIGHTS_NAME, TokenizerInfo
-from ray_jobs.prepare.hub import commit_of
+from ray_jobs.prepare.hub import commit_of, why_not_fetched
 
 if TYPE_CHECKING:
     from ray_jobs.spec import ModelSpec
@@ -82,10 +82,14 @@ def _on_hub(name: str, revision: str | None) -> Checkpoint:
             directory = Path(snapshot_download(name, revision=commit, allow_patterns=list(SMALL_FILES)))
     except Exception as error:  # noqa: BLE001 (libraries raise anything)
         raise BundleError(
-            f"model {name} (revision {revision or 'main'}) could not be fetched from the Hugging Face hub "
-            f"({brief(error)}); check name, access (HF_TOKEN) and network, or give a local directory or GGUF file"
+            f"model {name} (revision {revision or 'main'}) could not be fetched: {_why(error)}, "
+            "or give a local directory or GGUF file"
         ) from None
     return Checkpoint(name=name, source=name, directory=directory, revision=directory.name)
+
+
+def _why(error: Exception) -> str:
+    return why_not_fetched(error) or f"the hub's library failed ({brief(error)}); try again"
 
 
 def read_config(model: Checkpoint) -> Any:
@@ -248,7 +252,9 @@ def _weights_file(model: Checkpoint, name: str) -> Path:
             with writing(HF_HUB_CACHE):
                 return Path(hf_hub_download(model.source, name, revision=model.revision))
         except Exception as error:  # noqa: BLE001 (libraries raise anything)
-            raise BundleError(f"{name} of {model.source} could not be fetched from the hub ({brief(error)})") from None
+            raise BundleError(
+                f"{name} of {model.source} could not be fetched: {_why(error)}, or give a local directory"
+            ) from None
     if not (model.directory / name).is_file():
         raise BundleError(f"{model.directory} has no {name}; weights must be safetensors (pickled ones are not opened)")
     return model.directory / name
