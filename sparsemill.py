@@ -41,6 +41,7 @@ COMMANDS = {
     "extract": ("ray_jobs.cli", "run a job, or finish what is missing of it"),
     "submit": ("ray_jobs.cli", "run a job on a Ray cluster, with its log here"),
     "stop": ("ray_jobs.cli", "stop the run of a job's store, here or on a cluster"),
+    "saes": ("ray_jobs.saes", "which SAEs can be run, of the registry that sae-lens has"),
     "status": ("featurestore.cli", "how far a store has come"),
     "verify": ("featurestore.cli", "recheck every promise of a store's format"),
     "show": ("featurestore.cli", "look at documents and features of a store"),

@@ -112,7 +112,7 @@ def described(entry: Entry) -> RegisteredSae:
             judge(_WHERE, said, model, config, Wanted())
         reason = None
     except BundleError as refused:
-        reason = str(refused)
+        reason = str(refused).removeprefix(f"{_WHERE}: ")
     return RegisteredSae(
         entry.release,
         entry.id,
@@ -162,16 +162,26 @@ def neuronpedia_id(release: str, id: str) -> str | None:
 @cache
 def features_of(width: str) -> int | None:
     """What a width in an SAE's name means: `16k` is 16,384, `65k` 65,536, `1m` 1,048,576; None if it is none."""
-    found = re.fullmatch(r"(\d+)([km]?)", width.strip().lower().replace(",", "").replace("_", ""))
+    found = re.fullmatch(r"(\d+)([km]?)", width.strip().lower().replace(",", ""))
     if found is None:
         return None
     number = int(found[1])
-    if not found[2]:
-        return number
+    if not found[2] or not number:
+        return number or None
     about = number * (1_000 if found[2] == "k" else 1_000_000)
-    power = 1 << max(about.bit_length() - 1, 0)
-    near = min((power, 2 * power), key=lambda one: abs(one - about))
-    return near if abs(near - about) < 0.06 * about else number * 1024  # 131k and 128k are 131,072; 24k is 24,576
+    power = 1 << (about + about // 20).bit_length() - 1  # the largest up to 5 % above: 1m means 4.9 % more
+    if about <= power and (found[2] == "m" or power - about < 0.03 * about):
+        return power
+    return number * (1024 if found[2] == "k" else 1024 * 1024)  # 24k means 24,576, as 128k means 131,072
+
+
+def width_word(features: int) -> str:
+    """The width that means so many features, as names have it: `16k` for 16,384; digits where there is no word."""
+    power = features.bit_count() == 1
+    for word in (f"{features // 1_000_000}m" if power else "", f"{features // 1_000}k" if power else ""):
+        if word and not word.startswith("0") and features_of(word) == features:
+            return word
+    return f"{features // 1024}k" if features % 1024 == 0 and features else str(features)
 
 
 @cache
