@@ -64,6 +64,7 @@ EXPORT = ("anndata", "zarr", "pandas")
 EPILOG = """\
 start here:
   sparsemill demo                 corpus -> features -> classifiers, in a few minutes
+  sparsemill saes --model NAME    which SAEs there are for a model
   sparsemill plan JOB.yaml        documents, tokens, units, bytes
   sparsemill extract JOB.yaml     run it; the same command again resumes it
   sparsemill submit JOB.yaml      the same on a Ray cluster

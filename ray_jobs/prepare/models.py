@@ -84,7 +84,10 @@ def known_config(name: str) -> Any:
 
 def same_model(first: str, second: str) -> bool:
     """Whether two names mean one model: owner, case and separators aside, they must be equal to the letter."""
-    return plain_name(first) == plain_name(second) or not _aliases(first).isdisjoint(_aliases(second))
+    plain = (plain_name(first), plain_name(second))
+    if plain[0] == plain[1] or all(name in _BY_PLAIN_NAME for name in plain):
+        return plain[0] == plain[1]
+    return not _aliases(first).isdisjoint(_aliases(second))
 
 
 @cache

@@ -120,7 +120,7 @@ def described(entry: Entry) -> RegisteredSae:
         site if site in SITES else None,
         layer,
         said.d_sae,
-        entry.l0 if entry.l0 is not None else _number(r"average_l0_(\d+)", entry.path),
+        _l0(entry),
         entry.neuronpedia,
         reason is None,
         needs,
@@ -240,9 +240,10 @@ def _layer(entry: Entry) -> int | None:
     return _int(r"(?:layer[_-]?|blocks\.)(\d+)", entry.id)
 
 
-def _number(pattern: str, text: str) -> float | None:
-    found = re.search(pattern, text)
-    return float(found[1]) if found else None
+def _l0(entry: Entry) -> float | None:
+    """What the folder of its weights says, if that does; the registry is wrong about one of them."""
+    named = _int(r"average_l0_(\d+)", entry.path)
+    return entry.l0 if named is None else float(named)
 
 
 def _int(pattern: str, text: str) -> int | None:
