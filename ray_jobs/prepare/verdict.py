@@ -163,8 +163,8 @@ def check_kind(where: str, said: SaeConfig) -> None:
     Raises:
         BundleError: Its architecture, normalisation or way of reading is not supported.
     """
-    if said.architecture is not None:
-        check_family(where, said.architecture, said.normalization or "none", said.reshape)
+    # what is not said yet is taken for something that is supported
+    check_family(where, said.architecture or "standard", said.normalization or "none", said.reshape)
     if said.head is not None:
         raise BundleError(
             f"{where} reads one attention head ({said.hook}, head {said.head}), which is not supported; "

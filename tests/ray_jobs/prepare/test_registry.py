@@ -43,16 +43,22 @@ def test_the_models_of_the_registry_are_known_and_told_apart() -> None:
     assert [(a, b) for a in _MODELS for b in _MODELS if same_model(a, b) != (a == b)] == []
 
 
-def test_what_a_model_is_built_like_is_what_transformers_says() -> None:
-    """Of those whose shapes transformers has as defaults."""
+def test_what_a_model_is_built_like_is_what_others_say() -> None:
+    """TransformerLens knows the Gemma and Llama models by heart, transformers has some shapes as defaults."""
+    from transformer_lens.loading_from_pretrained import convert_hf_model_config
     from transformers import CONFIG_MAPPING
 
-    for model_type, name in (("gemma2", "google/gemma-2-2b"), ("gpt2", "gpt2-small"), ("mistral", "mistral-7b")):
+    by_heart = [name for name in _MODELS if name.startswith(("google/gemma", "meta-llama/"))]
+    assert len(by_heart) >= 20
+    for name in by_heart:
+        said, known = convert_hf_model_config(name), known_config(name)
+        assert known.num_hidden_layers == said["n_layers"], name
+        assert known.hidden_size == said["d_model"], name
+        assert known.head_dim == said["n_heads"] * said["d_head"], name
+    for model_type, name in (("gpt2", "gpt2-small"), ("mistral", "mistral-7b")):
         default, known = CONFIG_MAPPING[model_type](), known_config(name)
-        assert known.hidden_size == default.hidden_size
         assert known.num_hidden_layers == default.num_hidden_layers
-        head_dim = getattr(default, "head_dim", None) or default.hidden_size // default.num_attention_heads
-        assert known.head_dim == default.num_attention_heads * head_dim
+        assert known.head_dim == known.hidden_size == default.hidden_size
     assert {known_config(name).model_type for name in _MODELS} <= set(CONFIG_MAPPING)
 
 
