@@ -113,26 +113,28 @@ def _of(args: argparse.Namespace) -> str:
 
 
 def _print_each(rows: Sequence[RegisteredSae]) -> None:
-    """A table for each release, headed by what its job says: release and model."""
-    for number, (release, model) in enumerate(dict.fromkeys((row.release, row.model) for row in rows)):
-        cells = [("id", "site", "layer", "width", "L0", "Neuronpedia", "verdict")]
-        cells += [
-            (
-                row.id,
-                row.site or "-",
-                "-" if row.layer is None else str(row.layer),
-                "-" if row.d_sae is None else f"{row.d_sae:,}",
-                "-" if row.l0 is None else f"{row.l0:g}",
-                row.neuronpedia or "-",
-                _verdict(row),
-            )
-            for row in rows
-            if (row.release, row.model) == (release, model)
-        ]
+    """A table for each release, headed by what its job says, release and model, and by what all of its SAEs share."""
+    groups: dict[tuple[str, str], list[RegisteredSae]] = {}
+    for row in rows:
+        groups.setdefault((row.release, row.model), []).append(row)
+    for number, ((release, model), group) in enumerate(groups.items()):
+        pages = {row.neuronpedia.partition("/")[0] for row in group if row.neuronpedia}
+        page = f"{pages.pop()}/" if len(pages) == 1 else ""
+        columns = {
+            "id": [row.id for row in group],
+            "site": [row.site or "-" for row in group],
+            "layer": ["-" if row.layer is None else str(row.layer) for row in group],
+            "width": ["-" if row.d_sae is None else f"{row.d_sae:,}" for row in group],
+            "L0": ["-" if row.l0 is None else f"{row.l0:g}" for row in group],
+            f"Neuronpedia {page}".strip(): [(row.neuronpedia or "-").removeprefix(page) for row in group],
+            "verdict": [_verdict(row) for row in group],
+        }
+        shared = [columns.pop(name)[0] for name in ("site", "verdict") if len(set(columns[name])) == 1]
         if number:
             print()
-        print(f"release {release}, model {model}")
-        print("\n".join(table_lines(cells, left=(0, 1, 5, 6))))
+        print(f"release {release}, model {model}" + (f": {', '.join(shared)}" if shared else ""))
+        left = [place for place, name in enumerate(columns) if name not in ("layer", "width", "L0")]
+        print("\n".join(table_lines([tuple(columns), *zip(*columns.values(), strict=True)], left=left)))
 
 
 def _verdict(row: RegisteredSae) -> str:

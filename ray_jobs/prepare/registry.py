@@ -218,7 +218,8 @@ def _kept() -> list[list[Any]]:
 def _parsed(source: Path) -> list[list[Any]]:
     import yaml
 
-    releases = yaml.load(source.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    text = source.read_bytes()
+    releases = yaml.load(text, Loader=yaml.CSafeLoader) if yaml.__with_libyaml__ else yaml.safe_load(text)
     return [
         [
             name,

@@ -37,11 +37,9 @@ def test_a_few_are_listed_under_the_release_and_model_that_a_job_names(capsys: p
     code, out, _ = call(capsys, "saes", "--release", "gpt2-small-hook-z-kk", "--layer", "5")
     lines = out.splitlines()
     assert code == 0
-    assert lines[0] == "release gpt2-small-hook-z-kk, model openai-community/gpt2"
-    assert lines[1].split() == ["id", "site", "layer", "width", "L0", "Neuronpedia", "verdict"]
-    assert lines[3].split(maxsplit=6) == [
-        *("blocks.5.hook_z", "hook_z", "5", "49,152", "17", "gpt2-small/5-att-kk", "with allow_pickle: true")
-    ]
+    assert lines[0] == "release gpt2-small-hook-z-kk, model openai-community/gpt2: hook_z, with allow_pickle: true"
+    assert lines[1].split(maxsplit=4) == ["id", "layer", "width", "L0", "Neuronpedia gpt2-small/"]
+    assert lines[3].split() == ["blocks.5.hook_z", "5", "49,152", "17", "5-att-kk"]
     assert lines[-1].endswith("1 SAE, of which 1 can be run (1 with allow_pickle: true)")
 
 
@@ -55,12 +53,24 @@ def test_many_are_counted_by_release_and_more_by_model(capsys: pytest.CaptureFix
     assert len(out.splitlines()) < 60
 
 
-def test_a_table_fits_a_narrow_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "60")
+@pytest.mark.parametrize("columns", [60, 80])
+def test_a_table_fits_its_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     _, out, _ = call(capsys, "saes", "--release", "gemma-scope-9b-it-res-canonical")
-    assert max(map(len, out.splitlines())) <= 70  # of a release's name nothing is cut off
-    assert "layer_20/width_16k/canonical" in out
+    heading, *lines = out.splitlines()
+    assert heading.endswith("model google/gemma-2-9b-it: resid_post, runs")
+    assert max(map(len, lines)) <= columns
+    assert lines[2 if columns == 80 else 0].startswith("layer_9/width_16k/canonical")
+
+
+def test_what_differs_within_a_release_has_a_column(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = call(capsys, "saes", "--release", "pythia-70m-deduped-res-sm")
+    assert out.splitlines()[0] == "release pythia-70m-deduped-res-sm, model EleutherAI/pythia-70m-deduped: runs"
+    assert out.splitlines()[1].split()[:3] == ["id", "site", "layer"]
+    assert {line.split()[1] for line in out.splitlines()[3:10]} == {"resid_pre", "resid_post"}
 
 
 def test_the_refused_ones_say_why(capsys: pytest.CaptureFixture[str]) -> None:
