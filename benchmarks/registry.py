@@ -9,7 +9,8 @@ SAE is accepted when its loader comes to fetch the weights. The answer is held a
 it without sae-lens: verdict, model, site, layer, width and what it needs.
 
 What a stand-in cannot tell is what only the file says. Of sae-lens' own format that is architecture and normalisation
-(they are taken to be `standard` and `none`), of `dictionary_learning_1` the class.
+(they are taken to be `standard` and `none`), of `dictionary_learning_1` the class, of `mntss_clt_layer_transcoder` the
+hook (taken to be `hook_resid_mid`).
 """
 
 from __future__ import annotations
@@ -59,12 +60,14 @@ class Walked:
 
     Attributes:
         predicted: What `sparsemill saes` says of it.
+        assumed: Its architecture stands in a file that has a stand-in here.
         config: What sae-lens' config getter said; None where it said nothing.
         weights: The file that its loader came to fetch; None where it was refused before.
         reason: Why it was refused.
     """
 
     predicted: RegisteredSae
+    assumed: bool
     config: SaeConfig | None
     weights: str | None
     reason: str | None
@@ -112,7 +115,7 @@ def _walked(entry: Entry, stand_in: _StandIn) -> Walked:
         weights = fetching.name
     except BundleError as refused:
         reason = str(refused).removeprefix("SAE 'sae'").removeprefix(":").strip()
-    return Walked(predicted, stand_in.config, weights, reason)
+    return Walked(predicted, said_of(entry).architecture is None, stand_in.config, weights, reason)
 
 
 class _StandIn:
@@ -257,6 +260,7 @@ def figures_of(walked: Sequence[Walked]) -> dict[str, Any]:
         "saes": len(walked),
         "releases": len({one.predicted.release for one in walked}),
         "accepted": len(accepted),
+        "assumed": sum(one.assumed for one in accepted),
         "pickled": sum(one.predicted.needs == ALLOW_PICKLE for one in accepted),
         "sites": {site: {"saes": n, "accepted": well[site]} for site, n in sites.most_common()},
         "refused": dict(Counter(str(one.reason) for one in walked if one.weights is None).most_common()),
@@ -282,6 +286,7 @@ def shown(figures: Mapping[str, Any]) -> str:
     lines = [
         f"{figures['saes']:,} SAEs in {figures['releases']} releases: {figures['accepted']:,} can be run "
         f"({figures['accepted'] / figures['saes']:.2%}), {figures['pickled']:,} of them with allow_pickle: true",
+        f"(of {figures['assumed']:,} the architecture stands in a file and is taken to be one that is supported)",
         "",
         f"{'site':<16}{'SAEs':>8}{'run':>8}{'share':>9}",
     ]

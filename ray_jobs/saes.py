@@ -30,7 +30,8 @@ def saes_parser(parser: argparse.ArgumentParser) -> None:
         "  sparsemill saes --model gemma-2-2b --site resid_post --layer 12 --width 16k\n"
         "  sparsemill saes --release gpt2-small-res-jb\n  sparsemill saes --refused --json\n\n"
         f"Sites are {', '.join(SITES)}.\n"
-        "What only an SAE's files say (a -) is checked when they are fetched, before its weights are."
+        "What only an SAE's files say (a -, and the architecture where a release keeps cfg.json or config.json) is\n"
+        "checked when they are fetched, before its weights are."
     )
     parser.add_argument("--model", metavar="M", help="SAEs of this model: gemma-2-9b-it, google/gemma-2-9b-it, gpt2")
     parser.add_argument("--site", metavar="S", help="SAEs that read this site of a layer, e.g. resid_post")
