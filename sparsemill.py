@@ -36,8 +36,9 @@ __version__ = "0.1.0"
 # What one is doing -> its commands -> (module, one line of help). Each module has `<name>_parser(parser)` and
 # `<name>(args) -> exit code`.
 _GROUPS = {
-    "try it": {
+    "start here": {
         "demo": ("sparsemill", "the whole way on real Gemma weights and real text, no account, no GPU"),
+        "init": ("featurestore.starting.cli", "look at a table, and write a first job and study for it"),
         "run": ("sparsemill", "a job and its study, from corpus to report; again: go on"),
     },
     "from text to features": {
@@ -128,6 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name == "predict":
             args.extracted = functools.partial(_extracted, args.job)
             args.scored, args.scored_parts = _scored, _scored_parts
+        if name == "init":
+            args.choose_model = _first_model
         if name == "names":
             args.stage_one = _StageOne()
         code = int(getattr(module, name)(args))
@@ -304,6 +307,45 @@ class _StageOne:
         silence_libraries()
         found = find_generator(model)
         return found.name, functools.partial(generate, found)
+
+
+def _first_model() -> Any:
+    """A model and an SAE for somebody's first job: what this machine can run without an account, or with one."""
+    from featurestore.starting.cli import ModelChoice
+    from ray_jobs.demo import SAE_DIR, SAE_NAME, model_file
+    from ray_jobs.quiet import silence_libraries
+
+    silence_libraries()
+    has_token = bool(os.environ.get("HF_TOKEN")) or Path("~/.cache/huggingface/token").expanduser().is_file()
+    if has_token and _has_gpu():
+        why = "Gemma 2 2B at layer 12, for there is a GPU and an access token of the hub"
+        return ModelChoice(
+            (
+                f"model:  # {why}",
+                "  name: google/gemma-2-2b  # its licence has to be accepted on the hub once",
+                "  dtype: bfloat16",
+                "saes:",
+                "  - {release: gemma-scope-2b-pt-res-canonical, id: layer_12/width_16k/canonical, name: l12_16k}",
+            ),
+            "l12_16k",
+            why,
+        )
+    why = "Gemma 3 270M at layer 9, which runs here without an account or a GPU"
+    return ModelChoice(
+        (
+            f"model:  # {why}",
+            f"  name: {json.dumps(str(model_file()))}",
+            "saes:",
+            f"  - {{path: {json.dumps(str(SAE_DIR))}, name: {SAE_NAME}}}",
+        ),
+        SAE_NAME,
+        why,
+    )
+
+
+def _has_gpu() -> bool:
+    """Whether there is an NVIDIA driver; torch, which would know better, takes seconds to ask."""
+    return Path("/proc/driver/nvidia/version").is_file()
 
 
 def _say(line: str) -> None:

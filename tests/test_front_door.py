@@ -99,7 +99,7 @@ def test_predict_wants_one_source_and_a_model_that_is_there(tmp_path: Path, caps
     [
         (
             ["exract", "job.yaml"],
-            "there is no command 'exract'; did you mean 'extract'? (commands: demo, run, prepare, plan,",
+            "there is no command 'exract'; did you mean 'extract'? (commands: demo, init, run, prepare,",
         ),
         (["verfy"], "did you mean 'verify'?"),
         (["studdy", "--address", "x"], "did you mean 'study'?"),
