@@ -64,6 +64,7 @@ _GROUPS = {
         "predict": ("training.predict", "classify texts, files or a store's documents with a trained model"),
     },
     "this machine": {
+        "doctor": ("ray_jobs.doctor", "whether this machine, or a cluster, can do the work, and what to do where not"),
         "cache": ("featurestore.cache_cli", "what is kept so that it need not be made again, and removing it"),
     },
 }
