@@ -149,9 +149,8 @@ sys.exit(sparsemill.main(["prepare", sys.argv[2]]))
 """
 
 
-@pytest.mark.parametrize(
-    "largest", [pytest.param(5_000, marks=pytest.mark.slow), 30_000]
-)  # less than the SAE's file, than the model's
+@pytest.mark.slow
+@pytest.mark.parametrize("largest", [5_000, 30_000])  # less than the SAE's file, than the model's
 def test_a_disk_that_takes_no_more_is_one_sentence(
     tiny_model: Path, tiny_sae_dir: Path, tmp_path: Path, largest: int
 ) -> None:
