@@ -33,26 +33,43 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# name: (module, one line of help); each module has `<name>_parser(parser)` and `<name>(args) -> exit code`
-COMMANDS = {
-    "demo": ("sparsemill", "the whole way on real Gemma weights and real text, no account, no GPU"),
-    "prepare": ("ray_jobs.cli", "build the model bundle that a job needs"),
-    "plan": ("ray_jobs.cli", "price a job before anything is spent"),
-    "extract": ("ray_jobs.cli", "run a job, or finish what is missing of it"),
-    "submit": ("ray_jobs.cli", "run a job on a Ray cluster, with its log here"),
-    "stop": ("ray_jobs.cli", "stop the run of a job's store, here or on a cluster"),
-    "status": ("featurestore.cli", "how far a store has come"),
-    "verify": ("featurestore.cli", "recheck every promise of a store's format"),
-    "show": ("featurestore.cli", "look at documents and features of a store"),
-    "names": ("featurestore.names.cli", "what features mean in words: imported, fetched, or from evidence"),
-    "tokens": ("ray_jobs.evidence.cli", "where in its documents a feature fires, token by token"),
-    "compact": ("featurestore.convert.cli", "merge the small parts of a store into a new one"),
-    "export": ("featurestore.convert.cli", "write a store's features as npz, svmlight or AnnData"),
-    "study": ("training.cli", "train and compare classifiers from a store"),
-    "predict": ("training.predict", "classify texts, files or a store's documents with a trained model"),
-    "explain": ("training.cli", "which features decide in a trained model"),
-    "report": ("training.cli", "a study or a store as one HTML page"),
+# What one is doing -> its commands -> (module, one line of help). Each module has `<name>_parser(parser)` and
+# `<name>(args) -> exit code`.
+_GROUPS = {
+    "start here": {
+        "demo": ("sparsemill", "the whole way on real Gemma weights and real text, no account, no GPU"),
+        "init": ("featurestore.starting.cli", "look at a table, and write a first job and study for it"),
+        "run": ("sparsemill", "a job and its study, from corpus to report; again: go on"),
+    },
+    "from text to features": {
+        "prepare": ("ray_jobs.cli", "build the model bundle that a job needs"),
+        "plan": ("ray_jobs.cli", "price a job before anything is spent"),
+        "extract": ("ray_jobs.cli", "run a job, or finish what is missing of it"),
+        "submit": ("ray_jobs.cli", "run a job on a Ray cluster, with its log here"),
+        "stop": ("ray_jobs.cli", "stop the run of a job's store, here or on a cluster"),
+        "saes": ("ray_jobs.saes", "which SAEs can be run, of the registry that sae-lens has"),
+    },
+    "look at a store": {
+        "status": ("featurestore.cli", "how far a store has come"),
+        "verify": ("featurestore.cli", "recheck every promise of a store's format"),
+        "show": ("featurestore.cli", "look at documents and features of a store"),
+        "tokens": ("ray_jobs.evidence.cli", "where in its documents a feature fires, token by token"),
+        "names": ("featurestore.names.cli", "what features mean in words: imported, fetched, or from evidence"),
+        "compact": ("featurestore.convert.cli", "merge the small parts of a store into a new one"),
+        "export": ("featurestore.convert.cli", "write a store's features as npz, svmlight or AnnData"),
+    },
+    "from features to decisions": {
+        "study": ("training.cli", "train and compare classifiers from a store"),
+        "explain": ("training.cli", "which features decide in a trained model"),
+        "report": ("training.cli", "a study or a store as one HTML page"),
+        "predict": ("training.predict", "classify texts, files or a store's documents with a trained model"),
+    },
+    "this machine": {
+        "doctor": ("ray_jobs.doctor", "whether this machine, or a cluster, can do the work, and what to do where not"),
+        "cache": ("featurestore.cache_cli", "what is kept so that it need not be made again, and removing it"),
+    },
 }
+COMMANDS = {name: where for group in _GROUPS.values() for name, where in group.items()}
 
 STAGE_ONE = ("ray", "torch", "transformers", "tokenizers", "safetensors", "sae_lens", "gguf", "accelerate")
 
@@ -63,6 +80,7 @@ EXPORT = ("anndata", "zarr", "pandas")
 EPILOG = """\
 start here:
   sparsemill demo                 corpus -> features -> classifiers, in a few minutes
+  sparsemill saes --model NAME    which SAEs there are for a model
   sparsemill plan JOB.yaml        documents, tokens, units, bytes
   sparsemill extract JOB.yaml     run it; the same command again resumes it
   sparsemill submit JOB.yaml      the same on a Ray cluster
@@ -114,6 +132,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name == "predict":
             args.extracted = functools.partial(_extracted, args.job)
             args.scored, args.scored_parts = _scored, _scored_parts
+        if name == "init":
+            args.choose_model = _first_model
         if name == "names":
             args.stage_one = _StageOne()
         code = int(getattr(module, name)(args))
@@ -292,6 +312,45 @@ class _StageOne:
         return found.name, functools.partial(generate, found)
 
 
+def _first_model() -> Any:
+    """A model and an SAE for somebody's first job: what this machine can run without an account, or with one."""
+    from featurestore.starting.cli import ModelChoice
+    from ray_jobs.demo import SAE_DIR, SAE_NAME, model_file
+    from ray_jobs.quiet import silence_libraries
+
+    silence_libraries()
+    has_token = bool(os.environ.get("HF_TOKEN")) or Path("~/.cache/huggingface/token").expanduser().is_file()
+    if has_token and _has_gpu():
+        why = "Gemma 2 2B at layer 12, for there is a GPU and an access token of the hub"
+        return ModelChoice(
+            (
+                f"model:  # {why}",
+                "  name: google/gemma-2-2b  # its licence has to be accepted on the hub once",
+                "  dtype: bfloat16",
+                "saes:",
+                "  - {release: gemma-scope-2b-pt-res-canonical, id: layer_12/width_16k/canonical, name: l12_16k}",
+            ),
+            "l12_16k",
+            why,
+        )
+    why = "Gemma 3 270M at layer 9, which runs here without an account or a GPU"
+    return ModelChoice(
+        (
+            f"model:  # {why}",
+            f"  name: {json.dumps(str(model_file()))}",
+            "saes:",
+            f"  - {{path: {json.dumps(str(SAE_DIR))}, name: {SAE_NAME}}}",
+        ),
+        SAE_NAME,
+        why,
+    )
+
+
+def _has_gpu() -> bool:
+    """Whether there is an NVIDIA driver; torch, which would know better, takes seconds to ask."""
+    return Path("/proc/driver/nvidia/version").is_file()
+
+
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
@@ -361,21 +420,9 @@ def demo(args: argparse.Namespace) -> int:
         ["verify", str(files.store)],
         ["study", str(files.study), *(["--overwrite"] if args.overwrite else [])],
     ]
-    outputs: dict[str, object] = {}
-    for step in steps:
-        if args.json:
-            captured = io.StringIO()
-            with contextlib.redirect_stdout(captured):
-                code = main([*step, "--json"])
-            if code:  # what went wrong is the document
-                print(captured.getvalue(), end="")
-                return code
-            outputs[step[0]] = json.loads(captured.getvalue())
-        else:
-            print(f"\n$ sparsemill {' '.join(step)}", flush=True)
-            code = main(step)
-        if code:
-            return code
+    code, outputs = _steps(steps, args.json)
+    if code:
+        return code
     if args.json:
         print_json({"store": str(files.store), "results": str(files.results), **outputs})
     else:
@@ -383,11 +430,77 @@ def demo(args: argparse.Namespace) -> int:
     return 0
 
 
+def run_parser(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `sparsemill run`."""
+    from featurestore.storage.outputs import overwrite_argument
+
+    parser.description = (
+        "Run a job and the study of its store, one command after the other: prepare, plan, extract, verify, study, "
+        "which writes the report. What is done is not done again."
+    )
+    parser.epilog = "example:\n  sparsemill run job.yaml study.yaml"
+    parser.add_argument("job", metavar="JOB.yaml", help="the job")
+    parser.add_argument("study", metavar="STUDY.yaml", help="the study of the store that the job writes")
+    parser.add_argument("--address", help="Ray cluster to extract on, e.g. auto (default: a local Ray for this run)")
+    overwrite_argument(parser, "the results of another study in the same place")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the commands from corpus to report, as a user would, and stop at the first that fails."""
+    from featurestore.errors import StudyError
+    from featurestore.urls import shown
+    from ray_jobs.spec import load_job
+    from training.spec import load_study
+
+    store, studied = load_job(args.job).store, load_study(args.study)
+    if studied.store != store:
+        raise StudyError(
+            f"{args.study} reads the store {shown(studied.store)}, and {args.job} writes {shown(store)}; "
+            "make them the same"
+        )
+    steps = [
+        ["prepare", args.job],
+        ["plan", args.job],
+        ["extract", args.job, *(["--address", args.address] if args.address else [])],
+        ["verify", store],
+        ["study", args.study, *(["--overwrite"] if args.overwrite else [])],
+    ]
+    code, outputs = _steps(steps, args.json)
+    if not code and args.json:
+        print_json({"store": shown(store), "results": shown(studied.out), **outputs})
+    return code
+
+
+def _steps(steps: Sequence[list[str]], as_json: bool) -> tuple[int, dict[str, object]]:
+    """Run commands in a row, up to the first that fails: its exit code, and what each printed as JSON.
+
+    On a page each command stands before what it prints; as JSON only what went wrong is printed here.
+    """
+    outputs: dict[str, object] = {}
+    for step in steps:
+        if as_json:
+            captured = io.StringIO()
+            with contextlib.redirect_stdout(captured):
+                code = main([*step, "--json"])
+            if code:  # what went wrong is the document
+                print(captured.getvalue(), end="")
+                return code, outputs
+            outputs[step[0]] = json.loads(captured.getvalue())
+        else:
+            print(f"\n$ sparsemill {shlex.join(map(without_secrets, step))}", flush=True)
+            if code := main(step):
+                return code, outputs
+    return 0, outputs
+
+
 def _front_parser() -> _Parser:
-    commands = "\n".join(f"  {name:<9} {line}" for name, (_, line) in COMMANDS.items())
+    commands = "\n".join(
+        "\n".join([f"{doing}:", *(f"  {name:<9} {line}" for name, (_, line) in group.items())])
+        for doing, group in _GROUPS.items()
+    )
     parser = _Parser(
         prog="sparsemill",
-        description=f"Sparse-autoencoder features of text corpora, and classifiers over them.\n\ncommands:\n{commands}",
+        description=f"Sparse-autoencoder features of text corpora, and classifiers over them.\n\n{commands}",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="sparsemill COMMAND ...",

@@ -349,6 +349,21 @@ def feature_names(records: Records) -> str:
     return _table(["corpus", "documents", "with keywords", "of pairs, own name", "other names", "difference"], rows)
 
 
+def registry(records: Records) -> str:
+    """SAEs of sae-lens' registry by site: how many there are, and how many the loader takes."""
+    found = records["registry"]
+    rows = [
+        [f"`{site}`" if site != "None" else "what only a file says", f"{n['saes']:,}", f"{n['accepted']:,}"]
+        for site, n in found["sites"].items()
+    ]
+    share = _percent(found["accepted"] / found["saes"], 2)
+    rows.append([f"all, of {found['releases']} releases", f"{found['saes']:,}", f"{found['accepted']:,} ({share})"])
+    said = [f"Of those that can be run {found['pickled']:,} need `allow_pickle: true`"]
+    said += [f"of {found['assumed']:,} the architecture stands in a file, and is taken here for one that is supported"]
+    said += [f"{n:,} are refused: {reason.split('; ')[0]}" for reason, n in found["refused"].items()]
+    return _table(["site", "SAEs", "can be run"], rows) + "\n\n" + ";\n".join(said) + "."
+
+
 FIGURES: Mapping[str, Callable[[Records], str]] = {
     "three": three,
     "numbers-cpu": numbers_cpu,
@@ -364,6 +379,7 @@ FIGURES: Mapping[str, Callable[[Records], str]] = {
     "growth": growth,
     "near-duplicates": near_duplicates,
     "feature-names": feature_names,
+    "registry": registry,
 }
 
 

@@ -14,6 +14,7 @@ import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from featurestore.base.arguments import count_argument
 from featurestore.base.json_text import print_json
@@ -30,6 +31,9 @@ from ray_jobs.console import (
     result_facts,
 )
 from ray_jobs.quiet import silence_libraries
+
+if TYPE_CHECKING:
+    from ray_jobs.spec import JobSpec
 
 
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
@@ -56,11 +60,12 @@ def plan_parser(parser: argparse.ArgumentParser) -> None:
     """Arguments of `plan`."""
     parser.epilog = (
         "example:\n  sparsemill plan job.yaml --calibrate\n  sparsemill plan job.yaml --hardware h100\n"
-        "  sparsemill plan job.yaml --rate 190000 --price 2.5\n\n"
+        "  sparsemill plan job.yaml --rate 190000 --price 2.5\n"
+        "  sparsemill plan --preset gemma-2-9b-it/l20_16k --corpus reviews.csv --store reviews-9b\n\n"
         f"The kinds of hardware and their figures are in {Path(__file__).parent / 'planning/rates.yaml'}; edit a "
         "copy."
     )
-    parser.add_argument("job", metavar="JOB.yaml", help="the job")
+    _job_arguments(parser)
     parser.add_argument("--hardware", metavar="KIND", help="price this kind of the rates file, e.g. h100")
     parser.add_argument("--rates", metavar="FILE", help="your rates file (default: the shipped one)")
     parser.add_argument(
@@ -85,9 +90,9 @@ def plan(args: argparse.Namespace) -> int:
     from ray_jobs.planning.hardware import load_rates
     from ray_jobs.planning.job_plan import check_device, make_plan
     from ray_jobs.planning.warnings import notes_of, warnings_of
-    from ray_jobs.spec import load_job
 
-    job = load_job(args.job)
+    if (job := _job_of(args)) is None:
+        return 0
     hardware, rates_file = args.hardware or job.workers.hardware, args.rates or job.workers.rates
     device = None
     if hardware is not None:  # before minutes are spent on scanning
@@ -118,8 +123,13 @@ def plan(args: argparse.Namespace) -> int:
 
 def extract_parser(parser: argparse.ArgumentParser) -> None:
     """Arguments of `extract`."""
-    parser.epilog = "example:\n  sparsemill extract job.yaml\n  sparsemill extract job.yaml --address auto"
-    parser.add_argument("job", metavar="JOB.yaml", help="the job")
+    parser.epilog = (
+        "example:\n  sparsemill extract job.yaml\n  sparsemill extract job.yaml --address auto\n"
+        "  sparsemill extract --preset gemma-2-2b/l12_16k --corpus reviews.csv --text body --store reviews-2b\n"
+        "  sparsemill extract --preset gemma-2-2b/l5_16k --preset gemma-2-2b/l19_16k --corpus 'r/*.parquet' "
+        "--store s --print > job.yaml"
+    )
+    _job_arguments(parser)
     parser.add_argument("--address", help="Ray cluster to run on, e.g. auto (default: a local Ray for this run)")
     parser.add_argument(
         "--workers", type=count_argument, metavar="N", help="at most so many, instead of the job's workers.max"
@@ -137,9 +147,9 @@ def extract(args: argparse.Namespace) -> int:
     from ray_jobs.run.driver import run_plan
     from ray_jobs.run.lease import check_free
     from ray_jobs.run.outcome import TooManyErrors
-    from ray_jobs.spec import load_job
 
-    job = load_job(args.job)
+    if (job := _job_of(args)) is None:
+        return 0
     if args.workers is not None:
         job = job.model_copy(update={"workers": job.workers.model_copy(update={"max": args.workers})})
     progress = Progress()
@@ -170,6 +180,68 @@ def extract(args: argparse.Namespace) -> int:
         return print_json(result_facts(made, result))
     print_result(result)
     return 0
+
+
+def _job_arguments(parser: argparse.ArgumentParser) -> None:
+    """A job: its file, or presets with a corpus and a store."""
+    parser.add_argument("job", metavar="JOB.yaml", nargs="?", help="the job; or --preset, --corpus and --store")
+    preset = parser.add_argument_group(
+        "in place of JOB.yaml",
+        "Models and SAEs come from the Hugging Face hub: accept Gemma's terms there and set HF_TOKEN.",
+    )
+    preset.add_argument(
+        "--preset",
+        action="append",
+        metavar="NAME",
+        help="an SAE of Gemma Scope with its model, e.g. gemma-2-9b-it/l20_16k or gemma-3-4b-it/l17_65k_medium; "
+        "again for further ones of that model",
+    )
+    preset.add_argument("--corpus", metavar="FILE", help="the documents: a file, a directory, a glob or a URL")
+    preset.add_argument("--text", metavar="COLUMN", help="the column that holds them (default: text)")
+    preset.add_argument("--id", metavar="COLUMN", help="the column that holds their ids")
+    preset.add_argument("--store", help="directory or URL of the store to write")
+    preset.add_argument("--print", action="store_true", dest="print_job", help="print the job as YAML, and do no more")
+
+
+def _job_of(args: argparse.Namespace) -> JobSpec | None:
+    """The job that a command is about; None where it was asked for and has been printed.
+
+    Raises:
+        UsageError: It is given twice, not at all, or in part.
+    """
+    from ray_jobs.spec import job_from_mapping, load_job
+
+    given = [f"--{key}" for key in ("corpus", "text", "id", "store") if getattr(args, key) is not None]
+    given += ["--print"] if args.print_job else []
+    if args.job is not None:
+        if args.preset or given:
+            given = ["--preset"] if args.preset else given
+            raise UsageError(f"{args.job} is a whole job; leave out {given[0]}")
+        return load_job(args.job)
+    if not args.preset:
+        needed = f"{given[0]} needs a preset" if given else "there is no job"
+        raise UsageError(f"{needed}; give JOB.yaml, or --preset NAME --corpus FILE --store STORE")
+    for key in ("corpus", "store"):
+        if getattr(args, key) is None:
+            raise UsageError(f"--preset needs --{key} too; give --preset NAME --corpus FILE --store STORE")
+    from ray_jobs.prepare.presets import preset_job
+
+    mapping = preset_job(args.preset, args.corpus, args.store, args.text, args.id)
+    job = job_from_mapping(mapping, Path.cwd(), where="--preset")
+    if not args.print_job:
+        releases = ", ".join(dict.fromkeys(str(sae.release) for sae in job.saes))
+        _say(
+            f"{job.model.name} and {releases} come from the Hugging Face hub, once; their terms are accepted on its "
+            "pages, and HF_TOKEN says by whom"
+        )
+        return job
+    if args.json:
+        print_json(mapping)
+    else:
+        import yaml
+
+        print(yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True), end="")
+    return None
 
 
 def submit_parser(parser: argparse.ArgumentParser) -> None:

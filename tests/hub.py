@@ -28,6 +28,7 @@ class Hub:
         requests: "METHOD path" of every request so far.
         ranges: "path first-last" of those that asked for some bytes of a file.
         tokens: Access tokens that came with them.
+        refused: Repositories for which it answers with a status and a code of its own, whatever is asked.
     """
 
     url: str
@@ -36,6 +37,7 @@ class Hub:
     requests: list[str] = field(default_factory=list)
     ranges: list[str] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
+    refused: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def downloads(self, suffix: str) -> list[str]:
         """Requests for the contents of files with this suffix."""
@@ -66,7 +68,9 @@ def serve_hub(repositories: Mapping[str, Path]) -> Iterator[Hub]:
             is_api = path.startswith("/api/models/")
             owner, name, *rest = path.removeprefix("/api/models" if is_api else "").strip("/").split("/")
             folder = hub.repositories.get(f"{owner}/{name}")
-            if folder is None:
+            if (refused := hub.refused.get(f"{owner}/{name}")) is not None:
+                self._send(refused[0], b"{}", {"X-Error-Code": refused[1]}, body)
+            elif folder is None:
                 self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"}, body)
             elif is_api and rest[:1] == ["tree"]:
                 files = [path for path in folder.rglob("*") if path.is_file()]

@@ -99,7 +99,7 @@ def test_predict_wants_one_source_and_a_model_that_is_there(tmp_path: Path, caps
     [
         (
             ["exract", "job.yaml"],
-            "there is no command 'exract'; did you mean 'extract'? (commands: demo, prepare, plan,",
+            "there is no command 'exract'; did you mean 'extract'? (commands: demo, init, run, prepare,",
         ),
         (["verfy"], "did you mean 'verify'?"),
         (["studdy", "--address", "x"], "did you mean 'study'?"),
@@ -131,3 +131,28 @@ def test_a_missing_package_is_named_with_an_installation_that_works_from_this_cl
     monkeypatch.setattr(sparsemill, "__file__", str(tmp_path / "site-packages" / "sparsemill.py"))
     assert sparsemill.main(export) == 1
     assert "install it with: pip install 'sparsemill[export]'" in capsys.readouterr().err
+
+
+def test_a_job_and_a_study_of_another_store_are_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "job.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "corpus": {"path": "c.jsonl"},
+                "model": {"name": "google/gemma-2-2b"},
+                "saes": [{"release": "gemma-scope-2b-pt-res-canonical", "id": "layer_12/width_16k/canonical"}],
+                "store": "store",
+            }
+        )
+    )
+    study_file(tmp_path, str(tmp_path / "other"), "study")
+    assert sparsemill.main(["run", str(tmp_path / "job.yaml"), str(tmp_path / "study.yaml")]) == 2
+    said = capsys.readouterr().err
+    assert f"study.yaml reads the store {tmp_path}/other, and" in said and "make them the same" in said
+
+
+def test_every_command_stands_in_one_group_of_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        sparsemill.main(["--help"])
+    page = capsys.readouterr().out
+    for name in sparsemill.COMMANDS:
+        assert page.count(f"\n  {name:<9} ") == 1, name

@@ -40,7 +40,11 @@ def _call(node: ast.Call, safe: set[str]) -> Iterator[str]:
         yield f"{called} with {keywords}"
     if called == "joblib.load" or (called == "torch.load" and keywords.get("weights_only") != "True"):
         yield called
-    if called in {"yaml.load", "yaml.load_all"} and keywords.get("Loader") not in {"yaml.SafeLoader", *safe}:
+    if called in {"yaml.load", "yaml.load_all"} and keywords.get("Loader") not in {
+        "yaml.SafeLoader",
+        "yaml.CSafeLoader",
+        *safe,
+    }:
         yield ast.unparse(node)
 
 

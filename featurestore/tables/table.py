@@ -7,6 +7,7 @@ texts by which ids compare. Tables in memory are left to `keyed`.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -111,6 +112,37 @@ def read_table(
     return table
 
 
+def read_head(paths: Sequence[str], rows: int) -> dict[str, list[Any]]:
+    """The first rows of tables that belong together, as many of each: column -> values, None where a row has none.
+
+    Args:
+        paths: Files, patterns or directories, local or as URLs.
+        rows: About how many in all.
+
+    Raises:
+        TableError: There is no such file, it is no table, or not one row can be read.
+    """
+    files: list[SourceFile] = []
+    for path in paths:
+        _check_there(path, None)
+        with _refused(path):
+            files += [with_dialect(file, None, []) for file in find_files([path], None)]
+    each = max(1, rows // len(files))
+    names: list[str] = []
+    for file in files:
+        with _refused(file.uri):
+            names += json_keys(file, each) if file.format == "jsonl" else _column_names(file)
+    read = _Rows(list(dict.fromkeys(names)), must_have=False)
+    for file in files:
+        with _refused(file.uri):
+            read.add(file, None, each)
+    if not read.rows:
+        raise TableError(
+            f"{files[0].name}: not one row can be read ({read.first_unreadable or 'it is empty'}); check it"
+        )
+    return read.columns
+
+
 def column_names(path: str, format: str | None = None) -> list[str]:
     """The columns of a table, of all its files together; of JSON lines the keys that any of its objects has.
 
@@ -134,7 +166,8 @@ class _Rows:
         self.fused: tuple[str, ...] = ()
         self._must_have = must_have
 
-    def add(self, file: SourceFile, id: str | None) -> None:
+    def add(self, file: SourceFile, id: str | None, most: int | None = None) -> None:
+        """The rows of a file, or the first of them; ids are the column `id`."""
         there = list(self.columns)
         if file.format != "jsonl":
             names = _column_names(file)
@@ -145,7 +178,7 @@ class _Rows:
         absent = [values for name, values in self.columns.items() if name not in there]
         fused = Fused()
         with refusals(file), ExitStack() as stack:
-            for row, record in enumerate(_records(file, wanted, stack, fused)):
+            for row, record in enumerate(itertools.islice(_records(file, wanted, stack, fused), most)):
                 if record.error:
                     self.unreadable += 1
                     self.first_unreadable = self.first_unreadable or f"{file.name} row {row}, {record.error}"

@@ -9,8 +9,8 @@ With r = x . W[f] of an input x that has been normalised and, where the SAE want
 - *top-k*: of the pre-activations r + bias[f], the k largest of a token are active if they are positive. Decoder norms
   that rescale them are folded into W and bias.
 
-Encoder, prefilter and pooling know these two rules and no family. A family that fits neither is refused here. Shapes: N
-tokens, D d_in, F features.
+Encoder, prefilter and pooling know these two rules and no family. A family that fits neither is refused (`kinds`).
+Shapes: N tokens, D d_in, F features.
 """
 
 from __future__ import annotations
@@ -20,18 +20,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from featurestore.errors import BundleError
+from ray_jobs.backbone.kinds import TRANSCODERS
 
-ARCHITECTURES = ("standard", "jumprelu", "gated", "topk")
-TRANSCODERS = {
-    "transcoder": "standard",
-    "skip_transcoder": "standard",
-    "jumprelu_transcoder": "jumprelu",
-    "jumprelu_skip_transcoder": "jumprelu",
-}
-"""Transcoders -> the architecture that their encoder has; their features are those of their input."""
-NORMALIZATIONS = ("none", "constant_norm_rescale", "layer_norm", "expected_average_only_in")
-"""`expected_average_only_in` changes nothing here: sae-lens folds its factor into the weights when it loads them."""
 LAYER_NORM_EPS = 1e-5
 """As in sae-lens."""
 
@@ -165,46 +155,6 @@ def encoder_input(x_ND: torch.Tensor, normalization: str, b_dec_D: torch.Tensor 
         x_ND = x_ND - x_ND.mean(dim=-1, keepdim=True)
         x_ND = x_ND / (x_ND.std(dim=-1, keepdim=True) + LAYER_NORM_EPS)
     return x_ND if b_dec_D is None else x_ND - b_dec_D
-
-
-def check_family(where: str, architecture: str, normalization: str, reshape: str = "none") -> None:
-    """Refuse what has no exact encoder here.
-
-    Args:
-        where: What the sentence begins with.
-        architecture: As sae-lens names it.
-        normalization: Likewise, of the input.
-        reshape: `hook_z` for SAEs of attention heads side by side, which is how they are read here too.
-
-    Raises:
-        BundleError: With the reason and what to do.
-    """
-    reason = _REFUSED.get(architecture)
-    if reason is None and architecture not in ARCHITECTURES and architecture not in TRANSCODERS:
-        reason = "it is not known here"
-    if reason is not None:
-        raise BundleError(
-            f"{where}: architecture {architecture!r} is not supported: {reason}; "
-            f"choose an SAE that is one of {', '.join((*ARCHITECTURES, *TRANSCODERS))}"
-        )
-    if normalization not in NORMALIZATIONS:
-        raise BundleError(
-            f"{where}: normalize_activations={normalization} is not supported: what it was trained with is not in the "
-            "SAE's file; fold it into the weights with sae-lens, or choose another SAE"
-        )
-    if reshape not in ("none", "hook_z"):
-        raise BundleError(f"{where}: reshape_activations={reshape} is not known here; choose another SAE")
-
-
-_CROSSCODER = "it reads several layers at once, and an encoder here reads one hook"
-_REFUSED = {
-    "abstopk": "its features can be negative, and poolings (max, count, top{N}) are defined for activations >= 0",
-    "temporal": "its features depend on the tokens before, not on one activation",
-    "matching_pursuit": "it encodes by iterating, not by one product with the encoder",
-    "crosscoder": _CROSSCODER,
-    "cross_layer_transcoder": _CROSSCODER,
-    "clt": _CROSSCODER,
-}
 
 
 def _ordinal(value: torch.Tensor) -> torch.Tensor:

@@ -67,7 +67,7 @@ def _memory(plan: JobPlan, figures: Estimate) -> str | None:
     if figures.hardware:
         memory, where = (figures.memory_gb or 0.0) * 1e9, f"one {figures.hardware}"
     else:
-        memory, where = (_gpu_memory(), "this machine's GPU") if on_gpu else (_host_memory(), "this machine")
+        memory, where = (_gpu_memory(), "this machine's GPU") if on_gpu else (host_memory(), "this machine")
     bundle = sum((plan.bundle.path / name).stat().st_size for name in plan.bundle.files)
     needed = bundle + (BESIDE_WEIGHTS_BYTES if on_gpu else 0.0)  # workers on one host map the same weights
     part = min(plan.job.workers.gpus or 1.0, 1.0) if on_gpu else 1.0
@@ -86,7 +86,7 @@ def _gpu_memory() -> float:
     return float(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else 0.0
 
 
-def _host_memory() -> float:
+def host_memory() -> float:
     """What this process may use: its container's limit, where that is less than the machine has; 0 if unknown."""
     try:
         memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))

@@ -38,9 +38,9 @@ from ray_jobs.prepare.checkpoint import (
     find_checkpoint,
     model_name,
     read_config,
-    read_weights,
     save_tokenizer,
     truncate,
+    write_weights,
 )
 from ray_jobs.prepare.compute import settle
 from ray_jobs.prepare.local_layouts import layout_names, local_files
@@ -207,7 +207,7 @@ def _build(directory: Path, model: Checkpoint, spec: JobSpec, dtype: str, say: P
     )
     say(f"taking layers 0 to {n_kept - 1} of {model_info.n_layers} of {name} in {dtype}")
     truncate(config, n_kept)
-    save_file(read_weights(model, config, torch_dtype), directory / WEIGHTS_NAME)
+    write_weights(model, config, torch_dtype, directory / WEIGHTS_NAME)
     (directory / CONFIG_NAME).write_text(config_json(config), encoding="utf-8")
     tokenizer = save_tokenizer(model, directory, next(iter(behind_bos), None), spec.model)
     write_manifest(

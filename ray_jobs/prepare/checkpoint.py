@@ -7,10 +7,11 @@ is ever run. From the hub, and from sharded directories, only the shards that ho
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,8 @@ from ray_jobs.backbone.bundle import TOKENIZER_NAME, WEIGHTS_NAME, ChatRendering
 from ray_jobs.backbone.chat import ChatTokenizer
 from ray_jobs.backbone.spelling import text_tokenizer
 from ray_jobs.prepare.chat_template import MARKER, PROBES, Template, rendering_of
-from ray_jobs.prepare.hub import commit_of
+from ray_jobs.prepare.hub import commit_of, why_not_fetched
+from ray_jobs.prepare.tensor_file import write_tensors
 
 if TYPE_CHECKING:
     from ray_jobs.spec import ModelSpec
@@ -85,10 +87,14 @@ def _on_hub(name: str, revision: str | None) -> Checkpoint:
             directory = Path(snapshot_download(name, revision=commit, allow_patterns=list(SMALL_FILES)))
     except Exception as error:  # noqa: BLE001 (libraries raise anything)
         raise BundleError(
-            f"model {name} (revision {revision or 'main'}) could not be fetched from the Hugging Face hub "
-            f"({brief(error)}); check name, access (HF_TOKEN) and network, or give a local directory or GGUF file"
+            f"model {name} (revision {revision or 'main'}) could not be fetched: {_why(error)}, "
+            "or give a local directory or GGUF file"
         ) from None
     return Checkpoint(name=name, source=name, directory=directory, revision=directory.name)
+
+
+def _why(error: Exception) -> str:
+    return why_not_fetched(error) or f"the hub's library failed ({brief(error)}); try again"
 
 
 def read_config(model: Checkpoint) -> Any:
@@ -133,11 +139,15 @@ def config_json(config: Any) -> str:
     return json.dumps(fields, indent=1, sort_keys=True) + "\n"
 
 
-def read_weights(model: Checkpoint, config: Any, dtype: Any) -> dict[str, Any]:
-    """The tensors of the truncated decoder `config`, under its own names, in `dtype`.
+def write_weights(model: Checkpoint, config: Any, dtype: Any, path: Path) -> None:
+    """Write the tensors of the truncated decoder `config`, under its own names, in `dtype`, to a safetensors file.
+
+    Of a safetensors checkpoint one tensor at a time is in memory; a GGUF file, and experts that have to be fused, are
+    read whole.
 
     Raises:
         BundleError: The decoder is not built of layers, or tensors are missing, misshapen or pickled.
+        OSError: The file cannot be written.
     """
     from ray_jobs.backbone.backbone import build_empty
 
@@ -147,13 +157,22 @@ def read_weights(model: Checkpoint, config: Any, dtype: Any) -> dict[str, Any]:
         raise
     except Exception as error:  # noqa: BLE001 (libraries raise anything)
         raise BundleError(f"{config.model_type} models are not supported ({brief(error)})") from None
-    state = empty.state_dict()
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items() if tensor.is_meta}
-    tensors = _gguf_tensors(model, config, shapes, dtype) if model.gguf else _safetensors(model, config, shapes, dtype)
-    for name, shape in shapes.items():
-        if tuple(tensors[name].shape) != shape:
-            raise BundleError(f"{model.source}: {name} has shape {tuple(tensors[name].shape)}, its config says {shape}")
-    return tensors
+    shapes = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items() if tensor.is_meta}
+    with contextlib.ExitStack() as files:
+        if model.gguf:
+            read = _gguf_tensors(model, config, shapes, dtype).__getitem__
+        else:
+            read = _safetensors(model, config, shapes, dtype, files)
+
+        def checked(name: str) -> Any:
+            tensor = read(name)
+            if tuple(tensor.shape) != shapes[name]:
+                raise BundleError(
+                    f"{model.source}: {name} has shape {tuple(tensor.shape)}, its config says {shapes[name]}"
+                )
+            return tensor
+
+        write_tensors(path, shapes, dtype, checked)
 
 
 def _gguf_tensors(model: Checkpoint, config: Any, names: Mapping[str, Any], dtype: Any) -> dict[str, Any]:
@@ -170,8 +189,13 @@ def _gguf_tensors(model: Checkpoint, config: Any, names: Mapping[str, Any], dtyp
     return {name: found[name].to(dtype).contiguous() for name in names}
 
 
-def _safetensors(model: Checkpoint, config: Any, names: Mapping[str, Any], dtype: Any) -> dict[str, Any]:
-    """Read the named tensors only, from the shards that hold them (fetched first where the model is on the hub)."""
+def _safetensors(
+    model: Checkpoint, config: Any, names: Mapping[str, Any], dtype: Any, files: contextlib.ExitStack
+) -> Callable[[str], Any]:
+    """Reads the named tensors one by one, from the shards that hold them (fetched first where the model is on the hub).
+
+    The shards stay open as long as `files`.
+    """
     from safetensors import safe_open
 
     index = model.directory / "model.safetensors.index.json"
@@ -184,18 +208,22 @@ def _safetensors(model: Checkpoint, config: Any, names: Mapping[str, Any], dtype
     prefix = _prefix(names, places)
     missing = [name for name in names if f"{prefix}{name}" not in places]
     if missing and any(_EXPERT.search(name) for name in missing):
-        return _converted(model, config, names, places, dtype)
+        return _converted(model, config, names, places, dtype).__getitem__
     if missing:
         raise BundleError(
             f"{model.source} lacks {missing[0]} (and {len(missing) - 1} more tensors) that its config implies"
         )
-    found = {}
+    shards = {}
     for shard in sorted({places[f"{prefix}{name}"] for name in names}):
-        with reading(file := _weights_file(model, shard), BundleError, _AGAIN), safe_open(file, "pt") as tensors:
-            for name in names:
-                if places[f"{prefix}{name}"] == shard:
-                    found[name] = tensors.get_tensor(f"{prefix}{name}").to(dtype).contiguous()
-    return found
+        with reading(file := _weights_file(model, shard), BundleError, _AGAIN):
+            shards[shard] = file, files.enter_context(safe_open(file, "pt"))
+
+    def read(name: str) -> Any:
+        file, tensors = shards[places[f"{prefix}{name}"]]
+        with reading(file, BundleError, _AGAIN):
+            return tensors.get_tensor(f"{prefix}{name}").to(dtype)
+
+    return read
 
 
 def _prefix(names: Mapping[str, Any], places: Mapping[str, str]) -> str:
@@ -251,7 +279,9 @@ def _weights_file(model: Checkpoint, name: str) -> Path:
             with writing(HF_HUB_CACHE):
                 return Path(hf_hub_download(model.source, name, revision=model.revision))
         except Exception as error:  # noqa: BLE001 (libraries raise anything)
-            raise BundleError(f"{name} of {model.source} could not be fetched from the hub ({brief(error)})") from None
+            raise BundleError(
+                f"{name} of {model.source} could not be fetched: {_why(error)}, or give a local directory"
+            ) from None
     if not (model.directory / name).is_file():
         raise BundleError(f"{model.directory} has no {name}; weights must be safetensors (pickled ones are not opened)")
     return model.directory / name

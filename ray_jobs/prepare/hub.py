@@ -9,12 +9,14 @@ or its login file).
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from featurestore.base.foreign import brief
 from featurestore.errors import BundleError
 from ray_jobs.prepare.pickles import is_pickle, torch_that_reads_apart
 
@@ -45,6 +47,32 @@ def commit_of(repo_id: str, revision: str | None = None) -> str:
         return cached
     assert commit is not None
     return commit
+
+
+def why_not_fetched(error: Exception) -> str | None:
+    """Why something did not come from the hub, and what to check; None where the hub has nothing to do with it.
+
+    A hub that answered "no" was reached: only where nobody answered the network is to blame.
+    """
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, LocalEntryNotFoundError
+
+    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # the hub's library hides there what it was answered
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, GatedRepoError):
+        return (
+            f"the Hugging Face hub gives it to those who accepted its terms ({brief(error)}); "
+            "accept them on its page there, set HF_TOKEN"
+        )
+    if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+        return f"its repository on the Hugging Face hub has no such file ({brief(error)}); check revision and name"
+    if status is not None:
+        return f"the Hugging Face hub answered {status} ({brief(error)}); check name, revision and access (HF_TOKEN)"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        return f"{error.strerror} ({error.filename}); make room there, or set HF_HOME"
+    if isinstance(error, OSError | ConnectionError | TimeoutError) or "connect" in type(error).__name__.lower():
+        return f"the Hugging Face hub could not be reached ({brief(error)}); check the network"
+    return None
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from featurestore.base.foreign import brief
 from featurestore.errors import BundleError
 from featurestore.storage.pointers import pointer_among
 from ray_jobs.prepare.pickles import is_pickle, torch_that_reads_apart
+from ray_jobs.prepare.verdict import SaeConfig
 
 if TYPE_CHECKING:
     from ray_jobs.spec import SaeSpec
@@ -94,6 +95,19 @@ def read_local(spec: SaeSpec) -> Any:
             f"{where}: {path}, in {layout.name}'s layout, cannot be loaded by sae-lens ({brief(error)}); check that "
             "its files are whole and belong together"
         ) from None
+
+
+def own_config(spec: SaeSpec) -> SaeConfig | None:
+    """What the config of a directory in sae-lens' own layout says; None in any other, or where it cannot be read."""
+    from sae_lens.loading import pretrained_sae_loaders as loaders
+
+    found = _found_layout(Path(str(spec.path)))
+    if found is None or found.source is not None:
+        return None
+    try:
+        return SaeConfig.of(loaders.handle_config_defaulting(loaders.get_sae_lens_config_from_disk(str(spec.path))))
+    except Exception:  # noqa: BLE001 (libraries raise anything; `read_local` says what is wrong)
+        return None
 
 
 def local_files(path: Path) -> list[Path]:

@@ -1,29 +1,28 @@
 """Load SAEs through sae-lens, and check them: against the job's model, and against sae-lens' own `encode`.
 
-The SAE's own metadata says which model, layer and site it was trained on. Names are compared to the letter (an SAE of
-gemma-2-9b is not one of gemma-2-9b-it). A contradiction is refused unless the job says `allow_mismatch`, and then it is
-recorded, as is whatever the metadata leaves open. What will run is the engine's encoder: before an SAE is accepted, the
-two encode the same inputs and must agree. Cost: about 0.1 s a million weights.
+An SAE is judged by its config (`verdict`) before its weights are fetched, and again by the one that came with them.
+What will run is the engine's encoder: before an SAE is accepted, it and sae-lens encode the same inputs and must agree.
+Cost: about 0.1 s a million weights.
 """
 
 from __future__ import annotations
 
-import contextlib
-import re
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from featurestore.base.did_you_mean import did_you_mean
 from featurestore.base.foreign import brief, writing
 from featurestore.errors import BundleError
 from ray_jobs.backbone.bundle import SaeInfo
-from ray_jobs.backbone.decoders import check_hook, has_rms_norms, width_of
-from ray_jobs.backbone.families import TRANSCODERS, centred, check_family, fold
-from ray_jobs.backbone.sites import SITES, STREAM_SITES, Hook, parse_hook
+from ray_jobs.backbone.families import centred, fold
+from ray_jobs.backbone.kinds import TRANSCODERS
 from ray_jobs.prepare.encoder_hash import encoder_sha256
-from ray_jobs.prepare.hub import pinned_downloads
-from ray_jobs.prepare.local_layouts import read_local
+from ray_jobs.prepare.hub import pinned_downloads, why_not_fetched
+from ray_jobs.prepare.local_layouts import own_config, read_local
+from ray_jobs.prepare.registry import trained_on
+from ray_jobs.prepare.verdict import SaeConfig, Verdict, Wanted, judge
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,11 +54,6 @@ class LoadedSae:
     prepend_bos: bool | None
 
 
-def same_model(first: str, second: str) -> bool:
-    """Whether two names mean one model: owner, case and separators aside, they must be equal to the letter."""
-    return not _aliases(first).isdisjoint(_aliases(second))
-
-
 def load_sae(spec: SaeSpec, model_name: str, config: Any) -> LoadedSae:
     """Load one SAE of a job and check it against the model.
 
@@ -71,38 +65,44 @@ def load_sae(spec: SaeSpec, model_name: str, config: Any) -> LoadedSae:
     Raises:
         BundleError: It cannot be loaded, is of a kind not supported, or does not belong to the model.
     """
+    where, wanted = f"SAE {spec.name!r}", Wanted(spec.layer, spec.site, spec.allow_mismatch)
+
+    def judged(said: SaeConfig) -> Verdict:
+        if spec.release is not None:
+            said = replace(said, model=trained_on(spec.release, said.model))
+        return judge(where, said, model_name, config, wanted)
+
     source = {"path": spec.path} if spec.path is not None else {"release": str(spec.release), "id": str(spec.id)}
     if spec.path is not None:
+        if (said := own_config(spec)) is not None:
+            judged(said)  # before its weights are read
         sae = read_local(spec)
     else:
-        sae, source["revision"] = _from_release(spec)
-    cfg, where = sae.cfg, f"SAE {spec.name!r}"
-    architecture = cfg.architecture()
-    check_family(where, architecture, cfg.normalize_activations, cfg.reshape_activations)
-    hook, mismatch, unverified = _compare(spec, cfg, model_name, config)
+        sae, source["revision"] = _from_release(spec, judged)
+    cfg, verdict = sae.cfg, judged(SaeConfig.of(sae.cfg.to_dict()))
+    architecture, unverified = cfg.architecture(), verdict.unverified
     if cfg.normalize_activations == "expected_average_only_in":
         unverified += ("input scale",)  # sae-lens did not find the factor, and encodes without it
     tensors = _tensors(sae, where)
     info = SaeInfo(
         name=spec.name,
-        layer=hook.layer,
-        site=hook.site,
+        layer=verdict.hook.layer,
+        site=verdict.hook.site,
         d_in=cfg.d_in,
         d_sae=cfg.d_sae,
         architecture=architecture,
         apply_b_dec_to_input=bool(cfg.apply_b_dec_to_input),
         source=source,
-        mismatch=mismatch,
+        mismatch=verdict.mismatch,
         unverified=unverified,
         normalize_activations=cfg.normalize_activations,
         k=int(cfg.k) if architecture == "topk" else None,
         sha256=encoder_sha256(tensors, bool(cfg.apply_b_dec_to_input)),
     )
     weights = fold(architecture, tensors)
-    centre = _is_centred(where, cfg, hook, config)
-    if centre:
+    if verdict.centred:
         weights = centred(weights, info.apply_b_dec_to_input)
-    _check_encoder(where, sae, info, weights, centre)
+    _check_encoder(where, sae, info, weights, verdict.centred)
     prepend_bos = cfg.metadata.get("prepend_bos")
     return LoadedSae(info, weights, None if prepend_bos is None else bool(prepend_bos))
 
@@ -119,24 +119,6 @@ def _tensors(sae: Any, where: str) -> dict[str, torch.Tensor]:
         if not bool(tensor.isfinite().all()):
             raise BundleError(f"{where}: its {name} holds values that are not finite; the file is damaged")
     return tensors
-
-
-def _is_centred(where: str, cfg: Any, hook: Hook, config: Any) -> bool:
-    """Whether the SAE was trained on a stream that TransformerLens had centred.
-
-    Raises:
-        BundleError: It was trained on a model that was changed in another way, which is not known here.
-    """
-    kwargs = dict(cfg.metadata.get("model_from_pretrained_kwargs") or {})
-    centre = bool(kwargs.pop("center_writing_weights", False))
-    for harmless in ("fold_ln", "center_unembed", "n_devices", "dtype", "torch_dtype", "device", "device_map"):
-        kwargs.pop(harmless, None)  # moves a norm's weight behind the site, or changes only what follows the last layer
-    if kwargs:
-        raise BundleError(
-            f"{where} was trained on a model loaded with {', '.join(f'{k}={v}' for k, v in kwargs.items())}, and what "
-            "that changes is not known here; choose another SAE"
-        )
-    return centre and not has_rms_norms(config) and hook.site in STREAM_SITES
 
 
 def _check_encoder(where: str, sae: Any, info: SaeInfo, weights: SaeWeights, centre: bool = False) -> None:
@@ -210,115 +192,51 @@ def _at_the_edge(encoder: SaeEncoder, x_ND: torch.Tensor, rounding_NF: np.ndarra
     return at_zero_NF | (tied_NF[0] & tied_NF[1])
 
 
-def _from_release(spec: SaeSpec) -> tuple[Any, str]:
-    """The SAE of a release, and the commit that it was read at."""
-    from huggingface_hub.constants import HF_HUB_CACHE
+def _from_release(spec: SaeSpec, judged: Callable[[SaeConfig], Verdict]) -> tuple[Any, str]:
+    """The SAE of a release, judged by its config before its weights are fetched, and the commit it was read at."""
     from sae_lens import SAE
+    from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface
 
-    assert spec.release is not None and spec.id is not None
+    release, id = str(spec.release), str(spec.id)
+    _check_known(spec)
+    with pinned_downloads(spec.revision, spec.allow_pickle) as commits:
+        judged(_fetched(spec, lambda: SaeConfig.of(load_sae_config_from_huggingface(release, id))))
+        sae = _fetched(spec, lambda: SAE.from_pretrained(release, id, device="cpu", dtype="float32"))
+    return sae, next(iter(commits.values()), "")
+
+
+def _fetched(spec: SaeSpec, fetch: Callable[[], Any]) -> Any:
+    """What sae-lens fetches, its warnings unsaid, its exceptions as sentences."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
     try:
-        with warnings.catch_warnings(), pinned_downloads(spec.revision, spec.allow_pickle) as commits:
+        with warnings.catch_warnings(), writing(HF_HUB_CACHE):
             warnings.simplefilter("ignore")
-            with writing(HF_HUB_CACHE):
-                sae = SAE.from_pretrained(spec.release, spec.id, device="cpu", dtype="float32")
-        return sae, next(iter(commits.values()), "")
+            return fetch()
     except BundleError as error:
         raise BundleError(f"SAE {spec.name!r}: {error}") from None
     except Exception as error:  # noqa: BLE001 (libraries raise anything)
         what = f"SAE {spec.name!r}: release {spec.release!r}, id {spec.id!r}"
-        if isinstance(error, ValueError) and "not found in" in str(error):
-            raise BundleError(f"{what} is not known to sae-lens{_nearest(spec)}; check both") from None
-        raise BundleError(f"{what} {_not_fetched(error)}") from None
+        if (why := why_not_fetched(error)) is not None:
+            raise BundleError(f"{what} could not be fetched: {why}, or give the path of a local SAE") from None
+        raise BundleError(
+            f"{what} could not be loaded by sae-lens ({brief(error)}); check that it is whole, or choose another SAE"
+        ) from None
 
 
-def _not_fetched(error: Exception) -> str:
-    """Why a release was not read: the hub said no, was not there, or sent what sae-lens does not understand."""
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    away = isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled | ConnectionError | TimeoutError)
-    if isinstance(error, EntryNotFoundError) and not away:
-        return (
-            f"is in sae-lens' registry, and its repository has no such file ({brief(error)}); "
-            "check revision and id, or give the path of a local SAE"
-        )
-    if isinstance(error, HfHubHTTPError) and not away:
-        status = error.response.status_code if error.response is not None else "an error"
-        return (
-            f"could not be fetched: the Hugging Face hub answered {status} ({brief(error)}); "
-            "check that it is there and access (HF_TOKEN), or give the path of a local SAE"
-        )
-    if away or isinstance(error, OSError) or "connect" in type(error).__name__.lower():
-        return (
-            f"could not be fetched: the Hugging Face hub could not be reached ({brief(error)}); "
-            "check the network, or give the path of a local SAE"
-        )
-    return f"could not be loaded by sae-lens ({brief(error)}); check that it is whole, or choose another SAE"
-
-
-def _nearest(spec: SaeSpec) -> str:
-    """The release, or the id within it, that was probably meant."""
+def _check_known(spec: SaeSpec) -> None:
+    """Refuse a release that is neither in sae-lens' registry nor a repository, and an id that its release lacks."""
     from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
     releases = get_pretrained_saes_directory()
-    release = releases.get(str(spec.release))
-    return (
-        did_you_mean(str(spec.release), releases) if release is None else did_you_mean(str(spec.id), release.saes_map)
+    release, id = str(spec.release), str(spec.id)
+    if release not in releases and "/" not in release:
+        near = did_you_mean(release, releases)
+    elif release in releases and id not in releases[release].saes_map:
+        near = did_you_mean(id, releases[release].saes_map)
+    else:
+        return
+    raise BundleError(
+        f"SAE {spec.name!r}: release {release!r}, id {id!r} is not known to sae-lens{near}; check both "
+        "(sparsemill saes lists them)"
     )
-
-
-def _compare(spec: SaeSpec, cfg: Any, model_name: str, config: Any) -> tuple[Hook, tuple[str, ...], tuple[str, ...]]:
-    """Where to hook, what contradicts the job, and what the SAE's metadata leaves open."""
-    where = f"SAE {spec.name!r}"
-    trained_on, hook_name = cfg.metadata.get("model_name"), cfg.metadata.get("hook_name")
-    if cfg.metadata.get("hook_head_index") is not None:
-        raise BundleError(
-            f"{where} reads one attention head ({hook_name}, head {cfg.metadata['hook_head_index']}), which is not "
-            "supported; choose an SAE of all heads"
-        )
-    mismatch, unverified = [], []
-    if not trained_on:
-        unverified.append("model")
-    elif not same_model(str(trained_on), model_name):
-        mismatch.append(f"it was trained on {trained_on}, the job's model is {model_name}")
-    module = cfg.metadata.get("hf_hook_name")
-    layer, site = parse_hook(str(hook_name), None if module is None else str(module)) if hook_name else (None, None)
-    if site is None:
-        unverified.append("site")
-    elif spec.site is not None and spec.site != site:
-        mismatch.append(f"it reads {site} ({hook_name}), the job says site {spec.site}")
-    elif spec.site is None and site not in SITES:
-        mismatch.append(f"it reads {hook_name}, which is none of {', '.join(SITES)}; if it is one of them, say site:")
-    if layer is None:
-        unverified.append("layer")
-    elif spec.layer is not None and spec.layer != layer:
-        mismatch.append(f"it reads layer {layer} ({hook_name}), the job says layer {spec.layer}")
-    if mismatch and not spec.allow_mismatch:
-        raise BundleError(
-            f"{where} does not belong here: {'; '.join(mismatch)}; choose another SAE or model, "
-            f"or set allow_mismatch: true for this SAE to run the pair all the same"
-        )
-    hooked = spec.layer if spec.layer is not None else layer
-    if hooked is None:
-        raise BundleError(f"{where}: its metadata names no layer (hook {hook_name!r}); give it as 'layer:' under saes")
-    if hooked >= config.num_hidden_layers:
-        raise BundleError(
-            f"{where} reads layer {hooked}, but {model_name} has layers 0 to {config.num_hidden_layers - 1};"
-            " choose an SAE of this model"
-        )
-    hook = Hook(hooked, spec.site or (site if site in SITES else "resid_post"))
-    check_hook(config, hook, where)
-    width, what = width_of(config, hook)
-    if cfg.d_in != width:
-        raise BundleError(
-            f"{where} reads {cfg.d_in} dimensions, but {model_name} has {what} {width}; choose an SAE of this model"
-        )
-    return hook, tuple(mismatch), tuple(unverified)
-
-
-def _aliases(name: str) -> set[str]:
-    from transformer_lens.loading_from_pretrained import get_official_model_name
-
-    names = {name}
-    with contextlib.suppress(ValueError):
-        names.add(get_official_model_name(name))  # "gpt2-small" is "gpt2", "mistral-7b" is "mistralai/Mistral-7B-v0.1"
-    return {re.sub(r"[\s_]+", "-", alias.rsplit("/", 1)[-1].strip().lower()) for alias in names}

@@ -12,9 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from featurestore import FeatureStore
 from featurestore.base.fault_points import VARIABLE
-from tests.ray_jobs.jobs import job_mapping, parts_of
+from featurestore.format.provenance import bundle_sources
+from ray_jobs.planning.job_plan import expected_store
+from tests.featurestore.models.handmade import linear_model
+from tests.ray_jobs.jobs import job_mapping, make_job, parts_of
+from training.output.models import save_model
 
 ROOT = Path(__file__).parents[2]
 T = TypeVar("T")
@@ -43,15 +49,29 @@ def mapping(models: Path, store: Path) -> dict[str, object]:
 
 def start(job: Path, *options: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     """`sparsemill extract` as a process group of its own, as a terminal would start it."""
+    return start_command("extract", str(job), *options, cwd=job.parent, env=env)
+
+
+def start_command(*argv: str, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    """Any command of ours in the same way."""
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "sparsemill.py"), "extract", str(job), *options],
+        [sys.executable, str(ROOT / "sparsemill.py"), *argv],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        cwd=job.parent,
+        cwd=cwd,
         env={**os.environ, **(env or {})},
     )
+
+
+def write_model(models: Path, corpus: Path) -> Path:
+    """A trained model of twelve features of the tiny SAE, for documents of this corpus."""
+    plan = expected_store(make_job(models, corpus, corpus.with_name("store")))
+    coef = np.random.default_rng(0).normal(size=(1, 12))
+    model = linear_model(list(range(0, 96, 8)), coef, {"tiny": 96}, identity=plan.identity, bundle=bundle_sources(plan))
+    save_model(model, str(corpus.with_name("m")))
+    return corpus.with_name("m.json")
 
 
 def run(job: Path, *options: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -1,6 +1,6 @@
 """Random SIGKILLs for as long as one likes: `make soak MINUTES=15`.
 
-    python -m tests.crash.soak [--minutes 15] [--every SECONDS] [--seed 0] [--s3] [--keep DIR]
+    python -m tests.crash.soak [--minutes 15] [--every SECONDS] [--seed 0] [--s3] [--predict DOCUMENTS] [--keep DIR]
 
 Round after round, a store is made by the command while a killer strikes its family at random times: a worker, or while
 there is none whoever is there; now and then the driver, the raylet or another of Ray's servers. Whenever the command
@@ -31,7 +31,7 @@ from featurestore.format.store_plan import create_store
 from ray_jobs.planning.job_plan import make_plan
 from ray_jobs.spec import load_job
 from ray_jobs.workers.worker import Worker, WorkerTask
-from tests.crash.ground import descendants, start
+from tests.crash.ground import descendants, start, start_command, write_model
 from tests.crash.s3 import BUCKET, proxied, s3_server, stored_parts
 from tests.ray_jobs.jobs import job_mapping, parts_of, write_corpus, write_job, write_models
 
@@ -99,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--every", type=float, default=EVERY_SECONDS, help="seconds between two kills, on average")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--s3", action="store_true", help="stores on an S3 server that fails now and then")
+    parser.add_argument("--predict", type=int, metavar="DOCUMENTS", help="score so many documents a round")
     parser.add_argument("--keep", help="directory to work in, kept")
     args = parser.parse_args(argv)
     with contextlib.ExitStack() as stack:
@@ -116,24 +117,21 @@ def soak(directory: Path, places: str, args: argparse.Namespace) -> int:
     os.environ["SPARSEMILL_CACHE"] = str(directory / "cache")
     os.environ.pop("RAY_ADDRESS", None)
     write_models(directory)
-    corpus = write_corpus(directory / "c.jsonl", UNITS * DOCUMENTS, max_words=60, faults=True)
-    settings = {"units": {"documents": DOCUMENTS}, "workers": {"max": 2, "cpus": 1}}
-    expected = undisturbed(directory, job_mapping(directory, corpus, directory / "expected", **settings))
+    work = _Scoring(directory, args.predict) if args.predict else _Extraction(directory)
+    expected = work.expected
     dice = random.Random(args.seed)
     killed: Counter[str] = Counter()
     ends: Counter[str] = Counter()
     rounds = 0
     begun = time.monotonic()
     until = begun + args.minutes * 60
-    print(f"{UNITS} units a round in {places}, a kill every {args.every:.1f} s, seed {args.seed}", flush=True)
+    print(f"{len(expected)} units a round in {places}, a kill every {args.every:.1f} s, seed {args.seed}", flush=True)
     while time.monotonic() < until:
         store = f"{places}/store-{rounds}"
-        mapping = {**job_mapping(directory, corpus, directory, **settings), "store": store}
-        job = write_job(directory / f"job-{rounds}.yaml", mapping)
         attempts = 0
         while True:
             attempts += 1
-            code, err, kills = attempt(job, args.every, dice, until)
+            code, err, kills = attempt(work.start(store), args.every, dice, until)
             killed += kills
             ends[_ending(code, err)] += 1
             if "Traceback" in err:
@@ -144,21 +142,57 @@ def soak(directory: Path, places: str, args: argparse.Namespace) -> int:
         if stored_parts(store) != expected:
             print(f"round {rounds}: the parts differ from an undisturbed run's; see {store}")
             return 1
-        if not (report := FeatureStore.open(store).verify()).ok or report.rows != UNITS * DOCUMENTS:
+        if not (report := FeatureStore.open(store).verify()).ok or report.rows != work.documents:
             print(f"round {rounds}: {report.problems or report.rows}; see {store}")
             return 1
         rounds += 1
         print(f"round {rounds}: whole after {attempts} attempts; {killed.total()} kills so far", flush=True)
     minutes = (time.monotonic() - begun) / 60
     print(f"survived {killed.total()} kills in {minutes:.1f} minutes: {_listed(killed)}")
-    print(f"{rounds} stores, each byte for byte that of an undisturbed run, {UNITS * DOCUMENTS} rows, verified")
+    print(f"{rounds} stores, each byte for byte that of an undisturbed run, {work.documents:,} rows, verified")
     print(f"{ends.total()} attempts: {_listed(ends)}")
     return 0
 
 
-def attempt(job: Path, every: float, dice: random.Random, until: float) -> tuple[int, str, Counter[str]]:
-    """Run the command once, under fire until then: its exit code, what it said, and who was killed."""
-    process = start(job)
+class _Extraction:
+    """`extract` over a corpus."""
+
+    documents = UNITS * DOCUMENTS
+
+    def __init__(self, directory: Path) -> None:
+        corpus = write_corpus(directory / "c.jsonl", self.documents, max_words=60, faults=True)
+        settings = {"units": {"documents": DOCUMENTS}, "workers": {"max": 2, "cpus": 1}}
+        self._directory = directory
+        self._mapping = job_mapping(directory, corpus, directory / "expected", **settings)
+        self.expected = undisturbed(directory, self._mapping)
+
+    def start(self, store: str) -> subprocess.Popen[str]:
+        name = f"{store.rpartition('/')[2]}.yaml"
+        return start(write_job(self._directory / name, {**self._mapping, "store": store}))
+
+
+class _Scoring:
+    """`predict` over a corpus, with a model of twelve features."""
+
+    def __init__(self, directory: Path, documents: int) -> None:
+        self.documents = documents
+        self._corpus = write_corpus(directory / "c.jsonl", documents, max_words=40, faults=True)
+        self._model = write_model(directory, self._corpus)
+        whole = self.start(str(directory / "expected"))
+        _, err = whole.communicate()
+        if whole.returncode:
+            raise RuntimeError(err)
+        self.expected = parts_of(directory / "expected")
+
+    def start(self, store: str) -> subprocess.Popen[str]:
+        options = ["--input", str(self._corpus), "--id-column", "id", "--workers", "2", "--json", "--out", store]
+        return start_command("predict", str(self._model), *options)
+
+
+def attempt(
+    process: subprocess.Popen[str], every: float, dice: random.Random, until: float
+) -> tuple[int, str, Counter[str]]:
+    """Wait for the command, under fire until then: its exit code, what it said, and who was killed."""
     killer = Killer(process.pid, every, dice, until)
     killer.start()
     try:

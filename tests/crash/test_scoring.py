@@ -9,17 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.format.provenance import bundle_sources
-from ray_jobs.planning.job_plan import expected_store
-from tests.crash.ground import PATIENCE, ROOT, computing, descendants, eventually, working
-from tests.featurestore.models.handmade import linear_model
-from tests.ray_jobs.jobs import make_job, parts_of, write_corpus
-from training.output.models import save_model
+from tests.crash.ground import PATIENCE, ROOT, computing, descendants, eventually, working, write_model
+from tests.ray_jobs.jobs import parts_of, write_corpus
 
 DOCUMENTS = 12_000  # 32 units: some tenths of a second each
 
@@ -30,12 +25,9 @@ def ground(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> lis
     monkeypatch.setenv("SPARSEMILL_CACHE", str(models / "cache"))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     corpus = write_corpus(tmp_path / "c.jsonl", DOCUMENTS, max_words=40, faults=True)
-    plan = expected_store(make_job(models, corpus, tmp_path / "store"))
-    coef = np.random.default_rng(0).normal(size=(1, 12))
-    model = linear_model(list(range(0, 96, 8)), coef, {"tiny": 96}, identity=plan.identity, bundle=bundle_sources(plan))
-    save_model(model, str(tmp_path / "m"))
+    model = write_model(models, corpus)
     options = ["--input", str(corpus), "--id-column", "id", "--workers", "2", "--json"]
-    return [sys.executable, str(ROOT / "sparsemill.py"), "predict", str(tmp_path / "m.json"), *options]
+    return [sys.executable, str(ROOT / "sparsemill.py"), "predict", str(model), *options]
 
 
 def start(command: list[str], out: Path) -> subprocess.Popen[str]:

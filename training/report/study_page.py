@@ -63,7 +63,7 @@ def study_page(study: StudyFiles) -> dict[str, Any]:
     """Everything that the template shows, as plain data and SVG."""
     names = feature_names(study)
     *_, folder, store = ["", *study.store.rstrip("/").split("/")]
-    store = f"{folder}/{store}" if store == "store" else store  # a name that says nothing
+    store = f"{folder}/{store}" if folder and store == "store" else store  # a name that says nothing
     store = "a private corpus" if study.private else store
     label = label_name(study.summary)
     page = {

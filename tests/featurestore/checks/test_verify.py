@@ -337,6 +337,7 @@ def flipped(data: bytes, seed: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
 
 
+@pytest.mark.slow
 def test_five_hundred_flipped_bits_are_each_found(store: Path) -> None:
     sound = part_file(store, 1).read_bytes()
     for seed in range(FLIPS):

@@ -54,6 +54,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "mistral": {"head_dim": 8},
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
     "gemma": {"head_dim": 8},
+    "gemma3_text": {"head_dim": 8, "layer_types": ["sliding_attention", "sliding_attention", "full_attention"]},
     "qwen2": {},
     "qwen3": {"head_dim": 8},
     "qwen2_moe": {**_MOE, "num_experts": 4, "shared_expert_intermediate_size": 24},
@@ -91,17 +92,18 @@ def save_decoder(path: Path, family: str, seed: int = 0, **changes: Any) -> Path
 
     path.mkdir(parents=True)
     vocabulary = write_tokenizer(path)
-    config = CONFIG_MAPPING[family](
-        **{
-            **_COMMON,
-            "vocab_size": vocabulary,
-            "bos_token_id": 2,
-            "eos_token_id": 1,
-            "pad_token_id": 0,
-            **FAMILIES.get(family, {}),
-            **changes,
-        }
-    )
+    fields = {
+        **_COMMON,
+        "vocab_size": vocabulary,
+        "bos_token_id": 2,
+        "eos_token_id": 1,
+        "pad_token_id": 0,
+        **FAMILIES.get(family, {}),
+        **changes,
+    }
+    if "layer_types" in fields:
+        fields["layer_types"] = fields["layer_types"][: fields["num_hidden_layers"]]
+    config = CONFIG_MAPPING[family](**fields)
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     with torch.no_grad():

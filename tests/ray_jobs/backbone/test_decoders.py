@@ -13,7 +13,8 @@ import torch
 from featurestore.errors import BundleError
 from ray_jobs.backbone.backbone import open_backbone
 from ray_jobs.backbone.bundle import Bundle, open_bundle
-from ray_jobs.backbone.decoders import check_hook, family_of, layers_of, width_of
+from ray_jobs.backbone.decoders import layers_of
+from ray_jobs.backbone.layouts import check_hook, family_of, width_of
 from ray_jobs.backbone.sites import SITES, Hook
 from ray_jobs.backbone.tokens import Window
 from ray_jobs.prepare.build import prepare
@@ -21,7 +22,7 @@ from ray_jobs.spec import job_from_mapping
 from tests.ray_jobs.backbone.decoders_for_tests import FAMILIES, save_decoder
 from tests.tiny import tiny_gemma2, tiny_sae
 
-COMMON = ("llama", "gpt2", "gpt_neox", "olmo2", "qwen3_5_text", "qwen3_moe")
+COMMON = ("gemma3_text", "llama", "gpt2", "gpt_neox", "olmo2", "qwen3_5_text", "qwen3_moe")
 OTHERS = tuple(family for family in FAMILIES if family not in COMMON)
 LAYER = 1
 TENSOR_LENS = {
@@ -152,7 +153,7 @@ def test_what_lies_inside_a_layer_follows_from_its_modules(family: str, tmp_path
 
     after = {
         "attn_out": modules["post_attention_layernorm"]
-        if family in ("gemma2", "olmo2", "olmo3")
+        if family in ("gemma2", "gemma3_text", "olmo2", "olmo3")
         else torch.nn.Identity(),
         "mlp_out": modules.get("post_feedforward_layernorm", torch.nn.Identity()),
     }

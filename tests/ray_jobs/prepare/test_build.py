@@ -20,14 +20,15 @@ from safetensors.torch import load_file, save_file
 from featurestore.errors import BundleError
 from ray_jobs.backbone import backbone
 from ray_jobs.backbone.bundle import CONFIG_NAME, TOKENIZER_NAME, WEIGHTS_NAME, open_bundle
-from ray_jobs.backbone.families import TRANSCODERS, SaeWeights, fold
+from ray_jobs.backbone.families import SaeWeights, fold
+from ray_jobs.backbone.kinds import TRANSCODERS
 from ray_jobs.engine.encoder import SaeEncoder
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
 from ray_jobs.engine.pooling import pool_saes
 from ray_jobs.prepare import sae_loader as saes
 from ray_jobs.prepare.build import default_cache_dir, prepare
 from ray_jobs.prepare.compute import settle
-from ray_jobs.prepare.sae_loader import same_model
+from ray_jobs.prepare.models import same_model
 from ray_jobs.spec import JobSpec, job_from_mapping
 from tests.ray_jobs.backbone.decoders_for_tests import save_decoder
 from tests.reference import ReferenceModel, assert_row_equals, encode
@@ -148,9 +149,8 @@ sys.exit(sparsemill.main(["prepare", sys.argv[2]]))
 """
 
 
-@pytest.mark.parametrize(
-    "largest", [pytest.param(5_000, marks=pytest.mark.slow), 30_000]
-)  # less than the SAE's file, than the model's
+@pytest.mark.slow
+@pytest.mark.parametrize("largest", [5_000, 30_000])  # less than the SAE's file, than the model's
 def test_a_disk_that_takes_no_more_is_one_sentence(
     tiny_model: Path, tiny_sae_dir: Path, tmp_path: Path, largest: int
 ) -> None:
@@ -224,6 +224,17 @@ def test_half_precision_rounds_weights_but_not_biases_and_cutoffs(
         ("gemma-2-2b", "google/gemma-2-2b-it", False),
         ("gemma-2b", "google/gemma-2-2b", False),
         ("gemma-2-2b", "google/gemma-2-27b", False),
+        ("gpt2-medium", "openai-community/gpt2-medium", True),
+        ("gpt2-small", "openai-community/gpt2-medium", False),
+        ("mistral-7b", "mistralai/Mistral-7B-v0.1", True),
+        ("mistral-7b", "mistralai/Mistral-7B-v0.3", False),
+        ("meta-llama/Meta-Llama-3.1-8B", "meta-llama/Llama-3.1-8B", True),
+        ("meta-llama/Llama-3.1-8B", "meta-llama/Meta-Llama-3-8B", False),
+        ("DeepSeek-R1-Distill-Llama-8B", "deepseek-ai/DeepSeek-R1-Distill-Llama-8B", True),
+        ("deepseek-ai/DeepSeek-R1-Distill-Llama-8B", "meta-llama/Llama-3.1-8B", False),
+        ("qwen3-4b", "Qwen/Qwen3-4B", True),
+        ("Qwen/Qwen3-8B", "Qwen/Qwen3-8B-Base", False),
+        ("pythia-70m-deduped", "EleutherAI/pythia-70m", False),
     ],
 )
 def test_fault_3_models_are_told_apart_by_their_whole_name(first: str, second: str, same: bool) -> None:
@@ -510,15 +521,33 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("offline")
 def test_a_hub_model_out_of_reach_is_one_sentence(tiny_sae_dir: Path, tmp_path: Path) -> None:
     message = refusal(job("google/gemma-2-2b", {"path": str(tiny_sae_dir)}), tmp_path / "cache")
-    assert message.startswith("model google/gemma-2-2b (revision main) could not be fetched from the Hugging Face hub")
+    assert message.startswith(
+        "model google/gemma-2-2b (revision main) could not be fetched: the Hugging Face hub could not be reached"
+    )
 
 
 @pytest.mark.usefixtures("offline")
 def test_an_sae_release_out_of_reach_is_one_sentence(tiny_model: Path, tmp_path: Path) -> None:
+    message = refusal(job(tiny_model, {"release": "tiny/saes", "id": "layer2"}), tmp_path / "cache")
+    assert "release 'tiny/saes', id 'layer2' could not be fetched: the Hugging Face hub could not be reached" in message
+
+
+@pytest.mark.usefixtures("offline")
+def test_an_sae_is_judged_by_its_config_before_its_weights_are_fetched(tiny_model: Path, tmp_path: Path) -> None:
+    """What sae-lens says of Gemma Scope by itself is enough to refuse it; nobody is asked."""
     release = {"release": "gemma-scope-2b-pt-res-canonical", "id": "layer_12/width_16k/canonical"}
-    message = refusal(job(tiny_model, release), tmp_path / "cache")
-    assert "release 'gemma-scope-2b-pt-res-canonical', id 'layer_12/width_16k/canonical'" in message
-    assert "the Hugging Face hub could not be reached" in message
+    cache = tmp_path / "cache"
+    assert "it was trained on gemma-2-2b, the job's model is tiny-gemma2" in refusal(job(tiny_model, release), cache)
+    model = tiny_gemma2(tmp_path, name="gemma-2-2b")
+    assert "reads layer 12, but gemma-2-2b has layers 0 to 3" in refusal(job(model, release), cache)
+    embedding = {"release": "gemma-scope-2b-pt-res", "id": "embedding/width_4k/average_l0_6"}
+    assert "reads 2304 dimensions, but gemma-2-2b has d_model 32" in refusal(job(model, embedding), cache)
+
+
+def test_the_weights_of_a_directory_are_not_read_where_its_config_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    sae = tiny_sae(tmp_path / "sae", model_name="gemma-2-9b")
+    (sae / "sae_weights.safetensors").write_bytes(b"damaged")
+    assert "it was trained on gemma-2-9b" in refusal(job(tiny_model, {"path": str(sae)}), tmp_path / "cache")
 
 
 def test_an_unknown_sae_release_or_id_is_said_to_be_unknown(tiny_model: Path, tmp_path: Path) -> None:

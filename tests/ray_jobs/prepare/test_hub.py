@@ -155,3 +155,82 @@ def test_a_revision_belongs_to_a_release_and_not_to_a_path(tmp_path: Path) -> No
     path.write_text(yaml.safe_dump(mapping), encoding="utf-8")
     with pytest.raises(JobSpecError, match="revision is of a release on the hub"):
         load_job(path)
+
+
+@pytest.fixture
+def client(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """The hub's library in this process, asking the hub on loopback."""
+    from huggingface_hub import constants
+
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+    return hub
+
+
+def refusal(sources: Path, tmp_path: Path, **changes: object) -> str:
+    """The sentence with which a job of the hub's models is refused."""
+    from featurestore.errors import BundleError
+    from ray_jobs.prepare.build import prepare
+    from ray_jobs.spec import job_from_mapping
+
+    with pytest.raises(BundleError) as caught:
+        prepare(job_from_mapping({**hub_job(sources, tmp_path / "s"), **changes}, tmp_path), tmp_path / "cache")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def of_hub(release: str, id: str) -> dict[str, object]:
+    return {"saes": [{"release": release, "id": id, "name": "tiny"}]}
+
+
+def test_a_hub_that_says_no_was_reached(client: Hub, sources: Path, tmp_path: Path) -> None:
+    """A model or SAE that is not there is no matter of the network."""
+    model = refusal(sources, tmp_path, model={"name": "tiny/none", "dtype": "float32"})
+    assert model.startswith("model tiny/none (revision main) could not be fetched: the Hugging Face hub answered 404 (")
+    assert "check name, revision and access (HF_TOKEN), or give a local directory or GGUF file" in model
+    release = refusal(sources, tmp_path, **of_hub("tiny/none", "layer2"))
+    assert "release 'tiny/none', id 'layer2' could not be fetched: the Hugging Face hub answered 404 (" in release
+    id = refusal(sources, tmp_path, **of_hub("tiny/saes", "layer3"))
+    assert "could not be fetched: its repository on the Hugging Face hub has no such file (" in id
+    client.refused["tiny/tiny-gemma2"] = (403, "GatedRepo")
+    gated = refusal(sources, tmp_path)
+    assert "could not be fetched: the Hugging Face hub gives it to those who accepted its terms (" in gated
+    client.refused["tiny/tiny-gemma2"] = (503, "")
+    assert "could not be fetched: the Hugging Face hub answered 503 (" in refusal(sources, tmp_path)
+    for said in (model, release, id, gated):
+        assert "could not be reached" not in said
+
+
+def test_a_hub_that_does_not_answer_was_not_reached(
+    client: Hub, sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    said = refusal(sources, tmp_path)
+    assert "could not be fetched: the Hugging Face hub could not be reached (" in said
+    assert client.requests == []
+
+
+def test_weights_are_not_asked_for_where_the_config_is_refused(client: Hub, sources: Path, tmp_path: Path) -> None:
+    said = refusal(sources, tmp_path, saes=[{"release": "tiny/saes", "id": "layer2", "name": "t", "layer": 1}])
+    assert "it reads layer 2 (blocks.2.hook_resid_post), the job says layer 1" in said
+    assert client.downloads("cfg.json") and not client.downloads("sae_weights.safetensors")
+
+
+def test_what_answers_by_another_library_than_the_hubs_was_reached_too() -> None:
+    """sae-lens reads the shapes of Gemma Scope 2 with requests."""
+    import requests
+
+    from ray_jobs.prepare.hub import why_not_fetched
+
+    answer = requests.Response()
+    answer.status_code = 404
+    error = requests.HTTPError("404 Client Error", response=answer)
+    assert str(why_not_fetched(error)).startswith("the Hugging Face hub answered 404 (")
+    away = why_not_fetched(requests.ConnectionError("refused"))
+    assert str(away).startswith("the Hugging Face hub could not be reached (")
+    assert str(why_not_fetched(OSError(28, "No space left on device", "/cache"))).startswith("No space left on device")
+    assert why_not_fetched(ValueError("something else")) is None

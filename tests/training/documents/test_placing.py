@@ -21,6 +21,7 @@ def test_units_are_counted_by_class_and_parts_by_unit() -> None:
     assert have.units.tolist() == [[0, 1], [2, 1]]
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(sizes=st.lists(st.integers(1, 60), min_size=3, max_size=9), share=st.sampled_from([0.1, 0.2, 0.5]))
 def test_a_share_is_as_near_as_every_choice_of_units_allows_or_not_far_off(sizes: list[int], share: float) -> None:

@@ -1,0 +1,130 @@
+"""The command `init`: look at a table, say what its columns seem to be, write a first job and study."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from featurestore.base.json_text import print_json
+from featurestore.base.terminal import print_facts
+from featurestore.base.text import counted
+from featurestore.base.visible import visible
+from featurestore.errors import UsageError
+from featurestore.finding.patterns import escaped
+from featurestore.starting.draft import job_text, study_text
+from featurestore.starting.guess import ROWS, Guess, Roles, guess_roles
+from featurestore.storage.outputs import local_path
+from featurestore.tables.table import no_column, read_head
+
+
+class ModelChoice(NamedTuple):
+    """A model and its SAE for a first job: lines of YAML, the SAE's name, and why these."""
+
+    lines: tuple[str, ...]
+    sae: str
+    why: str
+
+
+def init_parser(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `sparsemill init`."""
+    parser.description = (
+        "Look at a table (CSV, JSON lines, Parquet; files of one corpus together), guess which columns hold texts, "
+        "ids, labels, groups, languages and a given split, and write job.yaml and study.yaml with comments. Asks "
+        "nothing, and writes over nothing."
+    )
+    parser.epilog = (
+        "examples:\n  sparsemill init comments.csv\n  sparsemill init part-*.parquet --out project --label toxic"
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="CSV, JSON lines or Parquet, also .gz and .zst")
+    parser.add_argument("--out", default=".", metavar="DIR", help="where to write the two files (default: here)")
+    for role, what in (("text", "texts"), ("id", "ids"), ("label", "classes"), ("group", "what documents share")):
+        parser.add_argument(f"--{role}", metavar="COLUMN", help=f"the column of {what}, instead of guessing it")
+
+
+def init(args: argparse.Namespace) -> int:
+    """Run `sparsemill init`."""
+    out = local_path(args.out, "--out")
+    taken = [name for name in ("job.yaml", "study.yaml") if (out / name).exists()]
+    if taken:
+        raise UsageError(f"{out / taken[0]} is there already and stays; say --out DIR for another place")
+    columns = read_head([escaped(file) for file in args.files], ROWS)
+    roles = _given(guess_roles(columns), args, columns)
+    if roles.text is None:
+        raise UsageError(
+            f"{args.files[0]}: no column looks like texts (columns: {', '.join(columns)}); say --text COLUMN"
+        )
+    choice = _model(args)
+    places = [os.path.relpath(file, out) if "://" not in file else file for file in args.files]
+    written = {out / "job.yaml": job_text([escaped(place) for place in places], roles, choice.lines, "store")}
+    if roles.label is not None:
+        written[out / "study.yaml"] = study_text(roles, choice.sae, "store", "study")
+    out.mkdir(parents=True, exist_ok=True)
+    for path, text in written.items():
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    if args.json:
+        return print_json(
+            {
+                "version": 1,
+                "rows_seen": roles.rows,
+                **asdict(roles),
+                "model": choice.why,
+                "written": list(map(str, written)),
+            }
+        )
+    _tell(roles, choice, list(written))
+    return 0
+
+
+def _model(args: argparse.Namespace) -> ModelChoice:
+    """What the front door chose for this machine: this package knows no models."""
+    choose: Callable[[], ModelChoice] = args.choose_model
+    return choose()
+
+
+def _given(roles: Roles, args: argparse.Namespace, columns: dict[str, list[object]]) -> Roles:
+    """The guesses, with what was said instead of guessed."""
+    said: dict[str, Any] = {}
+    for role in ("text", "id", "label", "group"):
+        name = getattr(args, role)
+        if name is None:
+            continue
+        if name not in columns:
+            raise UsageError(f"--{role}: {no_column(args.files[0], name, list(columns))}")
+        said[role] = Guess(name, "as you said")
+    left = {name: values for name, values in columns.items() if name not in {guess.column for guess in said.values()}}
+    roles = guess_roles(left) if said else roles
+    if "label" in said:
+        only = guess_roles({said["label"].column: columns[said["label"].column]})
+        roles = replace(roles, classes=only.classes or {"?": 0})
+    return replace(roles, rows=len(next(iter(columns.values()), ())), **said)
+
+
+def _tell(roles: Roles, choice: ModelChoice, written: list[Path]) -> None:
+    print(f"looked at {counted(roles.rows, 'row')}")
+    named = (
+        ("text", roles.text),
+        ("id", roles.id),
+        ("label", roles.label),
+        ("group", roles.group),
+        ("language", roles.language),
+        ("split", roles.split),
+    )
+    none = {
+        "id": "no column of unique ids: documents are called FILE:ROW",
+        "label": "no column looks like classes, so there is no study.yaml; say --label COLUMN",
+    }
+    facts = [
+        (role, f"{visible(guess.column)}: {visible(guess.why)}" if guess else none.get(role, ""))
+        for role, guess in named
+    ]
+    print_facts([*((role, text) for role, text in facts if text), ("model", choice.why)])
+    print("wrote " + " and ".join(map(str, written)) + "; read them, then:")
+    places = [shlex.quote(str(path)) for path in written]
+    print(f"  sparsemill plan {places[0]}")
+    print(f"  sparsemill {'run ' + ' '.join(places) if len(places) > 1 else 'extract ' + places[0]}")

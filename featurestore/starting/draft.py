@@ -1,0 +1,105 @@
+"""Write the first JOB.yaml and STUDY.yaml: what was guessed, and as comments why, and what else could be said."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+
+import yaml
+
+from featurestore.starting.guess import Guess, Roles
+
+_PLAIN = re.compile(r"[A-Za-z_./~][A-Za-z0-9_./ -]*")
+
+
+def job_text(files: Sequence[str], roles: Roles, model: Sequence[str], store: str) -> str:
+    """JOB.yaml.
+
+    Args:
+        files: Of the corpus, as the job should name them.
+        roles: What the columns are.
+        model: The lines that name model and SAEs, with their comments.
+        store: Where the store goes.
+    """
+    assert roles.text is not None
+    keep = [guess.column for guess in (roles.text, *_kept(roles)) if guess is not None]
+    lines = [
+        "# What to compute: `sparsemill plan` prices it, `sparsemill extract` runs it, or what is missing of it.",
+        "corpus:",
+        f"  path: {_value(list(files) if len(files) > 1 else files[0])}",
+        f"  text: {_value(roles.text.column)}  # {roles.text.why}",
+    ]
+    if roles.id is not None:
+        lines.append(f"  id: {_value(roles.id.column)}  # {roles.id.why}")
+    else:
+        lines.append("  # id: COLUMN  # no column of unique ids was found: documents are called FILE:ROW")
+    lines.append(f"  keep: {_value(keep)}  # copied into the store, for studies and reports to read")
+    if roles.others:
+        lines.append(f"  # also there: {', '.join(map(_value, roles.others))}")
+    lines += [
+        *model,
+        "# model.max_tokens is 1024: what is longer is cut; model.long_documents: windows reads on",
+        "pool: [max, sum, count]  # of a feature over a document's tokens: strongest, total, how many",
+        "hidden: [mean]           # the residual stream itself, for the comparison with SAE features",
+        f"store: {_value(store)}",
+    ]
+    return _page(lines)
+
+
+def study_text(roles: Roles, sae: str, store: str, out: str) -> str:
+    """STUDY.yaml.
+
+    Args:
+        roles: What the columns are.
+        sae: The SAE's name in the store.
+        store: The store.
+        out: Where results go.
+    """
+    assert roles.label is not None
+    held = roles.held_out
+    split = ["split:"]
+    if roles.split is not None and held:
+        split.append(
+            f"  column: {{name: {_value(roles.split.column)}, test: {_value(list(held))}}}  # {roles.split.why}"
+        )
+    else:
+        split += ["  test: 0.2", "  folds: 5", "  seeds: 5"]
+    if roles.group is not None:
+        split.append(f"  group: {_value(roles.group.column)}  # kept on one side of every split: {roles.group.why}")
+    lines = [
+        "# What to ask: `sparsemill study` trains, compares with baselines on one frozen split, and writes a report.",
+        f"store: {_value(store)}",
+        f"label: {_value(roles.label.column)}  # {roles.label.why}",
+        "features:",
+        f"  - {{sae: {sae}, pool: [max, sum, mean]}}",
+        "baselines: [tfidf, hidden_mean]  # what an SAE feature has to beat",
+        *split,
+    ]
+    if roles.language is not None:
+        lines.append(f"by: [{_value(roles.language.column)}]  # every score for each language too")
+    rarest = min(roles.classes, key=lambda name: roles.classes[name])
+    lines += [
+        f"# operating_point: {{class: {_value(rarest)}, precision: 0.95}}  # a threshold with its interval",
+        "# class_weight: balanced  # every class counts alike in training",
+        "# text: private           # no text in report, explanation and model files",
+        f"out: {_value(out)}",
+    ]
+    return _page(lines)
+
+
+def _kept(roles: Roles) -> tuple[Guess | None, ...]:
+    return roles.label, roles.group, roles.language, roles.split
+
+
+def _value(value: str | list[str]) -> str:
+    """Text, or a list of texts, as YAML in one line: as it is where that reads back as itself, else in quotes."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
+    if _PLAIN.fullmatch(value) and yaml.safe_load(value) == value:
+        return value
+    return json.dumps(value)
+
+
+def _page(lines: Sequence[str]) -> str:
+    return "\n".join(lines) + "\n"
