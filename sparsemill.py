@@ -337,9 +337,9 @@ def _first_model() -> Any:
     return ModelChoice(
         (
             f"model:  # {why}",
-            f"  name: {json.dumps(str(model_file()))}",
+            f"  name: {json_text(str(model_file()))}",
             "saes:",
-            f"  - {{path: {json.dumps(str(SAE_DIR))}, name: {SAE_NAME}}}",
+            f"  - {{path: {json_text(str(SAE_DIR))}, name: {SAE_NAME}}}",
         ),
         SAE_NAME,
         why,

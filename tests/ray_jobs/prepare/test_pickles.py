@@ -89,11 +89,14 @@ def hostile(tmp_path: Path, kind: str) -> Path:
     return path
 
 
+OTHERS = ("os.system", "a module", "a storage that is not there", "a list", "no tensor", "nested", "empty")
+
+
 @pytest.mark.parametrize(
     "kind",
     [
-        *("code in a zip", "a plain pickle", "os.system", "a module", "cut off", "a storage that is not there"),
-        *("a list", "no tensor", "nested", "empty"),
+        *("code in a zip", "a plain pickle", "cut off"),
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in OTHERS),
     ],
 )
 def test_whatever_else_a_pickle_holds_is_refused_and_not_run(tmp_path: Path, cache: Path, kind: str) -> None:

@@ -235,11 +235,8 @@ def sparsemill(hub: Hub, directory: Path, *argv: str) -> subprocess.CompletedPro
     return done
 
 
-DEFAULT = ("gemma-scope-2",)
-EVERY = [pytest.param(name, marks=() if name in DEFAULT else pytest.mark.slow) for name in RELEASES]
-
-
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RELEASES)
 def test_a_release_of_the_registry_becomes_a_bundle(tmp_path: Path, name: str) -> None:
     of = RELEASES[name]
     expected = of.lay_out(tmp_path / "hub")
