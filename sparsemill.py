@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from featurestore.base.did_you_mean import did_you_mean
 from featurestore.base.ending import END_SECONDS, end_in_time
-from featurestore.base.json_text import print_json
+from featurestore.base.json_text import json_text, print_json
 from featurestore.urls import without_secrets
 
 if TYPE_CHECKING:
