@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest -n 3 --dist loadgroup
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadscope
 
 .PHONY: help setup demo test test-all lint format sae-quality soak endings bench bench-extract bench-store bench-big-store bench-study bench-gpu clean
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,10 +51,14 @@ def real_model_dir(real_model_file: Path, tmp_path_factory: pytest.TempPathFacto
     return folder
 
 
-@pytest.hookimpl(tryfirst=True)  # before the hook that reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Give each worker of `pytest -n` whole files, and one of them all that start Ray: they would find each other."""
-    for item in items:
-        parts = Path(item.nodeid.split("::")[0]).parts
-        group = "ray" if any(part in STARTS_RAY for part in parts) else "/".join(parts)
-        item.add_marker(pytest.mark.xdist_group(group))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::")[0]
+            return "ray" if any(part in STARTS_RAY for part in Path(file).parts) else file
+
+    return ByFile(config, log)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 
 import yaml
 
+from featurestore.base.json_text import json_text
 from featurestore.starting.guess import Guess, Roles
 
 _PLAIN = re.compile(r"[A-Za-z_./~][A-Za-z0-9_./ -]*")
@@ -98,7 +98,7 @@ def _value(value: str | list[str]) -> str:
         return f"[{', '.join(map(_value, value))}]"
     if _PLAIN.fullmatch(value) and yaml.safe_load(value) == value:
         return value
-    return json.dumps(value)
+    return json_text(value, ascii=True)
 
 
 def _page(lines: Sequence[str]) -> str:

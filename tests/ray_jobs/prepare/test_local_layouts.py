@@ -307,6 +307,7 @@ def test_a_pointer_instead_of_weights_is_named(tiny_model: Path, tmp_path: Path)
     assert "is a Git LFS pointer" in refusal(tiny_model, path=str(tmp_path / "mine"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gemma-scope", "llama-scope", "dictionary-learning", "plain"])
 def test_a_changed_file_makes_another_bundle(tiny_model: Path, tmp_path: Path, name: str) -> None:
     case, path = CASES[name], tmp_path / CASES[name].folder

@@ -47,6 +47,7 @@ def test_tensors_and_plain_values_come_through_unchanged(tmp_path: Path) -> None
         assert torch.equal(found[name], value) if isinstance(value, torch.Tensor) else found[name] == value
 
 
+@pytest.mark.slow
 def test_a_file_is_converted_once_and_known_by_its_content(tmp_path: Path, cache: Path) -> None:
     torch.save({"a": torch.ones(3)}, tmp_path / "ae.pt")
     without_code(tmp_path / "ae.pt")

@@ -307,6 +307,7 @@ def test_workers_follow_the_room_there_is_where_no_number_is_given() -> None:
     assert run.go().totals.workers == 2
 
 
+@pytest.mark.slow
 def test_a_simulated_day_loses_nothing_and_wastes_little() -> None:
     units = units_of(2_000)
     pool = SimulatedPool(World(workers=32), {unit.index: unit.rows for unit in units})

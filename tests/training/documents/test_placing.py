@@ -34,6 +34,7 @@ def test_a_share_is_as_near_as_every_choice_of_units_allows_or_not_far_off(sizes
     assert abs(have - wanted) <= max(nearest, 0.25 * wanted, 1.0) + 1e-9
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_a_class_with_units_enough_is_in_every_part(data: st.DataObject) -> None:

@@ -124,6 +124,7 @@ def test_every_combination_of_keys_screened_scores_what_the_whole_matrix_scores(
     assert compared == 2 * 2 * 2 * 2 * 5
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("screen", [None, pytest.param(8, marks=pytest.mark.slow)])
 def test_every_probe_gives_a_study_of_them(stores: tuple[str, str], tmp_path: Path, screen: int | None) -> None:
