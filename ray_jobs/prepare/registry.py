@@ -210,7 +210,7 @@ def _kept() -> list[list[Any]]:
     with contextlib.suppress(OSError):  # it only saves time
         kept.parent.mkdir(parents=True, exist_ok=True)
         scratch = kept.with_suffix(f".{os.getpid()}")
-        scratch.write_text(json.dumps(fields), encoding="utf-8")
+        scratch.write_text(json.dumps(fields, allow_nan=False), encoding="utf-8")
         scratch.replace(kept)
     return fields
 

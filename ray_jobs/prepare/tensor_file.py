@@ -36,7 +36,7 @@ def write_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: Any,
     for name in sorted(shapes):
         start, end = end, end + math.prod(shapes[name]) * dtype.itemsize
         header[name] = {"dtype": code, "shape": list(shapes[name]), "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
