@@ -194,9 +194,9 @@ def _hub(job: JobSpec | None) -> Iterator[Finding]:
 
 
 def _reach(endpoint: str) -> str:
-    import httpx
+    from huggingface_hub.utils import get_session
 
-    httpx.get(endpoint, timeout=5.0)
+    get_session().get(endpoint, timeout=5.0)
     return ""
 
 

@@ -23,6 +23,7 @@ from featurestore.finding.dialect import CsvSpec
 from featurestore.finding.patterns import joined
 from featurestore.specs.spec_file import load_mapping, parse_spec
 from featurestore.specs.spec_values import Flag, PathText
+from ray_jobs.backbone.sites import Site
 from ray_jobs.tolerance import errors_allowed
 
 RESERVED_COLUMNS = ("doc_id", "n_tokens", "truncated", "error")
@@ -68,19 +69,6 @@ Name = Annotated[str, Field(min_length=1), BeforeValidator(lambda v: _utf8(v) if
 PathName = Annotated[PathText, BeforeValidator(lambda v: _utf8(v) if isinstance(v, str) else v)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(_listed)]
 FilledNames = Annotated[Names, AfterValidator(_filled)]
-Site = Literal[
-    "embed",
-    "resid_pre",
-    "attn_in",
-    "hook_z",
-    "attn_out",
-    "resid_mid",
-    "ln2_normalized",
-    "mlp_in",
-    "mlp_out",
-    "resid_post",
-]
-"""As `ray_jobs.backbone.sites.SITES`; a test holds them together."""
 Count = Annotated[int, Field(ge=1, strict=True)]
 
 

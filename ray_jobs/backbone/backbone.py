@@ -139,8 +139,9 @@ def open_backbone(bundle: Bundle, device: str, attn_implementation: str, head: n
     flex = attn_implementation == "flex_attention"
     light = open_gemma(bundle) if attn_implementation in SOFTCAP_EXACT else None
     model: Any = light or _load(bundle, "eager" if flex else attn_implementation)
+    layers = model.layers if light else layers_of(model)
+    del layers[bundle.last_layer + 1 :]  # of a bundle of which only some SAEs are used
     if gemma.is_supported(model.config) and attn_implementation in SOFTCAP_EXACT:
-        model.layers = model.layers[: bundle.last_layer + 1]  # of a bundle of which only some SAEs are used
         return PackedBackbone(bundle, model, torch.device(device), attn_implementation, head)
     if flex:
         raise JobSpecError(

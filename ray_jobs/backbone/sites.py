@@ -21,11 +21,11 @@ SAEs name hooks as TransformerLens does, or by transformers' modules; `parse_hoo
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from featurestore.base.dense_names import hook_name
 
-SITES = (
+Site = Literal[
     "embed",
     "resid_pre",
     "attn_in",
@@ -36,7 +36,8 @@ SITES = (
     "mlp_in",
     "mlp_out",
     "resid_post",
-)
+]
+SITES: tuple[str, ...] = get_args(Site)
 
 STREAM_SITES = ("embed", "resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
 """The residual stream, and what is added to it."""
