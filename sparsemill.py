@@ -243,9 +243,10 @@ def _gather_evidence(study: str) -> None:
     A study stands without them, so whatever is missing is only said: the report says it too.
     """
     from featurestore.errors import SparsemillError
-    from training.report.naming import missing_evidence
+    from training.report.naming import missing_evidence, shown_features
 
     try:
+        from ray_jobs.evidence.alike import gather_alike
         from ray_jobs.evidence.gather import gather_evidence
         from ray_jobs.quiet import silence_libraries
 
@@ -255,8 +256,11 @@ def _gather_evidence(study: str) -> None:
             found = gather_evidence(store, documents, cache, say=_say)
             for problem in dict.fromkeys(one.problem for one in found.values() if one.problem and not one.tokens):
                 _say(f"the report shows no tokens: {problem}")
+        directory, place, features = shown_features(study)
+        if features:
+            gather_alike(place, features, directory, say=_say)
     except (SparsemillError, ModuleNotFoundError, OSError) as error:
-        _say(f"the report shows no tokens: {without_secrets(str(error))}")
+        _say(f"the report shows less than it could: {without_secrets(str(error))}")
 
 
 def _scored(alone: bool, args: argparse.Namespace, model: Any, warn: Callable[[str], None]) -> Iterator[Any]:
