@@ -100,7 +100,8 @@ def gflop_per_token(bundle: Bundle, mean_tokens: float) -> float:
     Two for each entry of the layers' matrices, as the bundle's own tensors have them, and of the SAE encoders; four
     for each head's dimension and key that a token sees, half a document on average. Norms, activations and pooling
     are left out, and every matrix is taken to serve every token, which a mixture of experts does not. Of images, the
-    tower's at its patches are shared out among the tokens that are pooled, as is what is fed and not pooled.
+    tower's at its patches are shared out among the tokens that are pooled, as is what is fed and not pooled; prompts
+    are left out where they are not.
 
     Raises:
         BundleError: The bundle's weights cannot be read.
