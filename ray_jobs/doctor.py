@@ -208,7 +208,7 @@ def _corpus(job: JobSpec) -> Finding:
     def look() -> str:
         from featurestore.finding.files import find_files
 
-        files = find_files(list(job.corpus.path), job.corpus.format)
+        files = find_files(list(job.corpus.path), job.corpus.find_as)
         return f"{counted(len(files), 'file')}, {size(sum(file.size or 0 for file in files))}"
 
     return _looked("corpus", look)

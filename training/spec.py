@@ -20,7 +20,7 @@ from featurestore.finding.patterns import joined
 from featurestore.specs.spec_file import load_mapping, parse_spec
 from featurestore.specs.spec_values import Flag, PathText, Value
 
-BASELINES = ("tfidf", "char_ngrams", "hidden_mean", "hidden_last", "majority")
+BASELINES = ("tfidf", "char_ngrams", "hidden_mean", "hidden_last", "pixels", "majority")
 PROBES = ("logistic_l2", "logistic_l1", "tree", "k_sparse", "linear_svm", "softmax")
 AIMS = ("precision", "recall", "false_positive_rate", "cost")  # of an operating point
 LENGTH = "length"  # in `by`: the length of documents, and no column
@@ -286,7 +286,8 @@ class StudySpec(_Model):
         text: Where TF-IDF reads the text; by default the corpus' text column, if the store keeps it. `private` reads
             it too, and keeps texts, ids and names of files out of report, explanation, model files and evidence.
         features: SAE features, and the document vectors to make of them.
-        baselines: Any of tfidf (words), char_ngrams, hidden_mean, hidden_last, majority; majority is always added.
+        baselines: Any of tfidf (words), char_ngrams, hidden_mean, hidden_last, pixels (of images), majority; the last
+            is always added.
         probes: The classifiers, each put on every matrix (see `training.probes.catalogue`).
         split: How documents are divided.
         regimes: Harder conditions, beside the study itself.

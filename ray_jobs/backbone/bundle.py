@@ -26,6 +26,7 @@ MANIFEST_NAME = "bundle.json"
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 TOKENIZER_NAME = "tokenizer.json"
+PROCESSOR_NAME = "preprocessor_config.json"
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,31 @@ class TokenizerInfo:
 
 
 @dataclass(frozen=True)
+class VisionInfo:
+    """How an image is fed to a model: ids of context, as many image tokens as it has positions, then the prompt.
+
+    Attributes:
+        token: Id of the image token, at each position of an image.
+        tokens: Positions of an image in the decoder.
+        patches: Positions of it in the vision tower.
+        before: Ids before an image.
+        after: Ids between an image and the prompt.
+        text_before: What is tokenised together with a prompt, before it.
+        text_after: Likewise, behind it.
+        prefix: Whether all of this attends both ways (PaliGemma), or the image alone (Gemma 3).
+    """
+
+    token: int
+    tokens: int
+    patches: int
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    text_before: str
+    text_after: str
+    prefix: bool
+
+
+@dataclass(frozen=True)
 class Bundle:
     """An opened bundle; `sha256` identifies everything in it that decides a value."""
 
@@ -150,6 +176,7 @@ class Bundle:
     saes: tuple[SaeInfo, ...]
     tokenizer: TokenizerInfo
     files: Mapping[str, str]
+    vision: VisionInfo | None = None
 
     @property
     def d_model(self) -> int:
@@ -259,7 +286,7 @@ def file_sha256(path: Path) -> str:
 
 
 def _from_manifest(path: Path, manifest: Mapping[str, Any]) -> Bundle:
-    tokenizer = manifest["tokenizer"]
+    tokenizer, vision = manifest["tokenizer"], manifest.get("vision")
     prefix, suffix, chat = tokenizer["chat_prefix"], tokenizer["chat_suffix"], tokenizer.get("chat")
     return Bundle(
         path=path,
@@ -278,4 +305,7 @@ def _from_manifest(path: Path, manifest: Mapping[str, Any]) -> Bundle:
             chat=None if chat is None else ChatRendering(**{**chat, "lead": tuple(chat["lead"])}),
         ),
         files=manifest["files"],
+        vision=None
+        if vision is None
+        else VisionInfo(**{**vision, **{k: tuple(vision[k]) for k in ("before", "after")}}),
     )

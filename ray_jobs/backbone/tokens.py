@@ -68,25 +68,35 @@ class TokenPolicy:
 
 @dataclass(frozen=True)
 class Window:
-    """What is fed at once: `ids[T]` int32, positions `[start, stop)` of which are pooled; the document's `place`-th."""
+    """What is fed at once: `ids[T]` int32, positions `[start, stop)` of which are pooled; the document's `place`-th.
+
+    Of an image, `pixels` is what its model's tower reads, float32 [C, H, W], at `patches` positions of its own.
+    """
 
     document: int
     ids: np.ndarray
     start: int
     stop: int
     place: int = 0
+    pixels: np.ndarray | None = None
+    patches: int = 0
 
     @property
     def n_pooled(self) -> int:
         """Number of tokens that this window contributes."""
         return self.stop - self.start
 
+    @property
+    def cost(self) -> int:
+        """Tokens of a batch's budget that it takes: those fed, or the patches of its image where they are more."""
+        return max(len(self.ids), self.patches)
+
 
 class TokenChoices(Protocol):
     """What a job says of tokens: its `model`, and the engine's settings, say it in the same words."""
 
     @property
-    def tokens(self) -> Literal["content", "all"]: ...
+    def tokens(self) -> Literal["content", "all", "image", "text"]: ...
     @property
     def max_tokens(self) -> int: ...
     @property
@@ -103,6 +113,10 @@ def token_policy(bundle: Bundle, choices: TokenChoices) -> TokenPolicy:
     Raises:
         JobSpecError: No chat template, or no room for content within `max_tokens` (or beyond `stride`).
     """
+    if bundle.vision is not None:
+        raise JobSpecError(
+            f"corpus.image: {bundle.model.name} was prepared for images, and these are texts; name the column of images"
+        )
     info = bundle.tokenizer
     head: tuple[int, ...] = info.bos
     tail: tuple[int, ...] = ()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -98,7 +99,9 @@ def gflop_per_token(bundle: Bundle, mean_tokens: float) -> float:
 
     Two for each entry of the layers' matrices, as the bundle's own tensors have them, and of the SAE encoders; four
     for each head's dimension and key that a token sees, half a document on average. Norms, activations and pooling
-    are left out, and every matrix is taken to serve every token, which a mixture of experts does not.
+    are left out, and every matrix is taken to serve every token, which a mixture of experts does not. Of images, the
+    tower's at its patches are shared out among the tokens that are pooled, as is what is fed and not pooled; prompts
+    are left out where they are not.
 
     Raises:
         BundleError: The bundle's weights cannot be read.
@@ -108,14 +111,37 @@ def gflop_per_token(bundle: Bundle, mean_tokens: float) -> float:
     try:
         config = json.loads((bundle.path / CONFIG_NAME).read_text(encoding="utf-8"))
         shapes = _tensor_shapes(bundle.path / WEIGHTS_NAME)
-        heads = config["num_attention_heads"]
-        width = heads * (config.get("head_dim") or config["hidden_size"] // heads)
-        layers = config["num_hidden_layers"]
+        text, width = _heads(config if bundle.vision is None else config["text_config"])
+        layers = text["num_hidden_layers"]
+        tower = None if bundle.vision is None else _heads(config["vision_config"])
     except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
         raise BundleError(f"{bundle.path} cannot be read ({error}); delete it and prepare again") from None
-    matrices = sum(s[0] * s[1] for name, s in shapes.items() if name.startswith("layers.") and len(s) == 2)
     encoders = sum(sae.d_in * sae.d_sae for sae in bundle.saes)
-    return (2 * (matrices + encoders) + 4 * layers * width * mean_tokens / 2) / 1e9
+    if bundle.vision is None or tower is None:
+        return (2 * (_matrices(shapes, "layers.") + encoders) + 4 * layers * width * mean_tokens / 2) / 1e9
+    vision, pooled = bundle.vision, max(mean_tokens, 1.0)
+    fed = max(vision.tokens + len(vision.before) + len(vision.after), mean_tokens)
+    patches, (config, its_width) = vision.patches, tower
+    document = fed * (2 * _matrices(shapes, "language_model.layers.") + 4 * layers * width * fed)
+    document += vision.tokens * 2 * _matrices(shapes, "multi_modal_projector.")
+    attention = 4 * config["num_hidden_layers"] * its_width * patches
+    document += patches * (2 * _matrices(shapes, "vision_tower.") + attention)
+    return (document / pooled + 2 * encoders) / 1e9
+
+
+def _heads(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], int]:
+    """A decoder's or tower's config, and how wide its attention heads are side by side."""
+    heads = config["num_attention_heads"]
+    return config, heads * (config.get("head_dim") or config["hidden_size"] // heads)
+
+
+def _matrices(shapes: Mapping[str, list[int]], where: str) -> int:
+    """Entries of the matrices below a name, tables of embeddings left out."""
+    return sum(
+        shape[0] * shape[1]
+        for name, shape in shapes.items()
+        if name.startswith(where) and len(shape) == 2 and "embedding" not in name
+    )
 
 
 def _tensor_shapes(path: Path) -> dict[str, list[int]]:

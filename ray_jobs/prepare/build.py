@@ -31,6 +31,7 @@ from ray_jobs.backbone.bundle import (
     open_bundle,
     write_manifest,
 )
+from ray_jobs.images.feeding import save_vision
 from ray_jobs.prepare.cache import cache_path
 from ray_jobs.prepare.checkpoint import (
     Checkpoint,
@@ -38,6 +39,7 @@ from ray_jobs.prepare.checkpoint import (
     find_checkpoint,
     model_name,
     read_config,
+    read_vision_config,
     save_tokenizer,
     truncate,
     write_weights,
@@ -176,7 +178,9 @@ def _build(directory: Path, model: Checkpoint, spec: JobSpec, dtype: str, say: P
     from safetensors.torch import save_file
 
     torch_dtype = getattr(torch, dtype)
-    config = read_config(model)
+    of_images = spec.corpus.image is not None
+    whole = read_vision_config(model) if of_images else read_config(model)
+    config = whole.get_text_config() if of_images else whole
     name = model_name(model, config)
     infos = []
     behind_bos: dict[bool, str] = {}
@@ -199,7 +203,7 @@ def _build(directory: Path, model: Checkpoint, spec: JobSpec, dtype: str, say: P
         name=name,
         source=model.source,
         revision=model.revision,
-        model_type=config.model_type,
+        model_type=whole.model_type,
         n_layers=config.num_hidden_layers,
         d_model=config.hidden_size,
         vocab_size=config.vocab_size,
@@ -207,9 +211,10 @@ def _build(directory: Path, model: Checkpoint, spec: JobSpec, dtype: str, say: P
     )
     say(f"taking layers 0 to {n_kept - 1} of {model_info.n_layers} of {name} in {dtype}")
     truncate(config, n_kept)
-    write_weights(model, config, torch_dtype, directory / WEIGHTS_NAME)
-    (directory / CONFIG_NAME).write_text(config_json(config), encoding="utf-8")
+    write_weights(model, whole, torch_dtype, directory / WEIGHTS_NAME)
+    (directory / CONFIG_NAME).write_text(config_json(whole), encoding="utf-8")
     tokenizer = save_tokenizer(model, directory, next(iter(behind_bos), None), spec.model)
+    vision = {"vision": asdict(save_vision(model.directory, model.source, whole, directory))} if of_images else {}
     write_manifest(
         directory,
         {
@@ -217,6 +222,7 @@ def _build(directory: Path, model: Checkpoint, spec: JobSpec, dtype: str, say: P
             "dtype": dtype,
             "saes": [asdict(info) for info in infos],
             "tokenizer": {key: value for key, value in asdict(tokenizer).items() if key != "chat" or value is not None},
+            **vision,
         },
     )
 
@@ -224,7 +230,7 @@ def _build(directory: Path, model: Checkpoint, spec: JobSpec, dtype: str, say: P
 def _lock_name(spec: JobSpec, dtype: str) -> str:
     """Of a bundle before its sources were looked at: the same for all actors of a job."""
     model = spec.model.model_dump(include={"name", "revision", "chat", "generation_prompt", "date"})
-    sources = [model, [sae.model_dump() for sae in spec.saes], dtype]
+    sources = [model, [sae.model_dump() for sae in spec.saes], dtype, spec.corpus.image is not None]
     return hashlib.sha256(json.dumps(sources).encode()).hexdigest()[:32]
 
 
@@ -240,6 +246,7 @@ def _key(model: Checkpoint, spec: JobSpec, dtype: str) -> str:
         sources += [_identity(file) for file in local_files(path)]
         sources += [names] if (names := layout_names(path)) else []
     sources += [["chat", chat.generation_prompt, chat.date]] if chat.chat else []
+    sources += ["images"] if spec.corpus.image is not None else []
     if model.revision is not None:
         sources.append([model.source, model.revision])
     else:

@@ -22,6 +22,7 @@ from featurestore.storage.pointers import POINTER_BYTES, pointer_among, pointer_
 from ray_jobs.backbone.bundle import TOKENIZER_NAME, WEIGHTS_NAME, ChatRendering, TokenizerInfo
 from ray_jobs.backbone.chat import ChatTokenizer
 from ray_jobs.backbone.spelling import text_tokenizer
+from ray_jobs.images.feeding import check_takes_images
 from ray_jobs.prepare.chat_template import MARKER, PROBES, Template, rendering_of
 from ray_jobs.prepare.hub import commit_of, why_not_fetched
 from ray_jobs.prepare.tensor_file import write_tensors
@@ -103,18 +104,38 @@ def read_config(model: Checkpoint) -> Any:
     Raises:
         BundleError: It cannot be read, or belongs to a quantised checkpoint or to something else than a causal decoder.
     """
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(model.directory, trust_remote_code=False, **_gguf_argument(model))
-    except Exception as error:  # noqa: BLE001 (libraries raise anything)
-        raise BundleError(f"the config of {model.source} cannot be read ({brief(error)})") from None
-    config = config.get_text_config()
-    if getattr(config, "quantization_config", None) and model.gguf is None:
-        raise BundleError(f"{model.source} holds quantised weights; give the original checkpoint or a GGUF file")
+    config = _config(model).get_text_config()
+    _refuse_quantised(config, model)
     if getattr(config, "use_bidirectional_attention", None) or getattr(config, "is_encoder_decoder", False):
         raise BundleError(f"{model.source} is not a causal decoder, and only those are supported")
     return config
+
+
+def read_vision_config(model: Checkpoint) -> Any:
+    """The whole config of a model with a vision tower, whose decoder may let images and prompts attend both ways.
+
+    Raises:
+        BundleError: It cannot be read, or belongs to a quantised checkpoint or to a model that takes no images.
+    """
+    config = _config(model)
+    check_takes_images(config, model.source)
+    _refuse_quantised(config, model)
+    config.vision_config.vision_use_head = False  # pools the tower's positions, for nobody here
+    return config
+
+
+def _config(model: Checkpoint) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(model.directory, trust_remote_code=False, **_gguf_argument(model))
+    except Exception as error:  # noqa: BLE001 (libraries raise anything)
+        raise BundleError(f"the config of {model.source} cannot be read ({brief(error)})") from None
+
+
+def _refuse_quantised(config: Any, model: Checkpoint) -> None:
+    if getattr(config, "quantization_config", None) and model.gguf is None:
+        raise BundleError(f"{model.source} holds quantised weights; give the original checkpoint or a GGUF file")
 
 
 def model_name(model: Checkpoint, config: Any) -> str:
@@ -205,8 +226,8 @@ def _safetensors(
     else:
         with reading(file := _weights_file(model, WEIGHTS_NAME), BundleError, _AGAIN), safe_open(file, "pt") as tensors:
             places = dict.fromkeys(tensors.keys(), WEIGHTS_NAME)
-    prefix = _prefix(names, places)
-    missing = [name for name in names if f"{prefix}{name}" not in places]
+    stored = _stored_names(names, places)
+    missing = [name for name in names if stored[name] not in places]
     if missing and any(_EXPERT.search(name) for name in missing):
         return _converted(model, config, names, places, dtype).__getitem__
     if missing:
@@ -214,21 +235,38 @@ def _safetensors(
             f"{model.source} lacks {missing[0]} (and {len(missing) - 1} more tensors) that its config implies"
         )
     shards = {}
-    for shard in sorted({places[f"{prefix}{name}"] for name in names}):
+    for shard in sorted({places[stored[name]] for name in names}):
         with reading(file := _weights_file(model, shard), BundleError, _AGAIN):
             shards[shard] = file, files.enter_context(safe_open(file, "pt"))
 
     def read(name: str) -> Any:
-        file, tensors = shards[places[f"{prefix}{name}"]]
+        file, tensors = shards[places[stored[name]]]
         with reading(file, BundleError, _AGAIN):
-            return tensors.get_tensor(f"{prefix}{name}").to(dtype)
+            return tensors.get_tensor(stored[name]).to(dtype)
 
     return read
 
 
+_PARTS = ("language_model.", "vision_tower.", "multi_modal_projector.")
+"""Of a model that takes images; checkpoints of several ages put unlike things before and behind these names."""
+
+
+def _stored_names(names: Mapping[str, Any], places: Mapping[str, str]) -> dict[str, str]:
+    """Name in the model -> name in the checkpoint, where it is there."""
+    if not any(name.startswith(_PARTS) for name in names):
+        prefix = _prefix(names, places)
+        return {name: f"{prefix}{name}" for name in names}
+    stored: dict[str, str] = {}
+    for part in _PARTS:
+        own = [name.removeprefix(part) for name in names if name.startswith(part)]
+        prefix = _prefix(dict.fromkeys(own), {key: shard for key, shard in places.items() if part in f"{key}."})
+        stored |= {f"{part}{name}": f"{prefix}{name}" for name in own}
+    return stored
+
+
 def _prefix(names: Mapping[str, Any], places: Mapping[str, str]) -> str:
     """What a checkpoint puts before the names of the decoder: that with which most of them are there."""
-    first = next(name for name in names if "embed" in name or name.startswith("w"))
+    first = next((name for name in names if "embed" in name or name.startswith("w")), next(iter(names)))
     found = sorted({key.removesuffix(first) for key in places if key == first or key.endswith(f".{first}")}, key=len)
     return max(found, key=lambda prefix: sum(f"{prefix}{name}" in places for name in names), default="")
 

@@ -86,6 +86,8 @@ def extract_settings(job: JobSpec, compute: Compute) -> dict[str, Any]:
         "long_documents": job.model.long_documents,
         "stride": job.model.stride,
         "chat": job.model.chat,
+        "prompt": job.model.prompt,
+        "pixels": job.pixels or 0,
         "attn_implementation": compute.attn,
         "batch_tokens": compute.batch_tokens,
         "device": compute.device,

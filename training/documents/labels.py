@@ -269,9 +269,9 @@ def _absent(ids: pl.Series, others: Sequence[FeatureStore]) -> np.ndarray:
 
 
 def _kept_text(store: FeatureStore) -> str | None:
-    """The corpus' own text column, if the store keeps it."""
+    """The corpus' own text column, if the store keeps it; of images none, for their prompts are not the documents."""
     corpus = store.plan.spec.get("corpus")
-    name = corpus.get("text") if isinstance(corpus, Mapping) else None
+    name = corpus.get("text") if isinstance(corpus, Mapping) and not corpus.get("image") else None
     return name if any(name == kept for kept, _ in store.schema.keep) else None
 
 

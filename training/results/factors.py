@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from featurestore.base.dense_names import PIXELS
 from training.methods.method import Method
 
 AGAINST_BASELINES = "SAE features against each baseline"
@@ -60,7 +61,7 @@ def plan_factors(methods: Sequence[Method]) -> tuple[Factor, ...]:
     for probe in dict.fromkeys(m.probe for m in methods if m.probe is not None):
         levels = {}
         for i, method in enumerate(methods):
-            if method.probe == probe and method.kind in ("sae", "dense"):
+            if method.probe == probe and method.kind in ("sae", "dense") and method.column != PIXELS:
                 name = "SAE features" if method.kind == "sae" else "hidden states"
                 levels[name] = (*levels.get(name, ()), i)
         found.append(Factor(f"SAE features against hidden states under {probe}", levels, "SAE features"))
