@@ -25,6 +25,7 @@ HASHED_AS_VERSION = 2
 MANIFEST_NAME = "bundle.json"
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
+HEAD_NAME = "head.safetensors"
 TOKENIZER_NAME = "tokenizer.json"
 
 
@@ -140,8 +141,24 @@ class TokenizerInfo:
 
 
 @dataclass(frozen=True)
+class HeadInfo:
+    """How a whole model goes from its last layer to words.
+
+    Attributes:
+        tied: Whether the embedding is the output matrix; else that, and its bias, are in HEAD_NAME.
+        eos: Ids that end what it writes, ascending.
+    """
+
+    tied: bool
+    eos: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Bundle:
-    """An opened bundle; `sha256` identifies everything in it that decides a value."""
+    """An opened bundle; `sha256` identifies everything in it that decides a value.
+
+    It has a `head` where it is of a whole model, final norm included, and then it has no SAEs.
+    """
 
     path: Path
     sha256: str
@@ -150,6 +167,7 @@ class Bundle:
     saes: tuple[SaeInfo, ...]
     tokenizer: TokenizerInfo
     files: Mapping[str, str]
+    head: HeadInfo | None = None
 
     @property
     def d_model(self) -> int:
@@ -169,8 +187,8 @@ class Bundle:
 
     @property
     def last_layer(self) -> int:
-        """The deepest layer that some SAE reads."""
-        return max(sae.layer for sae in self.saes)
+        """The deepest layer that some SAE reads; of a whole model its last one."""
+        return max((sae.layer for sae in self.saes), default=self.model.n_layers - 1)
 
 
 def open_bundle(path: str | Path, verify: bool = False) -> Bundle:
@@ -261,6 +279,7 @@ def file_sha256(path: Path) -> str:
 def _from_manifest(path: Path, manifest: Mapping[str, Any]) -> Bundle:
     tokenizer = manifest["tokenizer"]
     prefix, suffix, chat = tokenizer["chat_prefix"], tokenizer["chat_suffix"], tokenizer.get("chat")
+    head = manifest.get("head")
     return Bundle(
         path=path,
         sha256=manifest["sha256"],
@@ -278,4 +297,5 @@ def _from_manifest(path: Path, manifest: Mapping[str, Any]) -> Bundle:
             chat=None if chat is None else ChatRendering(**{**chat, "lead": tuple(chat["lead"])}),
         ),
         files=manifest["files"],
+        head=None if head is None else HeadInfo(**{**head, "eos": tuple(head["eos"])}),
     )

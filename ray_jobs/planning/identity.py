@@ -56,6 +56,7 @@ def identity(
             "chat": model.chat,
             "context_tokens": len((bundle.tokenizer.chat_prefix or ()) if model.chat else bundle.tokenizer.bos),
             **({"generation_prompt": True} if model.generation_prompt else {}),
+            **({"system": model.system} if model.system is not None else {}),
             **({"date": chat.date} if model.chat and chat is not None and chat.date is not None else {}),
             "attn": compute.attn,
         },

@@ -41,6 +41,7 @@ from ray_jobs.prepare.checkpoint import (
     save_tokenizer,
     truncate,
     write_weights,
+    write_whole,
 )
 from ray_jobs.prepare.compute import settle
 from ray_jobs.prepare.local_layouts import layout_names, local_files
@@ -63,7 +64,7 @@ def prepare(spec: JobSpec, cache_dir: Path | None = None, progress: Progress | N
 
     Args:
         spec: The job; of it, `model`, `saes` and what the dtype follows from (see `ray_jobs.prepare.compute.settle`)
-            matter.
+            matter. Without SAEs the whole model is kept, with its head.
         cache_dir: Where bundles are kept; default `bundles` in `$SPARSEMILL_CACHE` or `~/.cache/sparsemill`.
         progress: Called with a line of text before every slow step.
 
@@ -194,7 +195,8 @@ def _build(directory: Path, model: Checkpoint, spec: JobSpec, dtype: str, say: P
             f"SAE {behind_bos[True]!r} was trained behind a beginning-of-sequence token and SAE {behind_bos[False]!r} "
             "without one, so one pass cannot serve both; give each a job of its own"
         )
-    n_kept = max(info.layer for info in infos) + 1
+    whole = not spec.saes  # nothing reads a layer, so it is the model's answers that are wanted
+    n_kept = config.num_hidden_layers if whole else max(info.layer for info in infos) + 1
     model_info = ModelInfo(
         name=name,
         source=model.source,
@@ -205,11 +207,16 @@ def _build(directory: Path, model: Checkpoint, spec: JobSpec, dtype: str, say: P
         vocab_size=config.vocab_size,
         softcap=getattr(config, "attn_logit_softcapping", None),
     )
-    say(f"taking layers 0 to {n_kept - 1} of {model_info.n_layers} of {name} in {dtype}")
+    head = "" if not whole else " with its head"
+    say(f"taking layers 0 to {n_kept - 1} of {model_info.n_layers} of {name}{head} in {dtype}")
     truncate(config, n_kept)
-    write_weights(model, config, torch_dtype, directory / WEIGHTS_NAME)
+    answers = {}
+    if whole:
+        answers = asdict(write_whole(model, config, torch_dtype, directory))
+    else:
+        write_weights(model, config, torch_dtype, directory / WEIGHTS_NAME)
     (directory / CONFIG_NAME).write_text(config_json(config), encoding="utf-8")
-    tokenizer = save_tokenizer(model, directory, next(iter(behind_bos), None), spec.model)
+    tokenizer = save_tokenizer(model, directory, next(iter(behind_bos), None), spec.model, always_render=whole)
     write_manifest(
         directory,
         {
@@ -217,13 +224,14 @@ def _build(directory: Path, model: Checkpoint, spec: JobSpec, dtype: str, say: P
             "dtype": dtype,
             "saes": [asdict(info) for info in infos],
             "tokenizer": {key: value for key, value in asdict(tokenizer).items() if key != "chat" or value is not None},
+            **({"head": answers} if whole else {}),
         },
     )
 
 
 def _lock_name(spec: JobSpec, dtype: str) -> str:
     """Of a bundle before its sources were looked at: the same for all actors of a job."""
-    model = spec.model.model_dump(include={"name", "revision", "chat", "generation_prompt", "date"})
+    model = spec.model.model_dump(include={"name", "revision", "chat", "generation_prompt", "system", "date"})
     sources = [model, [sae.model_dump() for sae in spec.saes], dtype]
     return hashlib.sha256(json.dumps(sources).encode()).hexdigest()[:32]
 
@@ -240,6 +248,8 @@ def _key(model: Checkpoint, spec: JobSpec, dtype: str) -> str:
         sources += [_identity(file) for file in local_files(path)]
         sources += [names] if (names := layout_names(path)) else []
     sources += [["chat", chat.generation_prompt, chat.date]] if chat.chat else []
+    sources += [["system", chat.system]] if chat.system is not None else []
+    sources += [["whole"]] if not saes else []
     if model.revision is not None:
         sources.append([model.source, model.revision])
     else:
