@@ -47,6 +47,7 @@ _GROUPS = {
         "prepare": ("ray_jobs.cli", "build the model bundle that a job needs"),
         "plan": ("ray_jobs.cli", "price a job before anything is spent"),
         "extract": ("ray_jobs.cli", "run a job, or finish what is missing of it"),
+        "label": ("ray_jobs.labels.cli", "have a model answer prompts: what it chose, and whether it was right"),
         "submit": ("ray_jobs.cli", "run a job on a Ray cluster, with its log here"),
         "stop": ("ray_jobs.cli", "stop the run of a job's store, here or on a cluster"),
         "saes": ("ray_jobs.saes", "which SAEs can be run, of the registry that sae-lens has"),
