@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import CorpusError
 from featurestore.tables.record import Record, Wanted
-from featurestore.tables.values import document_id, document_text, stored_value
+from featurestore.tables.values import document_id, document_text, document_turns, stored_value
 from ray_jobs.corpus.slices import Slice, changed, records_of
 
 if TYPE_CHECKING:
@@ -67,12 +67,12 @@ def read_batches(
 
     All at once if neither is given. The last batch may be without rows.
     """
-    wanted = Wanted(corpus.text, corpus.id, corpus.keep)
+    wanted = Wanted(corpus.text, corpus.id, corpus.keep, corpus.messages is not None)
     out, size = DocumentRows([], [], {name: [] for name in corpus.keep}, []), 0
     for part in parts:
         row = part.first_row
         for record in records_of(part, wanted, spill):
-            doc_id, text, error, _ = document_of(record, corpus.text, corpus.id)
+            doc_id, text, error, _ = document_of(record, corpus.text, corpus.id, wanted.turns)
             for name, raw in zip(corpus.keep, record.keep, strict=True):
                 kept_type = keep_types[name]
                 try:
@@ -93,7 +93,9 @@ def read_batches(
     yield out
 
 
-def document_of(record: Record, text: str, id: str | None) -> tuple[str | None, str | None, str | None, str]:
+def document_of(
+    record: Record, text: str, id: str | None, turns: bool = False
+) -> tuple[str | None, str | None, str | None, str]:
     """Turn a row into a document: (id, text, error, key of JOB.yaml that may be to blame).
 
     Either there is a text or there is an error. A row that could not be parsed comes with the parser's error.
@@ -102,12 +104,13 @@ def document_of(record: Record, text: str, id: str | None) -> tuple[str | None, 
         record: The row.
         text: The column that holds the text.
         id: The column that holds the id, if there is one.
+        turns: Whether the text is a conversation of several turns; it becomes JSON.
     """
     doc_id, id_error = document_id(record.id, id)
-    found, text_error = document_text(record.text, text)
+    found, text_error = (document_turns if turns else document_text)(record.text, text)
     if record.error:
         is_encoding = record.error.startswith("the row is not ") and "CSV" not in record.error
         return doc_id, None, record.error, "corpus.csv.encoding" if is_encoding else "corpus.format"
     if id_error:
         return doc_id, None, id_error, "corpus.id"
-    return doc_id, found, text_error, "corpus.text"
+    return doc_id, found, text_error, "corpus.messages" if turns else "corpus.text"

@@ -8,9 +8,9 @@ the job at hand may stand in its place. The file is read like a job: safe YAML, 
 from __future__ import annotations
 
 import json
-import struct
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 SHIPPED_RATES = Path(__file__).with_name("rates.yaml")
 
-MAX_HEADER_BYTES = 100_000_000  # the limit that safetensors itself sets
+HEADS = ("num_attention_heads", "n_head", "num_heads")
+"""What configs call the number of attention heads: most of them, GPT-2's and Bloom's, GPT-Neo's."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -103,26 +104,19 @@ def gflop_per_token(bundle: Bundle, mean_tokens: float) -> float:
     Raises:
         BundleError: The bundle's weights cannot be read.
     """
-    from ray_jobs.backbone.bundle import CONFIG_NAME, WEIGHTS_NAME
+    from ray_jobs.backbone.bundle import CONFIG_NAME, WEIGHTS_NAME, tensor_header
+    from ray_jobs.backbone.pipeline import layer_of
 
     try:
         config = json.loads((bundle.path / CONFIG_NAME).read_text(encoding="utf-8"))
-        shapes = _tensor_shapes(bundle.path / WEIGHTS_NAME)
-        heads = config["num_attention_heads"]
-        width = heads * (config.get("head_dim") or config["hidden_size"] // heads)
-        layers = config["num_hidden_layers"]
-    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+        heads = next(config[name] for name in HEADS if name in config)
+        width = heads * (config.get("head_dim") or bundle.d_model // heads)
+    except (OSError, ValueError, TypeError, StopIteration) as error:
         raise BundleError(f"{bundle.path} cannot be read ({error}); delete it and prepare again") from None
-    matrices = sum(s[0] * s[1] for name, s in shapes.items() if name.startswith("layers.") and len(s) == 2)
+    matrices = sum(
+        math.prod(shape)
+        for name, (shape, _) in tensor_header(bundle.path / WEIGHTS_NAME).items()
+        if len(shape) >= 2 and (layer_of(name) or 0) <= bundle.last_layer and layer_of(name) is not None
+    )
     encoders = sum(sae.d_in * sae.d_sae for sae in bundle.saes)
-    return (2 * (matrices + encoders) + 4 * layers * width * mean_tokens / 2) / 1e9
-
-
-def _tensor_shapes(path: Path) -> dict[str, list[int]]:
-    """Name -> shape of every tensor, from the header of a safetensors file."""
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        if length > MAX_HEADER_BYTES:
-            raise ValueError("its header is too long")
-        header: dict[str, Any] = json.loads(file.read(length))
-    return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+    return (2 * (matrices + encoders) + 4 * (bundle.last_layer + 1) * width * mean_tokens / 2) / 1e9

@@ -55,6 +55,8 @@ def identity(
             "tokens": model.tokens,
             "chat": model.chat,
             "context_tokens": len((bundle.tokenizer.chat_prefix or ()) if model.chat else bundle.tokenizer.bos),
+            **({"turns": list(model.turns)} if job.corpus.messages is not None else {}),
+            **({} if model.system_prompt is None else {"system_prompt": model.system_prompt}),
             **({"generation_prompt": True} if model.generation_prompt else {}),
             **({"date": chat.date} if model.chat and chat is not None and chat.date is not None else {}),
             "attn": compute.attn,

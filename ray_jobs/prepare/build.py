@@ -209,22 +209,32 @@ def _build(directory: Path, model: Checkpoint, spec: JobSpec, dtype: str, say: P
     truncate(config, n_kept)
     write_weights(model, config, torch_dtype, directory / WEIGHTS_NAME)
     (directory / CONFIG_NAME).write_text(config_json(config), encoding="utf-8")
-    tokenizer = save_tokenizer(model, directory, next(iter(behind_bos), None), spec.model)
+    conversations = spec.corpus.messages is not None
+    tokenizer = save_tokenizer(model, directory, next(iter(behind_bos), None), spec.model, conversations)
     write_manifest(
         directory,
         {
             "model": asdict(model_info),
             "dtype": dtype,
             "saes": [asdict(info) for info in infos],
-            "tokenizer": {key: value for key, value in asdict(tokenizer).items() if key != "chat" or value is not None},
+            "tokenizer": _without_nulls(asdict(tokenizer), "chat", "turns"),
         },
     )
+
+
+def _without_nulls(fields: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Fields, without those of these names that hold nothing: earlier versions did not have them."""
+    return {
+        key: _without_nulls(value, *names) if isinstance(value, dict) else value
+        for key, value in fields.items()
+        if key not in names or value is not None
+    }
 
 
 def _lock_name(spec: JobSpec, dtype: str) -> str:
     """Of a bundle before its sources were looked at: the same for all actors of a job."""
     model = spec.model.model_dump(include={"name", "revision", "chat", "generation_prompt", "date"})
-    sources = [model, [sae.model_dump() for sae in spec.saes], dtype]
+    sources = [model, [sae.model_dump() for sae in spec.saes], dtype, *_turns(spec)]
     return hashlib.sha256(json.dumps(sources).encode()).hexdigest()[:32]
 
 
@@ -239,7 +249,7 @@ def _key(model: Checkpoint, spec: JobSpec, dtype: str) -> str:
     for path in (Path(sae.path) for sae in saes if sae.path is not None):
         sources += [_identity(file) for file in local_files(path)]
         sources += [names] if (names := layout_names(path)) else []
-    sources += [["chat", chat.generation_prompt, chat.date]] if chat.chat else []
+    sources += [["chat", chat.generation_prompt, chat.date], *_turns(spec)] if chat.chat else []
     if model.revision is not None:
         sources.append([model.source, model.revision])
     else:
@@ -251,6 +261,13 @@ def _key(model: Checkpoint, spec: JobSpec, dtype: str) -> str:
         ]
     made_by = [FORMAT_VERSION, dtype, version("transformers"), version("sae-lens")]
     return hashlib.sha256(json.dumps([made_by, sources]).encode()).hexdigest()[:32]
+
+
+def _turns(spec: JobSpec) -> list[Any]:
+    """What of a job decides how conversations are rendered, and a system prompt; nothing of jobs without either."""
+    prompt, turns = spec.model.system_prompt, spec.model.turns
+    found: list[Any] = [] if prompt is None else [["system_prompt", prompt]]
+    return found if spec.corpus.messages is None else [*found, ["turns", list(turns)]]
 
 
 def _identity(path: Path) -> list[Any]:

@@ -22,7 +22,7 @@ from featurestore.storage.pointers import POINTER_BYTES, pointer_among, pointer_
 from ray_jobs.backbone.bundle import TOKENIZER_NAME, WEIGHTS_NAME, ChatRendering, TokenizerInfo
 from ray_jobs.backbone.chat import ChatTokenizer
 from ray_jobs.backbone.spelling import text_tokenizer
-from ray_jobs.prepare.chat_template import MARKER, PROBES, Template, rendering_of
+from ray_jobs.prepare.chat_template import MARKER, PROBES, Template, rendering_of, turns_of
 from ray_jobs.prepare.hub import commit_of, why_not_fetched
 from ray_jobs.prepare.tensor_file import write_tensors
 
@@ -288,7 +288,11 @@ def _weights_file(model: Checkpoint, name: str) -> Path:
 
 
 def save_tokenizer(
-    model: Checkpoint, directory: Path, prepend_bos: bool | None, choices: ModelSpec | None = None
+    model: Checkpoint,
+    directory: Path,
+    prepend_bos: bool | None,
+    choices: ModelSpec | None = None,
+    conversations: bool = False,
 ) -> TokenizerInfo:
     """Write `tokenizer.json`, and find out what goes before and after a text.
 
@@ -299,6 +303,7 @@ def save_tokenizer(
             (where it has none, the end-of-sequence token takes its place, as in TransformerLens); if not, none is fed.
             None leaves it to the tokenizer.
         choices: What the job says of its chat template.
+        conversations: Whether its documents are conversations of several turns.
 
     Raises:
         BundleError: The tokenizer cannot be read, or has no `tokenizers` form.
@@ -320,7 +325,7 @@ def save_tokenizer(
         bos = ()
     elif prepend_bos and not bos:
         bos = tuple(i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None)[:1]
-    prefix, suffix, chat = _chat(tokenizer, directory / TOKENIZER_NAME, bos, choices)
+    prefix, suffix, chat = _chat(tokenizer, directory / TOKENIZER_NAME, bos, choices, conversations)
     pad = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
     return TokenizerInfo(bos=bos, pad=pad, chat_prefix=prefix, chat_suffix=suffix, chat=chat)
 
@@ -328,13 +333,19 @@ def save_tokenizer(
 _Chat = tuple[tuple[int, ...] | None, tuple[int, ...] | None, ChatRendering | None]
 
 
-def _chat(tokenizer: Any, tokenizer_json: Path, bos: tuple[int, ...], choices: ModelSpec | None) -> _Chat:
+def _chat(
+    tokenizer: Any, tokenizer_json: Path, bos: tuple[int, ...], choices: ModelSpec | None, conversations: bool
+) -> _Chat:
     """What a bundle says of the chat template: ids before and after a text, and how texts are rendered.
 
     A job without chat gets the ids only, and none of a template that says another thing every day.
     """
     wanted = choices is not None and choices.chat
-    template = Template(tokenizer, *((choices.generation_prompt, choices.date) if choices is not None else ()))
+    said = () if choices is None else (choices.generation_prompt, choices.date, choices.system_prompt)
+    template = Template(tokenizer, *said)
+    if choices is not None and wanted and conversations:
+        turns = turns_of(template, tokenizer_json, bos, choices.turns)
+        return (None, None, None) if turns is None else (turns[1], turns[2], turns[0])
     apart = _around(template, tokenizer, bos)
     if not wanted:
         return (None, None, None) if apart is None or template.dated else (*apart, None)
