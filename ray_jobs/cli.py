@@ -106,7 +106,7 @@ def plan(args: argparse.Namespace) -> int:
     made = make_plan(job, _say, device)
     measured = None
     if args.calibrate:
-        check_device(made.compute)
+        check_device(made.compute, made.settings["devices"])
         measured = calibrate(made, _say)
     figures = estimate(made, args.rate, args.price, hardware, rates_file)
     warned, noted = warnings_of(made, figures), notes_of(made)

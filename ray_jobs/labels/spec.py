@@ -161,8 +161,9 @@ class LabelSpec(_Spec):
     @field_validator("corpus")
     @classmethod
     def _corpus_of_text(cls, corpus: CorpusSpec) -> CorpusSpec:
-        if corpus.image is not None or corpus.text is None:
-            raise ValueError("image has no meaning in a label job, whose prompts are text; remove it")
+        for key in ("image", "messages"):
+            if getattr(corpus, key) is not None:
+                raise ValueError(f"{key} has no meaning in a label job, whose prompts are text; remove it")
         for name in corpus.keep:
             if name in OWN_COLUMNS:
                 raise ValueError(f"keep: '{name}' is a column that every label table has; rename or drop it")
@@ -171,7 +172,7 @@ class LabelSpec(_Spec):
     @field_validator("model")
     @classmethod
     def _whole_prompts(cls, model: ModelSpec) -> ModelSpec:
-        for key in ("long_documents", "stride", "tokens", "generation_prompt"):
+        for key in ("long_documents", "stride", "tokens", "turns", "generation_prompt"):
             if key in model.model_fields_set and getattr(model, key) != type(model).model_fields[key].default:
                 why = "a chat always ends by opening the model's turn" if "gen" in key else "prompts are fed whole"
                 raise ValueError(f"{key} has no meaning in a label job ({why}); remove it")
