@@ -143,7 +143,9 @@ def decoder_version() -> str:
     """
     found = installed_version()
     if found is None:
-        raise JobSpecError("corpus.image: images are decoded by Pillow, which is not installed; pip install Pillow")
+        raise JobSpecError(
+            "corpus.image: images are decoded by Pillow, which is not installed; pip install 'sparsemill[images]'"
+        )
     return found
 
 
