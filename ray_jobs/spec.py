@@ -155,6 +155,7 @@ class ModelSpec(_Spec):
         prompt: In a job of images, what is fed behind each image, before its own text if it has one.
         chat: Put each document into the model's chat template as a user's turn.
         generation_prompt: Open the model's turn behind it (with `tokens: all`, which alone can see it).
+        system: What a system turn before the document says (with chat).
         date: The day that a chat template is told which asks for it; the day of `prepare` where not given.
         attn: Attention implementation; chosen for the model where not given.
     """
@@ -169,6 +170,7 @@ class ModelSpec(_Spec):
     prompt: str = ""
     chat: Flag = False
     generation_prompt: Flag = False
+    system: Name | None = None
     date: Annotated[str, BeforeValidator(_day)] | None = None
     attn: Literal["eager", "flex_attention", "sdpa"] | None = None
 
@@ -182,8 +184,8 @@ class ModelSpec(_Spec):
 
     @model_validator(mode="after")
     def _chat_is_on(self) -> Self:
-        if not self.chat and (self.generation_prompt or self.date is not None):
-            key = "generation_prompt" if self.generation_prompt else "date"
+        asked = {"generation_prompt": self.generation_prompt, "system": self.system, "date": self.date}
+        if not self.chat and (key := next((name for name, value in asked.items() if value), None)):
             raise ValueError(f"{key} only has a meaning with chat: true; set that or remove {key}")
         if self.generation_prompt and self.tokens != "all":
             raise ValueError(

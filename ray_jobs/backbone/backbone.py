@@ -19,6 +19,7 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -433,8 +434,13 @@ def _wanted_rows(windows: Sequence[Window], n_head: int) -> tuple[np.ndarray, bo
     return np.concatenate(rows), whole
 
 
-def build_empty(config: PretrainedConfig, attn_implementation: str = "eager") -> Any:
-    """The decoder of a config without final norm, its parameters without storage, its buffers (rotary tables) real.
+def build_empty(config: PretrainedConfig, attn_implementation: str = "eager", final_norm: bool = False) -> Any:
+    """The decoder of a config, its parameters without storage, its buffers (rotary tables) real.
+
+    Args:
+        config: The config.
+        attn_implementation: Of transformers.
+        final_norm: Whether it keeps what follows the last layer.
 
     With a vision tower and projector before it, where the config has them; the tower has no soft cap, so `sdpa` is
     exact there, and does not make all scores of thousands of patches.
@@ -451,8 +457,23 @@ def build_empty(config: PretrainedConfig, attn_implementation: str = "eager") ->
         model = AutoModel.from_config(config, attn_implementation=attention, dtype=torch.float32)
     decoder = decoder_of(model)
     layers_of(decoder)
-    drop_final_norm(decoder)
+    if not final_norm:
+        drop_final_norm(decoder)
     return model
+
+
+def build_empty_with_head(config: PretrainedConfig, attn_implementation: str = "eager") -> Any:
+    """The whole causal language model of a config in the same way.
+
+    Raises:
+        ValueError: transformers has none for it, or not with this attention.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with _ParametersOnMeta():
+        return AutoModelForCausalLM.from_config(
+            config, attn_implementation=attn_implementation, dtype=torch.float32
+        ).eval()
 
 
 class _ParametersOnMeta(TorchFunctionMode):
@@ -473,7 +494,6 @@ class _ParametersOnMeta(TorchFunctionMode):
 
 
 def _load(bundle: Bundle, attn_implementation: str) -> Any:
-    from safetensors.torch import load_file
     from transformers import AutoConfig
 
     with bundle_file(bundle.path / CONFIG_NAME):
@@ -484,22 +504,30 @@ def _load(bundle: Bundle, attn_implementation: str) -> Any:
         raise JobSpecError(
             f"model.attn: transformers has no {attn_implementation!r} for {bundle.model.name}; use 'eager'"
         ) from None
-    with bundle_file(bundle.path / WEIGHTS_NAME):
-        weights = load_file(bundle.path / WEIGHTS_NAME)
+    assign_weights(model, bundle.path / WEIGHTS_NAME)
+    return model.eval()
+
+
+def assign_weights(module: Any, path: Path) -> None:
+    """Give a module that was built without storage the tensors of a bundle's file, memory-mapped.
+
+    Raises:
+        BundleError: They are not those that it has.
+    """
+    from safetensors.torch import load_file
+
+    with bundle_file(path):
+        weights = load_file(path)
     try:
-        missing, unexpected = model.load_state_dict(weights, strict=False, assign=True)
-        lacking = sorted(unexpected) + [name for name in missing if name in dict(model.named_parameters())]
+        missing, unexpected = module.load_state_dict(weights, strict=False, assign=True)
+        lacking = sorted(unexpected) + [name for name in missing if name in dict(module.named_parameters())]
         if lacking:
             raise RuntimeError(f"{lacking[0]} is in one of them only")
     except RuntimeError as error:
-        raise BundleError(
-            f"{bundle.path / WEIGHTS_NAME} does not fit {CONFIG_NAME} ({_first_line(error)}); prepare again"
-        ) from None
-    tensors = (*model.named_parameters(), *model.named_buffers())
-    unset = [name for name, tensor in tensors if tensor.is_meta]
+        raise BundleError(f"{path} does not fit {CONFIG_NAME} ({_first_line(error)}); prepare again") from None
+    unset = [name for name, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.is_meta]
     if unset:
-        raise BundleError(f"{bundle.path}: no values for {', '.join(unset)} of a {config.model_type} model")
-    return model.eval()
+        raise BundleError(f"{path}: no values for {', '.join(unset)} of {type(module).__name__}")
 
 
 def _keep_stream_in_float32(model: Any, dtype: torch.dtype) -> None:

@@ -25,6 +25,7 @@ HASHED_AS_VERSION = 2
 MANIFEST_NAME = "bundle.json"
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
+HEAD_NAME = "head.safetensors"
 TOKENIZER_NAME = "tokenizer.json"
 PROCESSOR_NAME = "preprocessor_config.json"
 
@@ -166,8 +167,24 @@ class VisionInfo:
 
 
 @dataclass(frozen=True)
+class HeadInfo:
+    """How a whole model goes from its last layer to words.
+
+    Attributes:
+        tied: Whether the embedding is the output matrix; else that, and its bias, are in HEAD_NAME.
+        eos: Ids that end what it writes, ascending.
+    """
+
+    tied: bool
+    eos: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Bundle:
-    """An opened bundle; `sha256` identifies everything in it that decides a value."""
+    """An opened bundle; `sha256` identifies everything in it that decides a value.
+
+    It has a `head` where it is of a whole model, final norm included, and then it has no SAEs.
+    """
 
     path: Path
     sha256: str
@@ -177,6 +194,7 @@ class Bundle:
     tokenizer: TokenizerInfo
     files: Mapping[str, str]
     vision: VisionInfo | None = None
+    head: HeadInfo | None = None
 
     @property
     def d_model(self) -> int:
@@ -196,8 +214,8 @@ class Bundle:
 
     @property
     def last_layer(self) -> int:
-        """The deepest layer that some SAE reads."""
-        return max(sae.layer for sae in self.saes)
+        """The deepest layer that some SAE reads; of a whole model its last one."""
+        return max((sae.layer for sae in self.saes), default=self.model.n_layers - 1)
 
 
 def open_bundle(path: str | Path, verify: bool = False) -> Bundle:
@@ -288,6 +306,7 @@ def file_sha256(path: Path) -> str:
 def _from_manifest(path: Path, manifest: Mapping[str, Any]) -> Bundle:
     tokenizer, vision = manifest["tokenizer"], manifest.get("vision")
     prefix, suffix, chat = tokenizer["chat_prefix"], tokenizer["chat_suffix"], tokenizer.get("chat")
+    head = manifest.get("head")
     return Bundle(
         path=path,
         sha256=manifest["sha256"],
@@ -308,4 +327,5 @@ def _from_manifest(path: Path, manifest: Mapping[str, Any]) -> Bundle:
         vision=None
         if vision is None
         else VisionInfo(**{**vision, **{k: tuple(vision[k]) for k in ("before", "after")}}),
+        head=None if head is None else HeadInfo(**{**head, "eos": tuple(head["eos"])}),
     )

@@ -57,6 +57,7 @@ def identity(
             "context_tokens": len((bundle.tokenizer.chat_prefix or ()) if model.chat else bundle.tokenizer.bos),
             **({"generation_prompt": True} if model.generation_prompt else {}),
             **({"prompt": model.prompt} if model.prompt else {}),
+            **({"system": model.system} if model.system is not None else {}),
             **({"date": chat.date} if model.chat and chat is not None and chat.date is not None else {}),
             "attn": compute.attn,
         },

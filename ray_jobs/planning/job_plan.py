@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from ray_jobs.backbone.bundle import Bundle
     from ray_jobs.corpus.read import DocumentRows
     from ray_jobs.corpus.scanned import CorpusScan
-    from ray_jobs.engine.extractor import ExtractedRows
     from ray_jobs.planning.units import Unit
     from ray_jobs.spec import JobSpec
 
@@ -63,16 +62,26 @@ class UnitOutput(Protocol):
         """A bundle without what is not needed."""
         ...
 
-    def features(self, bundle: Bundle) -> Mapping[str, Any]:
-        """SAE -> the features that have to be computed, as `ray_jobs.engine.extractor.Extractor` takes them."""
-        ...
-
     def schema(self, keep_types: Mapping[str, str]) -> StoreSchema:
         """Columns of the store, with kept columns of these types."""
         ...
 
-    def rows(self, features: StoreSchema, documents: DocumentRows, extracted: ExtractedRows) -> PartRows:
-        """The rows of a part, from those that a store of features would have."""
+    def engine(self, bundle: Bundle, settings: Mapping[str, Any], features: StoreSchema) -> UnitEngine:
+        """What computes it, loaded.
+
+        Args:
+            bundle: The whole bundle.
+            settings: Fields of the engine's `ExtractSettings`.
+            features: What a store of the features would have; it says how values are rounded.
+        """
+        ...
+
+
+class UnitEngine(Protocol):
+    """Makes the rows of a part."""
+
+    def rows(self, documents: DocumentRows, on_progress: Callable[[int, int], None]) -> PartRows:
+        """One row for each document, in their order; `on_progress` gets documents and tokens done, between batches."""
         ...
 
 

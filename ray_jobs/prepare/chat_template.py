@@ -41,14 +41,18 @@ class Template:
         tokenizer: Of transformers.
         generation_prompt: Whether the model's turn is opened behind the text.
         date: The day, as YYYY-MM-DD; today where not given.
+        system: What a system turn before the text says; None for no such turn.
 
     Attributes:
         date: The day that it is told.
         dated: Whether it has asked for the date.
     """
 
-    def __init__(self, tokenizer: Any, generation_prompt: bool = False, date: str | None = None) -> None:
+    def __init__(
+        self, tokenizer: Any, generation_prompt: bool = False, date: str | None = None, system: str | None = None
+    ) -> None:
         self._tokenizer, self._prompt = tokenizer, generation_prompt
+        self._before = [] if system is None else [{"role": "system", "content": system}]
         self.date = date or datetime.datetime.now().date().isoformat()
         self.dated = False
 
@@ -63,7 +67,7 @@ class Template:
     def _apply(self, text: str, **options: Any) -> Any:
         with self._on_its_day():
             return self._tokenizer.apply_chat_template(
-                [{"role": "user", "content": text}], add_generation_prompt=self._prompt, **options
+                [*self._before, {"role": "user", "content": text}], add_generation_prompt=self._prompt, **options
             )
 
     @contextmanager

@@ -71,7 +71,8 @@ def settle_attention(compute: Compute, bundle: Bundle) -> Compute:
     """
     from ray_jobs.backbone.backbone import check_attention, default_attention
 
-    attn = compute.attn or default_attention(compute.device, bundle.model.model_type)
+    own = default_attention(compute.device, bundle.model.model_type)
+    attn = compute.attn or ("eager" if bundle.head is not None else own)  # a whole model runs by transformers' modules
     check_attention(bundle, attn)
     return replace(compute, attn=attn)
 

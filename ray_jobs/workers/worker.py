@@ -134,9 +134,10 @@ class Worker:
                     "give a path or URL that is the same storage on every node"
                 )
             bundle, output = self._bundle(), self._task.output
-            self._features = store_schema(self._task.job, output.bundle(bundle) if output else bundle, {})
-            wanted = output.features(bundle) if output else None
-            self._extractor = Extractor(bundle, ExtractSettings(**self._task.settings), wanted)
+            features = store_schema(self._task.job, output.bundle(bundle) if output else bundle, {})
+            self._engine = output.engine(bundle, self._task.settings, features) if output else None
+            if self._engine is None:
+                self._extractor = Extractor(bundle, ExtractSettings(**self._task.settings))
             self._hardware = place_here(self._task.settings["device"]).hardware
         return {"host": platform.node(), "pid": os.getpid()}
 
@@ -214,16 +215,15 @@ class Worker:
                 documents.error[row - start], documents.text[row - start] = reason, None
         images = None if self._decoder is None else DecodedImages(documents.image, self._decoder)
         fault_point("worker.computing", documents.text)
+
+        def go_on(n_documents: int, n_tokens: int) -> None:
+            self._go_on(unit.index, n_documents, n_tokens)
+
         with self._meter.phase("compute"):
-            extracted = self._extractor.extract(
-                documents.text,
-                documents.error,
-                on_progress=lambda n_documents, n_tokens: self._go_on(unit.index, n_documents, n_tokens),
-                images=images,
-            )
+            if self._engine is not None:
+                return self._engine.rows(documents, go_on)
+            extracted = self._extractor.extract(documents.text, documents.error, on_progress=go_on, images=images)
         self._meter.was_idle(extracted.idle_seconds)
-        if self._task.output is not None:
-            return self._task.output.rows(self._features, documents, extracted)
         return part_rows(documents, extracted)
 
     def _go_on(self, unit: int, n_documents: int, n_tokens: int) -> None:
