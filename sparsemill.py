@@ -149,7 +149,7 @@ def _run(argv: list[str], alone: bool = False) -> int:
             args.extracted = functools.partial(_extracted, args.job)
             args.scored, args.scored_parts = functools.partial(_scored, alone), _scored_parts
         if name == "init":
-            args.choose_model = _first_model
+            args.choose_model, args.choose_vision_model = _first_model, _first_vision_model
         if name == "names":
             args.stage_one = _StageOne()
         code = int(getattr(module, name)(args))
@@ -367,6 +367,27 @@ def _first_model() -> Any:
             f"  - {{path: {json_text(str(SAE_DIR))}, name: {SAE_NAME}}}",
         ),
         SAE_NAME,
+        why,
+    )
+
+
+def _first_vision_model() -> Any:
+    """A model and an SAE for somebody's first job of images; there is none that needs no account."""
+    from featurestore.starting.cli import ModelChoice
+
+    why = "PaliGemma 2 3B at layer 12 of its Gemma 2 2B; it needs an access token of the hub, and a GPU to be quick"
+    return ModelChoice(
+        (
+            f"model:  # {why}",
+            "  name: google/paligemma2-3b-pt-224  # its licence has to be accepted on the hub once",
+            "  # prompt: caption en  # what is fed behind every image",
+            "saes:  # trained on texts of Gemma 2 2B: that it is another model is allowed here, and recorded",
+            "  - release: gemma-scope-2b-pt-res-canonical",
+            "    id: layer_12/width_16k/canonical",
+            "    name: l12_16k",
+            "    allow_mismatch: true",
+        ),
+        "l12_16k",
         why,
     )
 

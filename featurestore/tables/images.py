@@ -52,18 +52,17 @@ def holds_images(kind: pa.DataType) -> bool:
     family = family_of(kind)
     if family in (*_BYTES, "text", "null"):
         return True
-    fields = _struct_fields(kind)
-    return any(family_of(fields[name]) in families for name, families in _FIELDS.items() if name in fields)
+    return any(family_of(held) in _FIELDS.get(name, ()) for name, held in _struct_fields(kind))
 
 
 _FIELDS = {"bytes": (*_BYTES, "null"), "path": ("text", "null")}
 
 
-def _struct_fields(kind: pa.DataType) -> dict[str, pa.DataType]:
+def _struct_fields(kind: pa.DataType) -> list[tuple[str, pa.DataType]]:
     import pyarrow as pa
 
     plain = plain_type(kind)
-    return {field.name: field.type for field in plain} if pa.types.is_struct(plain) else {}
+    return [(field.name, field.type) for field in plain] if pa.types.is_struct(plain) else []
 
 
 def images_of(column: pa.Array) -> list[Any]:
@@ -74,11 +73,10 @@ def images_of(column: pa.Array) -> list[Any]:
     if not pa.types.is_struct(column.type):
         return column.to_pylist()
     there = column.is_valid().to_pylist()
-    fields = dict(zip(_struct_fields(column.type), column.flatten(), strict=True))
     rows: list[dict[str, Any]] = [{} for _ in there]
-    for name, families in _FIELDS.items():
-        if name in fields and family_of(fields[name].type) in families:
-            for row, value in zip(rows, decoded(fields[name]).to_pylist(), strict=True):
+    for (name, held), field in zip(_struct_fields(column.type), column.flatten(), strict=True):
+        if family_of(held) in _FIELDS.get(name, ()):
+            for row, value in zip(rows, decoded(field).to_pylist(), strict=True):
                 row[name] = value
     return [_of_struct(row) if valid else None for row, valid in zip(rows, there, strict=True)]
 

@@ -16,6 +16,7 @@ from featurestore.tables.images import ImageFile, document_image
 from featurestore.tables.record import Record, Wanted
 from featurestore.tables.values import document_id, document_text, document_turns, stored_value
 from ray_jobs.corpus.slices import Slice, changed, records_of
+from ray_jobs.images.spool import Spool, SpooledImage
 
 if TYPE_CHECKING:
     from featurestore.finding.files import SourceFile
@@ -39,7 +40,7 @@ class DocumentRows:
     text: list[str | None]
     keep: dict[str, list[Any]]
     error: list[str | None]
-    image: list[bytes | ImageFile | None] = field(default_factory=list)
+    image: list[bytes | ImageFile | SpooledImage | None] = field(default_factory=list)
 
 
 def read_rows(
@@ -74,6 +75,7 @@ def read_batches(
     """
     wanted = Wanted(corpus.text, corpus.id, corpus.keep, corpus.image, corpus.messages is not None)
     out, size = DocumentRows([], [], {name: [] for name in corpus.keep}, []), 0
+    spool = Spool()
     for part in parts:
         row = part.first_row
         for record in records_of(part, wanted, spill):
@@ -88,7 +90,7 @@ def read_batches(
             if corpus.image is not None:
                 image, problem = document_image(record.image, corpus.image, part.file) if not error else (None, error)
                 text, error = (None, problem) if problem else (text, None)
-                out.image.append(image)
+                out.image.append(spool.keep(image) if isinstance(image, bytes) else image)
             out.doc_id.append(doc_id if doc_id is not None else row_id(part.file, row))
             out.text.append(text)
             out.error.append(error)

@@ -30,6 +30,9 @@ more than that."""
 MEMORY_BYTES = 2 << 30
 """Address space of this process: a picture of `MAX_PIXELS` takes up to 1.6 GB of it while it is turned and composed."""
 
+CPU_SECONDS = 60
+"""For one image, where the process that asked has died; it waits for half of that."""
+
 _PIECE_BYTES = 1 << 20
 _NO_RANGE = ("I", "F")
 _ADDRESS = re.compile(r"<[^>]* at 0x[0-9a-f]+>|0x[0-9a-f]+")
@@ -145,6 +148,8 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Answer until there are no more requests."""
     while len(head := requests.read(8)) == 8:
         (length,) = struct.unpack("<Q", head)
+        used = resource.getrusage(resource.RUSAGE_SELF)  # an end for the time in which there is nobody to end it
+        resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + CPU_SECONDS, -1))
         answers.write(answer(requests.read(length)))
         answers.flush()
 

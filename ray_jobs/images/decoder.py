@@ -23,6 +23,7 @@ import numpy as np
 
 from featurestore.errors import JobSpecError
 from featurestore.tables.images import ImageFile, read_image
+from ray_jobs.images.spool import SpooledImage
 
 SECONDS = 30.0
 """For one image. The largest that is read takes about three; what takes ten times that is made to."""
@@ -115,7 +116,7 @@ class DecodedImages:
         decoder: Decodes them.
     """
 
-    def __init__(self, images: Sequence[bytes | ImageFile | None], decoder: ImageDecoder) -> None:
+    def __init__(self, images: Sequence[bytes | ImageFile | SpooledImage | None], decoder: ImageDecoder) -> None:
         self._images, self._decoder = images, decoder
 
     def __len__(self) -> int:
@@ -132,6 +133,7 @@ class DecodedImages:
         if image is None:
             return "the document has no image"
         data = read_image(image) if isinstance(image, ImageFile) else image
+        data = data.read() if isinstance(data, SpooledImage) else data
         return data if isinstance(data, str) else self._decoder.decode(data)
 
 
@@ -143,7 +145,9 @@ def decoder_version() -> str:
     """
     found = installed_version()
     if found is None:
-        raise JobSpecError("corpus.image: images are decoded by Pillow, which is not installed; pip install Pillow")
+        raise JobSpecError(
+            "corpus.image: images are decoded by Pillow, which is not installed; pip install 'sparsemill[images]'"
+        )
     return found
 
 

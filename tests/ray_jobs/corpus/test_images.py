@@ -12,6 +12,7 @@ import pytest
 from featurestore.errors import CorpusError
 from featurestore.tables.images import ImageFile, read_image
 from ray_jobs.corpus.scan import scan
+from ray_jobs.images.spool import Spool, SpooledImage
 from tests.ray_jobs.corpora import documents, jsonl, spec, written
 from tests.tiny_vision import png, tiny_images
 
@@ -135,10 +136,29 @@ def test_a_corpus_of_texts_does_not_see_images(tmp_path: Path) -> None:
     assert documents(spec(str(tmp_path))).text == ["x"]
 
 
+def test_a_struct_with_two_fields_of_one_name_is_read(tmp_path: Path) -> None:
+    fields = [pa.field("bytes", pa.binary()), pa.field("path", pa.string()), pa.field("path", pa.string())]
+    arrays = [pa.array([PNGS[0]]), pa.array(["a"]), pa.array(["b"])]
+    table = pa.table({"image": pa.StructArray.from_arrays(arrays, fields=fields)})
+    assert images_of(spec(written(tmp_path / "a.parquet", table), image="image")) == [PNGS[0]]
+
+
 @pytest.mark.parametrize("table", [{"image": [1, 2]}, {"image": [[b"a"], []]}, {"image": [{"x": 1}] * 2}])
 def test_a_column_that_cannot_hold_images_is_refused(tmp_path: Path, table: dict[str, Any]) -> None:
     with pytest.raises(CorpusError, match=r"'image' \(corpus.image\) holds .*, not images"):
         scan(spec(written(tmp_path / "a.parquet", pa.table(table)), image="image"))
+
+
+def test_more_bytes_of_images_than_memory_is_for_are_kept_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = [bytes([n]) * (n + 1) for n in range(40)]
+    table = pa.table({"image": pa.array(many, pa.binary())})
+    corpus = spec(written(tmp_path / "a.parquet", table), image="image")
+    monkeypatch.setattr(Spool.__init__, "__defaults__", (100,))
+    found = documents(corpus).image
+    assert sum(len(image) for image in found if isinstance(image, bytes)) <= 100
+    assert [image.read() if isinstance(image, SpooledImage) else image for image in found] == many
 
 
 def test_rows_of_json_without_an_image_have_their_error_and_no_column_is_refused(tmp_path: Path) -> None:

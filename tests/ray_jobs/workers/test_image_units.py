@@ -14,6 +14,7 @@ import pytest
 from featurestore.errors import JobFailed, JobSpecError
 from featurestore.format.store_plan import create_store
 from ray_jobs.images import decoder as decoder_module
+from ray_jobs.planning import calibrate
 from ray_jobs.planning.estimate import estimate
 from ray_jobs.planning.identity import check_software
 from ray_jobs.planning.job_plan import JobPlan, make_plan
@@ -173,6 +174,13 @@ def test_folders_of_files_and_tables_of_paths_give_the_same_features(models: Pat
     assert folder["doc_id"] == names
     for column in ("label", "tiny__indices", "tiny__max", "pixels"):
         assert folder[column] == listed[column]
+
+
+def test_calibrating_measures_the_model_on_pictures_of_nothing(plan: JobPlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrate, "MEASURED_SECONDS", 0.2)
+    tokens, documents, seconds = calibrate._timed(str(plan.bundle.path), plan.settings, list(plan.scan.sample))
+    assert tokens == 16 * documents > 0
+    assert seconds > 0
 
 
 def test_without_pillow_the_job_is_refused_in_a_sentence(
