@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from featurestore.base.text import counted
-from featurestore.errors import JobFailed
+from featurestore.errors import JobFailed, MismatchError
 from featurestore.reader import FeatureStore
 from featurestore.storage.files import shown
 from ray_jobs.cluster.session import sigterm_unwinds
@@ -58,7 +58,11 @@ def plan_labels(spec: LabelSpec, job: JobSpec, progress: Progress | None = None)
         UsageError: Corpus, model or task are at fault, or the parts are another job's.
     """
     note, labels = progress.note if progress else None, Labels.of(spec)
-    return of_text(spec, job, lambda settled: make_plan(settled, note, output=labels))
+    try:
+        return of_text(spec, job, lambda settled: make_plan(settled, note, output=labels))
+    except MismatchError as error:
+        said = str(error).rpartition("; ")[0]
+        raise MismatchError(f"{said}; choose another 'out', or delete these parts if nobody needs them") from None
 
 
 def label(

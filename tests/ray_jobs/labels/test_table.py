@@ -64,6 +64,7 @@ def test_bad_rows_cost_themselves_and_the_others_are_what_transformers_says(answ
         assert one["prompt"] == row["question"] and one["choice_bytes"] == n_bytes[one["place"]]
 
 
+@pytest.mark.slow
 def test_what_is_compared_may_be_per_token_or_per_byte(answering: Path, tmp_path: Path) -> None:
     corpus = write_rows(tmp_path / "rows.jsonl", questions(20))
     for by in ("per_token", "per_byte"):
