@@ -315,10 +315,10 @@ def stop(args: argparse.Namespace) -> int:
     """Stop the run of a job's store."""
     silence_libraries()
     from featurestore.storage.files import shown
+    from ray_jobs.labels.spec import store_of
     from ray_jobs.run.stop import stop as end
-    from ray_jobs.spec import load_job
 
-    store = load_job(args.job).store
+    store = store_of(args.job)
     stopped = end(store, args.address, _say)
     if args.json:
         return print_json({"store": shown(store), "stopped": list(stopped)})
