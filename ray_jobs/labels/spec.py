@@ -212,7 +212,7 @@ def of_text(spec: LabelSpec, job: JobSpec, do: Callable[[JobSpec], T]) -> T:
     Raises:
         CorpusError: What `do` raises of the last column, or of any about something else.
     """
-    columns = spec.task.columns(spec.corpus.text)
+    columns = spec.task.columns(spec.text)
     for number, name in enumerate(columns, 1):
         try:
             with reworded():
