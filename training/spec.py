@@ -6,19 +6,19 @@ impossible values are refused in one sentence. Whether a store has what is asked
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from featurestore.base.poolings import READABLE, is_readable
 from featurestore.errors import StudyError
 from featurestore.finding.dialect import CsvSpec
 from featurestore.finding.patterns import joined
 from featurestore.specs.spec_file import load_mapping, parse_spec
-from featurestore.specs.spec_values import Flag, PathText, Value
+from featurestore.specs.spec_values import Flag, OneOrMore, PathText, Value
 
 BASELINES = ("tfidf", "char_ngrams", "hidden_mean", "hidden_last", "majority")
 PROBES = ("logistic_l2", "logistic_l1", "tree", "k_sparse", "linear_svm", "softmax")
@@ -30,6 +30,11 @@ PRIVATE = "private"  # as `text`: the corpus' own column, and nobody is shown it
 def _as_list(value: Any) -> Any:
     """Let `pool: max` stand for `pool: [max]`."""
     return value if isinstance(value, list | tuple) else [value]
+
+
+def _one_of(names: Sequence[str]) -> Any:
+    """What editors may complete; a sentence of our own refuses other names."""
+    return Field(json_schema_extra={"enum": list(names)})
 
 
 _Threshold = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # SAE activations are >= 0, so is a threshold on them
@@ -93,15 +98,15 @@ class FeatureSpec(_Model):
         store: Another store with the same documents (another model, say); by default the study's.
     """
 
-    sae: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(min_length=1)
-    pool: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(default=("max",), min_length=1)
-    binarize: Annotated[tuple[_Threshold | Literal["learnt"] | None, ...], BeforeValidator(_as_list)] = Field(
+    sae: Annotated[tuple[str, ...], OneOrMore(_as_list)] = Field(min_length=1)
+    pool: Annotated[tuple[str, ...], OneOrMore(_as_list)] = Field(default=("max",), min_length=1)
+    binarize: Annotated[tuple[_Threshold | Literal["learnt"] | None, ...], OneOrMore(_as_list)] = Field(
         default=(None,), min_length=1
     )
-    scale: Annotated[tuple[Literal["max_abs", "sqrt"], ...], BeforeValidator(_as_list)] = Field(
+    scale: Annotated[tuple[Literal["max_abs", "sqrt"], ...], OneOrMore(_as_list)] = Field(
         default=("max_abs",), min_length=1
     )
-    select: Annotated[tuple[SelectSpec | None, ...], BeforeValidator(_as_list)] = Field(default=(None,), min_length=1)
+    select: Annotated[tuple[SelectSpec | None, ...], OneOrMore(_as_list)] = Field(default=(None,), min_length=1)
     min_documents: int = Field(default=1, ge=1)
     control: Flag = False
     store: PathText | None = None
@@ -146,7 +151,7 @@ class GivenSplit(_Model):
     """
 
     name: str = Field(min_length=1)
-    test: Annotated[tuple[Value, ...], BeforeValidator(_as_list)] = Field(default=("test",), min_length=1)
+    test: Annotated[tuple[Value, ...], OneOrMore(_as_list)] = Field(default=("test",), min_length=1)
 
 
 class SplitSpec(_Model):
@@ -172,7 +177,7 @@ class SplitSpec(_Model):
     column: GivenSplit | None = None
     outer: int | None = Field(default=None, ge=2, le=50)
     duplicates: Literal["together", "ignore"] = "together"
-    exclude_classes: Annotated[tuple[Value, ...], BeforeValidator(_as_list)] = ()
+    exclude_classes: Annotated[tuple[Value, ...], OneOrMore(_as_list)] = ()
     min_per_class: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
@@ -192,7 +197,7 @@ class TransferSpec(_Model):
     """
 
     by: str = Field(min_length=1)
-    train: Annotated[tuple[Value, ...], BeforeValidator(_as_list), Field(min_length=1)] | None = None
+    train: Annotated[tuple[Value, ...], OneOrMore(_as_list), Field(min_length=1)] | None = None
 
 
 class RegimeSpec(_Model):
@@ -308,15 +313,15 @@ class StudySpec(_Model):
     label: str | TableColumn
     text: str | TextColumn | None = None
     features: tuple[FeatureSpec, ...] = ()
-    baselines: tuple[str, ...] = ()
-    probes: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ("logistic_l2",)
+    baselines: tuple[Annotated[str, _one_of(BASELINES)], ...] = ()
+    probes: Annotated[tuple[Annotated[str, _one_of(PROBES)], ...], OneOrMore(_as_list)] = ("logistic_l2",)
     split: SplitSpec = SplitSpec()
     regimes: RegimeSpec = RegimeSpec()
     transfer: TransferSpec | None = None
     screen: int | None = Field(default=None, ge=1)
     bootstrap: int = Field(default=1000, ge=100, le=100_000)
     class_weight: Literal["balanced"] | None = None
-    by: Annotated[tuple[Annotated[str, Field(min_length=1)] | LengthSlices, ...], BeforeValidator(_as_list)] = ()
+    by: Annotated[tuple[Annotated[str, Field(min_length=1)] | LengthSlices, ...], OneOrMore(_as_list)] = ()
     operating_point: OperatingPointSpec | None = None
     calibrate: Flag = True
     refit: Flag = True
