@@ -471,7 +471,7 @@ def run(args: argparse.Namespace) -> int:
     from training.spec import load_study
 
     store, studied = load_job(args.job).store, load_study(args.study)
-    if studied.store != store:
+    if _whole(studied.store) != _whole(store):
         raise StudyError(
             f"{args.study} reads the store {shown(studied.store)}, and {args.job} writes {shown(store)}; "
             "make them the same"
@@ -487,6 +487,11 @@ def run(args: argparse.Namespace) -> int:
     if not code and args.json:
         print_json({"store": shown(store), "results": shown(studied.out), **outputs})
     return code
+
+
+def _whole(place: str) -> str:
+    """A path from the root on, as a job has it and a study need not; a URL as it is."""
+    return place if "://" in place else os.path.realpath(place)
 
 
 def _steps(steps: Sequence[list[str]], as_json: bool) -> tuple[int, dict[str, object]]:

@@ -1,7 +1,7 @@
 """The ground on which the pages' code is run: what a reader of a how-to has already, tiny and real.
 
-A folder with reviews, a model and SAEs, a finished store and a study of it. The hub cannot be reached from a test, so its
-models and SAEs in the jobs of pages are replaced by these.
+A folder with reviews, a model and SAEs, a finished store and a study of it. The hub cannot be reached from a test, so
+its models and SAEs in the jobs of pages are replaced by these.
 """
 
 from __future__ import annotations
