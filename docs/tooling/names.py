@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,7 @@ from docs.tooling.docstrings import Docstring, docstring_of
 from docs.tooling.markdown import MADE, cell
 
 PACKAGES = ("featurestore", "training")
+WIDTH = 100
 
 
 def page() -> str:
@@ -41,7 +43,7 @@ def _of(name: str, documented: Any) -> Iterator[str]:
     for member, of_class in _members(documented):
         shown = "len(store)" if member == "__len__" else f"{member}{_signature(of_class, True)}"
         yield f"- **`{shown}`**"
-        yield from (f"  {line}".rstrip() for line in _said(docstring_of(of_class)))
+        yield from (f"    {line}".rstrip() for line in _said(docstring_of(of_class)))
 
 
 def _members(cls: type) -> Iterator[tuple[str, Any]]:
@@ -103,6 +105,6 @@ def _shown(default: Any) -> str:
 
 
 def _code(call: str) -> Iterator[str]:
-    yield "```text"
-    yield call
-    yield "```"
+    if len(call) > WIDTH:  # a parameter a line
+        call = re.sub(r"(\(|, )(\w+): ", r"\1\n    \2: ", call).replace(" \n", "\n")
+    yield from ("```text", call, "```")

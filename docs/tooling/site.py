@@ -46,6 +46,13 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     return _replaced(markdown, source, uri) if source.suffix == ".md" or source.is_dir() else markdown
 
 
+def on_post_page(output: str, **_: Any) -> str:
+    """Give a name to the theme's search, which readers of screens announce as a dialogue without one."""
+    return output.replace(
+        'data-md-component="search" role="dialog"', 'data-md-component="search" role="dialog" aria-label="Search"'
+    )
+
+
 def _replaced(markdown: str, source: Path, uri: str) -> str:
     def link(found: re.Match[str]) -> str:
         target = _target(source, found[2])

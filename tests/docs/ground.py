@@ -114,10 +114,13 @@ def here(value: Any) -> Any:
 
 
 def write_yaml(block: Block, folder: Path) -> None:
-    """The file that a block of a page is."""
+    """The file that a block of a page is; of a job, the ground's own store and study give way to what it will write."""
     mapping = yaml.safe_load(block.code)
     if "corpus" in mapping:
         mapping = {**here(mapping), "workers": {"max": 1, "gpus": 0}}
+        if (folder / mapping["store"]).exists():
+            for place in (mapping["store"], "study"):
+                shutil.rmtree(folder / place, ignore_errors=True)
     elif "label" in mapping:
         mapping = {"bootstrap": 100, **mapping}
     assert block.file is not None
