@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from docs.tooling.outputs import problem_of
 from featurestore.base import json_text
 
 # Folders and files whose tests start a Ray of their own.
@@ -27,8 +28,6 @@ def documented(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def spied(document: object, *options: Any, **more: Any) -> str:
         if isinstance(document, dict) and "version" in document:
-            from docs.tooling.outputs import problem_of
-
             whole = {"predictions": [], **document} if "trained_on" in document else document  # they follow one by one
             assert (problem := problem_of(whole)) is None, problem
         return as_text(document, *options, **more)

@@ -40,7 +40,9 @@ def _of(name: str, documented: Any) -> Iterator[str]:
     yield from _said(said)
     if not inspect.isclass(documented):
         return
-    for member, of_class in _members(documented):
+    members = list(_members(documented))
+    yield from ("Methods and properties:", "") if members else ()
+    for member, of_class in members:
         shown = "len(store)" if member == "__len__" else f"{member}{_signature(of_class, True)}"
         yield f"- **`{shown}`**"
         yield from (f"    {line}".rstrip() for line in _said(docstring_of(of_class)))
