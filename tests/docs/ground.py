@@ -90,10 +90,11 @@ def _write_names(folder: Path) -> None:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """As in a shell in which the environment was activated; caches and homes are the ground's own."""
+    """As in a shell in which the environment was activated; the cache is the ground's own where none is named."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     root = str(Path(__file__).parents[2])
-    return {**os.environ, "PATH": path, "SPARSEMILL_CACHE": str(folder / "cache"), "PYTHONPATH": root}
+    cache = os.environ.get("SPARSEMILL_CACHE", str(folder / "cache"))
+    return {**os.environ, "PATH": path, "SPARSEMILL_CACHE": cache, "PYTHONPATH": root}
 
 
 def run_bash(code: str, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -77,8 +78,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_page(page: str, folder: Path) -> Iterator[str]:
-    """Run a page's blocks in their order, in one folder and one Python; yields what each printed."""
+    """Run a page's blocks in their order, in one folder and one Python; yields what each printed.
+
+    What a tutorial shows right behind a command is what that printed.
+    """
     names: dict[str, Any] = {}
+    printed = ""
     for block in (block for block in BLOCKS if block.page == page and not block.reason):
         where = f"{block.page}:{block.line}"
         if block.file:
@@ -88,7 +93,10 @@ def run_page(page: str, folder: Path) -> Iterator[str]:
             assert done.returncode == 0, (
                 f"{where} ended with {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
             )
-            yield done.stdout
+            printed = done.stdout
+            yield printed
+        elif block.language == "text" and "tutorials" in page:
+            assert [line for line in block.code.splitlines() if line not in printed.splitlines()] == [], where
         elif block.language == "python":
             with ground.inside(folder):
                 exec(compile(block.code, where, "exec"), names)
@@ -106,9 +114,18 @@ def test_the_code_of_a_page_runs(page: str, finished: Path, tmp_path: Path, monk
     assert "Traceback" not in printed
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One cache for all tutorials: the model is prepared once."""
+    return os.environ.get("SPARSEMILL_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.mark.slow
 @pytest.mark.real
 @pytest.mark.parametrize("name", TUTORIALS)
-def test_a_tutorial_runs_from_an_empty_folder(name: str, tmp_path: Path) -> None:
+def test_a_tutorial_runs_from_an_empty_folder(
+    name: str, tmp_path: Path, cache: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPARSEMILL_CACHE", cache)
     printed = "".join(run_page(f"docs/tutorials/{name}", tmp_path))
     assert "Traceback" not in printed
