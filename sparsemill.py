@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import functools
 import gc
 import importlib
@@ -37,7 +36,7 @@ __version__ = "0.1.0"
 
 # What one is doing -> its commands -> (module, one line of help). Each module has `<name>_parser(parser)` and
 # `<name>(args) -> exit code`.
-_GROUPS = {
+GROUPS = {
     "start here": {
         "demo": ("sparsemill", "the whole way on real Gemma weights and real text, no account, no GPU"),
         "init": ("featurestore.starting.cli", "look at a table, and write a first job and study for it"),
@@ -70,9 +69,10 @@ _GROUPS = {
     "this machine": {
         "doctor": ("ray_jobs.doctor", "whether this machine, or a cluster, can do the work, and what to do where not"),
         "cache": ("featurestore.cache_cli", "what is kept so that it need not be made again, and removing it"),
+        "completion": ("featurestore.completion_cli", "complete commands and options in bash, zsh or fish"),
     },
 }
-COMMANDS = {name: where for group in _GROUPS.values() for name, where in group.items()}
+COMMANDS = {name: where for group in GROUPS.values() for name, where in group.items()}
 
 STAGE_ONE = ("ray", "torch", "transformers", "tokenizers", "safetensors", "sae_lens", "gguf", "accelerate")
 
@@ -152,6 +152,8 @@ def _run(argv: list[str], alone: bool = False) -> int:
             args.choose_model, args.choose_vision_model = _first_model, _first_vision_model
         if name == "names":
             args.stage_one = _StageOne()
+        if name == "completion":
+            args.whole_parser = _whole_parser
         code = int(getattr(module, name)(args))
         print(end="", flush=True)  # a full disk or a closed pipe shows here, not after the last handler
         return code
@@ -180,10 +182,24 @@ def _run(argv: list[str], alone: bool = False) -> int:
 
 def command_parser(name: str) -> _Parser:
     """The parser of a command's arguments."""
-    module_name, line = COMMANDS[name]
+    _, line = COMMANDS[name]
     parser = _Parser(prog=f"sparsemill {name}", description=line, formatter_class=argparse.RawDescriptionHelpFormatter)
-    getattr(importlib.import_module(module_name), f"{name}_parser")(parser)
+    return _with_arguments(parser, name)
+
+
+def _with_arguments(parser: _Parser, name: str) -> _Parser:
+    getattr(importlib.import_module(COMMANDS[name][0]), f"{name}_parser")(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    return parser
+
+
+def _whole_parser() -> _Parser:
+    """All commands in one parser, which takes a second to make; `main` asks for one command's only."""
+    parser = _Parser(prog="sparsemill")
+    parser.add_argument("--version", action="version", version=f"sparsemill {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND")
+    for name, (_, line) in COMMANDS.items():
+        _with_arguments(commands.add_parser(name, help=line), name)
     return parser
 
 
@@ -195,6 +211,8 @@ def _on_ray(address: str) -> Callable[[Sequence[Any]], Iterator[Any]]:
     """
 
     def run(tasks: Sequence[Any]) -> Iterator[Any]:
+        import dataclasses
+
         from ray_jobs.workers.tasks import run_tasks
         from training.evaluation import run_source
 
@@ -499,7 +517,7 @@ def run(args: argparse.Namespace) -> int:
     from training.spec import load_study
 
     store, studied = load_job(args.job).store, load_study(args.study)
-    if studied.store != store:
+    if _whole(studied.store) != _whole(store):
         raise StudyError(
             f"{args.study} reads the store {shown(studied.store)}, and {args.job} writes {shown(store)}; "
             "make them the same"
@@ -515,6 +533,11 @@ def run(args: argparse.Namespace) -> int:
     if not code and args.json:
         print_json({"store": shown(store), "results": shown(studied.out), **outputs})
     return code
+
+
+def _whole(place: str) -> str:
+    """A path from the root on, as a job has it and a study need not; a URL as it is."""
+    return place if "://" in place else os.path.realpath(place)
 
 
 def _steps(steps: Sequence[list[str]], as_json: bool) -> tuple[int, dict[str, object]]:
@@ -541,8 +564,8 @@ def _steps(steps: Sequence[list[str]], as_json: bool) -> tuple[int, dict[str, ob
 
 def _front_parser() -> _Parser:
     commands = "\n".join(
-        "\n".join([f"{doing}:", *(f"  {name:<9} {line}" for name, (_, line) in group.items())])
-        for doing, group in _GROUPS.items()
+        "\n".join([f"{doing}:", *(f"  {name:<10} {line}" for name, (_, line) in group.items())])
+        for doing, group in GROUPS.items()
     )
     parser = _Parser(
         prog="sparsemill",

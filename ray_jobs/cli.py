@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featurestore.base.arguments import count_argument
-from featurestore.base.json_text import print_json
+from featurestore.base.json_text import json_text, print_json
 from featurestore.base.terminal import print_facts
 from featurestore.base.text import counted
 from featurestore.errors import UsageError
@@ -236,7 +236,7 @@ def _job_of(args: argparse.Namespace) -> JobSpec | None:
         )
         return job
     if args.json:
-        print_json(mapping)
+        print(json_text(mapping, ascii=True))  # a job, and so without a version
     else:
         import yaml
 

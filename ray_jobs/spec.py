@@ -23,7 +23,7 @@ from featurestore.finding.dialect import CsvSpec
 from featurestore.finding.files import IMAGE, TABLE_OR_IMAGE
 from featurestore.finding.patterns import joined
 from featurestore.specs.spec_file import load_mapping, parse_spec
-from featurestore.specs.spec_values import Flag, PathText
+from featurestore.specs.spec_values import Flag, OneOrMore, PathText
 from ray_jobs.backbone.sites import Site
 from ray_jobs.tolerance import errors_allowed
 
@@ -68,7 +68,7 @@ def _day(value: Any) -> Any:
 
 Name = Annotated[str, Field(min_length=1), BeforeValidator(lambda v: _utf8(v) if isinstance(v, str) else v)]
 PathName = Annotated[PathText, BeforeValidator(lambda v: _utf8(v) if isinstance(v, str) else v)]
-Names = Annotated[tuple[Name, ...], BeforeValidator(_listed)]
+Names = Annotated[tuple[Name, ...], OneOrMore(_listed)]
 FilledNames = Annotated[Names, AfterValidator(_filled)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 
@@ -95,7 +95,7 @@ class CorpusSpec(_Spec):
             exactly half passes), or a whole number (1 is one document; 0 allows none).
     """
 
-    path: Annotated[tuple[PathName, ...], BeforeValidator(_listed), AfterValidator(_filled)]
+    path: Annotated[tuple[PathName, ...], OneOrMore(_listed), AfterValidator(_filled)]
     text: Name | None = "text"
     messages: Name | None = None
     image: Name | None = None
@@ -230,6 +230,9 @@ class SaeSpec(_Spec):
     """One sparse autoencoder: `release` + `id` of sae-lens, or `path`, a directory (`ray_jobs.prepare.local_layouts`).
 
     Attributes:
+        release: A release of sae-lens' registry, or a repository on the hub.
+        id: An SAE of the release, or a folder in the repository.
+        path: A directory with an SAE, in place of release and id.
         revision: Branch, tag or commit of the release on the hub.
         name: Prefix of its columns in the store; derived where not given ("layer_12/width_16k/..." -> "l12_16k").
         layer: The layer that it reads; taken from the SAE's own metadata where not given.
@@ -276,11 +279,16 @@ class SaeSpec(_Spec):
 
 
 class WorkersSpec(_Spec):
-    """What to run on: at most `max` actors, each with `gpus` (a fraction shares one) and `cpus` threads of torch.
+    """What to run on.
 
-    The layers are divided among several `gpus`. `batch_tokens` are fed to the model at once; chosen for the device
-    where not given. `hardware` and `rates` are for `plan` alone: the kind of hardware to price, and the rates file
-    that knows it.
+    Attributes:
+        max: At most so many workers (actors of Ray); as many as there is room for where not given.
+        gpus: GPUs of each, a fraction of one where several share it; the layers are divided among several. 1 or 0 where
+            not given, as there are GPUs here.
+        cpus: Threads of torch of each; 2 beside a GPU and 1 without where not given.
+        batch_tokens: Tokens that are fed to the model at once; chosen for the device where not given.
+        hardware: For `plan` alone: the kind of hardware to price.
+        rates: For `plan` alone: the rates file that knows it; by default the one that comes with the package.
     """
 
     max: Annotated[int, Field(ge=1, le=100_000, strict=True)] | None = None
@@ -299,7 +307,11 @@ class WorkersSpec(_Spec):
 
 
 class UnitsSpec(_Spec):
-    """How many documents a unit of work has; sized from the tokens of the corpus where not given."""
+    """How the work is divided.
+
+    Attributes:
+        documents: Documents of a unit of work; sized from the tokens of the corpus where not given.
+    """
 
     documents: Count | None = None
 
@@ -308,10 +320,15 @@ class JobSpec(_Spec):
     """A whole job: corpus -> model -> SAEs -> store.
 
     Attributes:
+        corpus: Where the documents are.
+        model: The language model, and how documents are fed to it.
+        saes: The sparse autoencoders, one or many, of any layers and sites: one pass of the model serves them all.
         pool: Poolings to store, in the order max, sum, count, last, top{N} whatever order the file has.
         hidden: Dense baselines to store of each hooked layer.
         pixels: Of images, side of a small copy to store beside them, as a baseline that has seen no model.
         store: Directory or URL of the feature store to write or resume.
+        workers: What to run on.
+        units: How the work is divided.
         value_bits: Significant bits that stored values keep; 8 is bfloat16's precision, 24 float32's.
     """
 
@@ -319,7 +336,7 @@ class JobSpec(_Spec):
     model: ModelSpec
     saes: Annotated[tuple[SaeSpec, ...], BeforeValidator(_list), AfterValidator(_filled)]
     pool: FilledNames = ("max", "sum", "count")
-    hidden: Annotated[tuple[Literal["mean", "last"], ...], BeforeValidator(_listed)] = ()
+    hidden: Annotated[tuple[Literal["mean", "last"], ...], OneOrMore(_listed)] = ()
     pixels: Annotated[int, Field(ge=1, le=64, strict=True)] | None = None
     store: PathName
     workers: WorkersSpec = WorkersSpec()

@@ -150,6 +150,19 @@ def test_a_job_and_a_study_of_another_store_are_not_run(tmp_path: Path, capsys: 
     assert f"study.yaml reads the store {tmp_path}/other, and" in said and "make them the same" in said
 
 
+def test_a_job_and_its_study_are_found_where_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    saes = [{"path": "no-sae", "name": "l1"}]
+    job = {"corpus": {"path": "c.jsonl"}, "model": {"name": "./no-model"}, "saes": saes, "store": "store"}
+    Path("job.yaml").write_text(yaml.safe_dump(job))
+    study_file(tmp_path, "store", "study")
+    assert sparsemill.main(["run", "job.yaml", "study.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert "make them the same" not in said and "no-model" in said  # it came as far as the model
+
+
 def test_every_command_stands_in_one_group_of_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         sparsemill.main(["--help"])

@@ -28,7 +28,7 @@ def test_a_circle_would_be_found() -> None:
 
 def test_the_picture_in_the_design_is_what_the_sources_say() -> None:
     page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
-    assert f"```\n{picture()}\n```" in page, "python -m tests.rooms prints the picture as it is now"
+    assert f"```text\n{picture()}\n```" in page, "python -m tests.rooms prints the picture as it is now"
 
 
 def test_rooms_can_be_held_in_the_head() -> None:
