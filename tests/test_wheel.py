@@ -15,7 +15,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("featurestore", "training", "ray_jobs")
+PACKAGES = ("sparsemill", "featurestore", "training", "ray_jobs")
 
 
 def packaged() -> set[str]:
@@ -23,14 +23,14 @@ def packaged() -> set[str]:
     paths = {path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file()}
     card = Path("ray_jobs/demo/sae/README.md")
     kept = {path for path in paths if "__pycache__" not in path.parts and (path.name != "README.md" or path == card)}
-    return {"sparsemill.py", *map(str, kept)}
+    return set(map(str, kept))
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a copy, because setuptools builds in the folder itself."""
     root = tmp_path_factory.mktemp("wheel")
-    for name in ("pyproject.toml", "README.md", "LICENSE", "sparsemill.py"):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, root)
     for name in PACKAGES:
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
