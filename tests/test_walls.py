@@ -104,7 +104,7 @@ def test_stage_two_installs_and_imports_in_an_environment_of_its_own(tmp_path: P
     # pip builds the project in its folder: build from a copy, so that the checkout stays as it is
     source = tmp_path / "source"
     source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, source)
     for name in ("sparsemill", "featurestore", "training", "ray_jobs"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
