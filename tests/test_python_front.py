@@ -230,5 +230,5 @@ def test_a_job_from_python_writes_the_parts_of_the_command(tmp_path: Path, monke
     frame = evidence.frame()
     assert set(frame["feature"]) == {feature} and frame["doc_id"].unique().to_list() == [str(ids[0])]
     assert frame["value"].max() == pytest.approx(X[0, feature], rel=0.01)  # stored with 8 significant bits
-    assert evidence._repr_html_().count("background:") == (frame["value"] > 0).sum() == frame["value"].gt(0).sum()
+    assert evidence._repr_html_().count("background:") == frame["value"].gt(0).sum()
     assert sm.names(store).is_empty()

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.training.stores import SAE, build_store, make_documents
+
 ROOT = Path(__file__).parent.parent
 OURS = {"ray_jobs", "featurestore", "training", "sparsemill"}
 ENGINE_MAY_IMPORT = {"torch", "transformers", "tokenizers", "safetensors", "numpy", "pyarrow"}
@@ -117,6 +119,15 @@ def test_stage_two_installs_and_imports_in_an_environment_of_its_own(tmp_path: P
         subprocess.run([python, "-c", absent], capture_output=True, text=True, cwd=tmp_path).stdout.strip()
         == "None None"
     )
+    build_store(tmp_path / "store", make_documents(60))
+    study = {"store": "store", "label": "label", "features": [{"sae": SAE}], "baselines": ["hidden_mean"], "out": "out"}
+    study |= {"split": {"seeds": 1, "folds": 2}, "bootstrap": 100}
+    code = f"import sys, sparsemill as sm; print(sm.study({study!r})); print({{'ray', 'torch'}} & {{*sys.modules}})"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.startswith("Study('out': 'label' of 60 documents") and done.stdout.endswith("set()\n"), (
+        done.stderr
+    )
+    assert "the report shows less than it could" in done.stderr  # tokens need the model
     entry = subprocess.run(
         [tmp_path / "venv/bin/sparsemill", "study", "--help"], capture_output=True, text=True, cwd=tmp_path
     )
