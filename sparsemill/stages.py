@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from featurestore.urls import without_secrets
+from sparsemill.surroundings import missing
 
 if TYPE_CHECKING:
     from featurestore.evidence.records import DocumentEvidence
@@ -97,7 +98,9 @@ def gather_evidence(study: str) -> None:
         directory, place, features = shown_features(study)
         if features:
             gather_alike(place, features, directory, say=_say)
-    except (SparsemillError, ModuleNotFoundError, OSError) as error:
+    except ModuleNotFoundError as error:
+        _say(f"the report shows no tokens: {missing('running the model once more', error)}")
+    except (SparsemillError, OSError) as error:
         _say(f"the report shows less than it could: {without_secrets(str(error))}")
 
 

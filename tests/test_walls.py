@@ -124,10 +124,8 @@ def test_stage_two_installs_and_imports_in_an_environment_of_its_own(tmp_path: P
     study |= {"split": {"seeds": 1, "folds": 2}, "bootstrap": 100}
     code = f"import sys, sparsemill as sm; print(sm.study({study!r})); print({{'ray', 'torch'}} & {{*sys.modules}})"
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert done.stdout.startswith("Study('out': 'label' of 60 documents") and done.stdout.endswith("set()\n"), (
-        done.stderr
-    )
-    assert "the report shows less than it could" in done.stderr  # tokens need the model
+    assert "/out': 'label' of 60 documents; 3 methods; " in done.stdout, done.stderr
+    assert done.stdout.endswith("\nset()\n")
     entry = subprocess.run(
         [tmp_path / "venv/bin/sparsemill", "study", "--help"], capture_output=True, text=True, cwd=tmp_path
     )
