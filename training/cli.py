@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from featurestore.base.arguments import count_argument
 from featurestore.base.json_text import print_json
@@ -123,13 +124,20 @@ def report_parser(parser: argparse.ArgumentParser) -> None:
 
 def report(args: argparse.Namespace) -> int:
     """Run `sparsemill report`."""
+    from featurestore.format.store_plan import is_store
     from featurestore.storage.outputs import check_free, whole_file
     from training.report.store_page import store_report
     from training.report.study_files import is_study
     from training.report.study_page import study_report, write_study_report
 
     of_study = is_study(args.place)
+    if not of_study and not is_store(args.place):
+        inside = next((place for place in _above(args.place) if is_study(place)), None)
+        hint = f"; did you mean {inside}, in which it lies?" if inside else "; give the directory of one"
+        raise UsageError(f"{shown(args.place)} is neither a study, with a results.json, nor a feature store{hint}")
     out = args.out
+    if out is not None and not out.lower().endswith((".html", ".htm")):
+        raise UsageError(f"-o {shown(out)}: a report is an HTML page; give a name that ends in .html")
     if out is None and not of_study:
         out = f"{shown(args.place).rstrip('/').rsplit('/', 1)[-1]}-report.html"
     if out is None and not args.no_text:
@@ -145,6 +153,11 @@ def report(args: argparse.Namespace) -> int:
         return print_json({"report": shown(out)})
     print(shown(out))
     return 0
+
+
+def _above(place: str) -> tuple[str, ...]:
+    """The two directories in which a local place lies."""
+    return () if "://" in place else tuple(str(parent) for parent in Path(place).parents[:2])
 
 
 def _progress(done: int, total: int, method: str) -> None:

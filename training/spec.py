@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from featurestore.base.poolings import READABLE, is_readable
+from featurestore.base.did_you_mean import did_you_mean
+from featurestore.base.poolings import NAMED, READABLE, is_readable
 from featurestore.errors import StudyError
 from featurestore.finding.dialect import CsvSpec
 from featurestore.finding.patterns import joined
@@ -111,7 +112,7 @@ class FeatureSpec(_Model):
     def _known_pools(cls, pools: tuple[str, ...]) -> tuple[str, ...]:
         for pool in pools:
             if not is_readable(pool):
-                raise ValueError(f"unknown pooling '{pool}'; use {READABLE}")
+                raise ValueError(f"unknown pooling '{pool}'{did_you_mean(pool, NAMED) or ';'} use {READABLE}")
         return _unique(pools, "pooling")
 
     @field_validator("binarize")
@@ -337,7 +338,8 @@ class StudySpec(_Model):
     def _known_baselines(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
             if name not in BASELINES:
-                raise ValueError(f"unknown baseline '{name}'; use {', '.join(BASELINES)}")
+                hint = did_you_mean(name, BASELINES) or ";"
+                raise ValueError(f"unknown baseline '{name}'{hint} use {', '.join(BASELINES)}")
         return _unique(names, "baseline")
 
     @field_validator("probes")
@@ -345,7 +347,8 @@ class StudySpec(_Model):
     def _known_probes(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
             if name not in PROBES:
-                raise ValueError(f"probe '{name}' is not available; use {', '.join(PROBES)}")
+                hint = did_you_mean(name, PROBES) or ";"
+                raise ValueError(f"probe '{name}' is not available{hint} use {', '.join(PROBES)}")
         if not names:
             raise ValueError(f"name at least one probe: {', '.join(PROBES)}")
         return _unique(names, "probe")

@@ -18,7 +18,7 @@ from featurestore.errors import UsageError
 from featurestore.finding.patterns import escaped
 from featurestore.starting.draft import job_text, study_text
 from featurestore.starting.guess import ROWS, Guess, Roles, guess_roles
-from featurestore.storage.outputs import local_path
+from featurestore.storage.outputs import local_folder
 from featurestore.tables.table import no_column, read_head
 
 
@@ -48,10 +48,13 @@ def init_parser(parser: argparse.ArgumentParser) -> None:
 
 def init(args: argparse.Namespace) -> int:
     """Run `sparsemill init`."""
-    out = local_path(args.out, "--out")
+    out = local_folder(args.out, "--out")
     taken = [name for name in ("job.yaml", "study.yaml") if (out / name).exists()]
     if taken:
         raise UsageError(f"{out / taken[0]} is there already and stays; say --out DIR for another place")
+    for file in args.files:
+        if "://" not in file and Path(file).is_dir() and (Path(file) / "store.json").is_file():
+            raise UsageError(f"{file} is a feature store, which has its features already; give a table of texts")
     columns = read_head([escaped(file) for file in args.files], ROWS)
     roles = _given(guess_roles(columns), args, columns)
     if roles.text is None:
@@ -96,6 +99,8 @@ def _given(roles: Roles, args: argparse.Namespace, columns: dict[str, list[objec
             continue
         if name not in columns:
             raise UsageError(f"--{role}: {no_column(args.files[0], name, list(columns))}")
+        if (other := next((one for one, guess in said.items() if guess.column == name), None)) is not None:
+            raise UsageError(f"--{role} and --{other} name the same column '{name}'; leave one of them out")
         said[role] = Guess(name, "as you said")
     left = {name: values for name, values in columns.items() if name not in {guess.column for guess in said.values()}}
     roles = guess_roles(left) if said else roles

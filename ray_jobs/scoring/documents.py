@@ -103,6 +103,8 @@ def reworded() -> Iterator[None]:
         sentence = str(error)
         for key, option in OPTIONS.items():
             sentence = sentence.replace(key, option)
+        sentence = sentence.replace("give corpus.format or a narrower path", "rename it to .parquet, .jsonl or .csv")
+        sentence = sentence.replace("corpus.csv", "the encoding and delimiter of the file: a job can say")
         raise CorpusError(sentence) from None
 
 
