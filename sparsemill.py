@@ -392,7 +392,7 @@ class _Parser(argparse.ArgumentParser):
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does it; an argument that is empty names nothing, a text that is to be classified aside."""
         found = super().parse_args(args, namespace)
-        for action in self._actions:
+        for action in _actions(self):
             given = getattr(found, action.dest, None)
             if action.metavar != "TEXT" and (given == "" or (isinstance(given, list) and "" in given)):
                 name = action.option_strings[-1] if action.option_strings else action.metavar or action.dest
@@ -400,10 +400,18 @@ class _Parser(argparse.ArgumentParser):
         return found
 
     def error(self, message: str) -> NoReturn:
-        message = _in_plain_words(message, self._option_string_actions)
+        message = _in_plain_words(message, [option for action in _actions(self) for option in action.option_strings])
         self.print_usage(sys.stderr)
         see = "" if re.search("; |not allowed", message) else f"; see `{self.prog.removesuffix(' COMMAND')} --help`"
         sys.exit(_fail(message + see, 2, self.as_json))
+
+
+def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """The arguments of a parser, and of the parsers of its sub-commands."""
+    for action in parser._actions:
+        yield action
+        for below in action.choices.values() if isinstance(action, argparse._SubParsersAction) else ():
+            yield from _actions(below)
 
 
 def _in_plain_words(message: str, options: Iterable[str]) -> str:

@@ -19,6 +19,7 @@ from featurestore.errors import StudyError
 from featurestore.finding.dialect import CsvSpec
 from featurestore.finding.patterns import joined
 from featurestore.specs.spec_file import load_mapping, parse_spec
+from featurestore.specs.spec_sentences import shown
 from featurestore.specs.spec_values import Flag, PathText, Value
 
 BASELINES = ("tfidf", "char_ngrams", "hidden_mean", "hidden_last", "majority")
@@ -437,5 +438,6 @@ def _table_from(base: Path, column: Any) -> Any:
 def _unique(values: tuple[Any, ...], what: str) -> tuple[Any, ...]:
     for value in values:
         if values.count(value) > 1:
-            raise ValueError(f"{what} '{value}' is given twice; remove one")
+            said = shown(value.model_dump()) if isinstance(value, BaseModel) else f"'{value}'"
+            raise ValueError(f"{what} {said} is given twice; remove one")
     return values

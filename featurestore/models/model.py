@@ -95,6 +95,8 @@ def _no_model(stem: str, ending: str, fs: pafs.FileSystem, root: str) -> str:
         under = stem if folder == root else f"{stem}/models"
         some = ", ".join(f"{under}/{name.removesuffix('.safetensors')}.json" for name in names)
         return f"{stem} is a directory{', of a study' if names else ''}; give a model, {some or 'NAME.json'}"
+    if fs.get_file_info(root).type.name == "File":
+        return f"{stem} is no model; give NAME.json, which lies beside its NAME.safetensors"
     near = did_you_mean_file(f"{root}.{ending}") if is_local(fs) else ""
     near = near if ".json'" in near else ""
     return f"{stem}.{ending}: there is no such file; a model is NAME.json and NAME.safetensors{near}"

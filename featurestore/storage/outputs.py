@@ -59,8 +59,12 @@ def check_free(*places: str, overwrite: bool = False, mark: str | None = None) -
             raise UsageError(f"{shown(place)} lies below a file; choose another place")
 
 
-def refuse_in_store(place: str) -> None:
+def refuse_in_store(place: str, itself: bool = False) -> None:
     """Refuse a place below a feature store, whatever is insisted on: a store holds what its format says.
+
+    Args:
+        place: A path or URL.
+        itself: Whether the place is a directory for files that are no store's, and so must not be a store either.
 
     Raises:
         UsageError: Naming the store.
@@ -72,16 +76,14 @@ def refuse_in_store(place: str) -> None:
         above = [folder := Path(path).parent.resolve(), *folder.parents]
     else:  # a request each; parts lie two levels down
         above = [folder for folder in Path(path).parents if folder.name][:2]
-    for folder in above:
+    for folder in [*([Path(path)] if itself else []), *above]:
         try:
             there = fs.get_file_info(f"{folder}/{_STORE_MARK}").type.name
         except OSError:  # not everybody may look
             continue
         if there == "File":
-            raise UsageError(
-                f"{shown(place)} lies in the feature store {shown(str(folder))}, where nothing else is written; "
-                "choose another place"
-            )
+            where = "is a feature store" if folder == Path(path) else f"lies in the feature store {shown(str(folder))}"
+            raise UsageError(f"{shown(place)} {where}, where nothing else is written; choose another place")
 
 
 def local_path(place: str, what: str) -> Path:
@@ -109,7 +111,7 @@ def local_folder(place: str, what: str) -> Path:
     for parent in (folder, *folder.absolute().parents):
         if parent.is_file():
             raise UsageError(f"{place} {'is' if parent == folder else 'lies below'} a file; give a directory's path")
-    refuse_in_store(str(folder / _STORE_MARK))
+    refuse_in_store(place, itself=True)
     return folder
 
 

@@ -10,6 +10,9 @@ from pathlib import Path
 import yaml
 
 from tests.training.stores import SAE, build_store, make_documents
+from training.report.study_page import write_study_report
+from training.spec import load_study
+from training.study import run_study
 
 JOB = """\
 corpus: {path: good.jsonl, id: id, keep: [label]}
@@ -48,9 +51,12 @@ def make_ground(folder: Path) -> None:
     build_store(folder / "damaged", make_documents(n=12))
     part = sorted((folder / "damaged" / "parts").glob("*.parquet"))[0]
     part.write_bytes(part.read_bytes()[:-40] + b"\0" * 40)
-    study = yaml.safe_load(STUDY) | {"out": "study", "baselines": ["hidden_mean", "tfidf"]}
+    study = yaml.safe_load(STUDY) | {"out": "study"}
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
+    run_study(load_study(folder / "study.yaml"))
+    write_study_report(str(folder / "study"))
     (folder / "job.yaml").write_text(JOB)
+    (folder / "of-out.yaml").write_text(yaml.safe_dump(study | {"store": "out", "out": "of-out"}))
 
 
 def write_corpora(folder: Path) -> None:
@@ -73,6 +79,15 @@ def write_corpora(folder: Path) -> None:
     (folder / "some" / "deep").mkdir(parents=True)
     (folder / "some" / "deep" / "notes.md").write_text("# notes\n")
     (folder / "void").mkdir()
+
+
+def traces(folder: Path) -> dict[str, tuple[int, int]]:
+    """Every file and directory below a folder, and its size and time of change: quicker than `digest`."""
+    found = {}
+    for path in folder.rglob("*"):
+        about = path.stat()
+        found[str(path.relative_to(folder))] = (about.st_size, about.st_mtime_ns) if path.is_file() else (0, 0)
+    return found
 
 
 def digest(folder: Path) -> dict[str, str]:
