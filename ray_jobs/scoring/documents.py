@@ -25,7 +25,12 @@ BATCH_DOCUMENTS, BATCH_CHARACTERS = 1_024, 1 << 22
 LINE_BYTES = 1 << 24
 """Of one document on standard input: sixteen megabytes are some thousand pages."""
 
-OPTIONS = {"corpus.path": "--input", "corpus.text": "--text-column", "corpus.id": "--id-column", "corpus.keep": "--evaluate"}
+OPTIONS = {
+    "corpus.path": "--input",
+    "corpus.text": "--text-column",
+    "corpus.id": "--id-column",
+    "corpus.keep": "--evaluate",
+}
 
 LOOKED_AT = 4_096  # bytes in which a NUL tells that it is no text
 
