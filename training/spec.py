@@ -214,18 +214,18 @@ class NumbersBaseline(_Model):
 
 
 def _kind_of_baseline(value: Any) -> str:
-    """By which keys a baseline is told."""
+    """What a baseline is, by the keys that it has; no kind is called as a key is, for messages name keys."""
     if isinstance(value, str):
-        return "name"
+        return "a name"
     given = set(value) if isinstance(value, Mapping) else set(getattr(value, "model_fields_set", ()))
-    return next((kind for kind in ("hidden", "columns") if kind in given), "sae")
+    return "hidden states" if "hidden" in given else "numbers" if "columns" in given else "features of a store"
 
 
 Baseline = Annotated[
-    Annotated[str, _one_of(BASELINES), Tag("name")]
-    | Annotated[HiddenBaseline, Tag("hidden")]
-    | Annotated[NumbersBaseline, Tag("columns")]
-    | Annotated[FeatureSpec, Tag("sae")],
+    Annotated[str, _one_of(BASELINES), Tag("a name")]
+    | Annotated[HiddenBaseline, Tag("hidden states")]
+    | Annotated[NumbersBaseline, Tag("numbers")]
+    | Annotated[FeatureSpec, Tag("features of a store")],
     Discriminator(_kind_of_baseline),
 ]
 
