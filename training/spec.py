@@ -7,14 +7,13 @@ impossible values are refused in one sentence. Whether a store has what is asked
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -28,7 +27,7 @@ from featurestore.errors import StudyError
 from featurestore.finding.dialect import CsvSpec
 from featurestore.finding.patterns import joined
 from featurestore.specs.spec_file import load_mapping, parse_spec
-from featurestore.specs.spec_values import Flag, PathText, Value
+from featurestore.specs.spec_values import Flag, OneOrMore, PathText, Value
 
 BASELINES = ("tfidf", "char_ngrams", "hidden_mean", "hidden_last", "pixels", "majority")
 PROBES = ("logistic_l2", "logistic_l1", "tree", "k_sparse", "linear_svm", "softmax")
@@ -40,6 +39,11 @@ PRIVATE = "private"  # as `text`: the corpus' own column, and nobody is shown it
 def _as_list(value: Any) -> Any:
     """Let `pool: max` stand for `pool: [max]`."""
     return value if isinstance(value, list | tuple) else [value]
+
+
+def _one_of(names: Sequence[str]) -> Any:
+    """What editors may complete; a sentence of our own refuses other names."""
+    return Field(json_schema_extra={"enum": list(names)})
 
 
 _Threshold = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # SAE activations are >= 0, so is a threshold on them
@@ -105,19 +109,19 @@ class FeatureSpec(_Model):
             they add to it.
     """
 
-    sae: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(min_length=1)
-    pool: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(default=("max",), min_length=1)
-    binarize: Annotated[tuple[_Threshold | Literal["learnt"] | None, ...], BeforeValidator(_as_list)] = Field(
+    sae: Annotated[tuple[str, ...], OneOrMore(_as_list)] = Field(min_length=1)
+    pool: Annotated[tuple[str, ...], OneOrMore(_as_list)] = Field(default=("max",), min_length=1)
+    binarize: Annotated[tuple[_Threshold | Literal["learnt"] | None, ...], OneOrMore(_as_list)] = Field(
         default=(None,), min_length=1
     )
-    scale: Annotated[tuple[Literal["max_abs", "sqrt"], ...], BeforeValidator(_as_list)] = Field(
+    scale: Annotated[tuple[Literal["max_abs", "sqrt"], ...], OneOrMore(_as_list)] = Field(
         default=("max_abs",), min_length=1
     )
-    select: Annotated[tuple[SelectSpec | None, ...], BeforeValidator(_as_list)] = Field(default=(None,), min_length=1)
+    select: Annotated[tuple[SelectSpec | None, ...], OneOrMore(_as_list)] = Field(default=(None,), min_length=1)
     min_documents: int = Field(default=1, ge=1)
     control: Flag = False
     store: PathText | None = None
-    beside: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
+    beside: Annotated[tuple[str, ...], OneOrMore(_as_list)] = ()
 
     @model_validator(mode="after")
     def _numbers_stay(self) -> FeatureSpec:
@@ -164,7 +168,7 @@ class HiddenBaseline(_Model):
         store: The other store.
     """
 
-    hidden: Annotated[tuple[Literal["mean", "last"], ...], BeforeValidator(_as_list)] = Field(min_length=1)
+    hidden: Annotated[tuple[Literal["mean", "last"], ...], OneOrMore(_as_list)] = Field(min_length=1)
     store: PathText
 
 
@@ -179,7 +183,7 @@ class NumbersBaseline(_Model):
         name: What to call them; by default the columns' names.
     """
 
-    columns: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_as_list)] = Field(min_length=1)
+    columns: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], OneOrMore(_as_list)] = Field(min_length=1)
     path: PathText | None = None
     id: str | None = Field(default=None, min_length=1)
     csv: CsvSpec | None = None
@@ -216,7 +220,7 @@ def _kind_of_baseline(value: Any) -> str:
 
 
 Baseline = Annotated[
-    Annotated[str, Tag("name")]
+    Annotated[str, _one_of(BASELINES), Tag("name")]
     | Annotated[HiddenBaseline, Tag("hidden")]
     | Annotated[NumbersBaseline, Tag("columns")]
     | Annotated[FeatureSpec, Tag("sae")],
@@ -233,7 +237,7 @@ class GivenSplit(_Model):
     """
 
     name: str = Field(min_length=1)
-    test: Annotated[tuple[Value, ...], BeforeValidator(_as_list)] = Field(default=("test",), min_length=1)
+    test: Annotated[tuple[Value, ...], OneOrMore(_as_list)] = Field(default=("test",), min_length=1)
 
 
 class SplitSpec(_Model):
@@ -259,7 +263,7 @@ class SplitSpec(_Model):
     column: GivenSplit | None = None
     outer: int | None = Field(default=None, ge=2, le=50)
     duplicates: Literal["together", "ignore"] = "together"
-    exclude_classes: Annotated[tuple[Value, ...], BeforeValidator(_as_list)] = ()
+    exclude_classes: Annotated[tuple[Value, ...], OneOrMore(_as_list)] = ()
     min_per_class: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
@@ -279,7 +283,7 @@ class TransferSpec(_Model):
     """
 
     by: str = Field(min_length=1)
-    train: Annotated[tuple[Value, ...], BeforeValidator(_as_list), Field(min_length=1)] | None = None
+    train: Annotated[tuple[Value, ...], OneOrMore(_as_list), Field(min_length=1)] | None = None
 
 
 class RegimeSpec(_Model):
@@ -397,14 +401,14 @@ class StudySpec(_Model):
     text: str | TextColumn | None = None
     features: tuple[FeatureSpec, ...] = ()
     baselines: tuple[Baseline, ...] = ()
-    probes: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ("logistic_l2",)
+    probes: Annotated[tuple[Annotated[str, _one_of(PROBES)], ...], OneOrMore(_as_list)] = ("logistic_l2",)
     split: SplitSpec = SplitSpec()
     regimes: RegimeSpec = RegimeSpec()
     transfer: TransferSpec | None = None
     screen: int | None = Field(default=None, ge=1)
     bootstrap: int = Field(default=1000, ge=100, le=100_000)
     class_weight: Literal["balanced"] | None = None
-    by: Annotated[tuple[Annotated[str, Field(min_length=1)] | LengthSlices, ...], BeforeValidator(_as_list)] = ()
+    by: Annotated[tuple[Annotated[str, Field(min_length=1)] | LengthSlices, ...], OneOrMore(_as_list)] = ()
     operating_point: OperatingPointSpec | None = None
     calibrate: Flag = True
     refit: Flag = True

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import yaml
 
+from featurestore import specs
 from featurestore.base.json_text import json_text
 from featurestore.base.text import counted
 from featurestore.base.visible import visible
@@ -28,6 +30,7 @@ def job_text(files: Sequence[str], roles: Roles, model: Sequence[str], store: st
     assert roles.text is not None
     keep = [guess.column for guess in (roles.text, *_kept(roles)) if guess is not None]
     lines = [
+        _schema_line("job"),
         "# What to compute: `sparsemill plan` prices it, `sparsemill extract` runs it, or what is missing of it.",
         "corpus:",
         f"  path: {_value(list(files) if len(files) > 1 else files[0])}",
@@ -123,6 +126,7 @@ def study_text(roles: Roles, sae: str, store: str, out: str) -> str:
     if roles.group is not None:
         split.append(f"  group: {_value(roles.group.column)}  # kept on one side of every split: {roles.group.why}")
     lines = [
+        _schema_line("study"),
         _ASKED,
         f"store: {_value(store)}",
         f"label: {_value(roles.label.column)}  # {roles.label.why}",
@@ -141,6 +145,12 @@ def study_text(roles: Roles, sae: str, store: str, out: str) -> str:
         f"out: {_value(out)}",
     ]
     return _page(lines)
+
+
+def _schema_line(kind: str) -> str:
+    """The comment by which editors find the schema of a kind of file, and complete it."""
+    schemas = Path(specs.__file__).parent / "schemas"
+    return f"# yaml-language-server: $schema={(schemas / f'{kind}.schema.json').as_uri()}"
 
 
 def _kept(roles: Roles) -> tuple[Guess | None, ...]:

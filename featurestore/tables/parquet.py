@@ -64,8 +64,11 @@ def parquet_kinds(file: SourceFile, schema: pa.Schema, wanted: Wanted) -> dict[s
     """
     if wanted.text is not None:
         kind = schema.field(wanted.text).type
-        if TREATMENTS[family_of(kind)].text is None:
-            raise CorpusError(f"{file.uri}: column '{wanted.text}' (corpus.text) holds {kind}, not text; name another")
+        if TREATMENTS[family_of(kind)].text is None and not (wanted.turns and family_of(kind) == "nested"):
+            said = "turns" if wanted.turns else "text"
+            raise CorpusError(
+                f"{file.uri}: column '{wanted.text}' ({wanted.text_setting}) holds {kind}, not {said}; name another"
+            )
     if wanted.id is not None:
         kind = schema.field(wanted.id).type
         if TREATMENTS[family_of(kind)].id is None:

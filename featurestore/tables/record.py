@@ -46,19 +46,28 @@ class Unusable:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The columns or keys to read; without `text`, `id` or `image` the records have None there."""
+    """The columns or keys to read; without `text`, `id` or `image` the records have None there.
+
+    With `turns` the text is a list of turns, of which `values.document_turns` makes a text.
+    """
 
     text: str | None
     id: str | None
     keep: tuple[str, ...] = ()
     image: str | None = None
+    turns: bool = False
+
+    @property
+    def text_setting(self) -> str:
+        """The key of JOB.yaml that names the column of texts."""
+        return "corpus.messages" if self.turns else "corpus.text"
 
     def settings(self) -> dict[str, str]:
         """Column name -> the key of JOB.yaml that names it."""
         named = dict.fromkeys(self.keep, "corpus.keep")
         named |= {self.id: "corpus.id"} if self.id is not None else {}
         named |= {self.image: "corpus.image"} if self.image is not None else {}
-        return named | ({self.text: "corpus.text"} if self.text is not None else {})
+        return named | ({self.text: self.text_setting} if self.text is not None else {})
 
 
 class Record(NamedTuple):

@@ -68,7 +68,7 @@ def _rows(
     file: SourceFile, corpus: CorpusSpec, rows: Mapping[int, Any]
 ) -> Iterator[tuple[int, str | None, str | None]]:
     """(row, id if the corpus has ids, text) of some rows of a file."""
-    wanted = Wanted(corpus.text, corpus.id)
+    wanted = Wanted(corpus.text, corpus.id, turns=corpus.messages is not None)
     if file.format == "parquet":
         with refusals(file), ExitStack() as stack:
             groups = parquet_groups(open_parquet(file, stack))
@@ -84,7 +84,7 @@ def _rows(
     for part in parts:
         for row, record in enumerate(records_of(part, wanted), part.first_row):
             if row in rows:
-                doc_id, text, _, _ = document_of(record, corpus.text, corpus.id)
+                doc_id, text, _, _ = document_of(record, corpus.text, corpus.id, wanted.turns)
                 n_found += 1
                 yield row, doc_id, text
     if n_found < len(rows):

@@ -14,7 +14,7 @@ from featurestore.errors import CorpusError
 from featurestore.finding.files import IMAGE
 from featurestore.tables.images import ImageFile, document_image
 from featurestore.tables.record import Record, Wanted
-from featurestore.tables.values import document_id, document_text, stored_value
+from featurestore.tables.values import document_id, document_text, document_turns, stored_value
 from ray_jobs.corpus.slices import Slice, changed, records_of
 from ray_jobs.images.spool import Spool, SpooledImage
 
@@ -73,13 +73,13 @@ def read_batches(
 
     All at once if neither is given. The last batch may be without rows.
     """
-    wanted = Wanted(corpus.text, corpus.id, corpus.keep, corpus.image)
+    wanted = Wanted(corpus.text, corpus.id, corpus.keep, corpus.image, corpus.messages is not None)
     out, size = DocumentRows([], [], {name: [] for name in corpus.keep}, []), 0
     spool = Spool()
     for part in parts:
         row = part.first_row
         for record in records_of(part, wanted, spill):
-            doc_id, text, error, _ = document_of(record, corpus.text, corpus.id)
+            doc_id, text, error, _ = document_of(record, corpus.text, corpus.id, wanted.turns)
             for name, raw in zip(corpus.keep, record.keep, strict=True):
                 kept_type = keep_types[name]
                 try:
@@ -109,7 +109,9 @@ def row_id(file: SourceFile, row: int) -> str:
     return file.name if file.format == IMAGE else f"{file.name}:{row}"
 
 
-def document_of(record: Record, text: str | None, id: str | None) -> tuple[str | None, str | None, str | None, str]:
+def document_of(
+    record: Record, text: str | None, id: str | None, turns: bool = False
+) -> tuple[str | None, str | None, str | None, str]:
     """Turn a row into a document: (id, text, error, key of JOB.yaml that may be to blame).
 
     Either there is a text or there is an error. A row that could not be parsed comes with the parser's error.
@@ -118,12 +120,13 @@ def document_of(record: Record, text: str | None, id: str | None) -> tuple[str |
         record: The row.
         text: The column that holds the text; without one it is empty.
         id: The column that holds the id, if there is one.
+        turns: Whether the text is a conversation of several turns; it becomes JSON.
     """
     doc_id, id_error = document_id(record.id, id)
-    found, text_error = document_text(record.text, text) if text is not None else ("", None)
+    found, text_error = ("", None) if text is None else (document_turns if turns else document_text)(record.text, text)
     if record.error:
         is_encoding = record.error.startswith("the row is not ") and "CSV" not in record.error
         return doc_id, None, record.error, "corpus.csv.encoding" if is_encoding else "corpus.format"
     if id_error:
         return doc_id, None, id_error, "corpus.id"
-    return doc_id, found, text_error, "corpus.text"
+    return doc_id, found, text_error, "corpus.messages" if turns else "corpus.text"

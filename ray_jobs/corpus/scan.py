@@ -37,7 +37,7 @@ from featurestore.tables.record import (
     refusals,
 )
 from featurestore.tables.text import Fused, csv_header, json_keys, text_records
-from featurestore.tables.values import column_type, document_id, document_text, kind_of, stored_value
+from featurestore.tables.values import column_type, document_id, document_text, document_turns, kind_of, stored_value
 from ray_jobs.corpus.image_files import image_files, images_sha256
 from ray_jobs.corpus.read import document_of, row_id
 from ray_jobs.corpus.scanned import MARK_ROWS, CorpusFile, CorpusScan, UnkeptValues
@@ -127,8 +127,9 @@ class _Scanned:
     """What the pass over the files gathers."""
 
     def __init__(self, corpus: CorpusSpec) -> None:
-        self.wanted = Wanted(corpus.text, corpus.id, corpus.keep, corpus.image)
+        self.wanted = Wanted(corpus.text, corpus.id, corpus.keep, corpus.image, corpus.messages is not None)
         self.csv = corpus.csv
+        self.turns = self.wanted.turns
         self.kinds: dict[str, set[str]] = {name: set() for name in corpus.keep}
         self.unseen: dict[str, list[SourceFile]] = {name: [] for name in corpus.keep}  # whose numbers may have to be
         self.unkept = dict.fromkeys(corpus.keep, 0)
@@ -208,7 +209,7 @@ def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]
             if rows % MARK_ROWS == 0:
                 marks.append(record.offset)
             rows += 1
-            doc_id, _, error, setting = document_of(record, wanted.text, wanted.id)
+            doc_id, text, error, setting = document_of(record, wanted.text, wanted.id, state.turns)
             if wanted.image is not None and not error:
                 image, error = document_image(record.image, wanted.image, file)
                 setting = "corpus.image"
@@ -232,14 +233,15 @@ def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]
                 # A field of CSV is UTF-8, or its row cannot be read, and so is a document's text.
                 if kind == "text" and not is_csv and name != wanted.text:
                     state.check_kept(name, value, file, rows - 1)
-            state.sample.offer(record.text if wanted.text is not None else "")
+            state.sample.offer(text if state.turns or wanted.text is None else record.text)
         sha256 = digest.hexdigest()
     state.looked_at += rows
     state.unreadable += errors.rows(file.name, rows)
     state.broken += rows - readable
     if readable and not (has_text and has_id and has_image):
-        column = wanted.text if not has_text else wanted.id if not has_id else wanted.image
-        setting = "corpus.text" if not has_text else "corpus.id" if not has_id else "corpus.image"
+        setting, column = (wanted.text_setting, wanted.text) if not has_text else ("corpus.id", wanted.id)
+        if has_text and has_id:
+            setting, column = "corpus.image", wanted.image
         raise CorpusError(missing_column(file.uri, str(column), setting, json_keys(file)))
     text_bytes = counted.count if file.compression else 0
     return CorpusFile(
@@ -356,7 +358,7 @@ def _parquet_sample(files: Sequence[CorpusFile], state: _Scanned) -> list[str]:
     groups = _some_groups(files)
     for file, first, rows in groups:
         rows = min(rows, _SAMPLE_GROUP_ROWS if column is None else _SAMPLE_IMAGES)
-        records = records_of(Slice(file, first, rows), Wanted(text, None, (), column))
+        records = records_of(Slice(file, first, rows), Wanted(text, None, (), column, state.turns))
         step = -(-rows * len(groups) // SAMPLE_TEXTS)
         errors, looked_at = ErrorCounts(), 0
         for looked_at, record in enumerate(islice(records, 0, None, step), 1):
@@ -367,11 +369,12 @@ def _parquet_sample(files: Sequence[CorpusFile], state: _Scanned) -> list[str]:
                     errors.add(first + (looked_at - 1) * step, error, "corpus.image")
             if text is None:
                 texts.append("")
-            elif isinstance(record.text, str):
-                texts.append(record.text)
+                continue
+            found, error = (document_turns if state.turns else document_text)(record.text, text)
+            if isinstance(record.text if found is None else found, str):
+                texts.append(record.text if found is None else found)
             elif record.text is not None or file.name not in state.counted_nulls:
-                _, error = document_text(record.text, text)
-                errors.add(first + (looked_at - 1) * step, str(error), "corpus.text")
+                errors.add(first + (looked_at - 1) * step, str(error), state.wanted.text_setting)
         state.unreadable += errors.rows(file.name, looked_at, sampled=True)
     return texts
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -26,11 +27,11 @@ from featurestore.base.dense_names import PIXELS, dense_name
 from ray_jobs.backbone.backbone import open_backbone
 from ray_jobs.backbone.batching import CPU_BATCH_TOKENS, fill_batches
 from ray_jobs.backbone.bundle import Bundle
-from ray_jobs.backbone.image_inputs import ImageInputs, Images, small_copy
 from ray_jobs.backbone.sites import Hook
 from ray_jobs.backbone.tokens import Content, ContentTokenizer, Window, token_policy, windows_of
 from ray_jobs.engine.encoder import SaeEncoder
 from ray_jobs.engine.idleness import IdleClock
+from ray_jobs.engine.image_inputs import ImageInputs, Images, small_copy
 from ray_jobs.engine.pooling import pool_saes
 from ray_jobs.engine.sparse_rows import SparseRows, gather_rows
 
@@ -60,6 +61,7 @@ class ExtractSettings:
         attn_implementation: `eager`, `flex_attention`, or another name of transformers for models without a soft cap.
         batch_tokens: Tokens of one forward.
         device: torch device.
+        devices: Devices of that kind that share the layers; the arithmetic is the same.
         threads: torch threads; 0 leaves the process's own setting alone.
     """
 
@@ -75,6 +77,7 @@ class ExtractSettings:
     attn_implementation: str = "eager"
     batch_tokens: int = CPU_BATCH_TOKENS
     device: str = "cpu"
+    devices: int = 1
     threads: int = 0
 
 
@@ -137,7 +140,7 @@ class _Call:
 
 @dataclass
 class _Flight:
-    """A batch under way: its activations by hook and when it is there, or what launching it raised.
+    """A batch under way: its activations by hook and when they are there on each device, or what launching it raised.
 
     `apart`: no window in it can spoil another one, so one whose activations are not finite is itself at fault.
     """
@@ -145,7 +148,7 @@ class _Flight:
     windows: Sequence[Window]
     apart: bool
     residuals: dict[Hook, torch.Tensor] = field(default_factory=dict)
-    done: torch.cuda.Event | None = None
+    done: Sequence[torch.cuda.Event] = ()
     error: Exception | None = None
 
 
@@ -180,10 +183,10 @@ class Extractor:
             self.policy = token_policy(bundle, settings)
             self.tokenizer = ContentTokenizer(bundle, settings.chat)
             head = self.policy.shared
-        self.backbone = open_backbone(bundle, settings.device, settings.attn_implementation, head)
+        self.backbone = open_backbone(bundle, settings.device, settings.attn_implementation, head, settings.devices)
         self.encoders = {
             hook: tuple(
-                SaeEncoder(bundle, info, self.backbone.device, wanted_of.get(info.name))
+                SaeEncoder(bundle, info, self.backbone.placement.of(hook.layer), wanted_of.get(info.name))
                 for info in bundle.saes
                 if info.hook == hook
             )
@@ -192,7 +195,8 @@ class Extractor:
         self.batch_tokens = max(1, settings.batch_tokens)
         wanted = {*settings.pools, *(f"hidden {kind}" for kind in settings.hidden)}
         self._only_last = wanted <= {"last", "hidden last"}
-        self._pool_stream = torch.cuda.Stream() if self.backbone.device.type == "cuda" else None
+        devices = self.backbone.placement.devices
+        self._pool_streams = [torch.cuda.Stream(where) for where in devices if where.type == "cuda"]
 
     def extract(
         self,
@@ -240,7 +244,7 @@ class Extractor:
         for batch in fill_batches(self._lots(texts, images, call), lambda: self.batch_tokens):
             clock.busy()
             flights.append((batch, self._launch(call.sound(batch))))
-            if len(flights) > (self._pool_stream is not None):
+            if len(flights) > bool(self._pool_streams):
                 land()
         while flights:
             land()
@@ -291,7 +295,7 @@ class Extractor:
             return _Flight(windows, apart)
         try:
             residuals = self.backbone.forward(windows, self.batch_tokens)
-            done = None if self._pool_stream is None else torch.cuda.current_stream().record_event()
+            done = [torch.cuda.current_stream(stream.device).record_event() for stream in self._pool_streams]
             return _Flight(windows, apart, residuals, done)
         except torch.AcceleratorError:  # the device is gone for this process: no document's fault
             raise
@@ -347,15 +351,14 @@ class Extractor:
             What was pooled, and windows that another one may have spoilt. Of a batch that was run apart there are none:
             its windows that are not finite have failed their documents.
         """
-        with torch.inference_mode():
-            if self._pool_stream is None:
-                return self._pool(flight, call)
-            with torch.cuda.stream(self._pool_stream):
-                assert flight.done is not None
-                self._pool_stream.wait_event(flight.done)
+        with torch.inference_mode(), ExitStack() as streams:
+            for stream, done in zip(self._pool_streams, flight.done, strict=True):
+                streams.enter_context(torch.cuda.stream(stream))
+                stream.wait_event(done)
                 for x_ND in flight.residuals.values():
-                    x_ND.record_stream(self._pool_stream)
-                return self._pool(flight, call)
+                    if x_ND.device == stream.device:
+                        x_ND.record_stream(stream)
+            return self._pool(flight, call)
 
     def _pool(self, flight: _Flight, call: _Call) -> tuple[_Piece, list[Window]]:
         windows, residuals = list(flight.windows), dict(flight.residuals)
@@ -374,8 +377,8 @@ class Extractor:
             sound_B &= finite_B
         sound_B &= np.array([call.errors[window.document] is None for window in windows])
         if not sound_B.all():
-            rows_N = torch.from_numpy(np.flatnonzero(np.repeat(sound_B, lengths))).to(self.backbone.device)
-            residuals = {hook: x_ND[rows_N] for hook, x_ND in residuals.items()}
+            rows_N = torch.from_numpy(np.flatnonzero(np.repeat(sound_B, lengths)))
+            residuals = {hook: x_ND[rows_N.to(x_ND.device)] for hook, x_ND in residuals.items()}
             windows = [window for window, sound in zip(windows, sound_B, strict=True) if sound]
             lengths = lengths[sound_B]
         if not windows:
@@ -383,8 +386,8 @@ class Extractor:
         saes: dict[str, SparseRows] = {}
         sums: dict[Hook, np.ndarray] = {}
         lasts: dict[Hook, np.ndarray] = {}
-        ends_B = torch.from_numpy(np.cumsum(lengths) - 1).to(self.backbone.device)
         for hook, x_ND in residuals.items():
+            ends_B = torch.from_numpy(np.cumsum(lengths) - 1).to(x_ND.device)
             if "mean" in self.settings.hidden:
                 lengths_B = torch.from_numpy(lengths).to(x_ND.device)
                 sums[hook] = torch.segment_reduce(x_ND.double(), "sum", lengths=lengths_B, axis=0).cpu().numpy()

@@ -14,8 +14,8 @@ from typing import Any
 from featurestore.base.foreign import brief
 from featurestore.errors import BundleError
 from ray_jobs.backbone.bundle import PROCESSOR_NAME, TOKENIZER_NAME, VisionInfo
-from ray_jobs.backbone.image_inputs import PROCESSORS, image_processor
 from ray_jobs.backbone.spelling import text_tokenizer
+from ray_jobs.engine.image_inputs import PROCESSORS, image_processor
 
 _DECODERS = ("gemma", "gemma2", "gemma3_text")
 _TOWER = "siglip_vision_model"

@@ -90,10 +90,9 @@ def _show(spec: LabelSpec, job: JobSpec, count: int, as_json: bool) -> int:
     from ray_jobs.corpus.scan import scan
     from ray_jobs.corpus.slices import slices
     from ray_jobs.labels.prompts import Asker, Question
-    from ray_jobs.labels.spec import reworded
+    from ray_jobs.labels.spec import of_text
 
-    with reworded():
-        scanned = scan(job.corpus)
+    scanned, job = of_text(spec, job, lambda settled: (scan(settled.corpus), settled))
     parts = slices(scanned, 0, min(count, scanned.rows))
     asker = Asker(spec.task, spec.text)
     shown: list[dict[str, Any]] = []

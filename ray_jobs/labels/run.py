@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from featurestore.base.text import counted
-from featurestore.errors import JobFailed
+from featurestore.errors import JobFailed, MismatchError
 from featurestore.reader import FeatureStore
 from featurestore.storage.files import shown
 from ray_jobs.cluster.session import sigterm_unwinds
 from ray_jobs.labels.answers import Labels
-from ray_jobs.labels.spec import reworded
+from ray_jobs.labels.spec import of_text
 from ray_jobs.labels.table import check_out, write_table
 from ray_jobs.planning.job_plan import make_plan
 from ray_jobs.reporting.progress import Progress
@@ -57,8 +57,12 @@ def plan_labels(spec: LabelSpec, job: JobSpec, progress: Progress | None = None)
     Raises:
         UsageError: Corpus, model or task are at fault, or the parts are another job's.
     """
-    with reworded():
-        return make_plan(job, progress.note if progress else None, output=Labels.of(spec))
+    note, labels = progress.note if progress else None, Labels.of(spec)
+    try:
+        return of_text(spec, job, lambda settled: make_plan(settled, note, output=labels))
+    except MismatchError as error:
+        said = str(error).rpartition("; ")[0]
+        raise MismatchError(f"{said}; choose another 'out', or delete these parts if nobody needs them") from None
 
 
 def label(

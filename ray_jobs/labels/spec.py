@@ -6,10 +6,10 @@ A label job is run as any other job is: on the same corpora, units and workers. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -24,6 +24,7 @@ from ray_jobs.spec import (
     UnitsSpec,
     WorkersSpec,
     job_from_mapping,
+    load_job,
 )
 
 PARTS = ".parts"  # what a table's name ends in where its parts are
@@ -32,6 +33,11 @@ OWN_COLUMNS = (
     "log_likelihood_per_byte", "place", "exact", "choice_bytes", "prompt_tokens", "prompt",
 )  # fmt: skip
 """Columns of a label table that no kept column may be called."""
+
+
+_NO_TEXT = ", not text; name another"  # how a corpus ends its sentence about a column of another type
+
+T = TypeVar("T")
 
 
 class _Spec(BaseModel):
@@ -161,8 +167,9 @@ class LabelSpec(_Spec):
     @field_validator("corpus")
     @classmethod
     def _corpus_of_text(cls, corpus: CorpusSpec) -> CorpusSpec:
-        if corpus.image is not None or corpus.text is None:
-            raise ValueError("image has no meaning in a label job, whose prompts are text; remove it")
+        for key in ("image", "messages"):
+            if getattr(corpus, key) is not None:
+                raise ValueError(f"{key} has no meaning in a label job, whose prompts are text; remove it")
         for name in corpus.keep:
             if name in OWN_COLUMNS:
                 raise ValueError(f"keep: '{name}' is a column that every label table has; rename or drop it")
@@ -171,7 +178,7 @@ class LabelSpec(_Spec):
     @field_validator("model")
     @classmethod
     def _whole_prompts(cls, model: ModelSpec) -> ModelSpec:
-        for key in ("long_documents", "stride", "tokens", "generation_prompt"):
+        for key in ("long_documents", "stride", "tokens", "turns", "generation_prompt"):
             if key in model.model_fields_set and getattr(model, key) != type(model).model_fields[key].default:
                 why = "a chat always ends by opening the model's turn" if "gen" in key else "prompts are fed whole"
                 raise ValueError(f"{key} has no meaning in a label job ({why}); remove it")
@@ -195,6 +202,25 @@ class LabelSpec(_Spec):
         """What goes between a prompt and a choice."""
         given = self.task.separator
         return given if given is not None else "" if self.model.chat else " "
+
+
+def of_text(spec: LabelSpec, job: JobSpec, do: Callable[[JobSpec], T]) -> T:
+    """Do something with the corpus of a label job, with a column for its text that is text.
+
+    A corpus has a text; of what a prompt is made of the first column may be numbers or lists, as another is not.
+
+    Raises:
+        CorpusError: What `do` raises of the last column, or of any about something else.
+    """
+    columns = spec.task.columns(spec.text)
+    for number, name in enumerate(columns, 1):
+        try:
+            with reworded():
+                return do(job.model_copy(update={"corpus": job.corpus.model_copy(update={"text": name})}))
+        except CorpusError as error:
+            if number == len(columns) or _NO_TEXT not in str(error):
+                raise
+    raise AssertionError("a task reads a column")
 
 
 @contextmanager
@@ -231,6 +257,16 @@ def load_label_job(path: str | Path) -> tuple[LabelSpec, JobSpec]:
             f"{path}: is no label job, for it has no task; see docs/labels.md, or run `sparsemill extract`"
         )
     return label_job_from_mapping(mapping, Path(path).resolve().parent, str(path))
+
+
+def store_of(path: str | Path) -> str:
+    """The store that a JOB.yaml of either kind writes to: of a label job that of its parts.
+
+    Raises:
+        JobSpecError: It is neither.
+    """
+    mapping = load_mapping(path, JobSpecError)
+    return load_label_job(path)[1].store if is_label_job(mapping) else load_job(path).store
 
 
 def label_job_from_mapping(

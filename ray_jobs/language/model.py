@@ -74,10 +74,10 @@ class LanguageModel:
             output.weight = model.get_input_embeddings().weight
         else:
             assign_weights(output, bundle.path / HEAD_NAME)
-        self._head = _Head(output.weight.detach(), getattr(output, "bias", None))
-        model.set_output_embeddings(self._head)
         self.device = torch.device(device)
         self.model: Any = model.to(self.device)
+        self._head = _Head(output.weight.detach(), getattr(output, "bias", None))  # of a tied one there is one copy
+        model.set_output_embeddings(self._head)
         self.eos, self.pad = bundle.head.eos, bundle.tokenizer.pad
         self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
 

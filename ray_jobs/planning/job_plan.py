@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ray_jobs.spec import JobSpec
 
 SAMPLED_DOCUMENTS = 512  # of the scan's sample; tokenising them takes a fraction of a second
+PAGE_BYTES = 2**16  # of a mapped file: Linux maps as much around what is read, if it is in the page cache
 
 Note = Callable[[str], None]
 
@@ -44,11 +45,15 @@ class TokenSample(NamedTuple):
         mean_tokens: Pooled tokens of a document.
         documents: Documents in the sample.
         truncated_share: Share of them that does not fit into `max_tokens` and will be cut.
+        longest: Tokens of the longest row that is fed of them; 0 if unknown.
+        embedding_bytes: What they read of the embedding, whole pages; 0 if unknown.
     """
 
     mean_tokens: float
     documents: int
     truncated_share: float
+    longest: int = 0
+    embedding_bytes: int = 0
 
 
 class UnitOutput(Protocol):
@@ -97,9 +102,7 @@ class JobPlan:
         units: All units of work.
         store: The plan of the store.
         software: Versions that decide values.
-        mean_tokens: Pooled tokens of a document, from the sample.
-        sampled: Documents in that sample.
-        truncated_share: Share of the sample that does not fit into `max_tokens` and will be cut.
+        sample: What a sample says of tokens.
         committed: Unit -> bytes of the parts that are there already.
         finished: Whether the store has its manifest.
         output: What is written in place of features; None for features.
@@ -112,12 +115,15 @@ class JobPlan:
     units: tuple[Unit, ...]
     store: StorePlan
     software: Mapping[str, str]
-    mean_tokens: float
-    sampled: int
-    truncated_share: float
+    sample: TokenSample
     committed: Mapping[int, int]
     finished: bool
     output: UnitOutput | None = None
+
+    @property
+    def mean_tokens(self) -> float:
+        """Pooled tokens of a document, from the sample."""
+        return self.sample.mean_tokens
 
     @property
     def missing(self) -> tuple[Unit, ...]:
@@ -190,9 +196,7 @@ def make_plan(
         units=units,
         store=store,
         software=software,
-        mean_tokens=sample.mean_tokens,
-        sampled=sample.documents,
-        truncated_share=sample.truncated_share,
+        sample=sample,
         committed=committed_units(job.store) if stored is not None else {},
         finished=finished,
         output=output,
@@ -320,21 +324,25 @@ def sample_tokens(bundle: Bundle, job: JobSpec, scanned: CorpusScan) -> TokenSam
         return _sample_images(bundle, job, scanned)
     texts = scanned.sample[:: max(1, len(scanned.sample) // SAMPLED_DOCUMENTS)]
     policy = token_policy(bundle, job.model)
-    pooled, n_cut = [], 0
+    pooled, n_cut, longest = [], 0, 0
+    pages: set[int] = set()
+    page_rows = max(1, PAGE_BYTES // (bundle.d_model * (2 if bundle.dtype == "bfloat16" else 4)))
     for content in ContentTokenizer(bundle, job.model.chat).encode(texts):
         if isinstance(content, str):
             continue
         windows, cut = windows_of(0, content, policy)
         pooled.append(sum(window.n_pooled for window in windows))
         n_cut += cut
+        longest = max([longest, *(len(window.ids) for window in windows)])
+        pages.update(*((window.ids // page_rows).tolist() for window in windows))
     if not pooled:
         return TokenSample(0.0, 0, 0.0)
-    return TokenSample(sum(pooled) / len(pooled), len(pooled), n_cut / len(pooled))
+    return TokenSample(sum(pooled) / len(pooled), len(pooled), n_cut / len(pooled), longest, len(pages) * PAGE_BYTES)
 
 
 def _sample_images(bundle: Bundle, job: JobSpec, scanned: CorpusScan) -> TokenSample:
     """The same of images, which all take as many positions; only their prompts differ."""
-    from ray_jobs.backbone.image_inputs import ImageInputs
+    from ray_jobs.engine.image_inputs import ImageInputs
 
     found = ImageInputs(bundle, job.model).counts(scanned.sample[:: max(1, len(scanned.sample) // SAMPLED_DOCUMENTS)])
     if not found:
@@ -348,8 +356,8 @@ def _check_room(bundle: Bundle, job: JobSpec) -> None:
     Raises:
         JobSpecError: In one sentence.
     """
-    from ray_jobs.backbone.image_inputs import ImageInputs
     from ray_jobs.backbone.tokens import token_policy
+    from ray_jobs.engine.image_inputs import ImageInputs
 
     if bundle.vision is not None:
         ImageInputs(bundle, job.model)
@@ -387,7 +395,10 @@ def _kept_sample(stored: StorePlan | None) -> TokenSample | None:
     """The sample's figures as the store recorded them; a store without them is sampled again."""
     try:
         kept = stored.extra["sample"] if stored else None
-        return TokenSample(kept["mean_tokens"], kept["documents"], kept["truncated_share"]) if kept else None
+        if not kept:
+            return None
+        known = (int(kept.get(name, 0)) for name in ("longest", "embedding_bytes"))  # not of earlier versions
+        return TokenSample(kept["mean_tokens"], kept["documents"], kept["truncated_share"], *known)
     except (KeyError, TypeError):
         return None
 
@@ -427,11 +438,15 @@ def _recorded_spec(job: JobSpec) -> dict[str, Any]:
     return spec
 
 
-def check_device(compute: Compute) -> None:
+def check_device(compute: Compute, devices: int = 1) -> None:
     """Refuse a GPU job on a machine without one, before a local Ray waits for it for ever.
 
+    Args:
+        compute: What it computes on.
+        devices: GPUs of one worker.
+
     Raises:
-        JobSpecError: torch sees no CUDA device here.
+        JobSpecError: torch sees no CUDA device here, or fewer.
     """
     if compute.device == "cpu":
         return
@@ -440,4 +455,9 @@ def check_device(compute: Compute) -> None:
     if not torch.cuda.is_available():
         raise JobSpecError(
             "workers.gpus: torch sees no CUDA device on this machine; set it to 0, or run on a cluster with --address"
+        )
+    if (there := torch.cuda.device_count()) < devices:
+        raise JobSpecError(
+            f"workers.gpus: a worker is to divide its layers among {devices} GPUs, and this machine has {there}; set "
+            "it to that, or run on a cluster with --address"
         )

@@ -220,7 +220,10 @@ def _build(directory: Path, model: Checkpoint, spec: JobSpec, dtype: str, say: P
     else:
         write_weights(model, full, torch_dtype, directory / WEIGHTS_NAME)
     (directory / CONFIG_NAME).write_text(config_json(full), encoding="utf-8")
-    tokenizer = save_tokenizer(model, directory, next(iter(behind_bos), None), spec.model, always_render=answering)
+    conversations = spec.corpus.messages is not None
+    tokenizer = save_tokenizer(
+        model, directory, next(iter(behind_bos), None), spec.model, conversations, always_render=answering
+    )
     vision = {"vision": asdict(save_vision(model.directory, model.source, full, directory))} if of_images else {}
     write_manifest(
         directory,
@@ -228,17 +231,26 @@ def _build(directory: Path, model: Checkpoint, spec: JobSpec, dtype: str, say: P
             "model": asdict(model_info),
             "dtype": dtype,
             "saes": [asdict(info) for info in infos],
-            "tokenizer": {key: value for key, value in asdict(tokenizer).items() if key != "chat" or value is not None},
+            "tokenizer": _without_nulls(asdict(tokenizer), "chat", "turns"),
             **vision,
             **({"head": answers} if answering else {}),
         },
     )
 
 
+def _without_nulls(fields: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Fields, without those of these names that hold nothing: earlier versions did not have them."""
+    return {
+        key: _without_nulls(value, *names) if isinstance(value, dict) else value
+        for key, value in fields.items()
+        if key not in names or value is not None
+    }
+
+
 def _lock_name(spec: JobSpec, dtype: str) -> str:
     """Of a bundle before its sources were looked at: the same for all actors of a job."""
-    model = spec.model.model_dump(include={"name", "revision", "chat", "generation_prompt", "system", "date"})
-    sources = [model, [sae.model_dump() for sae in spec.saes], dtype, spec.corpus.image is not None]
+    model = spec.model.model_dump(include={"name", "revision", "chat", "generation_prompt", "date"})
+    sources = [model, [sae.model_dump() for sae in spec.saes], dtype, spec.corpus.image is not None, *_turns(spec)]
     return hashlib.sha256(json.dumps(sources).encode()).hexdigest()[:32]
 
 
@@ -253,9 +265,8 @@ def _key(model: Checkpoint, spec: JobSpec, dtype: str) -> str:
     for path in (Path(sae.path) for sae in saes if sae.path is not None):
         sources += [_identity(file) for file in local_files(path)]
         sources += [names] if (names := layout_names(path)) else []
-    sources += [["chat", chat.generation_prompt, chat.date]] if chat.chat else []
+    sources += [["chat", chat.generation_prompt, chat.date], *_turns(spec)] if chat.chat else []
     sources += ["images"] if spec.corpus.image is not None else []
-    sources += [["system", chat.system]] if chat.system is not None else []
     sources += [["whole"]] if not saes else []
     if model.revision is not None:
         sources.append([model.source, model.revision])
@@ -268,6 +279,13 @@ def _key(model: Checkpoint, spec: JobSpec, dtype: str) -> str:
         ]
     made_by = [FORMAT_VERSION, dtype, version("transformers"), version("sae-lens")]
     return hashlib.sha256(json.dumps([made_by, sources]).encode()).hexdigest()[:32]
+
+
+def _turns(spec: JobSpec) -> list[Any]:
+    """What of a job decides how conversations are rendered, and a system prompt; nothing of jobs without either."""
+    prompt, turns = spec.model.system_prompt, spec.model.turns
+    found: list[Any] = [] if prompt is None else [["system_prompt", prompt]]
+    return found if spec.corpus.messages is None else [*found, ["turns", list(turns)]]
 
 
 def _identity(path: Path) -> list[Any]:

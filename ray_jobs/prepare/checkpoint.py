@@ -30,7 +30,7 @@ from ray_jobs.backbone.bundle import (
 from ray_jobs.backbone.chat import ChatTokenizer
 from ray_jobs.backbone.spelling import text_tokenizer
 from ray_jobs.images.feeding import check_takes_images
-from ray_jobs.prepare.chat_template import MARKER, PROBES, Template, rendering_of
+from ray_jobs.prepare.chat_template import MARKER, PROBES, Template, rendering_of, turns_of
 from ray_jobs.prepare.hub import commit_of, why_not_fetched
 from ray_jobs.prepare.tensor_file import write_tensors
 
@@ -445,6 +445,7 @@ def save_tokenizer(
     directory: Path,
     prepend_bos: bool | None,
     choices: ModelSpec | None = None,
+    conversations: bool = False,
     always_render: bool = False,
 ) -> TokenizerInfo:
     """Write `tokenizer.json`, and find out what goes before and after a text.
@@ -456,6 +457,7 @@ def save_tokenizer(
             (where it has none, the end-of-sequence token takes its place, as in TransformerLens); if not, none is fed.
             None leaves it to the tokenizer.
         choices: What the job says of its chat template.
+        conversations: Whether its documents are conversations of several turns.
         always_render: Whether a chat is always given as a rendering, for something follows it that belongs to no text.
 
     Raises:
@@ -479,7 +481,7 @@ def save_tokenizer(
         bos = ()
     elif prepend_bos and not bos:
         bos = tuple(i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None)[:1]
-    prefix, suffix, chat = _chat(tokenizer, directory / TOKENIZER_NAME, bos, choices, always_render)
+    prefix, suffix, chat = _chat(tokenizer, directory / TOKENIZER_NAME, bos, choices, conversations, always_render)
     pad = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
     return TokenizerInfo(bos=bos, pad=pad, chat_prefix=prefix, chat_suffix=suffix, chat=chat)
 
@@ -488,27 +490,35 @@ _Chat = tuple[tuple[int, ...] | None, tuple[int, ...] | None, ChatRendering | No
 
 
 def _chat(
-    tokenizer: Any, tokenizer_json: Path, bos: tuple[int, ...], choices: ModelSpec | None, always_render: bool
+    tokenizer: Any,
+    tokenizer_json: Path,
+    bos: tuple[int, ...],
+    choices: ModelSpec | None,
+    conversations: bool,
+    always_render: bool,
 ) -> _Chat:
     """What a bundle says of the chat template: ids before and after a text, and how texts are rendered.
 
     A job without chat gets the ids only, and none of a template that says another thing every day.
     """
     wanted = choices is not None and choices.chat
-    settings = () if choices is None else (choices.generation_prompt, choices.date, choices.system)
-    template = Template(tokenizer, *settings)
+    said = () if choices is None else (choices.generation_prompt, choices.date, choices.system_prompt)
+    template = Template(tokenizer, *said)
+    if choices is not None and wanted and conversations:
+        turns = turns_of(template, tokenizer_json, bos, choices.turns)
+        return (None, None, None) if turns is None else (turns[1], turns[2], turns[0])
     apart = _around(template, tokenizer, bos)
     if not wanted:
         return (None, None, None) if apart is None or template.dated else (*apart, None)
     assert choices is not None
     found = rendering_of(template, tokenizer_json, bos)
-    if found is None or (choices.system is not None and choices.system.strip() not in found[0].before):
-        if (
-            choices.system is not None
-            and _chat(tokenizer, tokenizer_json, bos, choices.model_copy(update={"system": None}), always_render)[0]
-        ):
+    prompt = choices.system_prompt
+    if found is None or (prompt is not None and prompt.strip() not in found[0].before):
+        plain = choices.model_copy(update={"system_prompt": None})
+        if prompt is not None and _chat(tokenizer, tokenizer_json, bos, plain, conversations, always_render)[0]:
             raise BundleError(
-                "model.system: the chat template has no place for a system turn; put it into the prompt and remove it"
+                "model.system_prompt: the chat template has no place for a system turn; put it into the prompt, and "
+                "remove it"
             )
         return None, None, None
     rendering, head, tail = found

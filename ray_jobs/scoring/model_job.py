@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ray_jobs.spec import JobSpec
 
 _POLICY = ("max_tokens", "long_documents", "stride", "tokens", "chat", "dtype")
-_CHAT = ("generation_prompt", "date")
+_CHAT = ("generation_prompt", "date", "system_prompt", "turns")
 _SOURCE = ("release", "id", "revision", "path")
 
 
@@ -56,7 +56,7 @@ def job_of(
         if not isinstance(sources, Mapping):
             raise JobSpecError("it was written by an earlier version")
         mapping = {
-            "corpus": corpus or {"path": "unused"},
+            "corpus": _corpus(identity, corpus or {"path": "unused"}),
             "model": {
                 "name": sources["model"]["name"],
                 "revision": sources["model"]["revision"],
@@ -76,6 +76,16 @@ def job_of(
             f"{header['method']}: this model does not say what its bundle can be built from ({missing}); "
             "give --job with the job that new text is extracted with, or --store"
         ) from None
+
+
+def _corpus(identity: Mapping[str, Any], corpus: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A corpus as JOB.yaml has it; of conversations where the model was trained on some."""
+    if "turns" not in identity["model"]:
+        return corpus
+    return {
+        **{key: value for key, value in corpus.items() if key != "text"},
+        "messages": corpus.get("text", "messages"),
+    }
 
 
 def find_bundle(model: Model) -> Bundle | None:

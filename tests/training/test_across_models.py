@@ -19,7 +19,7 @@ from training.results.records import StudyResult
 from training.spec import study_from_mapping
 from training.study import run_study
 
-N = 240
+N = 200
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +57,8 @@ def spec_of(ground: Path, out: Path, **changes: Any) -> dict[str, Any]:
             {"hidden": ["mean"], "store": str(ground / "b")},
             {"sae": SAE, "pool": ["max"], "store": str(ground / "b")},
         ],
-        "split": {"seeds": 3, "folds": 3},
-        "bootstrap": 200,
+        "split": {"seeds": 2, "folds": 3},
+        "bootstrap": 100,
         "out": str(out),
         **changes,
     }

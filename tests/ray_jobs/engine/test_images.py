@@ -15,8 +15,8 @@ from ray_jobs.backbone import backbone as backbone_module
 from ray_jobs.backbone.backbone import VisionBackbone
 from ray_jobs.backbone.batching import fill_batches
 from ray_jobs.backbone.bundle import Bundle, open_bundle
-from ray_jobs.backbone.image_inputs import ImageInputs, small_copy
 from ray_jobs.engine.extractor import ExtractedRows, Extractor, ExtractSettings
+from ray_jobs.engine.image_inputs import ImageInputs, small_copy
 from ray_jobs.prepare.build import prepare
 from ray_jobs.spec import job_from_mapping
 from tests.reference import assert_row_equals, encode, undecided

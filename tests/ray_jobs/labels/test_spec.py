@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from featurestore.errors import JobSpecError
-from ray_jobs.labels.spec import label_job_from_mapping, load_label_job
+from ray_jobs.labels.spec import label_job_from_mapping, load_label_job, store_of
 from ray_jobs.spec import load_job
 
 JOB: dict[str, Any] = {
@@ -36,9 +36,9 @@ def test_without_a_prompt_the_text_of_the_corpus_is_asked(tmp_path: Path) -> Non
 
 
 def test_a_chat_opens_the_models_turn_and_puts_nothing_before_a_choice(tmp_path: Path) -> None:
-    model = {"name": "owner/model", "chat": True, "system": "Be brief."}
+    model = {"name": "owner/model", "chat": True, "system_prompt": "Be brief."}
     spec, job = label_job_from_mapping({**JOB, "model": model}, tmp_path)
-    assert job.model.generation_prompt and job.model.system == "Be brief." and spec.separator == ""
+    assert job.model.generation_prompt and job.model.system_prompt == "Be brief." and spec.separator == ""
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_a_chat_opens_the_models_turn_and_puts_nothing_before_a_choice(tmp_path:
         ({"model": {"name": "m/m", "long_documents": "windows"}}, "prompts are fed whole"),
         ({"model": {"name": "m/m", "chat": True, "generation_prompt": True, "tokens": "all"}}, "remove it"),
         ({"model": {"name": "m/m", "attn": "flex_attention"}}, "use 'eager' or 'sdpa'"),
-        ({"model": {"name": "m/m", "system": "Be brief."}}, "only has a meaning with chat: true"),
+        ({"model": {"name": "m/m", "system_prompt": "Be brief."}}, "only has a meaning with chat: true"),
         ({"saes": []}, "unknown key 'saes'"),
     ],
 )
@@ -80,3 +80,12 @@ def test_jobs_of_either_kind_say_who_takes_the_other(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump({"corpus": {"path": "a"}, "model": {"name": "m/m"}, "store": "s"}), encoding="utf-8")
     with pytest.raises(JobSpecError, match="no label job, for it has no task"):
         load_label_job(path)
+
+
+def test_the_store_of_a_job_of_either_kind_is_told_so_that_its_run_can_be_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(JOB), encoding="utf-8")
+    assert store_of(path) == str(tmp_path / "labels.parquet.parts")
+    other = {"corpus": {"path": "a"}, "model": {"name": "m/m"}, "saes": [{"path": "sae"}], "store": "s"}
+    path.write_text(yaml.safe_dump(other), encoding="utf-8")
+    assert store_of(path) == str(tmp_path / "s")

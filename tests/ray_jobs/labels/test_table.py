@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -63,6 +64,7 @@ def test_bad_rows_cost_themselves_and_the_others_are_what_transformers_says(answ
         assert one["prompt"] == row["question"] and one["choice_bytes"] == n_bytes[one["place"]]
 
 
+@pytest.mark.slow
 def test_what_is_compared_may_be_per_token_or_per_byte(answering: Path, tmp_path: Path) -> None:
     corpus = write_rows(tmp_path / "rows.jsonl", questions(20))
     for by in ("per_token", "per_byte"):
@@ -108,9 +110,13 @@ def test_the_table_says_where_it_comes_from_and_another_job_does_not_replace_it(
         check_out(spec.out, "another", overwrite=False)
 
 
-def test_a_prompt_may_be_made_of_numbers(answering: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_prompt_may_be_made_of_numbers(kind: str, answering: Path, tmp_path: Path) -> None:
     rows = [{"id": n, "a": n, "b": 2, "sum": str(n + 2)} for n in range(4)]
     corpus = write_rows(tmp_path / "rows.jsonl", rows)
+    if kind == "parquet":
+        corpus = tmp_path / "rows.parquet"
+        pq.write_table(pa.Table.from_pylist(rows), corpus)
     mapping = label_mapping(answering, corpus, tmp_path / "labels.parquet")
     mapping["task"] = {"prompt": "{a} + {b} =", "choices": ["{sum}", "7"], "answer": "sum"}
     assert [row["prompt"] for row in run_here(mapping, tmp_path)] == [f"{n} + 2 =" for n in range(4)]

@@ -68,6 +68,7 @@ def test_its_log_likelihood_and_margin_are_those_of_its_tokens(answering: Path, 
     assert one.margin == pytest.approx(min(leads), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_in_a_chat(answering: Path, tmp_path: Path) -> None:
     bundle, direct = whole_bundle(answering, tmp_path, chat=True), Direct(answering)
     assert bundle.head is not None
@@ -75,6 +76,7 @@ def test_in_a_chat(answering: Path, tmp_path: Path) -> None:
         assert same(one, direct.written("", N, [{"role": "user", "content": text}]), bundle.head.eos)
 
 
+@pytest.mark.slow
 def test_a_prompt_that_cannot_be_computed_costs_itself_only(answering: Path, tmp_path: Path) -> None:
     bundle = whole_bundle(answering, tmp_path)
     found = written(bundle, [TEXTS[0], f"love {NAN_WORD} hate", TEXTS[1]])
