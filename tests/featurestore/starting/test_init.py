@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 import yaml
 
-import sparsemill
+import sparsemill.commands
 from featurestore.starting.cli import ModelChoice
 from featurestore.starting.guess import guess_roles
 from ray_jobs.spec import load_job
