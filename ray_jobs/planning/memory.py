@@ -38,8 +38,6 @@ CUDA_BYTES = 0.5e9
 """Of a device: kernels, and workspaces of cuBLAS."""
 TOKENIZER_FACTOR = 12.0
 """Bytes in memory for each of tokenizer.json; Gemma's 33 MB take 400 MB, merges and vocabulary as hash tables."""
-CHAT_FACTOR = 20.0
-"""The same where texts go into a chat template: control tokens are renamed in a copy of the file, once."""
 ENCODING_BYTES = 60e6
 """Of a CPU worker: a chunk of pre-activations and the pairs of a group, whatever the SAE."""
 RESULT_COPIES = 3.0
@@ -210,9 +208,7 @@ def _on_cpu(plan: JobPlan, layers: float, encoders: float, shapes: _Shapes, ray:
 
     bundle = plan.bundle
     tokenizer = (bundle.path / TOKENIZER_NAME).stat().st_size
-    programs = PYTHON_BYTES + tokenizer * (
-        CHAT_FACTOR if bundle.tokenizer.chat and plan.job.model.chat else TOKENIZER_FACTOR
-    )
+    programs = PYTHON_BYTES + tokenizer * TOKENIZER_FACTOR
     programs += (0 if shapes.packed else TRANSFORMERS_BYTES) + (RAY_BYTES if ray else 0)
     prefilters = sum(sae.d_sae * (sae.d_in + 20) for sae in bundle.saes) if can_prefilter() else 0
     weights = layers + _embedding_read(plan)
