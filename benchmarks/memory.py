@@ -176,7 +176,7 @@ def _of_a_child(spec: Path) -> dict[str, int]:
 
 def _of_a_job(job: Path) -> int:
     """The most that the worker of a job has resident, looked at four times a second."""
-    command = [sys.executable, str(ROOT / "sparsemill.py"), "extract", str(job), "--json"]
+    command = [sys.executable, "-m", "sparsemill", "extract", str(job), "--json"]
     running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     most, over = 0, threading.Event()
     threading.Thread(target=lambda: (running.wait(), over.set()), daemon=True).start()

@@ -212,7 +212,11 @@ def _corpus(job: JobSpec) -> Finding:
     def look() -> str:
         from featurestore.finding.files import find_files
 
-        files = find_files(list(job.corpus.path), job.corpus.format)
+        if job.corpus.image is not None:
+            from ray_jobs.images.decoder import decoder_version
+
+            decoder_version()
+        files = find_files(list(job.corpus.path), job.corpus.find_as)
         return f"{counted(len(files), 'file')}, {size(sum(file.size or 0 for file in files))}"
 
     return _looked("corpus", look)
@@ -220,9 +224,11 @@ def _corpus(job: JobSpec) -> Finding:
 
 def _model(job: JobSpec) -> Finding:
     def look() -> str:
-        from ray_jobs.prepare.checkpoint import find_checkpoint, read_config
+        from ray_jobs.prepare.checkpoint import find_checkpoint, read_config, read_vision_config
 
-        config = read_config(find_checkpoint(job.model))
+        checkpoint = find_checkpoint(job.model)
+        of_images = job.corpus.image is not None
+        config = read_vision_config(checkpoint).get_text_config() if of_images else read_config(checkpoint)
         return f"{config.model_type}, {config.num_hidden_layers} layers, d_model {config.hidden_size}"
 
     return _looked("model", look)

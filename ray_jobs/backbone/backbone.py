@@ -6,9 +6,9 @@ in the layers themselves: entries of transformers' `hidden_states` are off by on
 
 There are two ways to run the layers, chosen by what the model is. `PackedBackbone` computes Gemma 2 and 3 with our own
 layer (`gemma`), documents end to end without padding. `TransformersBackbone` runs every other decoder by transformers'
-own modules, right-padded, with hooks where `decoders` says that they belong. Both keep the residual stream in float32
-between the layers whatever the dtype of the matrices: its few huge dimensions would otherwise round away what the
-layers add.
+own modules, right-padded, with hooks where `decoders` says that they belong; `VisionBackbone` is the same behind a
+vision tower, whose image positions attend both ways. All keep the residual stream in float32 between the layers
+whatever the dtype of the matrices: its few huge dimensions would otherwise round away what the layers add.
 
 Shapes: N tokens, B rows, T positions, D d_model, P positions of the documents' common head.
 """
@@ -20,6 +20,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -39,7 +40,7 @@ from ray_jobs.backbone.attention import (
 )
 from ray_jobs.backbone.batching import fill_batches, pad
 from ray_jobs.backbone.bundle import CONFIG_NAME, WEIGHTS_NAME, Bundle, bundle_file
-from ray_jobs.backbone.decoders import attention_of, drop_final_norm, layers_of, norms_of, watch
+from ray_jobs.backbone.decoders import attention_of, decoder_of, drop_final_norm, layers_of, norms_of, watch
 from ray_jobs.backbone.gemma_model import open_gemma
 from ray_jobs.backbone.pipeline import Placement, moved_to, place
 from ray_jobs.backbone.sites import Hook
@@ -143,8 +144,14 @@ def open_backbone(
         JobSpecError: The attention implementation is not exact for this model, or there are fewer devices.
     """
     check_attention(bundle, attn_implementation)
+    if bundle.vision is not None and n_devices > 1:
+        raise JobSpecError("workers.gpus: a model of images runs on one GPU; set it to 1")
     placement = place(bundle, device, n_devices)
     flex = attn_implementation == "flex_attention"
+    if bundle.vision is not None:
+        whole = _load(bundle, attn_implementation)
+        del layers_of(decoder_of(whole))[bundle.last_layer + 1 :]
+        return VisionBackbone(bundle, whole, placement)
     light = open_gemma(bundle) if attn_implementation in SOFTCAP_EXACT else None
     model: Any = light or _load(bundle, "eager" if flex else attn_implementation)
     layers = model.layers if light else layers_of(model)
@@ -337,11 +344,14 @@ class TransformersBackbone:
         self.apart: Apart | None = None  # each window has a row of its own
         self.model = _placed(model, placement)
         self._pad_id = bundle.tokenizer.pad
+        decoder = decoder_of(self.model)
         if bundle.dtype != "float32":
-            _keep_stream_in_float32(self.model, getattr(torch, bundle.dtype))
+            _keep_stream_in_float32(decoder, getattr(torch, bundle.dtype))
+        # of windows and their ids, what the model is given beside ids and mask
+        self._beside: Callable[[Sequence[Window], torch.Tensor], dict[str, torch.Tensor]] | None = None
         self._captured: dict[Hook, torch.Tensor] = {}
         for hook in bundle.hooks:
-            watch(self.model, hook, partial(self._captured.__setitem__, hook))
+            watch(decoder, hook, partial(self._captured.__setitem__, hook))
 
     @torch.inference_mode()
     def forward(self, windows: Sequence[Window], row_tokens: int) -> dict[Hook, torch.Tensor]:
@@ -349,9 +359,9 @@ class TransformersBackbone:
         parts: list[dict[Hook, torch.Tensor]] = []
         first = 0
         while first < len(windows):  # of windows of unlike length, so many that padding does not break the budget
-            longest, last = len(windows[first].ids), first + 1
+            longest, last = windows[first].cost, first + 1
             while last < len(windows):
-                longest = max(longest, len(windows[last].ids))
+                longest = max(longest, windows[last].cost)
                 if (last + 1 - first) * longest > row_tokens:
                     break
                 last += 1
@@ -362,7 +372,12 @@ class TransformersBackbone:
     def _padded(self, windows: Sequence[Window]) -> dict[Hook, torch.Tensor]:
         ids_BT, mask_BT = pad(windows, self._pad_id)
         self._captured.clear()
-        self.model(input_ids=ids_BT.to(self.device), attention_mask=mask_BT.to(self.device), use_cache=False)
+        self.model(
+            input_ids=ids_BT.to(self.device),
+            attention_mask=mask_BT.to(self.device),
+            use_cache=False,
+            **(self._beside(windows, ids_BT) if self._beside is not None else {}),
+        )
         captured = {hook: x.reshape(*ids_BT.shape, -1) for hook, x in self._captured.items()}
         self._captured.clear()
         wanted_BT = torch.zeros_like(mask_BT, dtype=torch.bool)
@@ -374,6 +389,33 @@ class TransformersBackbone:
             where = self.placement.of(hook.layer)  # embeddings may be taken on a device before it
             found[hook] = x_BTD.to(where)[wanted_on[where]].float()
         return found
+
+
+class VisionBackbone(TransformersBackbone):
+    """A decoder behind a vision tower, by transformers' own modules: PaliGemma, PaliGemma 2, Gemma 3 with images.
+
+    What attends both ways is told by `token_type_ids`: PaliGemma's whole prefix, image and prompt; of Gemma 3 only the
+    image. The decoder's layers are run as `TransformersBackbone` runs them, the tower as it is, in the bundle's dtype.
+
+    Args:
+        bundle: A bundle that was prepared for images.
+        model: Its model, as transformers builds it.
+        placement: Where it runs: one device.
+    """
+
+    def __init__(self, bundle: Bundle, model: Any, placement: Placement) -> None:
+        super().__init__(bundle, model, placement)
+        assert bundle.vision is not None
+        self._vision = bundle.vision
+        self._beside = self._images
+
+    def _images(self, windows: Sequence[Window], ids_BT: torch.Tensor) -> dict[str, torch.Tensor]:
+        pixels = np.stack([window.pixels for window in windows if window.pixels is not None])
+        types_BT = torch.zeros_like(ids_BT) if self._vision.prefix else (ids_BT == self._vision.token).long()
+        return {
+            "pixel_values": torch.from_numpy(pixels).to(self.device),
+            "token_type_ids": types_BT.to(self.device),
+        }
 
 
 class _RotaryTables:
@@ -418,19 +460,46 @@ def _wanted_rows(windows: Sequence[Window], n_head: int) -> tuple[np.ndarray, bo
     return np.concatenate(rows), whole
 
 
-def build_empty(config: PretrainedConfig, attn_implementation: str = "eager") -> Any:
-    """The decoder of a config without final norm, its parameters without storage, its buffers (rotary tables) real.
+def build_empty(config: PretrainedConfig, attn_implementation: str = "eager", final_norm: bool = False) -> Any:
+    """The decoder of a config, its parameters without storage, its buffers (rotary tables) real.
+
+    Args:
+        config: The config.
+        attn_implementation: Of transformers.
+        final_norm: Whether it keeps what follows the last layer.
+
+    With a vision tower and projector before it, where the config has them; the tower has no soft cap, so `sdpa` is
+    exact there, and does not make all scores of thousands of patches.
 
     Raises:
         BundleError: transformers' decoder is not built of layers behind an embedding.
     """
     from transformers import AutoModel
 
+    attention: Any = attn_implementation
+    if hasattr(config, "vision_config"):
+        attention = {"": attn_implementation, "text_config": attn_implementation, "vision_config": "sdpa"}
     with _ParametersOnMeta():
-        model = AutoModel.from_config(config, attn_implementation=attn_implementation, dtype=torch.float32)
-    layers_of(model)
-    drop_final_norm(model)
+        model = AutoModel.from_config(config, attn_implementation=attention, dtype=torch.float32)
+    decoder = decoder_of(model)
+    layers_of(decoder)
+    if not final_norm:
+        drop_final_norm(decoder)
     return model
+
+
+def build_empty_with_head(config: PretrainedConfig, attn_implementation: str = "eager") -> Any:
+    """The whole causal language model of a config in the same way.
+
+    Raises:
+        ValueError: transformers has none for it, or not with this attention.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with _ParametersOnMeta():
+        return AutoModelForCausalLM.from_config(
+            config, attn_implementation=attn_implementation, dtype=torch.float32
+        ).eval()
 
 
 class _ParametersOnMeta(TorchFunctionMode):
@@ -456,7 +525,6 @@ class _ParametersOnMeta(TorchFunctionMode):
 
 
 def _load(bundle: Bundle, attn_implementation: str) -> Any:
-    from safetensors.torch import load_file
     from transformers import AutoConfig
 
     with bundle_file(bundle.path / CONFIG_NAME):
@@ -470,22 +538,30 @@ def _load(bundle: Bundle, attn_implementation: str) -> Any:
         raise JobSpecError(
             f"model.attn: transformers has no {attn_implementation!r} for {bundle.model.name}; use 'eager'"
         ) from None
-    with bundle_file(bundle.path / WEIGHTS_NAME):
-        weights = load_file(bundle.path / WEIGHTS_NAME)
+    assign_weights(model, bundle.path / WEIGHTS_NAME)
+    return model.eval()
+
+
+def assign_weights(module: Any, path: Path) -> None:
+    """Give a module that was built without storage the tensors of a bundle's file, memory-mapped.
+
+    Raises:
+        BundleError: They are not those that it has.
+    """
+    from safetensors.torch import load_file
+
+    with bundle_file(path):
+        weights = load_file(path)
     try:
-        missing, unexpected = model.load_state_dict(weights, strict=False, assign=True)
-        lacking = sorted(unexpected) + [name for name in missing if name in dict(model.named_parameters())]
+        missing, unexpected = module.load_state_dict(weights, strict=False, assign=True)
+        lacking = sorted(unexpected) + [name for name in missing if name in dict(module.named_parameters())]
         if lacking:
             raise RuntimeError(f"{lacking[0]} is in one of them only")
     except RuntimeError as error:
-        raise BundleError(
-            f"{bundle.path / WEIGHTS_NAME} does not fit {CONFIG_NAME} ({_first_line(error)}); prepare again"
-        ) from None
-    tensors = (*model.named_parameters(), *model.named_buffers())
-    unset = [name for name, tensor in tensors if tensor.is_meta]
+        raise BundleError(f"{path} does not fit {CONFIG_NAME} ({_first_line(error)}); prepare again") from None
+    unset = [name for name, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.is_meta]
     if unset:
-        raise BundleError(f"{bundle.path}: no values for {', '.join(unset)} of a {config.model_type} model")
-    return model.eval()
+        raise BundleError(f"{path}: no values for {', '.join(unset)} of {type(module).__name__}")
 
 
 def _placed(model: Any, placement: Placement) -> Any:
@@ -493,7 +569,7 @@ def _placed(model: Any, placement: Placement) -> Any:
 
     Never is all of it on one device.
     """
-    layers = layers_of(model)
+    layers = layers_of(decoder_of(model))
     kept = list(layers)
     del layers[:]
     model.to(placement.first)

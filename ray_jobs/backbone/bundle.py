@@ -26,7 +26,9 @@ HASHED_AS_VERSION = 2
 MANIFEST_NAME = "bundle.json"
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
+HEAD_NAME = "head.safetensors"
 TOKENIZER_NAME = "tokenizer.json"
+PROCESSOR_NAME = "preprocessor_config.json"
 
 MAX_HEADER_BYTES = 100_000_000  # of a safetensors file: the limit that safetensors itself sets
 
@@ -165,8 +167,49 @@ class TokenizerInfo:
 
 
 @dataclass(frozen=True)
+class VisionInfo:
+    """How an image is fed to a model: ids of context, as many image tokens as it has positions, then the prompt.
+
+    Attributes:
+        token: Id of the image token, at each position of an image.
+        tokens: Positions of an image in the decoder.
+        patches: Positions of it in the vision tower.
+        before: Ids before an image.
+        after: Ids between an image and the prompt.
+        text_before: What is tokenised together with a prompt, before it.
+        text_after: Likewise, behind it.
+        prefix: Whether all of this attends both ways (PaliGemma), or the image alone (Gemma 3).
+    """
+
+    token: int
+    tokens: int
+    patches: int
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    text_before: str
+    text_after: str
+    prefix: bool
+
+
+@dataclass(frozen=True)
+class HeadInfo:
+    """How a whole model goes from its last layer to words.
+
+    Attributes:
+        tied: Whether the embedding is the output matrix; else that, and its bias, are in HEAD_NAME.
+        eos: Ids that end what it writes, ascending.
+    """
+
+    tied: bool
+    eos: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Bundle:
-    """An opened bundle; `sha256` identifies everything in it that decides a value."""
+    """An opened bundle; `sha256` identifies everything in it that decides a value.
+
+    It has a `head` where it is of a whole model, final norm included, and then it has no SAEs.
+    """
 
     path: Path
     sha256: str
@@ -175,6 +218,8 @@ class Bundle:
     saes: tuple[SaeInfo, ...]
     tokenizer: TokenizerInfo
     files: Mapping[str, str]
+    vision: VisionInfo | None = None
+    head: HeadInfo | None = None
 
     @property
     def d_model(self) -> int:
@@ -194,8 +239,8 @@ class Bundle:
 
     @property
     def last_layer(self) -> int:
-        """The deepest layer that some SAE reads."""
-        return max(sae.layer for sae in self.saes)
+        """The deepest layer that some SAE reads; of a whole model its last one."""
+        return max((sae.layer for sae in self.saes), default=self.model.n_layers - 1)
 
 
 def open_bundle(path: str | Path, verify: bool = False) -> Bundle:
@@ -302,8 +347,9 @@ def file_sha256(path: Path) -> str:
 
 
 def _from_manifest(path: Path, manifest: Mapping[str, Any]) -> Bundle:
-    tokenizer = manifest["tokenizer"]
+    tokenizer, vision = manifest["tokenizer"], manifest.get("vision")
     prefix, suffix, chat = tokenizer["chat_prefix"], tokenizer["chat_suffix"], tokenizer.get("chat")
+    head = manifest.get("head")
     return Bundle(
         path=path,
         sha256=manifest["sha256"],
@@ -321,6 +367,10 @@ def _from_manifest(path: Path, manifest: Mapping[str, Any]) -> Bundle:
             chat=None if chat is None else _rendering(chat),
         ),
         files=manifest["files"],
+        vision=None
+        if vision is None
+        else VisionInfo(**{**vision, **{k: tuple(vision[k]) for k in ("before", "after")}}),
+        head=None if head is None else HeadInfo(**{**head, "eos": tuple(head["eos"])}),
     )
 
 

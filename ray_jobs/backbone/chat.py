@@ -83,12 +83,16 @@ class ChatTokenizer:
             Exception: What the tokenizer raises about a text that it cannot read.
         """
         trimmed = [self._trim(text) for text in texts]
-        whole = [f"{self._before}{text}{self._after}" for text in trimmed]
+        whole = [self.whole(text) for text in texts]
         encodings = self.tokenizer.encode_batch(whole, add_special_tokens=False)
         return [
             self._rendered(encoding.ids, encoding.offsets, text, inner)
             for encoding, text, inner in zip(encodings, texts, trimmed, strict=True)
         ]
+
+    def whole(self, text: str) -> str:
+        """The conversation as a text, for `tokenizer`; control tokens of the template have the names that it knows."""
+        return f"{self._before}{self._trim(text)}{self._after}"
 
     def _rendered(self, ids: list[int], offsets: list[tuple[int, int]], text: str, inner: str) -> Rendered | str:
         ids_T = np.asarray(ids, dtype=np.int32)

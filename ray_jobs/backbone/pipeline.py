@@ -17,6 +17,7 @@ import torch
 from featurestore.errors import JobSpecError
 from ray_jobs.backbone.bundle import WEIGHTS_NAME, Bundle, tensor_header
 
+TOWER = "vision_tower."  # what comes before all layers of a decoder, and has layers of its own
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 
 
@@ -77,8 +78,8 @@ def layer_bytes(bundle: Bundle) -> LayerBytes:
 
 
 def layer_of(name: str) -> int | None:
-    """The layer that a tensor of a decoder belongs to; None for one before or behind all layers."""
-    found = _LAYER.search(name)
+    """The layer that a tensor of a decoder belongs to; None for one before or behind all layers, as a tower's are."""
+    found = None if name.startswith(TOWER) else _LAYER.search(name)
     return int(found[1]) if found else None
 
 

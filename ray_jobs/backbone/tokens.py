@@ -70,7 +70,8 @@ class TokenPolicy:
 class Window:
     """What is fed at once: `ids[T]` int32, positions `[start, stop)` of which are pooled; the document's `place`-th.
 
-    Of a conversation some of them only: `some`, ascending.
+    Of an image, `pixels` is what its model's tower reads, float32 [C, H, W], at `patches` positions of its own. Of a
+    conversation only some positions are pooled: `some`, ascending.
     """
 
     document: int
@@ -78,6 +79,8 @@ class Window:
     start: int
     stop: int
     place: int = 0
+    pixels: np.ndarray | None = None
+    patches: int = 0
     some: np.ndarray | None = None
 
     @property
@@ -90,12 +93,17 @@ class Window:
         """Their positions, ascending."""
         return np.arange(self.start, self.stop) if self.some is None else self.some
 
+    @property
+    def cost(self) -> int:
+        """Tokens of a batch's budget that it takes: those fed, or the patches of its image where they are more."""
+        return max(len(self.ids), self.patches)
+
 
 class TokenChoices(Protocol):
     """What a job says of tokens: its `model`, and the engine's settings, say it in the same words."""
 
     @property
-    def tokens(self) -> Literal["content", "all"]: ...
+    def tokens(self) -> Literal["content", "all", "image", "text"]: ...
     @property
     def max_tokens(self) -> int: ...
     @property
@@ -112,6 +120,10 @@ def token_policy(bundle: Bundle, choices: TokenChoices) -> TokenPolicy:
     Raises:
         JobSpecError: No chat template, or no room for content within `max_tokens` (or beyond `stride`).
     """
+    if bundle.vision is not None:
+        raise JobSpecError(
+            f"corpus.image: {bundle.model.name} was prepared for images, and these are texts; name the column of images"
+        )
     info = bundle.tokenizer
     head: tuple[int, ...] = info.bos
     tail: tuple[int, ...] = ()
@@ -193,7 +205,7 @@ def _windows_of_turns(document: int, content: Turns, policy: TokenPolicy) -> tup
             some = np.concatenate([np.arange(len(head)), some])
         if len(some):
             fed = np.concatenate([head, ids[first:stop]])
-            windows.append(Window(document, fed, int(some[0]), int(some[-1]) + 1, len(windows), some))
+            windows.append(Window(document, fed, int(some[0]), int(some[-1]) + 1, len(windows), some=some))
     return windows, spans[-1][2] < end
 
 

@@ -40,6 +40,8 @@ def find_texts(
     Raises:
         CorpusError: A file is gone or has changed, or a row is no longer the document's.
     """
+    if corpus.image is not None:
+        raise CorpusError("its documents are images, and tokens can be shown of texts only")
     there = {file.name: file for file in look_up(corpus.path, corpus.format).files}
     starts = list(accumulate((int(file["rows"]) for file in files), initial=0))
     by_file: dict[int, dict[int, int]] = {}  # file -> row in it -> place in the answer

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from featurestore.base.dense_names import dense_name
+from featurestore.base.dense_names import PIXELS, dense_name
 from featurestore.errors import JobSpecError
 from featurestore.finding.dialect import USUAL
+from ray_jobs.images.decoder import decoder_version
 from ray_jobs.planning.identity import deciding_software, identity, provenance
 from ray_jobs.planning.versions import check_finished, other_version, unfinished
 from ray_jobs.prepare.compute import Compute, extract_settings, settle, settle_attention
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from ray_jobs.backbone.bundle import Bundle
     from ray_jobs.corpus.read import DocumentRows
     from ray_jobs.corpus.scanned import CorpusScan
-    from ray_jobs.engine.extractor import ExtractedRows
     from ray_jobs.planning.units import Unit
     from ray_jobs.spec import JobSpec
 
@@ -67,16 +67,26 @@ class UnitOutput(Protocol):
         """A bundle without what is not needed."""
         ...
 
-    def features(self, bundle: Bundle) -> Mapping[str, Any]:
-        """SAE -> the features that have to be computed, as `ray_jobs.engine.extractor.Extractor` takes them."""
-        ...
-
     def schema(self, keep_types: Mapping[str, str]) -> StoreSchema:
         """Columns of the store, with kept columns of these types."""
         ...
 
-    def rows(self, features: StoreSchema, documents: DocumentRows, extracted: ExtractedRows) -> PartRows:
-        """The rows of a part, from those that a store of features would have."""
+    def engine(self, bundle: Bundle, settings: Mapping[str, Any], features: StoreSchema) -> UnitEngine:
+        """What computes it, loaded.
+
+        Args:
+            bundle: The whole bundle.
+            settings: Fields of the engine's `ExtractSettings`.
+            features: What a store of the features would have; it says how values are rounded.
+        """
+        ...
+
+
+class UnitEngine(Protocol):
+    """Makes the rows of a part."""
+
+    def rows(self, documents: DocumentRows, on_progress: Callable[[int, int], None]) -> PartRows:
+        """One row for each document, in their order; `on_progress` gets documents and tokens done, between batches."""
         ...
 
 
@@ -148,21 +158,22 @@ def make_plan(
     from featurestore.format.store_plan import create_store
     from featurestore.writing.writer import committed_units
     from ray_jobs.backbone.bundle import open_bundle
-    from ray_jobs.backbone.tokens import token_policy
     from ray_jobs.corpus.scan import scan
     from ray_jobs.prepare.build import pinned, prepare
 
     stored, finished, version = _look_at_store(job.store)
     compute = settle(job, stored.identity if stored else None, device)
     job = job.model_copy(update={"model": job.model.model_copy(update={"dtype": compute.dtype})})
+    if job.corpus.image is not None:
+        decoder_version()  # refuses a machine that cannot decode images, before anything else takes time
     scanned = scan(job.corpus)
     bundle = bundle or open_bundle(prepare(_at_recorded_commits(job, stored), progress=note))
     bundle = output.bundle(bundle) if output else bundle
     as_written, job = job, pinned(job, bundle)
-    token_policy(bundle, job.model)  # refuses what leaves no room for text
+    _check_room(bundle, job)
     if stored is None or not compute.attn:  # a store that is there has passed the check, which needs torch
         compute = settle_attention(compute, bundle)
-    software = deciding_software()
+    software = deciding_software(job.corpus.image is not None)
     decisive = identity(job, bundle, compute, _file_identities(scanned), software)
     decisive |= {"output": output.identity()} if output else {}
     # Compared as JSON, as it is stored: there, tuples are lists.
@@ -221,6 +232,7 @@ def _file_identities(scanned: CorpusScan) -> list[dict[str, Any]]:
         {"name": f.name, "size": f.size, "sha256": f.sha256, "rows": f.rows}
         | ({"csv": str(f.dialect)} if f.dialect not in (None, USUAL) else {})
         | ({"path": dict(f.told)} if f.told else {})
+        | ({"images": f.images} if f.images else {})
         for f in scanned.files
     ]
 
@@ -271,7 +283,6 @@ def expected_store(job: JobSpec) -> StorePlan:
     """
     from featurestore.format.store_plan import STORE_JSON, StorePlan, open_root, read_plan
     from ray_jobs.backbone.bundle import open_bundle
-    from ray_jobs.backbone.tokens import token_policy
     from ray_jobs.prepare.build import pinned, prepare
 
     fs, root = open_root(job.store)
@@ -281,8 +292,9 @@ def expected_store(job: JobSpec) -> StorePlan:
     job = job.model_copy(update={"model": job.model.model_copy(update={"dtype": compute.dtype})})
     bundle = open_bundle(prepare(job))
     as_written, job = job, pinned(job, bundle)
-    token_policy(bundle, job.model)  # refuses what leaves no room for text
-    decisive = identity(job, bundle, settle_attention(compute, bundle), (), deciding_software())
+    _check_room(bundle, job)
+    software = deciding_software(job.corpus.image is not None)
+    decisive = identity(job, bundle, settle_attention(compute, bundle), (), software)
     extra = {"hub": _commits(job)}
     return StorePlan(store_schema(job, bundle, {}), decisive, _recorded_spec(as_written), [], 0, extra)
 
@@ -298,7 +310,8 @@ def store_schema(job: JobSpec, bundle: Bundle, keep_types: Mapping[str, str]) ->
             DenseColumn(dense_name(hook.name, kind), width)
             for hook, width in bundle.hooks.items()
             for kind in job.hidden
-        ),
+        )
+        + (() if job.pixels is None else (DenseColumn(PIXELS, 3 * job.pixels**2),)),
         value_bits=job.value_bits,
     )
 
@@ -307,6 +320,8 @@ def sample_tokens(bundle: Bundle, job: JobSpec, scanned: CorpusScan) -> TokenSam
     """Count tokens of the documents that the scan has sampled."""
     from ray_jobs.backbone.tokens import ContentTokenizer, token_policy, windows_of
 
+    if bundle.vision is not None:
+        return _sample_images(bundle, job, scanned)
     texts = scanned.sample[:: max(1, len(scanned.sample) // SAMPLED_DOCUMENTS)]
     policy = token_policy(bundle, job.model)
     pooled, n_cut, longest = [], 0, 0
@@ -323,6 +338,31 @@ def sample_tokens(bundle: Bundle, job: JobSpec, scanned: CorpusScan) -> TokenSam
     if not pooled:
         return TokenSample(0.0, 0, 0.0)
     return TokenSample(sum(pooled) / len(pooled), len(pooled), n_cut / len(pooled), longest, len(pages) * PAGE_BYTES)
+
+
+def _sample_images(bundle: Bundle, job: JobSpec, scanned: CorpusScan) -> TokenSample:
+    """The same of images, which all take as many positions; only their prompts differ."""
+    from ray_jobs.engine.image_inputs import ImageInputs
+
+    found = ImageInputs(bundle, job.model).counts(scanned.sample[:: max(1, len(scanned.sample) // SAMPLED_DOCUMENTS)])
+    if not found:
+        return TokenSample(0.0, 0, 0.0)
+    return TokenSample(sum(n for n, _ in found) / len(found), len(found), sum(cut for _, cut in found) / len(found))
+
+
+def _check_room(bundle: Bundle, job: JobSpec) -> None:
+    """Refuse a job whose `max_tokens` leaves no room for documents.
+
+    Raises:
+        JobSpecError: In one sentence.
+    """
+    from ray_jobs.backbone.tokens import token_policy
+    from ray_jobs.engine.image_inputs import ImageInputs
+
+    if bundle.vision is not None:
+        ImageInputs(bundle, job.model)
+    else:
+        token_policy(bundle, job.model)
 
 
 def _units(

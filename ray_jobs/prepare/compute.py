@@ -71,7 +71,8 @@ def settle_attention(compute: Compute, bundle: Bundle) -> Compute:
     """
     from ray_jobs.backbone.backbone import check_attention, default_attention
 
-    attn = compute.attn or default_attention(compute.device, bundle.model.model_type)
+    own = default_attention(compute.device, bundle.model.model_type)
+    attn = compute.attn or ("eager" if bundle.head is not None else own)  # a whole model runs by transformers' modules
     check_attention(bundle, attn)
     return replace(compute, attn=attn)
 
@@ -86,6 +87,8 @@ def extract_settings(job: JobSpec, compute: Compute) -> dict[str, Any]:
         "long_documents": job.model.long_documents,
         "stride": job.model.stride,
         "chat": job.model.chat,
+        "prompt": job.model.prompt,
+        "pixels": job.pixels or 0,
         "attn_implementation": compute.attn,
         "batch_tokens": compute.batch_tokens,
         "device": compute.device,

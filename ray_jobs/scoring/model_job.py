@@ -46,6 +46,11 @@ def job_of(
     header = model.header
     identity = header["trained_on"]["identity"]
     names = header["saes"] or _saes_at(header)
+    if (identity.get("corpus") or {}).get("image") and not (corpus or {}).get("image"):
+        raise StudyError(
+            f"{header['method']}: this model was trained on features of images; give --store with a store of them, or "
+            "--job with the job that extracts them"
+        )
     try:
         sources = header.get("bundle") or (bundle and _sources(bundle))
         if not isinstance(sources, Mapping):
