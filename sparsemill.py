@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import gc
 import importlib
 import io
 import itertools
@@ -19,7 +20,8 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from featurestore.base.did_you_mean import did_you_mean
 from featurestore.base.ending import END_SECONDS, end_in_time
@@ -44,6 +46,7 @@ GROUPS = {
         "prepare": ("ray_jobs.cli", "build the model bundle that a job needs"),
         "plan": ("ray_jobs.cli", "price a job before anything is spent"),
         "extract": ("ray_jobs.cli", "run a job, or finish what is missing of it"),
+        "label": ("ray_jobs.labels.cli", "have a model answer prompts: what it chose, and whether it was right"),
         "submit": ("ray_jobs.cli", "run a job on a Ray cluster, with its log here"),
         "stop": ("ray_jobs.cli", "stop the run of a job's store, here or on a cluster"),
         "saes": ("ray_jobs.saes", "which SAEs can be run, of the registry that sae-lens has"),
@@ -105,12 +108,25 @@ Open the report in a browser; it says what was found in words, and shows it:
 """
 
 
+YOUNG_OBJECTS = 50_000  # before garbage is looked for: importing torch makes a million objects, none of which is any
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the process's exit code."""
-    if argv is None:  # the process is ours alone
-        say = functools.partial(_fail, as_json="--json" in sys.argv)
-        end_in_time(say, SUBMIT_SECONDS if "submit" in sys.argv[1:2] else END_SECONDS)
-    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv is not None:
+        return _run(list(argv))
+    # The process is ours alone.
+    say = functools.partial(_fail, as_json="--json" in sys.argv)
+    end_in_time(say, SUBMIT_SECONDS if "submit" in sys.argv[1:2] else END_SECONDS)
+    gc.set_threshold(YOUNG_OBJECTS)
+    try:
+        return _run(sys.argv[1:], alone=True)
+    finally:
+        gc.freeze()  # the system takes memory back at once; looking for what is garbage in it takes 0.4 s with torch
+
+
+def _run(argv: list[str], alone: bool = False) -> int:
+    """Run one command; the exit code."""
     front = _front_parser()
     if not argv or argv[0] not in COMMANDS:
         front.parse_known_args(argv or ["--help"])  # prints help or the version and exits, or goes on
@@ -131,9 +147,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.gather_evidence = _gather_evidence
         if name == "predict":
             args.extracted = functools.partial(_extracted, args.job)
-            args.scored, args.scored_parts = _scored, _scored_parts
+            args.scored, args.scored_parts = functools.partial(_scored, alone), _scored_parts
         if name == "init":
-            args.choose_model = _first_model
+            args.choose_model, args.choose_vision_model = _first_model, _first_vision_model
         if name == "names":
             args.stage_one = _StageOne()
         if name == "completion":
@@ -246,9 +262,10 @@ def _gather_evidence(study: str) -> None:
     A study stands without them, so whatever is missing is only said: the report says it too.
     """
     from featurestore.errors import SparsemillError
-    from training.report.naming import missing_evidence
+    from training.report.naming import missing_evidence, shown_features
 
     try:
+        from ray_jobs.evidence.alike import gather_alike
         from ray_jobs.evidence.gather import gather_evidence
         from ray_jobs.quiet import silence_libraries
 
@@ -258,14 +275,18 @@ def _gather_evidence(study: str) -> None:
             found = gather_evidence(store, documents, cache, say=_say)
             for problem in dict.fromkeys(one.problem for one in found.values() if one.problem and not one.tokens):
                 _say(f"the report shows no tokens: {problem}")
+        directory, place, features = shown_features(study)
+        if features:
+            gather_alike(place, features, directory, say=_say)
     except (SparsemillError, ModuleNotFoundError, OSError) as error:
-        _say(f"the report shows no tokens: {without_secrets(str(error))}")
+        _say(f"the report shows less than it could: {without_secrets(str(error))}")
 
 
-def _scored(args: argparse.Namespace, model: Any, warn: Callable[[str], None]) -> Iterator[Any]:
+def _scored(alone: bool, args: argparse.Namespace, model: Any, warn: Callable[[str], None]) -> Iterator[Any]:
     """What a model says of documents that are in no store, computed in this process; stage 2 itself knows no engine.
 
     Args:
+        alone: Whether this process runs nothing but this command.
         args: Of `predict`: `text`, or `input` with its columns, or neither for standard input.
         model: The trained model.
         warn: Called with what is worth knowing.
@@ -285,6 +306,9 @@ def _scored(args: argparse.Namespace, model: Any, warn: Callable[[str], None]) -
     from ray_jobs.scoring.scorer import Scorer
 
     scorer = Scorer(model, args.explain, warn, _say)
+    # Arrow would import pandas (0.2 s) to ask whether what it is given is one of its objects; from here on, none is.
+    if alone:
+        sys.modules.setdefault("pandas", cast(ModuleType, None))
     return (scorer.score(batch) for batch in itertools.chain([first], documents))
 
 
@@ -297,7 +321,8 @@ def _scored_parts(args: argparse.Namespace, model: Any, rule: Any) -> str:
 
     silence_libraries()
     with reworded():
-        corpus = corpus_of(args.input, args.text_column, args.id_column, ()).model_dump()
+        keep = [args.evaluate] if args.evaluate else []
+        corpus = corpus_of(args.input, args.text_column, args.id_column, keep).model_dump()
         return score_corpus(Scores(model, rule, args.explain), corpus, args.out, args.address, args.workers).store
 
 
@@ -360,6 +385,27 @@ def _first_model() -> Any:
             f"  - {{path: {json_text(str(SAE_DIR))}, name: {SAE_NAME}}}",
         ),
         SAE_NAME,
+        why,
+    )
+
+
+def _first_vision_model() -> Any:
+    """A model and an SAE for somebody's first job of images; there is none that needs no account."""
+    from featurestore.starting.cli import ModelChoice
+
+    why = "PaliGemma 2 3B at layer 12 of its Gemma 2 2B; it needs an access token of the hub, and a GPU to be quick"
+    return ModelChoice(
+        (
+            f"model:  # {why}",
+            "  name: google/paligemma2-3b-pt-224  # its licence has to be accepted on the hub once",
+            "  # prompt: caption en  # what is fed behind every image",
+            "saes:  # trained on texts of Gemma 2 2B: that it is another model is allowed here, and recorded",
+            "  - release: gemma-scope-2b-pt-res-canonical",
+            "    id: layer_12/width_16k/canonical",
+            "    name: l12_16k",
+            "    allow_mismatch: true",
+        ),
+        "l12_16k",
         why,
     )
 

@@ -13,6 +13,7 @@ import yaml
 
 import sparsemill
 from docs.tooling.blocks import blocks_of
+from ray_jobs.labels.spec import label_job_from_mapping
 from ray_jobs.spec import job_from_mapping
 from tests.ray_jobs.jobs import write_corpus, write_job, write_models
 from training.spec import study_from_mapping
@@ -155,7 +156,9 @@ def test_the_readmes_job_is_planned_and_priced_by_the_readmes_commands(
 def test_the_jobs_and_studies_of_a_page_have_only_keys_that_there_are(page: Path) -> None:
     for block in (block.code for block in blocks_of(page) if block.language == "yaml"):
         mapping = yaml.safe_load(block)
-        if "corpus" in mapping:
+        if "task" in mapping:
+            assert label_job_from_mapping(mapping, ROOT, where=page.name)
+        elif "corpus" in mapping:
             assert job_from_mapping(mapping, ROOT, where=page.name)
         elif "label" in mapping:
             assert study_from_mapping(mapping, ROOT, where=page.name)

@@ -50,14 +50,19 @@ def test_package_imports_nothing_across_its_walls(package: str, forbidden: set[s
 
 
 def test_engine_imports_only_what_a_bare_gpu_machine_has() -> None:
-    for path in (*files("ray_jobs/engine"), *files("ray_jobs/backbone")):
+    for path in (*files("ray_jobs/engine"), *files("ray_jobs/backbone"), *files("ray_jobs/language")):
         for name in imported_modules(path):
             top = name.split(".")[0]
             allowed = (
                 top in ENGINE_MAY_IMPORT
                 or top in sys.stdlib_module_names
                 or name.startswith(
-                    ("ray_jobs.engine", "ray_jobs.backbone", *(f"{module}." for module in ENGINE_MAY_IMPORT_OF_OURS))
+                    (
+                        "ray_jobs.engine",
+                        "ray_jobs.backbone",
+                        "ray_jobs.language",
+                        *(f"{module}." for module in ENGINE_MAY_IMPORT_OF_OURS),
+                    )
                 )
                 or name in ("ray_jobs", *ENGINE_MAY_IMPORT_OF_OURS)
             )

@@ -26,6 +26,8 @@ def study_parser(parser: argparse.ArgumentParser) -> None:
         "      a threshold with its interval; or recall, false_positive_rate, cost\n"
         "  class_weight: balanced   every class counts alike in training\n"
         "  by: [lang, length]       all scores by slices\n"
+        "  baselines: [tfidf, {hidden: [mean], store: other}, {columns: [margin], path: labels.parquet, id: id}]\n"
+        "      hidden states or features of another store, and numbers about documents (docs/labels.md)\n"
         "  calibrate: false         leave the probabilities of model files as they are\n"
         "  refit: false             model files keep the evaluated models"
     )

@@ -29,6 +29,7 @@ _KINDS = {  # of files: the keys that tell each, and what to do with one in anot
         "give the YAML file",
     ),
     "a job": ({"corpus", "model", "saes"}, "give it to `sparsemill plan`, `extract` or `submit`"),
+    "a label job": ({"corpus", "model", "task"}, "give it to `sparsemill label`"),
     "a study": ({"label", "features", "baselines", "probes", "split", "transfer"}, "give it to `sparsemill study`"),
     "a rates file": ({"hardware", "currency"}, "give it to `sparsemill plan --rates`"),
 }

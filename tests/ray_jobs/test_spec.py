@@ -167,7 +167,10 @@ def test_stride_is_an_eighth_of_a_window_and_nothing_when_truncating() -> None:
         ({"corpus.keep": ["doc_id"]}, "'doc_id' is a column that every store has already"),
         ({"corpus.keep": ["resid_post_9__hidden_mean"]}, "is the name of a hidden-state column"),
         ({"corpus.keep": ["l12_16k__max"]}, "clashes with the columns of an SAE"),
-        ({"corpus.format": "json"}, "'corpus.format': input should be 'parquet', 'jsonl' or 'csv', not 'json'"),
+        (
+            {"corpus.format": "json"},
+            "'corpus.format': input should be 'parquet', 'jsonl', 'csv' or 'images', not 'json'",
+        ),
         ({"corpus.max_errors": 1.0}, "'corpus.max_errors': 1.0 is neither a share below 1"),
         ({"corpus.max_errors": 20.5}, "nor a whole number of documents (1 is one document); write one of these"),
         ({"corpus.max_errors": -1}, "-1 is neither a share below 1"),
