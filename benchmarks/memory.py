@@ -150,7 +150,7 @@ def _of_a_child(spec: Path) -> dict[str, int]:
 
 def _of_a_job(job: Path) -> int:
     """The most that the worker of a job has resident, looked at four times a second."""
-    command = [sys.executable, str(ROOT / "sparsemill.py"), "extract", str(job), "--quiet"]
+    command = [sys.executable, "-m", "sparsemill", "extract", str(job), "--quiet"]
     running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     most, over = 0, threading.Event()
     threading.Thread(target=lambda: (running.wait(), over.set()), daemon=True).start()

@@ -38,10 +38,11 @@ def print_bundle(bundle: Bundle) -> None:
 
 def print_plan(made: JobPlan, figures: Estimate) -> None:
     """What `plan` says before its warnings."""
-    print_facts(_plan_lines(made, figures))
+    print_facts(plan_lines(made, figures))
 
 
-def _plan_lines(made: JobPlan, figures: Estimate) -> Iterator[tuple[str, str]]:
+def plan_lines(made: JobPlan, figures: Estimate) -> Iterator[tuple[str, str]]:
+    """What a plan comes to, as labels and lines."""
     from featurestore.storage.files import shown
 
     compute, scanned = made.compute, made.scan

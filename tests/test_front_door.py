@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 import sparsemill
+from sparsemill import surroundings
+from sparsemill.stages import on_ray
 from tests.training.stores import SAE, build_store, make_documents
 
 
@@ -68,7 +70,7 @@ def test_a_cluster_gets_what_tasks_share_once(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(ray, "remote", spied)
     spec = load_study(study_file(tmp_path, build_store(tmp_path / "s", documents), "cluster"))
     spec = spec.model_copy(update={"baselines": ("tfidf", "char_ngrams", "hidden_mean")})
-    there = run_study(spec, executor=sparsemill._on_ray("local"))
+    there = run_study(spec, executor=on_ray("local"))
     here = run_study(spec.model_copy(update={"out": str(tmp_path / "here")}), executor=run_here)
     assert there.rows == here.rows
     assert len(tasks) > 2 and max(len(cloudpickle.dumps(task)) for task in tasks) < 10_000
@@ -126,9 +128,9 @@ def test_a_missing_package_is_named_with_an_installation_that_works_from_this_cl
     monkeypatch.setitem(sys.modules, "anndata", None)  # as good as not installed
     export = ["export", store, str(tmp_path / "f.zarr"), "--format", "anndata"]
     assert sparsemill.main(export) == 1
-    clone = Path(sparsemill.__file__).parent
+    clone = Path(sparsemill.__file__).parent.parent
     assert f"install it with: pip install --editable '{clone}[export]'" in capsys.readouterr().err
-    monkeypatch.setattr(sparsemill, "__file__", str(tmp_path / "site-packages" / "sparsemill.py"))
+    monkeypatch.setattr(surroundings, "__file__", str(tmp_path / "site-packages" / "sparsemill" / "surroundings.py"))
     assert sparsemill.main(export) == 1
     assert "install it with: pip install 'sparsemill[export]'" in capsys.readouterr().err
 

@@ -58,7 +58,7 @@ def test_no_two_modules_say_the_same_of_themselves() -> None:
 def test_packages_are_found_and_not_listed() -> None:
     """A room that a list forgot would be missing in the wheel."""
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
-    assert packages["find"]["include"] == ["featurestore*", "ray_jobs*", "training*"]
+    assert packages["find"]["include"] == ["sparsemill", "featurestore*", "ray_jobs*", "training*"]
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -229,7 +229,7 @@ def sparsemill(hub: Hub, directory: Path, *argv: str) -> subprocess.CompletedPro
         "HF_HOME": str(directory / "hf"),
         "SPARSEMILL_CACHE": str(directory / "cache"),
     }
-    command = [sys.executable, str(ROOT / "sparsemill.py"), *argv]
+    command = [sys.executable, "-m", "sparsemill", *argv]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=directory, timeout=300)
     assert "Traceback" not in done.stderr
     return done

@@ -36,7 +36,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-u", str(ROOT / "sparsemill.py"), *map(str, arguments)]
+    return [sys.executable, "-u", "-m", "sparsemill", *map(str, arguments)]
 
 
 def eventually(what: Callable[[], object]) -> None:
