@@ -21,6 +21,7 @@ from featurestore.specs.spec_sentences import levels
 
 EXAMPLES = Path(__file__).parent.parent / "reference" / "examples"
 FIRST = "0.1.0"
+_OF_JOBS = ("corpus", "model", "workers", "units")
 
 
 class Key(NamedTuple):
@@ -35,22 +36,35 @@ class Key(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """A kind of spec file."""
+    """A kind of spec file.
 
+    Attributes:
+        key: What its examples, page and schema are called after.
+        name: For people.
+        model: What it is read into.
+        about: What it says.
+        shared: Its keys whose own keys stand on the page of jobs.
+    """
+
+    key: str
     name: str
     model: type[BaseModel]
     about: str
+    shared: tuple[str, ...] = ()
 
 
 def kinds() -> dict[str, Kind]:
-    """The two kinds of files."""
+    """The kinds of files, by their key."""
+    from ray_jobs.labels.spec import LabelSpec
     from ray_jobs.spec import JobSpec
     from training.spec import StudySpec
 
-    return {
-        "job": Kind("JOB.yaml", JobSpec, "what to compute: a corpus, a model, its SAEs, and the store they go to"),
-        "study": Kind("STUDY.yaml", StudySpec, "what to ask of a store: labels, features, baselines, how to split"),
-    }
+    found = (
+        Kind("job", "JOB.yaml", JobSpec, "what to compute: a corpus, a model, its SAEs, and the store they go to"),
+        Kind("study", "STUDY.yaml", StudySpec, "what to ask of a store: labels, features, baselines, how to split"),
+        Kind("label", "JOB.yaml of `label`", LabelSpec, "what to ask a model about each row of a corpus", _OF_JOBS),
+    )
+    return {kind.key: kind for kind in found}
 
 
 def schema(kind: Kind) -> dict[str, Any]:
@@ -68,7 +82,7 @@ def schema(kind: Kind) -> dict[str, Any]:
             of_key["description"] = _plain(_meaning(model, name))
             if (value := shown.get((*place, name))) is not None and not isinstance(value, Mapping):
                 of_key["examples"] = [value]
-    title = f"{kind.name} of Sparsemill"
+    title = f"{_plain(kind.name)} of Sparsemill"
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title, **found}
 
 
@@ -79,14 +93,15 @@ def keys(kind: Kind) -> Iterator[tuple[tuple[str, ...], str, list[Key]]]:
     sections = {place for place, _ in levels(kind.model)}
     seen = set()
     for place, model in levels(kind.model):
-        if (place, model) in seen:
+        if (place, model) in seen or place[:1] in [(name,) for name in kind.shared]:
             continue
         seen.add((place, model))
         here = whole if not place else whole["$defs"][model.__name__]
         rows = []
         for attribute, field in model.model_fields.items():
             name = field.alias or attribute
-            value = None if (*place, name) in sections else shown.get((*place, name))
+            same = [place, *(other for other, cls in levels(kind.model) if cls is model)]
+            there = [(*other, name) for other in same if (*other, name) in shown and (*place, name) not in sections]
             extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
             rows.append(
                 Key(
@@ -94,7 +109,7 @@ def keys(kind: Kind) -> Iterator[tuple[tuple[str, ...], str, list[Key]]]:
                     _takes(here["properties"][name], whole.get("$defs", {})),
                     "required" if field.is_required() else _default(field.get_default(call_default_factory=True)),
                     _meaning(model, name),
-                    "" if value is None else f"{name}: {_flow(value)}",
+                    f"{name}: {_flow(shown[there[0]])}" if there else "",
                     str(extra.get("since", FIRST)),
                 )
             )
@@ -104,7 +119,7 @@ def keys(kind: Kind) -> Iterator[tuple[tuple[str, ...], str, list[Key]]]:
 def examples(kind: Kind) -> dict[tuple[str, ...], Any]:
     """Place of a key -> its value in the first example that has it."""
     found: dict[tuple[str, ...], Any] = {}
-    for path in sorted(EXAMPLES.glob(f"{kind.name.partition('.')[0].lower()}*.yaml")):
+    for path in sorted(EXAMPLES.glob(f"{kind.key}-*.yaml")):
         for place, value in _walk(yaml.safe_load(path.read_text(encoding="utf-8")), ()):
             found.setdefault(place, value)
     return found
@@ -121,9 +136,11 @@ def page(name: str, kind: Kind) -> str:
         "anything is downloaded or started.",
         "",
         f"Editors complete and check it by its [JSON Schema](../../featurestore/specs/schemas/{name}.schema.json): the "
-        "first line of what `sparsemill init` writes names the copy that is installed "
-        "(`# yaml-language-server: $schema=...`; VS Code needs the YAML extension).",
+        "first line of a file names it (`# yaml-language-server: $schema=...`, as in what `sparsemill init` writes; VS "
+        "Code needs the YAML extension).",
     ]
+    if kind.shared:
+        lines += ["", f"{', '.join(f'`{key}`' for key in kind.shared)} are those of [any job](job.md)."]
     for place, about, rows in keys(kind):
         lines += ["", f"## {'.'.join(place) or 'At the top'}", "", _ticked(about), ""]
         lines += table(
@@ -150,8 +167,8 @@ def _takes(of_key: Mapping[str, Any], defs: Mapping[str, Any]) -> str:
 
 
 def _kinds_of(of_key: Mapping[str, Any], defs: Mapping[str, Any]) -> Iterator[str]:
-    if "anyOf" in of_key:
-        options = [kind for one in of_key["anyOf"] for kind in _kinds_of(one, defs)]
+    if "anyOf" in of_key or "oneOf" in of_key:
+        options = [kind for one in of_key.get("anyOf", of_key.get("oneOf")) for kind in _kinds_of(one, defs)]
         yes = ("`yes`", "`no`", "`on`", "`off`")
         yield from (kind for kind in options if kind not in yes or "true or false" not in options)
     elif "$ref" in of_key:

@@ -123,6 +123,13 @@ SHAPES = (
         },
         ("error", "exit_code", "error_kinds"),
     ),
+    Shape("label", "", ("ray_jobs.labels.run:Labelled",), {}),
+    Shape(
+        "label",
+        "of questions",
+        (),
+        {"rows": "whole: of the corpus", "questions": "[map]: the first, as they will be asked, or why not"},
+    ),
     Shape(
         "submit",
         "",

@@ -16,6 +16,7 @@ import sparsemill
 from docs.tooling import __main__ as tooling
 from docs.tooling import keys, outputs
 from featurestore.specs.spec_yaml import plain
+from ray_jobs.labels.spec import load_label_job
 from ray_jobs.spec import load_job
 from training.spec import load_study
 
@@ -24,7 +25,7 @@ EXAMPLES = sorted([*(ROOT / "examples").glob("*.yaml"), *keys.EXAMPLES.glob("*.y
 
 
 def kind_of(path: Path) -> str:
-    """job or study, by the schema that an example names in its first line."""
+    """job, study or label, by the schema that an example names in its first line."""
     named = re.match(r"# yaml-language-server: \$schema=(\S+)\n", path.read_text(encoding="utf-8"))
     assert named is not None, f"{path} names no schema"
     assert (path.parent / named[1]).resolve() in tooling.SCHEMAS.iterdir()
@@ -61,18 +62,20 @@ def test_a_stale_page_is_found_and_made_anew(
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_is_accepted_by_the_program_and_by_its_schema(path: Path) -> None:
     kind = kind_of(path)
-    (load_job if kind == "job" else load_study)(path)
+    {"job": load_job, "study": load_study, "label": load_label_job}[kind](path)
     validator(kind).validate(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
-@pytest.mark.parametrize("name", ["job", "study"])
+@pytest.mark.parametrize("name", ["job", "study", "label"])
 def test_every_key_has_a_meaning_and_an_example(name: str) -> None:
     kind = keys.kinds()[name]
     sections = {place for place, _, _ in keys.keys(kind)}
     for _, _, rows in keys.keys(kind):
         for row in rows:
             assert row.meaning, row.place
-            assert row.example or row.place in sections, f"{'.'.join(row.place)}: no file in {keys.EXAMPLES} has it"
+            assert row.example or row.place in sections or row.place[-1] in kind.shared, (
+                f"{'.'.join(row.place)}: no file in {keys.EXAMPLES} has it"
+            )
 
 
 def slips(mapping: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
