@@ -211,12 +211,14 @@ def _meaning(model: type[BaseModel], key: str) -> str:
 
 
 def _takes(of_key: Mapping[str, Any], defs: Mapping[str, Any]) -> str:
+    if of_key.get("type") == "array" and " or " in (inner := _takes(of_key.get("items", {}), defs)):
+        return f"a list of {inner}"
     return " or ".join(dict.fromkeys(_kinds_of(of_key, defs)))
 
 
 def _kinds_of(of_key: Mapping[str, Any], defs: Mapping[str, Any]) -> Iterator[str]:
-    if "anyOf" in of_key:
-        options = [kind for one in of_key["anyOf"] for kind in _kinds_of(one, defs)]
+    if "anyOf" in of_key or "oneOf" in of_key:
+        options = [kind for one in of_key.get("anyOf", of_key.get("oneOf")) for kind in _kinds_of(one, defs)]
         yes = ("`yes`", "`no`", "`on`", "`off`")
         yield from (kind for kind in options if kind not in yes or "true or false" not in options)
     elif "$ref" in of_key:
