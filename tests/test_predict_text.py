@@ -154,3 +154,20 @@ def test_predictions_are_scored_against_a_column(model: str, call: Call, tmp_pat
     code, _, err = call("predict", model, "--input", tmp_path / "new.jsonl", "--evaluate", "verdct")
     assert code == 2 and "verdct" in err
     assert call("predict", model, "--text", "a", "--evaluate", "verdict")[0] == 2
+
+
+@pytest.mark.slow
+def test_parts_are_scored_against_a_column_like_one_file(
+    model: str, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    rows = [{"text": text, "verdict": ("ham", "spam", None, "egg")[n % 4]} for n, text in enumerate([*TEXTS, ""])]
+    (tmp_path / "new.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    asked = ("predict", model, "--input", tmp_path / "new.jsonl", "--evaluate", "verdict", "--json")
+    whole = json.loads(call(*asked)[1])["evaluation"]
+    code, out, err = call(*asked, "--out", tmp_path / "answers", "--workers", 1)
+    assert code == 0, err
+    assert json.loads(out)["evaluation"] == {**whole, "drift": None, "drifted": 0, "tested": 0}
+    code, out, _ = call(*asked[:-1], "--out", tmp_path / "answers", "--workers", 1)
+    assert code == 0 and f"Scores against 'verdict' on {whole['documents']} documents" in out
+    assert "drift: not known" in out

@@ -11,7 +11,7 @@ import sys
 from featurestore.base.arguments import count_argument
 from featurestore.base.json_text import print_json
 from featurestore.base.text import span
-from featurestore.errors import StudyError, UsageError
+from featurestore.errors import StudyError
 from featurestore.storage.outputs import overwrite_argument
 from featurestore.urls import shown
 
@@ -125,24 +125,9 @@ def report_parser(parser: argparse.ArgumentParser) -> None:
 
 def report(args: argparse.Namespace) -> int:
     """Run `sparsemill report`."""
-    from featurestore.storage.outputs import check_free, whole_file
-    from training.report.store_page import store_report
-    from training.report.study_files import is_study
-    from training.report.study_page import study_report, write_study_report
+    from training.report.writing import write_report
 
-    of_study = is_study(args.place)
-    out = args.out
-    if out is None and not of_study:
-        out = f"{shown(args.place).rstrip('/').rsplit('/', 1)[-1]}-report.html"
-    if out is None and not args.no_text:
-        out = write_study_report(args.place)
-    else:
-        if out is None:
-            raise UsageError("--no-text makes another page than the study's own; say where with -o FILE.html")
-        check_free(out, overwrite=args.overwrite)
-        page = (study_report if of_study else store_report)(args.place, args.no_text)
-        with whole_file(out) as file:
-            file.write(page)
+    out = write_report(args.place, args.out, args.no_text, args.overwrite)
     if args.json:
         return print_json({"report": shown(out)})
     print(shown(out))

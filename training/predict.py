@@ -141,16 +141,29 @@ def _parts(args: argparse.Namespace, model: Model, rule: Rule) -> int:
 
     if args.overwrite:
         raise UsageError("--overwrite: a directory of parts is never replaced, only finished; choose another --out")
-    if args.evaluate:
-        raise UsageError("--evaluate: not with a directory of parts; leave out --out, or write a table")
     store = FeatureStore.open(args.scored_parts(args, model, rule))
+    evaluation = _evaluated(model, store, args.evaluate) if args.evaluate else None
     counted = store.documents().group_by("decision").len().collect()
     counts = dict(zip(counted["decision"].to_list(), counted["len"].to_list(), strict=True))
     if args.json:
         about = {"version": VERSION, "method": model.header["method"], "out": shown(store.uri)}
-        return print_json({**about, "documents": len(store), "parts": len(store.plan.units), "decisions": counts})
+        found = {"decisions": counts, "evaluation": evaluation and asdict(evaluation)}
+        return print_json({**about, "documents": len(store), "parts": len(store.plan.units), **found})
     print(f"{_counted(len(store), model, counts)}; written to {shown(store.uri)}", file=sys.stderr)
+    if evaluation is not None:
+        print(_evaluation_page(evaluation, args.evaluate))
     return 0
+
+
+def _evaluated(model: Model, store: FeatureStore, column: str) -> Evaluation:
+    """The scores of predictions that stand in parts, against the labels that their rows keep."""
+    from featurestore.models.table import kept_predictions
+    from training.scores.new_documents import Evaluator
+
+    evaluator = Evaluator(model, column)
+    for batch, decisions in kept_predictions(model, store, [column]):
+        evaluator.add(batch, batch.keep[column], decisions)
+    return evaluator.result()
 
 
 def _counted(n: int, model: Model, counts: Mapping[str, int]) -> str:
@@ -282,8 +295,6 @@ class _Answers:
                 f"the ids of {self._trained:,} of {self._n:,} documents are those of training documents (in_training); "
                 "how well these are classified says nothing about new ones"
             )
-        from training.scores.new_documents import format_evaluation
-
         evaluation = None if self._evaluator is None else self._evaluator.result()
         if self._rows is not None:
             self._print_json(self._rows, warnings.said, evaluation)
@@ -292,7 +303,7 @@ class _Answers:
         where = f"; written to {shown(self._args.out)}" if self._args.out else ""
         print(f"{_counted(self._n, self._model, self._counts)}{problems}{where}", file=sys.stderr)
         if evaluation is not None:
-            print(format_evaluation(evaluation, self._args.evaluate))
+            print(_evaluation_page(evaluation, self._args.evaluate))
 
     def _print_json(self, rows: IO[str], warnings: Sequence[str], evaluation: Evaluation | None) -> None:
         """One document, row after row, so that memory does not hold them all."""
@@ -310,6 +321,12 @@ class _Answers:
         for number, row in enumerate(rows):
             print(end=("" if number == 0 else ", ") + row.rstrip("\n"))
         print("]}")
+
+
+def _evaluation_page(evaluation: Evaluation, column: str) -> str:
+    from training.scores.new_documents import format_evaluation
+
+    return format_evaluation(evaluation, column)
 
 
 def _lines(row: Mapping[str, Any]) -> str:

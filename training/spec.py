@@ -7,14 +7,13 @@ impossible values are refused in one sentence. Whether a store has what is asked
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -23,14 +22,16 @@ from pydantic import (
     model_validator,
 )
 
-from featurestore.base.poolings import READABLE, is_readable
+from featurestore.base.did_you_mean import did_you_mean
+from featurestore.base.poolings import NAMED, READABLE, is_readable
 from featurestore.errors import StudyError
 from featurestore.finding.dialect import CsvSpec
 from featurestore.finding.patterns import joined
 from featurestore.specs.spec_file import load_mapping, parse_spec
-from featurestore.specs.spec_values import Flag, PathText, Value
+from featurestore.specs.spec_sentences import shown
+from featurestore.specs.spec_values import Flag, OneOrMore, PathText, Value
 
-BASELINES = ("tfidf", "char_ngrams", "hidden_mean", "hidden_last", "majority")
+BASELINES = ("tfidf", "char_ngrams", "hidden_mean", "hidden_last", "pixels", "majority")
 PROBES = ("logistic_l2", "logistic_l1", "tree", "k_sparse", "linear_svm", "softmax")
 AIMS = ("precision", "recall", "false_positive_rate", "cost")  # of an operating point
 LENGTH = "length"  # in `by`: the length of documents, and no column
@@ -40,6 +41,11 @@ PRIVATE = "private"  # as `text`: the corpus' own column, and nobody is shown it
 def _as_list(value: Any) -> Any:
     """Let `pool: max` stand for `pool: [max]`."""
     return value if isinstance(value, list | tuple) else [value]
+
+
+def _one_of(names: Sequence[str]) -> Any:
+    """What editors may complete; a sentence of our own refuses other names."""
+    return Field(json_schema_extra={"enum": list(names)})
 
 
 _Threshold = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # SAE activations are >= 0, so is a threshold on them
@@ -105,19 +111,19 @@ class FeatureSpec(_Model):
             they add to it.
     """
 
-    sae: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(min_length=1)
-    pool: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(default=("max",), min_length=1)
-    binarize: Annotated[tuple[_Threshold | Literal["learnt"] | None, ...], BeforeValidator(_as_list)] = Field(
+    sae: Annotated[tuple[str, ...], OneOrMore(_as_list)] = Field(min_length=1)
+    pool: Annotated[tuple[str, ...], OneOrMore(_as_list)] = Field(default=("max",), min_length=1)
+    binarize: Annotated[tuple[_Threshold | Literal["learnt"] | None, ...], OneOrMore(_as_list)] = Field(
         default=(None,), min_length=1
     )
-    scale: Annotated[tuple[Literal["max_abs", "sqrt"], ...], BeforeValidator(_as_list)] = Field(
+    scale: Annotated[tuple[Literal["max_abs", "sqrt"], ...], OneOrMore(_as_list)] = Field(
         default=("max_abs",), min_length=1
     )
-    select: Annotated[tuple[SelectSpec | None, ...], BeforeValidator(_as_list)] = Field(default=(None,), min_length=1)
+    select: Annotated[tuple[SelectSpec | None, ...], OneOrMore(_as_list)] = Field(default=(None,), min_length=1)
     min_documents: int = Field(default=1, ge=1)
     control: Flag = False
     store: PathText | None = None
-    beside: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
+    beside: Annotated[tuple[str, ...], OneOrMore(_as_list)] = ()
 
     @model_validator(mode="after")
     def _numbers_stay(self) -> FeatureSpec:
@@ -130,7 +136,7 @@ class FeatureSpec(_Model):
     def _known_pools(cls, pools: tuple[str, ...]) -> tuple[str, ...]:
         for pool in pools:
             if not is_readable(pool):
-                raise ValueError(f"unknown pooling '{pool}'; use {READABLE}")
+                raise ValueError(f"unknown pooling '{pool}'{did_you_mean(pool, NAMED) or ';'} use {READABLE}")
         return _unique(pools, "pooling")
 
     @field_validator("binarize")
@@ -164,7 +170,7 @@ class HiddenBaseline(_Model):
         store: The other store.
     """
 
-    hidden: Annotated[tuple[Literal["mean", "last"], ...], BeforeValidator(_as_list)] = Field(min_length=1)
+    hidden: Annotated[tuple[Literal["mean", "last"], ...], OneOrMore(_as_list)] = Field(min_length=1)
     store: PathText
 
 
@@ -179,7 +185,7 @@ class NumbersBaseline(_Model):
         name: What to call them; by default the columns' names.
     """
 
-    columns: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_as_list)] = Field(min_length=1)
+    columns: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], OneOrMore(_as_list)] = Field(min_length=1)
     path: PathText | None = None
     id: str | None = Field(default=None, min_length=1)
     csv: CsvSpec | None = None
@@ -216,7 +222,7 @@ def _kind_of_baseline(value: Any) -> str:
 
 
 Baseline = Annotated[
-    Annotated[str, Tag("a name")]
+    Annotated[str, _one_of(BASELINES), Tag("a name")]
     | Annotated[HiddenBaseline, Tag("hidden states")]
     | Annotated[NumbersBaseline, Tag("numbers")]
     | Annotated[FeatureSpec, Tag("features of a store")],
@@ -233,7 +239,7 @@ class GivenSplit(_Model):
     """
 
     name: str = Field(min_length=1)
-    test: Annotated[tuple[Value, ...], BeforeValidator(_as_list)] = Field(default=("test",), min_length=1)
+    test: Annotated[tuple[Value, ...], OneOrMore(_as_list)] = Field(default=("test",), min_length=1)
 
 
 class SplitSpec(_Model):
@@ -259,7 +265,7 @@ class SplitSpec(_Model):
     column: GivenSplit | None = None
     outer: int | None = Field(default=None, ge=2, le=50)
     duplicates: Literal["together", "ignore"] = "together"
-    exclude_classes: Annotated[tuple[Value, ...], BeforeValidator(_as_list)] = ()
+    exclude_classes: Annotated[tuple[Value, ...], OneOrMore(_as_list)] = ()
     min_per_class: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
@@ -279,7 +285,7 @@ class TransferSpec(_Model):
     """
 
     by: str = Field(min_length=1)
-    train: Annotated[tuple[Value, ...], BeforeValidator(_as_list), Field(min_length=1)] | None = None
+    train: Annotated[tuple[Value, ...], OneOrMore(_as_list), Field(min_length=1)] | None = None
 
 
 class RegimeSpec(_Model):
@@ -373,8 +379,8 @@ class StudySpec(_Model):
         text: Where TF-IDF reads the text; by default the corpus' text column, if the store keeps it. `private` reads
             it too, and keeps texts, ids and names of files out of report, explanation, model files and evidence.
         features: SAE features, and the document vectors to make of them.
-        baselines: Any of tfidf (words), char_ngrams, hidden_mean, hidden_last, majority (which is always added); hidden
-            states and features of another store; numbers about documents.
+        baselines: Any of tfidf (words), char_ngrams, hidden_mean, hidden_last, pixels (of images), majority (which is
+            always added); hidden states and features of another store; numbers about documents.
         probes: The classifiers, each put on every matrix (see `training.probes.catalogue`).
         split: How documents are divided.
         regimes: Harder conditions, beside the study itself.
@@ -397,14 +403,14 @@ class StudySpec(_Model):
     text: str | TextColumn | None = None
     features: tuple[FeatureSpec, ...] = ()
     baselines: tuple[Baseline, ...] = ()
-    probes: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ("logistic_l2",)
+    probes: Annotated[tuple[Annotated[str, _one_of(PROBES)], ...], OneOrMore(_as_list)] = ("logistic_l2",)
     split: SplitSpec = SplitSpec()
     regimes: RegimeSpec = RegimeSpec()
     transfer: TransferSpec | None = None
     screen: int | None = Field(default=None, ge=1)
     bootstrap: int = Field(default=1000, ge=100, le=100_000)
     class_weight: Literal["balanced"] | None = None
-    by: Annotated[tuple[Annotated[str, Field(min_length=1)] | LengthSlices, ...], BeforeValidator(_as_list)] = ()
+    by: Annotated[tuple[Annotated[str, Field(min_length=1)] | LengthSlices, ...], OneOrMore(_as_list)] = ()
     operating_point: OperatingPointSpec | None = None
     calibrate: Flag = True
     refit: Flag = True
@@ -441,7 +447,8 @@ class StudySpec(_Model):
     def _known_baselines(cls, baselines: tuple[Any, ...]) -> tuple[Any, ...]:
         for one in baselines:
             if isinstance(one, str) and one not in BASELINES:
-                raise ValueError(f"unknown baseline '{one}'; use {', '.join(BASELINES)}")
+                hint = did_you_mean(one, BASELINES) or ";"
+                raise ValueError(f"unknown baseline '{one}'{hint} use {', '.join(BASELINES)}")
             if isinstance(one, FeatureSpec) and (one.store is None or one.control or one.beside):
                 raise ValueError(
                     f"SAE '{'+'.join(one.sae)}' is a baseline where its features are another store's; name that with "
@@ -455,7 +462,8 @@ class StudySpec(_Model):
     def _known_probes(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
             if name not in PROBES:
-                raise ValueError(f"probe '{name}' is not available; use {', '.join(PROBES)}")
+                hint = did_you_mean(name, PROBES) or ";"
+                raise ValueError(f"probe '{name}' is not available{hint} use {', '.join(PROBES)}")
         if not names:
             raise ValueError(f"name at least one probe: {', '.join(PROBES)}")
         return _unique(names, "probe")
@@ -559,5 +567,6 @@ def _table_from(base: Path, column: Any) -> Any:
 def _unique(values: tuple[Any, ...], what: str) -> tuple[Any, ...]:
     for value in values:
         if values.count(value) > 1:
-            raise ValueError(f"{what} '{value}' is given twice; remove one")
+            said = shown(value.model_dump()) if isinstance(value, BaseModel) else f"'{value}'"
+            raise ValueError(f"{what} {said} is given twice; remove one")
     return values

@@ -116,6 +116,37 @@ class PredictionTable:
         return pa.table(columns, schema=self.schema)
 
 
+def kept_predictions(model: Model, store: FeatureStore, keep: Sequence[str]) -> Iterator[tuple[Predicted, list[str]]]:
+    """The predictions that stand in parts, as they were made but without features, and what was decided.
+
+    Args:
+        model: The model that made them.
+        store: The directory of parts.
+        keep: Further columns to read.
+    """
+    from featurestore.models.predict import Predicted
+
+    scores = [f"{score_prefix(model)}{name}" for name in model.classes]
+    place = {name: c for c, name in enumerate(model.classes)}
+    columns = ["doc_id", "truncated", "prediction", *scores, "in_training", "decision", "error", *keep]
+    for _, _, batch in store.groups(list(dict.fromkeys(columns))):
+        known = batch.column("in_training").to_numpy(zero_copy_only=False)
+        decisions = batch.column("decision").to_pylist()
+        yield (
+            Predicted(
+                doc_id=batch.column("doc_id").to_numpy(zero_copy_only=False),
+                y_pred=np.array([place.get(name, -1) for name in batch.column("prediction").to_pylist()], np.int64),
+                decided=np.array([place.get(name, -1) for name in decisions], np.int64),
+                proba=np.column_stack([batch.column(name).to_numpy(zero_copy_only=False) for name in scores]),
+                in_training=None if batch.column("in_training").null_count else known.astype(bool),
+                problem=batch.column("error").to_pylist(),
+                truncated=batch.column("truncated").to_numpy(zero_copy_only=False),
+                keep={name: batch.column(name).to_pylist() for name in keep},
+            ),
+            decisions,
+        )
+
+
 def json_row(
     classes: Sequence[str], batch: Predicted, i: int, decision: str, problem: str | None, names: Names
 ) -> dict[str, Any]:

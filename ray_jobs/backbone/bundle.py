@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 HEAD_NAME = "head.safetensors"
 TOKENIZER_NAME = "tokenizer.json"
+PROCESSOR_NAME = "preprocessor_config.json"
+
+MAX_HEADER_BYTES = 100_000_000  # of a safetensors file: the limit that safetensors itself sets
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,27 @@ class SaeInfo:
 
 
 @dataclass(frozen=True)
+class TurnTemplate:
+    """A chat template that renders conversations of several turns; it is run on every one of them.
+
+    Attributes:
+        template: The template itself, in jinja.
+        variables: Names that it knows: `bos_token` and such.
+        generation_prompt: Whether the model's turn is opened at the end.
+        system_prompt: What a conversation without a system turn begins with; None for nothing.
+        roles: Whose turns' tokens count.
+    """
+
+    template: str
+    variables: Mapping[str, Any]
+    generation_prompt: bool
+    system_prompt: str | None
+    roles: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ChatRendering:
-    """What a chat template makes of a user's text.
+    """What a chat template makes of a user's text, or of conversations.
 
     Attributes:
         before: What it puts before the text: beginning of sequence, system prompt, whose turn it is.
@@ -110,6 +133,8 @@ class ChatRendering:
         lead: Ids that go before all of this: the beginning of a sequence that the template does not write.
         n_shared: Ids that begin every rendering, whatever the text.
         date: The day that it was told, YYYY-MM-DD; None where it asks for none.
+        turns: How conversations are rendered, where the job's documents are such; `before`, `after` and `trim` are then
+            without meaning.
     """
 
     before: str
@@ -118,6 +143,7 @@ class ChatRendering:
     lead: tuple[int, ...]
     n_shared: int
     date: str | None
+    turns: TurnTemplate | None = None
 
 
 @dataclass(frozen=True)
@@ -138,6 +164,31 @@ class TokenizerInfo:
     chat_prefix: tuple[int, ...] | None
     chat_suffix: tuple[int, ...] | None
     chat: ChatRendering | None = None
+
+
+@dataclass(frozen=True)
+class VisionInfo:
+    """How an image is fed to a model: ids of context, as many image tokens as it has positions, then the prompt.
+
+    Attributes:
+        token: Id of the image token, at each position of an image.
+        tokens: Positions of an image in the decoder.
+        patches: Positions of it in the vision tower.
+        before: Ids before an image.
+        after: Ids between an image and the prompt.
+        text_before: What is tokenised together with a prompt, before it.
+        text_after: Likewise, behind it.
+        prefix: Whether all of this attends both ways (PaliGemma), or the image alone (Gemma 3).
+    """
+
+    token: int
+    tokens: int
+    patches: int
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    text_before: str
+    text_after: str
+    prefix: bool
 
 
 @dataclass(frozen=True)
@@ -167,6 +218,7 @@ class Bundle:
     saes: tuple[SaeInfo, ...]
     tokenizer: TokenizerInfo
     files: Mapping[str, str]
+    vision: VisionInfo | None = None
     head: HeadInfo | None = None
 
     @property
@@ -270,6 +322,24 @@ def manifest_sha256(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def tensor_header(path: Path) -> dict[str, tuple[list[int], int]]:
+    """Name -> shape and bytes of every tensor of a safetensors file, from its header alone.
+
+    Raises:
+        BundleError: The file is damaged.
+    """
+    with bundle_file(path), path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > MAX_HEADER_BYTES:
+            raise ValueError("its header is too long")
+        header: dict[str, Any] = json.loads(file.read(length))
+        return {
+            name: (entry["shape"], entry["data_offsets"][1] - entry["data_offsets"][0])
+            for name, entry in header.items()
+            if name != "__metadata__"
+        }
+
+
 def file_sha256(path: Path) -> str:
     """Hexadecimal sha256 of a file's bytes."""
     with path.open("rb") as file:
@@ -277,7 +347,7 @@ def file_sha256(path: Path) -> str:
 
 
 def _from_manifest(path: Path, manifest: Mapping[str, Any]) -> Bundle:
-    tokenizer = manifest["tokenizer"]
+    tokenizer, vision = manifest["tokenizer"], manifest.get("vision")
     prefix, suffix, chat = tokenizer["chat_prefix"], tokenizer["chat_suffix"], tokenizer.get("chat")
     head = manifest.get("head")
     return Bundle(
@@ -294,8 +364,17 @@ def _from_manifest(path: Path, manifest: Mapping[str, Any]) -> Bundle:
             pad=tokenizer["pad"],
             chat_prefix=None if prefix is None else tuple(prefix),
             chat_suffix=None if suffix is None else tuple(suffix),
-            chat=None if chat is None else ChatRendering(**{**chat, "lead": tuple(chat["lead"])}),
+            chat=None if chat is None else _rendering(chat),
         ),
         files=manifest["files"],
+        vision=None
+        if vision is None
+        else VisionInfo(**{**vision, **{k: tuple(vision[k]) for k in ("before", "after")}}),
         head=None if head is None else HeadInfo(**{**head, "eos": tuple(head["eos"])}),
     )
+
+
+def _rendering(chat: Mapping[str, Any]) -> ChatRendering:
+    turns = chat.get("turns")
+    found = None if turns is None else TurnTemplate(**{**turns, "roles": tuple(turns["roles"])})
+    return ChatRendering(**{**chat, "lead": tuple(chat["lead"]), "turns": found})

@@ -61,7 +61,7 @@ class Labels:
     @classmethod
     def of(cls, spec: LabelSpec) -> Labels:
         """Those of a job."""
-        return cls(spec.task, spec.corpus.text, spec.separator, spec.corpus.keep)
+        return cls(spec.task, spec.text, spec.separator, spec.corpus.keep)
 
     def identity(self) -> dict[str, Any]:
         """What of it decides a value, for the fingerprint."""

@@ -94,7 +94,7 @@ def _show(spec: LabelSpec, job: JobSpec, count: int, as_json: bool) -> int:
 
     scanned, job = of_text(spec, job, lambda settled: (scan(settled.corpus), settled))
     parts = slices(scanned, 0, min(count, scanned.rows))
-    asker = Asker(spec.task, spec.corpus.text)
+    asker = Asker(spec.task, spec.text)
     shown: list[dict[str, Any]] = []
     for rows in read_batches(parts, job.corpus, scanned.keep_types):
         for number, doc_id in itertools.islice(enumerate(rows.doc_id), count):

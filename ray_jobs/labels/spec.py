@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from featurestore.errors import CorpusError, JobSpecError
 from featurestore.specs.spec_file import load_mapping, parse_spec
+from featurestore.specs.spec_sentences import another_kind
 from ray_jobs.labels.template import Template, column, template_of
 from ray_jobs.spec import (
     CorpusSpec,
@@ -166,7 +167,10 @@ class LabelSpec(_Spec):
 
     @field_validator("corpus")
     @classmethod
-    def _no_own_column_is_kept(cls, corpus: CorpusSpec) -> CorpusSpec:
+    def _corpus_of_text(cls, corpus: CorpusSpec) -> CorpusSpec:
+        for key in ("image", "messages"):
+            if getattr(corpus, key) is not None:
+                raise ValueError(f"{key} has no meaning in a label job, whose prompts are text; remove it")
         for name in corpus.keep:
             if name in OWN_COLUMNS:
                 raise ValueError(f"keep: '{name}' is a column that every label table has; rename or drop it")
@@ -175,7 +179,7 @@ class LabelSpec(_Spec):
     @field_validator("model")
     @classmethod
     def _whole_prompts(cls, model: ModelSpec) -> ModelSpec:
-        for key in ("long_documents", "stride", "tokens", "generation_prompt"):
+        for key in ("long_documents", "stride", "tokens", "turns", "generation_prompt"):
             if key in model.model_fields_set and getattr(model, key) != type(model).model_fields[key].default:
                 why = "a chat always ends by opening the model's turn" if "gen" in key else "prompts are fed whole"
                 raise ValueError(f"{key} has no meaning in a label job ({why}); remove it")
@@ -187,6 +191,12 @@ class LabelSpec(_Spec):
     def parts(self) -> str:
         """The store of the parts."""
         return f"{self.out}{PARTS}"
+
+    @property
+    def text(self) -> str:
+        """The text column of the corpus."""
+        assert self.corpus.text is not None
+        return self.corpus.text
 
     @property
     def separator(self) -> str:
@@ -203,7 +213,7 @@ def of_text(spec: LabelSpec, job: JobSpec, do: Callable[[JobSpec], T]) -> T:
     Raises:
         CorpusError: What `do` raises of the last column, or of any about something else.
     """
-    columns = spec.task.columns(spec.corpus.text)
+    columns = spec.task.columns(spec.text)
     for number, name in enumerate(columns, 1):
         try:
             with reworded():
@@ -244,9 +254,9 @@ def load_label_job(path: str | Path) -> tuple[LabelSpec, JobSpec]:
     """
     mapping = load_mapping(path, JobSpecError)
     if not is_label_job(mapping):
-        raise JobSpecError(
-            f"{path}: is no label job, for it has no task; see docs/labels.md, or run `sparsemill extract`"
-        )
+        if (other := another_kind(mapping, LabelSpec)) is not None:
+            raise JobSpecError(f"{path}: {other}")
+        raise JobSpecError(f"{path}: is no label job, for it has no task; add one, as `sparsemill label --help` shows")
     return label_job_from_mapping(mapping, Path(path).resolve().parent, str(path))
 
 
@@ -265,9 +275,9 @@ def label_job_from_mapping(
 ) -> tuple[LabelSpec, JobSpec]:
     """The same from plain data; relative paths start from `base_dir`."""
     spec = parse_spec(mapping, LabelSpec, JobSpecError, where)
-    read = spec.task.columns(spec.corpus.text)
+    read = spec.task.columns(spec.text)
     corpus = spec.corpus.model_copy(
-        update={"text": read[0] if read else spec.corpus.text, "keep": tuple(dict.fromkeys([*spec.corpus.keep, *read]))}
+        update={"text": read[0] if read else spec.text, "keep": tuple(dict.fromkeys([*spec.corpus.keep, *read]))}
     )
     # Paths are resolved as those of any job; it needs an SAE to be one, which goes again.
     stand_in = {"release": "unused", "id": "unused", "name": "unused"}

@@ -82,7 +82,7 @@ def provenance(spec: LabelSpec, plan: StorePlan) -> dict[str, Any]:
         "model": {**identity["model"], "source": plan.spec["model"]["name"], "revision": plan.extra["hub"]["model"]},
         "task": identity["output"]["task"],
         "separator": identity["output"]["separator"],
-        "system": spec.model.system,
+        "system_prompt": spec.model.system_prompt,
         "corpus": {"files": identity["corpus"]["files"], "id": spec.corpus.id},
         "compute": identity["compute"],
         "software": identity["software"],

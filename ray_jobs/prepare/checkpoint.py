@@ -29,7 +29,8 @@ from ray_jobs.backbone.bundle import (
 )
 from ray_jobs.backbone.chat import ChatTokenizer
 from ray_jobs.backbone.spelling import text_tokenizer
-from ray_jobs.prepare.chat_template import MARKER, PROBES, Template, rendering_of
+from ray_jobs.images.feeding import check_takes_images
+from ray_jobs.prepare.chat_template import MARKER, PROBES, Template, rendering_of, turns_of
 from ray_jobs.prepare.hub import commit_of, why_not_fetched
 from ray_jobs.prepare.tensor_file import write_tensors
 
@@ -37,9 +38,10 @@ if TYPE_CHECKING:
     from ray_jobs.spec import ModelSpec
 
 _AGAIN = "get the file again"
+_OF_ALL_LAYERS = {"embed_tokens_per_layer.weight": 1, "per_layer_model_projection.weight": 0}
+"""Tensors of Gemma 4 in which all layers have their part, one behind the other -> along which axis."""
 SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
 _HEADS = ("lm_head", "embed_out")  # what files call an output matrix, whatever transformers calls it in memory
-_EXPERT = re.compile(r"\.experts\.")
 
 
 @dataclass(frozen=True)
@@ -111,18 +113,49 @@ def read_config(model: Checkpoint) -> Any:
     Raises:
         BundleError: It cannot be read, or belongs to a quantised checkpoint or to something else than a causal decoder.
     """
-    from transformers import AutoConfig
-
+    config = _config(model)
+    kind = str(getattr(config, "model_type", None) or model.name)
     try:
-        config = AutoConfig.from_pretrained(model.directory, trust_remote_code=False, **_gguf_argument(model))
-    except Exception as error:  # noqa: BLE001 (libraries raise anything)
-        raise BundleError(f"the config of {model.source} cannot be read ({brief(error)})") from None
-    config = config.get_text_config()
-    if getattr(config, "quantization_config", None) and model.gguf is None:
-        raise BundleError(f"{model.source} holds quantised weights; give the original checkpoint or a GGUF file")
+        config = config.get_text_config()
+        sizes = [int(getattr(config, name)) for name in ("num_hidden_layers", "hidden_size", "vocab_size")]
+    except Exception as error:  # noqa: BLE001 (configs raise anything; some have no such fields)
+        raise BundleError(
+            f"{kind} models are not supported: their config does not say layers, width and vocabulary of one decoder "
+            f"({brief(error)})"
+        ) from None
+    if min(sizes) < 1:
+        raise BundleError(f"the config of {model.source} says {sizes[0]} layers of width {sizes[1]}; check the file")
+    _refuse_quantised(config, model)
     if getattr(config, "use_bidirectional_attention", None) or getattr(config, "is_encoder_decoder", False):
         raise BundleError(f"{model.source} is not a causal decoder, and only those are supported")
     return config
+
+
+def read_vision_config(model: Checkpoint) -> Any:
+    """The whole config of a model with a vision tower, whose decoder may let images and prompts attend both ways.
+
+    Raises:
+        BundleError: It cannot be read, or belongs to a quantised checkpoint or to a model that takes no images.
+    """
+    config = _config(model)
+    check_takes_images(config, model.source)
+    _refuse_quantised(config, model)
+    config.vision_config.vision_use_head = False  # pools the tower's positions, for nobody here
+    return config
+
+
+def _config(model: Checkpoint) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(model.directory, trust_remote_code=False, **_gguf_argument(model))
+    except Exception as error:  # noqa: BLE001 (libraries raise anything)
+        raise BundleError(f"the config of {model.source} cannot be read ({brief(error)})") from None
+
+
+def _refuse_quantised(config: Any, model: Checkpoint) -> None:
+    if getattr(config, "quantization_config", None) and model.gguf is None:
+        raise BundleError(f"{model.source} holds quantised weights; give the original checkpoint or a GGUF file")
 
 
 def model_name(model: Checkpoint, config: Any) -> str:
@@ -131,12 +164,21 @@ def model_name(model: Checkpoint, config: Any) -> str:
 
 
 def truncate(config: Any, n_layers: int) -> None:
-    """Cut a config (in place) to its first layers, and whatever it says layer by layer with it."""
+    """Cut a config (in place) to its first layers, and whatever it says layer by layer with it.
+
+    Raises:
+        BundleError: It does not let itself be cut.
+    """
     whole = config.num_hidden_layers
-    for name, value in config.to_dict().items():
-        if isinstance(value, list) and len(value) == whole and whole > 1:
-            setattr(config, name, value[:n_layers])
-    config.num_hidden_layers = n_layers
+    try:
+        for name, value in config.to_dict().items():
+            if isinstance(value, list) and len(value) == whole and whole > 1:
+                setattr(config, name, value[:n_layers])
+        if shared := getattr(config, "num_kv_shared_layers", 0):  # the last ones take keys and values of earlier ones
+            config.num_kv_shared_layers = max(0, n_layers - (whole - shared))
+        config.num_hidden_layers = n_layers
+    except Exception as error:  # noqa: BLE001 (configs raise anything)
+        raise BundleError(f"{config.model_type} models are not supported: {brief(error)}") from None
 
 
 def config_json(config: Any) -> str:
@@ -208,16 +250,25 @@ def _built(config: Any, build: Callable[[Any], Any]) -> Any:
         BundleError: It cannot be built.
     """
     try:
-        return build(config)
+        model = build(config)
     except BundleError:
         raise
     except Exception as error:  # noqa: BLE001 (libraries raise anything)
         raise BundleError(f"{config.model_type} models are not supported ({brief(error)})") from None
+    kept = model.state_dict()
+    if lost := [name for name, buffer in model.named_buffers() if buffer.is_meta and name not in kept]:
+        raise BundleError(
+            f"{config.model_type} models are not supported: {lost[0]} is neither learnt nor computed here"
+        )
+    return model
 
 
 def _shapes(module: Any) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of all that has to be read."""
-    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items() if tensor.is_meta}
+    """Name -> shape of all that has to be read; some parameters are made of numbers and have storage (xIELU's)."""
+    learnt = dict(module.named_parameters())
+    return {
+        name: tuple(tensor.shape) for name, tensor in module.state_dict().items() if tensor.is_meta or name in learnt
+    }
 
 
 def _checked(
@@ -227,6 +278,8 @@ def _checked(
 
     def checked(name: str) -> Any:
         tensor = read(name)
+        if (axis := _OF_ALL_LAYERS.get(name)) is not None:
+            tensor = tensor.narrow(axis, 0, min(shapes[name][axis], tensor.shape[axis])).contiguous()
         if tuple(tensor.shape) != shapes[name]:
             raise BundleError(f"{model.source}: {name} has shape {tuple(tensor.shape)}, its config says {shapes[name]}")
         return tensor
@@ -275,15 +328,16 @@ def _safetensors(
     The shards stay open as long as `files`.
     """
     places = _places(model)
-    prefix = _prefix(names, places)
-    missing = [name for name in names if f"{prefix}{name}" not in places]
-    if missing and any(_EXPERT.search(name) for name in missing):
-        return _converted(model, config, names, places, dtype).__getitem__
-    if missing:
+    stored = _stored_names(names, places)
+    missing = [name for name in names if stored[name] not in places]
+    if missing:  # transformers may know them by other names, and experts that are fused
+        found = _converted(model, config, names, places, dtype)
+        if found is not None:
+            return found.__getitem__
         raise BundleError(
             f"{model.source} lacks {missing[0]} (and {len(missing) - 1} more tensors) that its config implies"
         )
-    return _reader(model, {name: f"{prefix}{name}" for name in names}, places, dtype, files)
+    return _reader(model, stored, places, dtype, files)
 
 
 def _safetensors_head(
@@ -341,19 +395,39 @@ def _reader(
     return read
 
 
+_PARTS = ("language_model.", "vision_tower.", "multi_modal_projector.")
+"""Of a model that takes images; checkpoints of several ages put unlike things before and behind these names."""
+
+
+def _stored_names(names: Mapping[str, Any], places: Mapping[str, str]) -> dict[str, str]:
+    """Name in the model -> name in the checkpoint, where it is there."""
+    if not any(name.startswith(_PARTS) for name in names):
+        prefix = _prefix(names, places)
+        return {name: f"{prefix}{name}" for name in names}
+    stored: dict[str, str] = {}
+    for part in _PARTS:
+        own = [name.removeprefix(part) for name in names if name.startswith(part)]
+        prefix = _prefix(dict.fromkeys(own), {key: shard for key, shard in places.items() if part in f"{key}."})
+        stored |= {f"{part}{name}": f"{prefix}{name}" for name in own}
+    return stored
+
+
 def _prefix(names: Mapping[str, Any], places: Mapping[str, str]) -> str:
     """What a checkpoint puts before the names of the decoder: that with which most of them are there."""
-    first = next(name for name in names if "embed" in name or name.startswith("w"))
+    first = next((name for name in names if "embed" in name or name.startswith("w")), next(iter(names)))
     found = sorted({key.removesuffix(first) for key in places if key == first or key.endswith(f".{first}")}, key=len)
     return max(found, key=lambda prefix: sum(f"{prefix}{name}" in places for name in names), default="")
 
 
 def _converted(
     model: Checkpoint, config: Any, names: Mapping[str, Any], places: Mapping[str, str], dtype: Any
-) -> dict[str, Any]:
-    """Read a checkpoint whose experts are split where the decoder has them fused: by transformers' own conversion.
+) -> dict[str, Any] | None:
+    """Read a checkpoint whose tensors are named, or experts split, otherwise than the decoder's: as transformers does.
 
     It sees only the shards that hold the layers kept.
+
+    Returns:
+        None where tensors are missing all the same.
     """
     from transformers import AutoModel
 
@@ -373,9 +447,8 @@ def _converted(
         except Exception as error:  # noqa: BLE001 (libraries raise anything)
             raise BundleError(f"{model.source} cannot be read by transformers ({brief(error)})") from None
         found = loaded.state_dict()
-        lacking = [name for name in names if name not in found or name in told["missing_keys"]]
-        if lacking:
-            raise BundleError(f"{model.source} lacks {lacking[0]}, which its config implies")
+        if any(name not in found or name in told["missing_keys"] for name in names):
+            return None
         return {name: found[name].to(dtype).contiguous().clone() for name in names}
 
 
@@ -407,6 +480,7 @@ def save_tokenizer(
     directory: Path,
     prepend_bos: bool | None,
     choices: ModelSpec | None = None,
+    conversations: bool = False,
     always_render: bool = False,
 ) -> TokenizerInfo:
     """Write `tokenizer.json`, and find out what goes before and after a text.
@@ -418,6 +492,7 @@ def save_tokenizer(
             (where it has none, the end-of-sequence token takes its place, as in TransformerLens); if not, none is fed.
             None leaves it to the tokenizer.
         choices: What the job says of its chat template.
+        conversations: Whether its documents are conversations of several turns.
         always_render: Whether a chat is always given as a rendering, for something follows it that belongs to no text.
 
     Raises:
@@ -441,7 +516,7 @@ def save_tokenizer(
         bos = ()
     elif prepend_bos and not bos:
         bos = tuple(i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None)[:1]
-    prefix, suffix, chat = _chat(tokenizer, directory / TOKENIZER_NAME, bos, choices, always_render)
+    prefix, suffix, chat = _chat(tokenizer, directory / TOKENIZER_NAME, bos, choices, conversations, always_render)
     pad = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
     return TokenizerInfo(bos=bos, pad=pad, chat_prefix=prefix, chat_suffix=suffix, chat=chat)
 
@@ -450,27 +525,35 @@ _Chat = tuple[tuple[int, ...] | None, tuple[int, ...] | None, ChatRendering | No
 
 
 def _chat(
-    tokenizer: Any, tokenizer_json: Path, bos: tuple[int, ...], choices: ModelSpec | None, always_render: bool
+    tokenizer: Any,
+    tokenizer_json: Path,
+    bos: tuple[int, ...],
+    choices: ModelSpec | None,
+    conversations: bool,
+    always_render: bool,
 ) -> _Chat:
     """What a bundle says of the chat template: ids before and after a text, and how texts are rendered.
 
     A job without chat gets the ids only, and none of a template that says another thing every day.
     """
     wanted = choices is not None and choices.chat
-    settings = () if choices is None else (choices.generation_prompt, choices.date, choices.system)
-    template = Template(tokenizer, *settings)
+    said = () if choices is None else (choices.generation_prompt, choices.date, choices.system_prompt)
+    template = Template(tokenizer, *said)
+    if choices is not None and wanted and conversations:
+        turns = turns_of(template, tokenizer_json, bos, choices.turns)
+        return (None, None, None) if turns is None else (turns[1], turns[2], turns[0])
     apart = _around(template, tokenizer, bos)
     if not wanted:
         return (None, None, None) if apart is None or template.dated else (*apart, None)
     assert choices is not None
     found = rendering_of(template, tokenizer_json, bos)
-    if found is None or (choices.system is not None and choices.system.strip() not in found[0].before):
-        if (
-            choices.system is not None
-            and _chat(tokenizer, tokenizer_json, bos, choices.model_copy(update={"system": None}), always_render)[0]
-        ):
+    prompt = choices.system_prompt
+    if found is None or (prompt is not None and prompt.strip() not in found[0].before):
+        plain = choices.model_copy(update={"system_prompt": None})
+        if prompt is not None and _chat(tokenizer, tokenizer_json, bos, plain, conversations, always_render)[0]:
             raise BundleError(
-                "model.system: the chat template has no place for a system turn; put it into the prompt and remove it"
+                "model.system_prompt: the chat template has no place for a system turn; put it into the prompt, and "
+                "remove it"
             )
         return None, None, None
     rendering, head, tail = found

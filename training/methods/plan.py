@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from featurestore.base.dense_names import parse_dense_name
+from featurestore.base.dense_names import PIXELS, parse_dense_name
 from featurestore.base.did_you_mean import did_you_mean
 from featurestore.base.poolings import stored_pool
 from featurestore.errors import StudyError
@@ -41,6 +41,13 @@ def plan_methods(
     for name in ("hidden_mean", "hidden_last"):
         if name in spec.named_baselines:
             without_probe += _dense_methods(store, name)
+    if "pixels" in spec.named_baselines:
+        if PIXELS not in store.dense_names:
+            raise StudyError(
+                f"baselines: {shown(store.uri)} has no {PIXELS} column; extract images again with 'pixels: 16' in the "
+                "job, or drop the baseline"
+            )
+        without_probe.append(Method(PIXELS, "dense", column=PIXELS))
     for baseline in spec.baselines:
         if isinstance(baseline, NumbersBaseline):
             without_probe.append(Method(baseline.name, "numbers", column=baseline.name))

@@ -65,6 +65,8 @@ def _feature(
     lines += [f"      caution: {flag}" for flag in feature.get("flags") or ()]
     if copies := feature.get("copies"):
         lines.append("      near-copies: " + ", ".join(f"{c['name']} ({c['correlation']:.2f})" for c in copies))
+    if alike := feature.get("alike"):
+        lines.append("      near-copies by encoder: " + ", ".join(f"{c['name']} ({c['cosine']:.2f})" for c in alike))
     for kind in SHOWN:
         for document in feature.get(kind) or ():
             text = marked.get((document["doc_id"], feature["name"]), document["text"])

@@ -11,7 +11,7 @@ from featurestore.evidence.records import DocumentEvidence
 from featurestore.models.model import load_model
 from training.report.elements.marked import marked
 from training.report.kept_evidence import KeptEvidence
-from training.report.naming import EXAMPLES, key_of
+from training.report.naming import EXAMPLES, alike_names, key_of
 from training.report.study_files import StudyFiles
 
 POOLS = ("max", "sum", "mean", "count", "last")  # what the values of tokens give
@@ -57,10 +57,16 @@ def narrowed(study: StudyFiles, top: int | None, toward: str | None, pool: str |
     if top is not None or toward is not None:
         shown = [toward] if toward is not None else classes
         kept = [feature for name in shown for feature in [f for f in features if f["toward"] == name][:top]]
+    kept = [_with_alike(study, feature) for feature in kept]
     if pool is not None:
         kept = [_pooled(study, feature, pool) for feature in kept]
         explanation["shown_by"] = pool
     return {**explanation, "features": kept}
+
+
+def _with_alike(study: StudyFiles, feature: Mapping[str, Any]) -> dict[str, Any]:
+    alike = alike_names(study, feature["name"])
+    return {**feature, "alike": [{"name": name, "cosine": cosine} for name, cosine in alike]}
 
 
 def _pooled(study: StudyFiles, feature: Mapping[str, Any], pool: str) -> dict[str, Any]:

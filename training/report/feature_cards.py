@@ -14,7 +14,7 @@ from featurestore.evidence.records import DocumentEvidence
 from training.report.elements.charts import Scale
 from training.report.elements.figures import percent, significant, whole
 from training.report.elements.marked import Marked, marked
-from training.report.naming import key_of
+from training.report.naming import alike_names, key_of
 from training.report.study_files import StudyFiles
 
 KINDS = {
@@ -40,6 +40,9 @@ def features_section(study: StudyFiles, names: Mapping[str, Name]) -> dict[str, 
     most = max((f["weight"] for f in features), default=1.0) or 1.0
     private = study.private or bool(explanation.get("private"))
     cards = [_card(study, feature, i, most, names, private) for i, feature in enumerate(features)]
+    there = {card["name"] for card in cards}
+    for other in (other for card in cards for other in (*card["copies"], *card["alike"])):
+        other["anchor"] = anchor(other["name"]) if other["name"] in there else None
     looked = [e for card in cards for kind in card["kinds"] for e in kind["examples"]]
     marks = sum(e["marked"] is not None for e in looked)
     return {
@@ -101,8 +104,9 @@ def _card(
         "frequency": frequency,
         "more": max(len(feature["document_frequency"]) - 12, 0),
         "flags": feature.get("flags") or [],
-        "copies": [
-            {**c, "anchor": anchor(c["name"]), "r": significant(c["correlation"])} for c in feature.get("copies") or []
+        "copies": [{"name": c["name"], "r": significant(c["correlation"])} for c in feature.get("copies") or []],
+        "alike": [
+            {"name": name, "cosine": significant(cosine)} for name, cosine in alike_names(study, feature["name"])
         ],
         "kinds": kinds,
     }

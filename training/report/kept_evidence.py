@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from featurestore.evidence.alike import Alike, read_alike
 from featurestore.evidence.cache import EVIDENCE, EvidenceCache, source
 from featurestore.evidence.records import DocumentEvidence, FeatureEvidence
 
@@ -21,6 +22,7 @@ class KeptEvidence:
     cache: EvidenceCache
     source: str | None = None
     _read: dict[str, dict[tuple[str, int], tuple[DocumentEvidence, FeatureEvidence]]] = field(default_factory=dict)
+    _alike: list[Alike] = field(default_factory=list)  # once it is read
 
     @classmethod
     def beside(cls, study: str, header: Any) -> Self:
@@ -42,6 +44,12 @@ class KeptEvidence:
             return None
         document, one = found
         return DocumentEvidence(document.doc_id, document.tokens, (one,), document.problem)
+
+    def alike(self, sae: str, feature: int) -> list[tuple[int, float]]:
+        """Features of the same SAE whose encoder rows nearly agree with one's, with the cosine; most alike first."""
+        if not self._alike:
+            self._alike.append(read_alike(self.cache.directory, self.source))
+        return list(self._alike[0].get(sae, {}).get(feature, ()))
 
     def _of(self, doc_id: str) -> dict[tuple[str, int], tuple[DocumentEvidence, FeatureEvidence]]:
         if doc_id not in self._read:

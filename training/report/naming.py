@@ -57,6 +57,22 @@ def missing_evidence(uri: str) -> tuple[EvidenceCache, dict[str, dict[str, list[
     return study.evidence.cache, {store: wanted} if wanted else {}
 
 
+def shown_features(uri: str) -> tuple[str, str, dict[str, list[int]]]:
+    """What the report of a study shows features of.
+
+    Returns:
+        The directory of its evidence, the URI of the store, and SAE -> features in ascending order.
+    """
+    study = read_study(uri)
+    found: dict[str, set[int]] = defaultdict(set)
+    explanation = study.explanation or {}
+    for feature in explanation.get("features") or ():
+        sae, index = key_of(feature["name"])
+        found[sae].add(index)
+    store = str(explanation.get("store") or study.store)
+    return study.evidence.cache.directory, store, {sae: sorted(features) for sae, features in sorted(found.items())}
+
+
 def feature_names(study: StudyFiles) -> dict[str, dict[str, str]]:
     """ "SAE:index" -> its name: text, source ("imported", "generated", "keywords") and by (who, or "")."""
     if study.explanation is None:
@@ -107,6 +123,12 @@ def _table(study: StudyFiles, sae: str, features: Iterable[int]) -> dict[int, Fe
         return NameTable.open(sha256, d_sae).best(features)
     except (SparsemillError, OSError):
         return {}  # a table that is damaged names nothing here; `sparsemill names` says what is wrong with it
+
+
+def alike_names(study: StudyFiles, name: str) -> list[tuple[str, float]]:
+    """ "SAE:index" of the features whose encoder rows nearly agree with one's, with the cosine."""
+    sae, index = key_of(name)
+    return [(f"{sae}:{other}", cosine) for other, cosine in study.evidence.alike(sae, index)]
 
 
 def key_of(name: str) -> tuple[str, int]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from featurestore.base.dense_names import PIXELS
 from training.methods.method import Method, store_name
 
 AGAINST_BASELINES = "SAE features against each baseline"
@@ -69,7 +70,7 @@ def plan_factors(methods: Sequence[Method]) -> tuple[Factor, ...]:
     for probe in dict.fromkeys(m.probe for m in methods if m.probe is not None):
         levels = {}
         for i, method in enumerate(methods):
-            if method.probe == probe and method.kind in ("sae", "dense"):
+            if method.probe == probe and method.kind in ("sae", "dense") and method.column != PIXELS:
                 own = "hidden states" if method.store is None else f"hidden states of {store_name(method.store)}"
                 name = "SAE features" if method.kind == "sae" else own
                 levels[name] = (*levels.get(name, ()), i)

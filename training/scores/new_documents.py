@@ -72,7 +72,8 @@ class Evaluation:
         class_f1: Class -> F1.
         brier, ece: Brier score and expected calibration error; None where scores are no probabilities.
         decided: Scored documents that are not undecided, and their accuracy (NaN without any).
-        drift: The features that moved most; None where the model does not know how often they fired in training.
+        drift: The features that moved most; None where the documents' features are not there, or the model does not
+            know how often they fired in training.
         drifted, tested: How many features moved, of how many that are used.
     """
 
@@ -223,7 +224,7 @@ def format_evaluation(evaluation: Evaluation, column: str) -> str:
             f"features{unknown})"
         )
     if evaluation.drift is None:
-        lines.append("  drift: the model does not know how often its features fired in training")
+        lines.append("  drift: not known, as the features of these documents or their shares in training are not kept")
     else:
         lines.append(
             f"  drift: {evaluation.drifted:,} of {evaluation.tested:,} used features fire in another share of documents"

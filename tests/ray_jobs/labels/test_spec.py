@@ -36,9 +36,9 @@ def test_without_a_prompt_the_text_of_the_corpus_is_asked(tmp_path: Path) -> Non
 
 
 def test_a_chat_opens_the_models_turn_and_puts_nothing_before_a_choice(tmp_path: Path) -> None:
-    model = {"name": "owner/model", "chat": True, "system": "Be brief."}
+    model = {"name": "owner/model", "chat": True, "system_prompt": "Be brief."}
     spec, job = label_job_from_mapping({**JOB, "model": model}, tmp_path)
-    assert job.model.generation_prompt and job.model.system == "Be brief." and spec.separator == ""
+    assert job.model.generation_prompt and job.model.system_prompt == "Be brief." and spec.separator == ""
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_a_chat_opens_the_models_turn_and_puts_nothing_before_a_choice(tmp_path:
         ({"model": {"name": "m/m", "long_documents": "windows"}}, "prompts are fed whole"),
         ({"model": {"name": "m/m", "chat": True, "generation_prompt": True, "tokens": "all"}}, "remove it"),
         ({"model": {"name": "m/m", "attn": "flex_attention"}}, "use 'eager' or 'sdpa'"),
-        ({"model": {"name": "m/m", "system": "Be brief."}}, "only has a meaning with chat: true"),
+        ({"model": {"name": "m/m", "system_prompt": "Be brief."}}, "only has a meaning with chat: true"),
         ({"saes": []}, "unknown key 'saes'"),
     ],
 )

@@ -82,7 +82,7 @@ def test_a_cache_that_cannot_be_continued_changes_nothing(
 def test_a_chat_is_what_the_template_renders_and_the_models_turn(
     system: str | None, answering: Path, direct: Direct, tmp_path: Path
 ) -> None:
-    bundle = whole_bundle(answering, tmp_path, chat=True, **({} if system is None else {"system": system}))
+    bundle = whole_bundle(answering, tmp_path, chat=True, **({} if system is None else {"system_prompt": system}))
     model, tokenizer = LanguageModel(bundle, "cpu"), PromptTokenizer(bundle, chat=True)
     before = [] if system is None else [{"role": "system", "content": system}]
     rows = [(row["question"], row["options"]) for row in ROWS[:5]]

@@ -97,7 +97,7 @@ def test_a_model_that_does_not_know_how_often_features_fired_says_so(model: Mode
     batch = predicted(old, (0.5, 0.5, 0.5, 0.5))
     evaluator = Evaluator(old, "label")
     evaluator.add(batch, ["ham"] * N, Rule().decide(old.classes, batch))
-    assert "the model does not know how often" in format_evaluation(evaluator.result(), "label")
+    assert "drift: not known" in format_evaluation(evaluator.result(), "label")
 
 
 def test_labels_that_are_no_class_of_the_model_are_one_sentence(model: Model) -> None:

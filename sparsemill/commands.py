@@ -1,45 +1,41 @@
 """Mount the commands of all three packages in one program, turn exceptions into exit codes, and run the demo.
 
 A command's package is imported only when that command is asked for, so `sparsemill --help` answers at once. Exit codes:
-0 done, 1 the work failed, 2 the input or usage was wrong. This is the only file that sees stage 1 and stage 2 at once.
+0 done, 1 the work failed, 2 the input or usage was wrong.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import functools
+import gc
 import importlib
 import io
-import itertools
 import json
 import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from featurestore.base.did_you_mean import did_you_mean
 from featurestore.base.ending import END_SECONDS, end_in_time
 from featurestore.base.json_text import json_text, print_json
 from featurestore.urls import without_secrets
-
-if TYPE_CHECKING:
-    from featurestore.evidence.records import DocumentEvidence
-    from featurestore.reader import FeatureStore
-
-__version__ = "0.1.0"
+from sparsemill.stages import StageOne, extracted, gather_evidence, on_ray, scored, scored_parts
+from sparsemill.surroundings import missing
+from sparsemill.version import __version__
 
 # What one is doing -> its commands -> (module, one line of help). Each module has `<name>_parser(parser)` and
 # `<name>(args) -> exit code`.
-_GROUPS = {
+GROUPS = {
     "start here": {
-        "demo": ("sparsemill", "the whole way on real Gemma weights and real text, no account, no GPU"),
+        "demo": ("sparsemill.commands", "the whole way on real Gemma weights and real text, no account, no GPU"),
         "init": ("featurestore.starting.cli", "look at a table, and write a first job and study for it"),
-        "run": ("sparsemill", "a job and its study, from corpus to report; again: go on"),
+        "run": ("sparsemill.commands", "a job and its study, from corpus to report; again: go on"),
     },
     "from text to features": {
         "prepare": ("ray_jobs.cli", "build the model bundle that a job needs"),
@@ -68,15 +64,12 @@ _GROUPS = {
     "this machine": {
         "doctor": ("ray_jobs.doctor", "whether this machine, or a cluster, can do the work, and what to do where not"),
         "cache": ("featurestore.cache_cli", "what is kept so that it need not be made again, and removing it"),
+        "completion": ("featurestore.completion_cli", "complete commands and options in bash, zsh or fish"),
     },
 }
-COMMANDS = {name: where for group in _GROUPS.values() for name, where in group.items()}
-
-STAGE_ONE = ("ray", "torch", "transformers", "tokenizers", "safetensors", "sae_lens", "gguf", "accelerate")
+COMMANDS = {name: where for group in GROUPS.values() for name, where in group.items()}
 
 SUBMIT_SECONDS = END_SECONDS + 60  # to end: its Ctrl-C stops the job, and waits a minute for the cluster to say so
-
-EXPORT = ("anndata", "zarr", "pandas")
 
 EPILOG = """\
 start here:
@@ -106,12 +99,25 @@ Open the report in a browser; it says what was found in words, and shows it:
 """
 
 
+YOUNG_OBJECTS = 50_000  # before garbage is looked for: importing torch makes a million objects, none of which is any
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the process's exit code."""
-    if argv is None:  # the process is ours alone
-        say = functools.partial(_fail, as_json="--json" in sys.argv)
-        end_in_time(say, SUBMIT_SECONDS if "submit" in sys.argv[1:2] else END_SECONDS)
-    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv is not None:
+        return _run(list(argv))
+    # The process is ours alone.
+    say = functools.partial(_fail, as_json="--json" in sys.argv)
+    end_in_time(say, SUBMIT_SECONDS if "submit" in sys.argv[1:2] else END_SECONDS)
+    gc.set_threshold(YOUNG_OBJECTS)
+    try:
+        return _run(sys.argv[1:], alone=True)
+    finally:
+        gc.freeze()  # the system takes memory back at once; looking for what is garbage in it takes 0.4 s with torch
+
+
+def _run(argv: list[str], alone: bool = False) -> int:
+    """Run one command; the exit code."""
     front = _front_parser()
     if not argv or argv[0] not in COMMANDS:
         front.parse_known_args(argv or ["--help"])  # prints help or the version and exits, or goes on
@@ -127,25 +133,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         if name == "study" and args.address:
-            args.executor = _on_ray(args.address)
+            args.executor = on_ray(args.address)
         if name == "study":
-            args.gather_evidence = _gather_evidence
+            args.gather_evidence = gather_evidence
         if name == "predict":
-            args.extracted = functools.partial(_extracted, args.job)
-            args.scored, args.scored_parts = _scored, _scored_parts
+            args.extracted = functools.partial(extracted, args.job)
+            args.scored, args.scored_parts = functools.partial(scored, alone), scored_parts
         if name == "init":
-            args.choose_model = _first_model
+            args.choose_model, args.choose_vision_model = _first_model, _first_vision_model
         if name == "names":
-            args.stage_one = _StageOne()
+            args.stage_one = StageOne()
+        if name == "completion":
+            args.whole_parser = _whole_parser
         code = int(getattr(module, name)(args))
         print(end="", flush=True)  # a full disk or a closed pipe shows here, not after the last handler
         return code
     except SparsemillError as error:
         return _fail(str(error), error.exit_code, args.json)
     except ModuleNotFoundError as error:
-        extra = "extract" if error.name in STAGE_ONE else "export" if error.name in EXPORT else "demo"
-        needed = f"{name} needs the package {error.name!r}; install it with: {_installation(extra)}"
-        return _fail(needed, 1, args.json)
+        return _fail(missing(name, error), 1, args.json)
     except KeyboardInterrupt:
         return _fail("stopped; the same command goes on from here", 130, args.json)
     except SystemExit as stop:  # SIGTERM; argparse has had its turn
@@ -165,152 +171,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def command_parser(name: str) -> _Parser:
     """The parser of a command's arguments."""
-    module_name, line = COMMANDS[name]
+    _, line = COMMANDS[name]
     parser = _Parser(prog=f"sparsemill {name}", description=line, formatter_class=argparse.RawDescriptionHelpFormatter)
-    getattr(importlib.import_module(module_name), f"{name}_parser")(parser)
+    return _with_arguments(parser, name)
+
+
+def _with_arguments(parser: _Parser, name: str) -> _Parser:
+    getattr(importlib.import_module(COMMANDS[name][0]), f"{name}_parser")(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     return parser
 
 
-def _on_ray(address: str) -> Callable[[Sequence[Any]], Iterator[Any]]:
-    """Runs the pieces of a study as tasks of a Ray cluster; stage 2 itself knows no Ray.
-
-    Args:
-        address: Of the cluster, as for `extract`; "local" starts one on this machine for the length of the study.
-    """
-
-    def run(tasks: Sequence[Any]) -> Iterator[Any]:
-        from ray_jobs.workers.tasks import run_tasks
-        from training.evaluation import run_source
-
-        def work(task: Any, data: Any, splits: Any) -> list[Any]:
-            return list(run_source(dataclasses.replace(task, data=data, splits=splits)))
-
-        pieces = [(dataclasses.replace(task, n_jobs=1, data=None, splits=()), task.data, task.splits) for task in tasks]
-        where = None if address == "local" else address
-        for found in run_tasks(work, pieces, where, "a piece of the study"):
-            yield from found
-
-    return run
-
-
-def _extracted(job: str, check: Callable[[Any, str], None]) -> str:
-    """Extract a job and return its store; what the commands print goes to stderr, for stdout is the caller's.
-
-    Args:
-        job: JOB.yaml.
-        check: Called with the plan and the URI of the store before anything is extracted, to refuse it.
-    """
-    from featurestore.errors import SparsemillError
-    from ray_jobs import cli
-    from ray_jobs.planning.job_plan import expected_store
-    from ray_jobs.spec import load_job
-
-    for command in ("prepare", "extract"):
-        if command == "extract":
-            spec = load_job(job)
-            check(expected_store(spec), spec.store)
-        parser = _Parser(prog=f"sparsemill {command}")
-        getattr(cli, f"{command}_parser")(parser)
-        args = parser.parse_args([job])
-        args.json = False
-        with contextlib.redirect_stdout(sys.stderr):
-            code = int(getattr(cli, command)(args))
-        if code:
-            raise SparsemillError(
-                f"{job}: {command} ended with {code}, so there is nothing to classify; mend that first"
-            )
-    return str(load_job(job).store)
-
-
-def _gather_evidence(study: str) -> None:
-    """Keep the tokens of the documents that a study's report shows beside the study, as far as its models are here.
-
-    A study stands without them, so whatever is missing is only said: the report says it too.
-    """
-    from featurestore.errors import SparsemillError
-    from training.report.naming import missing_evidence
-
-    try:
-        from ray_jobs.evidence.gather import gather_evidence
-        from ray_jobs.quiet import silence_libraries
-
-        cache, wanted = missing_evidence(study)
-        silence_libraries()
-        for store, documents in wanted.items():
-            found = gather_evidence(store, documents, cache, say=_say)
-            for problem in dict.fromkeys(one.problem for one in found.values() if one.problem and not one.tokens):
-                _say(f"the report shows no tokens: {problem}")
-    except (SparsemillError, ModuleNotFoundError, OSError) as error:
-        _say(f"the report shows no tokens: {without_secrets(str(error))}")
-
-
-def _scored(args: argparse.Namespace, model: Any, warn: Callable[[str], None]) -> Iterator[Any]:
-    """What a model says of documents that are in no store, computed in this process; stage 2 itself knows no engine.
-
-    Args:
-        args: Of `predict`: `text`, or `input` with its columns, or neither for standard input.
-        model: The trained model.
-        warn: Called with what is worth knowing.
-    """
-    from ray_jobs.quiet import silence_libraries
-    from ray_jobs.scoring.documents import of_files, of_lines, of_texts
-
-    silence_libraries()
-    if args.text is not None:
-        documents = of_texts(args.text)
-    elif args.input is not None:
-        keep = [args.evaluate] if args.evaluate else []
-        documents = of_files(args.input, args.text_column, args.id_column, keep)
-    else:
-        documents = of_lines(sys.stdin.buffer)
-    first = next(documents)  # what is wrong with the input is known before seconds are spent on the engine
-    from ray_jobs.scoring.scorer import Scorer
-
-    scorer = Scorer(model, args.explain, warn, _say)
-    return (scorer.score(batch) for batch in itertools.chain([first], documents))
-
-
-def _scored_parts(args: argparse.Namespace, model: Any, rule: Any) -> str:
-    """What a model says of files, computed on Ray and written as a directory of parts, whose URI is returned."""
-    from ray_jobs.quiet import silence_libraries
-    from ray_jobs.scoring.documents import corpus_of, reworded
-    from ray_jobs.scoring.run import score_corpus
-    from ray_jobs.scoring.scores import Scores
-
-    silence_libraries()
-    with reworded():
-        corpus = corpus_of(args.input, args.text_column, args.id_column, ()).model_dump()
-        return score_corpus(Scores(model, rule, args.explain), corpus, args.out, args.address, args.workers).store
-
-
-class _StageOne:
-    """What `names` asks of stage 1, as `featurestore.names.evidence_cli.StageOne` says it."""
-
-    def evidence(
-        self, store: FeatureStore, wanted: Mapping[str, Sequence[tuple[str, int]]]
-    ) -> Iterator[DocumentEvidence]:
-        """The tokens of documents with the activations of features."""
-        from ray_jobs.evidence.compute import compute_evidence
-        from ray_jobs.quiet import silence_libraries
-
-        silence_libraries()
-        return compute_evidence(store, wanted, say=_say)
-
-    def neuronpedia_id(self, release: str, id: str) -> str | None:
-        """An SAE's id at Neuronpedia; None where the registry knows none."""
-        from ray_jobs.prepare.registry import neuronpedia_id
-
-        return neuronpedia_id(release, id)
-
-    def generator(self, model: str) -> tuple[str, Callable[[Sequence[str]], Iterator[str]]]:
-        """The name of a text generator of this machine, and what it writes after prompts."""
-        from ray_jobs.naming.generator import find_generator, generate
-        from ray_jobs.quiet import silence_libraries
-
-        silence_libraries()
-        found = find_generator(model)
-        return found.name, functools.partial(generate, found)
+def _whole_parser() -> _Parser:
+    """All commands in one parser, which takes a second to make; `main` asks for one command's only."""
+    parser = _Parser(prog="sparsemill")
+    parser.add_argument("--version", action="version", version=f"sparsemill {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND")
+    for name, (_, line) in COMMANDS.items():
+        _with_arguments(commands.add_parser(name, help=line), name)
+    return parser
 
 
 def _first_model() -> Any:
@@ -347,13 +226,30 @@ def _first_model() -> Any:
     )
 
 
+def _first_vision_model() -> Any:
+    """A model and an SAE for somebody's first job of images; there is none that needs no account."""
+    from featurestore.starting.cli import ModelChoice
+
+    why = "PaliGemma 2 3B at layer 12 of its Gemma 2 2B; it needs an access token of the hub, and a GPU to be quick"
+    return ModelChoice(
+        (
+            f"model:  # {why}",
+            "  name: google/paligemma2-3b-pt-224  # its licence has to be accepted on the hub once",
+            "  # prompt: caption en  # what is fed behind every image",
+            "saes:  # trained on texts of Gemma 2 2B: that it is another model is allowed here, and recorded",
+            "  - release: gemma-scope-2b-pt-res-canonical",
+            "    id: layer_12/width_16k/canonical",
+            "    name: l12_16k",
+            "    allow_mismatch: true",
+        ),
+        "l12_16k",
+        why,
+    )
+
+
 def _has_gpu() -> bool:
     """Whether there is an NVIDIA driver; torch, which would know better, takes seconds to ask."""
     return Path("/proc/driver/nvidia/version").is_file()
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -366,11 +262,56 @@ class _Parser(argparse.ArgumentParser):
         self.as_json = "--json" in (args or ())
         return super().parse_known_args(args, namespace)
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does it; an argument that is empty names nothing, a text that is to be classified aside."""
+        found = super().parse_args(args, namespace)
+        for action in _actions(self):
+            given = getattr(found, action.dest, None)
+            if action.metavar != "TEXT" and (given == "" or (isinstance(given, list) and "" in given)):
+                name = action.option_strings[-1] if action.option_strings else action.metavar or action.dest
+                self.error(f"{name} is empty, as a variable of the shell without a value makes it; name something")
+        return found
+
     def error(self, message: str) -> NoReturn:
-        if option := re.match(r"unrecognized arguments: (--[\w-]+)", message):
-            message += did_you_mean(option[1], self._option_string_actions)
+        message = _in_plain_words(message, [option for action in _actions(self) for option in action.option_strings])
         self.print_usage(sys.stderr)
-        sys.exit(_fail(message, 2, self.as_json))
+        see = "" if re.search("; |not allowed", message) else f"; see `{self.prog.removesuffix(' COMMAND')} --help`"
+        sys.exit(_fail(message + see, 2, self.as_json))
+
+
+def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """The arguments of a parser, and of the parsers of its sub-commands."""
+    for action in parser._actions:
+        yield action
+        for below in action.choices.values() if isinstance(action, argparse._SubParsersAction) else ():
+            yield from _actions(below)
+
+
+def _in_plain_words(message: str, options: Iterable[str]) -> str:
+    """What argparse says of an argument, in our words and with what was meant where that is plain.
+
+    Args:
+        message: What it says.
+        options: Those that the command has.
+    """
+    if option := re.match(r"unrecognized arguments: (--[\w-]+)", message):
+        return message + did_you_mean(option[1], options)
+    if needed := re.match("the following arguments are required: (.*)", message):
+        return f"{needed[1]} {'are' if ', ' in needed[1] else 'is'} missing"
+    if value := re.match("argument (.*): expected (one|at least one) argument", message):
+        return f"{value[1]} needs a value behind it"
+    if clash := re.match("argument (.*): not allowed with argument (.*)", message):
+        return f"{clash[2]} and {clash[1]} do not go together; leave one of them out"
+    message = re.sub("invalid int value: (.*)", r"must be a whole number, not \1", message)
+    message = re.sub("invalid float value: (.*)", r"must be a number, not \1", message)
+    if choice := re.match(r"argument (.*): invalid choice: '(.*)' \(choose from (.*)\)", message):
+        there = [name.strip("'") for name in choice[3].split(", ")]
+        if choice[1] == "-":  # of `predict`
+            return f"'{choice[2]}' stands alone; texts are given with --text, files with --input, and - reads lines"
+        return (
+            f"{choice[1]}: there is no '{choice[2]}'{did_you_mean(choice[2], there) or ';'} there is {', '.join(there)}"
+        )
+    return message
 
 
 def _no_command(argv: Sequence[str]) -> str:
@@ -378,17 +319,11 @@ def _no_command(argv: Sequence[str]) -> str:
     word = next((word for word in argv if not word.startswith("-")), None)
     if word is None:
         return f"unrecognized arguments: {' '.join(argv)}"
+    if word == "help":
+        return "there is no command 'help'; say `sparsemill --help`, or `sparsemill COMMAND --help`"
     if word in COMMANDS:
         return f"the command comes first: sparsemill {word} {' '.join(arg for arg in argv if arg != word)}"
     return f"there is no command '{word}'{did_you_mean(word, COMMANDS)} (commands: {', '.join(COMMANDS)})"
-
-
-def _installation(extra: str) -> str:
-    """The command that installs an extra: of the clone that this is run from, or of the package."""
-    here = Path(__file__).resolve().parent
-    if (here / "pyproject.toml").is_file():
-        return f"pip install --editable {shlex.quote(f'{here}[{extra}]')}"
-    return f"pip install 'sparsemill[{extra}]'"
 
 
 def _discard_output() -> None:
@@ -410,10 +345,10 @@ def demo_parser(parser: argparse.ArgumentParser) -> None:
 
 def demo(args: argparse.Namespace) -> int:
     """Lay out the demo's files, then run the commands that a user would run, one after the other."""
-    from featurestore.storage.outputs import local_path
+    from featurestore.storage.outputs import local_folder
     from ray_jobs.demo import write_demo
 
-    files = write_demo(local_path(args.out, "the demo"), args.overwrite)
+    files = write_demo(local_folder(args.out, "the demo"), args.overwrite)
     steps = [
         ["prepare", str(files.job)],
         ["plan", str(files.job)],
@@ -454,7 +389,7 @@ def run(args: argparse.Namespace) -> int:
     from training.spec import load_study
 
     store, studied = load_job(args.job).store, load_study(args.study)
-    if studied.store != store:
+    if _place(studied.store) != _place(store):
         raise StudyError(
             f"{args.study} reads the store {shown(studied.store)}, and {args.job} writes {shown(store)}; "
             "make them the same"
@@ -470,6 +405,11 @@ def run(args: argparse.Namespace) -> int:
     if not code and args.json:
         print_json({"store": shown(store), "results": shown(studied.out), **outputs})
     return code
+
+
+def _place(uri: str) -> str:
+    """A path or URL of a store, for comparing."""
+    return uri.rstrip("/") if "://" in uri else os.path.abspath(uri)  # noqa: PTH100  (links stay what they are)
 
 
 def _steps(steps: Sequence[list[str]], as_json: bool) -> tuple[int, dict[str, object]]:
@@ -496,8 +436,8 @@ def _steps(steps: Sequence[list[str]], as_json: bool) -> tuple[int, dict[str, ob
 
 def _front_parser() -> _Parser:
     commands = "\n".join(
-        "\n".join([f"{doing}:", *(f"  {name:<9} {line}" for name, (_, line) in group.items())])
-        for doing, group in _GROUPS.items()
+        "\n".join([f"{doing}:", *(f"  {name:<10} {line}" for name, (_, line) in group.items())])
+        for doing, group in GROUPS.items()
     )
     parser = _Parser(
         prog="sparsemill",
@@ -520,7 +460,3 @@ def _fail(sentence: str, code: int, as_json: bool) -> int:
         print_json({"error": sentence, "exit_code": code})
     leave(code)
     return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())
