@@ -111,12 +111,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     end_in_time(say, SUBMIT_SECONDS if "submit" in sys.argv[1:2] else END_SECONDS)
     gc.set_threshold(YOUNG_OBJECTS)
     try:
-        return _run(sys.argv[1:], alone=True)
+        return _run(sys.argv[1:])
     finally:
         gc.freeze()  # the system takes memory back at once; looking for what is garbage in it takes 0.4 s with torch
 
 
-def _run(argv: list[str], alone: bool = False) -> int:
+def _run(argv: list[str]) -> int:
     """Run one command; the exit code."""
     front = _front_parser()
     if not argv or argv[0] not in COMMANDS:
@@ -138,7 +138,7 @@ def _run(argv: list[str], alone: bool = False) -> int:
             args.gather_evidence = gather_evidence
         if name == "predict":
             args.extracted = functools.partial(extracted, args.job)
-            args.scored, args.scored_parts = functools.partial(scored, alone), scored_parts
+            args.scored, args.scored_parts = scored, scored_parts
         if name == "init":
             args.choose_model, args.choose_vision_model = _first_model, _first_vision_model
         if name == "names":

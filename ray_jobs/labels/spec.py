@@ -149,6 +149,8 @@ class LabelSpec(_Spec):
         model: As in any job. Whole prompts are fed or none: nothing is cut, and there are no windows.
         task: What is asked.
         out: The table, a Parquet file or URL; its parts are kept beside it, in a directory named `{out}.parts`.
+        workers: What to run on.
+        units: How the work is divided.
     """
 
     corpus: CorpusSpec
