@@ -84,6 +84,8 @@ def _counts(now: RunStatus) -> str:
 
 def _line(now: RunStatus) -> str:
     state = "complete" if now.complete else "running" if now.running else "incomplete"
+    if now.missed:
+        state = f"last heard of {duration(now.seconds_silent or 0)} ago"
     parts = [
         f"{time.strftime('%H:%M:%S')}  {state}: {now.rows_done:,} of {counted(now.rows, 'document')}",
         f"{now.units_done:,} of {counted(now.units, 'unit')}",
