@@ -128,7 +128,11 @@ SHAPES = (
         "label",
         "of questions",
         (),
-        {"rows": "whole: of the corpus", "questions": "[map]: the first, as they will be asked, or why not"},
+        {
+            "rows": "whole: of the corpus",
+            "questions": "[map]: of the first rows: id, prompt, choices with the place of the right one or right "
+            "answers, and separator; or id and error",
+        },
     ),
     Shape(
         "submit",
