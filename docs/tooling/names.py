@@ -5,18 +5,16 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-import textwrap
 import types
 from collections.abc import Iterator
 from typing import Any
-
-from pydantic import BaseModel
 
 from docs.tooling.docstrings import Docstring, docstring_of
 from docs.tooling.markdown import MADE, cell
 
 PACKAGES = ("sparsemill", "featurestore", "training")
 WIDTH = 100
+FILES = {"JobSpec": "job.md", "StudySpec": "study.md"}
 
 
 def page() -> str:
@@ -33,30 +31,19 @@ def page() -> str:
         module = importlib.import_module(package)
         lines += ["", f"## {package}", "", docstring_of(module).summary]
         for name in module.__all__:
-            documented = getattr(module, name)
-            lines += ["", f"### {package}.{name}", ""]
-            if elsewhere := _also_in(documented, name, package):
-                lines += [cell(docstring_of(documented).summary), "", f"It is [{elsewhere}](#{_anchor(elsewhere)})."]
-            else:
-                lines += _of(name, documented)
+            lines += ["", f"### {package}.{name}", "", *_of(package, name, getattr(module, name))]
     return "\n".join(lines) + "\n"
 
 
-def _also_in(documented: Any, name: str, package: str) -> str:
-    """What the front has from a package of its own pages; empty where it is nobody else's."""
-    for other in PACKAGES[PACKAGES.index(package) + 1 :]:
-        module = importlib.import_module(other)
-        if name in module.__all__ and getattr(module, name) is documented:
-            return f"{other}.{name}"
-    return ""
-
-
-def _anchor(heading: str) -> str:
-    return heading.lower().replace(".", "")
-
-
-def _of(name: str, documented: Any) -> Iterator[str]:
+def _of(package: str, name: str, documented: Any) -> Iterator[str]:
     said = docstring_of(documented)
+    home = str(getattr(documented, "__module__", "")).partition(".")[0]
+    if home in PACKAGES and home != package and name in importlib.import_module(home).__all__:
+        yield f"The same as [{home}.{name}](#{home}{name.lower()})."
+        return
+    if name in FILES:
+        yield f"{cell(said.summary)} Its attributes are the keys of the file: [{FILES[name]}]({FILES[name]})."
+        return
     yield from _code(f"{name}{_signature(documented)}")
     yield from _said(said)
     if not inspect.isclass(documented):
@@ -102,7 +89,6 @@ def _signature(documented: Any, of_class: bool = False) -> str:
         found = inspect.signature(documented)
     except (TypeError, ValueError):
         return ""
-    of_spec = inspect.isclass(documented) and issubclass(documented, BaseModel)  # its types are on a page of their own
     words, starred = [], False
     for one in found.parameters.values():
         if of_class and one.name in ("self", "cls"):
@@ -112,8 +98,8 @@ def _signature(documented: Any, of_class: bool = False) -> str:
             starred = True
         starred = starred or one.kind is one.VAR_POSITIONAL
         prefix = {one.VAR_POSITIONAL: "*", one.VAR_KEYWORD: "**"}.get(one.kind, "")
-        kind = "" if of_spec or one.annotation is one.empty else f": {_annotation(one.annotation)}"
-        default = "" if one.default is one.empty else "=..." if of_spec else f" = {_shown(one.default)}"
+        kind = "" if one.annotation is one.empty else f": {_annotation(one.annotation)}"
+        default = "" if one.default is one.empty else f" = {_shown(one.default)}"
         words.append(f"{prefix}{one.name}{kind}{default}")
     silent = found.return_annotation is found.empty or inspect.isclass(documented)
     back = "" if silent else f" -> {_annotation(found.return_annotation)}"
@@ -131,4 +117,4 @@ def _shown(default: Any) -> str:
 def _code(call: str) -> Iterator[str]:
     if len(call) > WIDTH:  # a parameter a line
         call = re.sub(r"(\(|, )(\w+): ", r"\1\n    \2: ", call).replace(" \n", "\n")
-    yield from ("```text", textwrap.fill(call, WIDTH, subsequent_indent="    ") if ": " not in call else call, "```")
+    yield from ("```text", call, "```")
