@@ -37,7 +37,7 @@ def completion(args: argparse.Namespace) -> int:
     for action in _actions(parser):
         if action.dest in FILES and not action.choices and action.nargs != 0:
             action.complete = shtab.FILE  # type: ignore[attr-defined]  # where shtab looks for it
-    script = shtab.complete(parser, shell=args.shell)
+    script = shtab.complete(parser, args.shell)
     if args.json:
         return print_json({"shell": args.shell, "script": script})
     print(script)

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from featurestore.base.dense_names import HIDDEN, PIXELS, parse_dense_name
+from featurestore.base.did_you_mean import did_you_mean
 from featurestore.base.poolings import NAMED, is_pool, pool_order
 from featurestore.errors import JobSpecError
 from featurestore.finding.dialect import CsvSpec
@@ -350,7 +351,10 @@ class JobSpec(_Spec):
             if pool in {"mean", "binary"}:
                 raise ValueError(f"'{pool}' is not stored but derived on reading; store max or sum instead")
             if not is_pool(pool):
-                raise ValueError(f"'{pool}' is no pooling; use {', '.join(NAMED)} or top followed by a number (top20)")
+                hint = did_you_mean(pool, NAMED) or ";"
+                raise ValueError(
+                    f"'{pool}' is no pooling{hint} use {', '.join(NAMED)} or top followed by a number (top20)"
+                )
         return tuple(sorted(_distinct(pools), key=pool_order))
 
     @field_validator("hidden")

@@ -17,7 +17,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -111,12 +111,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     end_in_time(say, SUBMIT_SECONDS if "submit" in sys.argv[1:2] else END_SECONDS)
     gc.set_threshold(YOUNG_OBJECTS)
     try:
-        return _run(sys.argv[1:], alone=True)
+        return _run(sys.argv[1:])
     finally:
         gc.freeze()  # the system takes memory back at once; looking for what is garbage in it takes 0.4 s with torch
 
 
-def _run(argv: list[str], alone: bool = False) -> int:
+def _run(argv: list[str]) -> int:
     """Run one command; the exit code."""
     front = _front_parser()
     if not argv or argv[0] not in COMMANDS:
@@ -138,7 +138,7 @@ def _run(argv: list[str], alone: bool = False) -> int:
             args.gather_evidence = gather_evidence
         if name == "predict":
             args.extracted = functools.partial(extracted, args.job)
-            args.scored, args.scored_parts = functools.partial(scored, alone), scored_parts
+            args.scored, args.scored_parts = scored, scored_parts
         if name == "init":
             args.choose_model, args.choose_vision_model = _first_model, _first_vision_model
         if name == "names":
@@ -262,11 +262,56 @@ class _Parser(argparse.ArgumentParser):
         self.as_json = "--json" in (args or ())
         return super().parse_known_args(args, namespace)
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does it; an argument that is empty names nothing, a text that is to be classified aside."""
+        found = super().parse_args(args, namespace)
+        for action in _actions(self):
+            given = getattr(found, action.dest, None)
+            if action.metavar != "TEXT" and (given == "" or (isinstance(given, list) and "" in given)):
+                name = action.option_strings[-1] if action.option_strings else action.metavar or action.dest
+                self.error(f"{name} is empty, as a variable of the shell without a value makes it; name something")
+        return found
+
     def error(self, message: str) -> NoReturn:
-        if option := re.match(r"unrecognized arguments: (--[\w-]+)", message):
-            message += did_you_mean(option[1], self._option_string_actions)
+        message = _in_plain_words(message, [option for action in _actions(self) for option in action.option_strings])
         self.print_usage(sys.stderr)
-        sys.exit(_fail(message, 2, self.as_json))
+        see = "" if re.search("; |not allowed", message) else f"; see `{self.prog.removesuffix(' COMMAND')} --help`"
+        sys.exit(_fail(message + see, 2, self.as_json))
+
+
+def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """The arguments of a parser, and of the parsers of its sub-commands."""
+    for action in parser._actions:
+        yield action
+        for below in action.choices.values() if isinstance(action, argparse._SubParsersAction) else ():
+            yield from _actions(below)
+
+
+def _in_plain_words(message: str, options: Iterable[str]) -> str:
+    """What argparse says of an argument, in our words and with what was meant where that is plain.
+
+    Args:
+        message: What it says.
+        options: Those that the command has.
+    """
+    if option := re.match(r"unrecognized arguments: (--[\w-]+)", message):
+        return message + did_you_mean(option[1], options)
+    if needed := re.match("the following arguments are required: (.*)", message):
+        return f"{needed[1]} {'are' if ', ' in needed[1] else 'is'} missing"
+    if value := re.match("argument (.*): expected (one|at least one) argument", message):
+        return f"{value[1]} needs a value behind it"
+    if clash := re.match("argument (.*): not allowed with argument (.*)", message):
+        return f"{clash[2]} and {clash[1]} do not go together; leave one of them out"
+    message = re.sub("invalid int value: (.*)", r"must be a whole number, not \1", message)
+    message = re.sub("invalid float value: (.*)", r"must be a number, not \1", message)
+    if choice := re.match(r"argument (.*): invalid choice: '(.*)' \(choose from (.*)\)", message):
+        there = [name.strip("'") for name in choice[3].split(", ")]
+        if choice[1] == "-":  # of `predict`
+            return f"'{choice[2]}' stands alone; texts are given with --text, files with --input, and - reads lines"
+        return (
+            f"{choice[1]}: there is no '{choice[2]}'{did_you_mean(choice[2], there) or ';'} there is {', '.join(there)}"
+        )
+    return message
 
 
 def _no_command(argv: Sequence[str]) -> str:
@@ -274,6 +319,8 @@ def _no_command(argv: Sequence[str]) -> str:
     word = next((word for word in argv if not word.startswith("-")), None)
     if word is None:
         return f"unrecognized arguments: {' '.join(argv)}"
+    if word == "help":
+        return "there is no command 'help'; say `sparsemill --help`, or `sparsemill COMMAND --help`"
     if word in COMMANDS:
         return f"the command comes first: sparsemill {word} {' '.join(arg for arg in argv if arg != word)}"
     return f"there is no command '{word}'{did_you_mean(word, COMMANDS)} (commands: {', '.join(COMMANDS)})"
@@ -298,10 +345,10 @@ def demo_parser(parser: argparse.ArgumentParser) -> None:
 
 def demo(args: argparse.Namespace) -> int:
     """Lay out the demo's files, then run the commands that a user would run, one after the other."""
-    from featurestore.storage.outputs import local_path
+    from featurestore.storage.outputs import local_folder
     from ray_jobs.demo import write_demo
 
-    files = write_demo(local_path(args.out, "the demo"), args.overwrite)
+    files = write_demo(local_folder(args.out, "the demo"), args.overwrite)
     steps = [
         ["prepare", str(files.job)],
         ["plan", str(files.job)],
@@ -342,7 +389,7 @@ def run(args: argparse.Namespace) -> int:
     from training.spec import load_study
 
     store, studied = load_job(args.job).store, load_study(args.study)
-    if _whole(studied.store) != _whole(store):
+    if _place(studied.store) != _place(store):
         raise StudyError(
             f"{args.study} reads the store {shown(studied.store)}, and {args.job} writes {shown(store)}; "
             "make them the same"
@@ -360,9 +407,9 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-def _whole(place: str) -> str:
-    """A path from the root on, as a job has it and a study need not; a URL as it is."""
-    return place if "://" in place else os.path.realpath(place)
+def _place(uri: str) -> str:
+    """A path or URL of a store, for comparing."""
+    return uri.rstrip("/") if "://" in uri else os.path.abspath(uri)  # noqa: PTH100  (links stay what they are)
 
 
 def _steps(steps: Sequence[list[str]], as_json: bool) -> tuple[int, dict[str, object]]:

@@ -12,8 +12,7 @@ import functools
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from featurestore.urls import without_secrets
 from sparsemill.surroundings import missing
@@ -104,11 +103,10 @@ def gather_evidence(study: str) -> None:
         _say(f"the report shows less than it could: {without_secrets(str(error))}")
 
 
-def scored(alone: bool, args: argparse.Namespace, model: Any, warn: Callable[[str], None]) -> Iterator[Any]:
+def scored(args: argparse.Namespace, model: Any, warn: Callable[[str], None]) -> Iterator[Any]:
     """What a model says of documents that are in no store, computed in this process; stage 2 itself knows no engine.
 
     Args:
-        alone: Whether this process runs nothing but this command.
         args: Of `predict`: `text`, or `input` with its columns, or neither for standard input.
         model: The trained model.
         warn: Called with what is worth knowing.
@@ -128,9 +126,6 @@ def scored(alone: bool, args: argparse.Namespace, model: Any, warn: Callable[[st
     from ray_jobs.scoring.scorer import Scorer
 
     scorer = Scorer(model, args.explain, warn, _say)
-    # Arrow would import pandas (0.2 s) to ask whether what it is given is one of its objects; from here on, none is.
-    if alone:
-        sys.modules.setdefault("pandas", cast(ModuleType, None))
     return (scorer.score(batch) for batch in itertools.chain([first], documents))
 
 

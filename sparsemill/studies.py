@@ -300,7 +300,7 @@ def _of_store(model: Model, store: FeatureStore, explain: int, said: list[str]) 
 
 @of_stage_one
 def _of_documents(model: Model, options: argparse.Namespace, said: list[str]) -> list[Predicted]:
-    batches: Iterable[Predicted] = stages.scored(False, options, model, said.append)
+    batches: Iterable[Predicted] = stages.scored(options, model, said.append)
     numbered = options.input is None  # ids that stand for nothing
     return [replace(one, X=None, in_training=None if numbered else one.in_training) for one in batches]
 

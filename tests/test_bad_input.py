@@ -1,4 +1,4 @@
-"""A hostile corpus and wrong jobs, the whole way through the front door: every row kept, every refusal one sentence."""
+"""A hostile corpus and wrong jobs of real models: every row kept, every refusal one sentence (more in `mistakes`)."""
 
 from __future__ import annotations
 
@@ -141,13 +141,8 @@ def test_good_rows_are_what_they_are_without_the_bad_ones(ground: Path, call: Ca
     [
         ("twice", {}, "ids must be unique, but there is 'd0' in twice.jsonl:0 and twice.jsonl:24"),
         ("good", {"corpus": {"text": "txet"}}, "has no column 'txet' (corpus.text); did you mean 'text'?"),
-        ("good", {"corpus": {"keep": ["lable"]}}, "no column 'lable' (corpus.keep); did you mean 'label'?"),
-        ("good", {"poool": ["max"]}, "unknown key 'poool'; did you mean 'pool'?"),
         ("good", {"saes": [{"path": "foreign"}]}, "it was trained on gemma-2-9b, the job's model is tiny-gemma2"),
-        ("good", {"corpus": "good.jsonl"}, "'corpus' must be a mapping of 'key: value' lines, not 'good.jsonl'"),
-        ("good", {"store": ""}, "'store' must be filled in"),
         ("good", {"store": "sae"}, "is not empty and no feature store; choose an empty or new directory"),
-        ("good", {"store": "good.jsonl"}, "is a file; give the path of a directory for the store"),
         ("good", {"store": "good.jsonl/store"}, "lies below a file; give the path of a directory for the store"),
     ],
 )
@@ -167,28 +162,9 @@ def test_a_job_that_cannot_be_is_refused_before_anything_is_spent(
     assert not (ground / "refused-store").exists()
 
 
-@pytest.mark.parametrize("command", ["status", "verify", "show"])
-@pytest.mark.parametrize("place", ["sae", "nowhere", "good.jsonl"])
-def test_what_is_no_store_is_refused(ground: Path, call: Callable[..., Said], command: str, place: str) -> None:
-    said = call(command, ground / place, "--json")
-    assert said.code == 2
-    assert said.sentence.endswith(
-        f"{ground / place} is not a feature store: no store.json there; give the directory that 'extract' wrote"
-    )
-    assert json.loads(said.out)["exit_code"] == 2
-
-
 def test_a_path_that_is_not_utf8_is_refused(call: Callable[..., Said]) -> None:
     said = call("status", "store-\udcff")
     assert (said.code, said.sentence) == (2, r"sparsemill: 'store-\udcff': is not UTF-8; rename it")
-
-
-@pytest.mark.parametrize("argv", [["status"], ["show", "store", "--top", "x"], ["extrakt"], ["plan", "j", "--foo"]])
-def test_a_usage_error_is_one_json_document_too(call: Callable[..., Said], argv: list[str]) -> None:
-    said = call(*argv, "--json")
-    assert said.code == 2
-    assert json.loads(said.out)["exit_code"] == 2
-    assert "usage: sparsemill" in said.err
 
 
 def test_storage_that_refuses_ends_in_a_sentence(

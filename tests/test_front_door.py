@@ -96,31 +96,6 @@ def test_predict_wants_one_source_and_a_model_that_is_there(tmp_path: Path, caps
     assert capsys.readouterr().err.count("sparsemill: ") == 1
 
 
-@pytest.mark.parametrize(
-    ("argv", "says"),
-    [
-        (
-            ["exract", "job.yaml"],
-            "there is no command 'exract'; did you mean 'extract'? (commands: demo, init, run, prepare,",
-        ),
-        (["verfy"], "did you mean 'verify'?"),
-        (["studdy", "--address", "x"], "did you mean 'study'?"),
-        (["frobnicate"], "there is no command 'frobnicate' (commands: demo"),
-        (["--hlp"], "unrecognized arguments: --hlp; did you mean '--help'?"),
-        (["--json", "status", "store"], "the command comes first: sparsemill status --json store"),
-        (["plan", "job.yaml", "--hardwere", "l4"], "--hardwere l4; did you mean '--hardware'?"),
-        (["export", "s", "o", "--binarise", "0"], "did you mean '--binarize'?"),
-    ],
-)
-def test_a_misspelt_command_or_option_is_answered_with_the_one_that_was_meant(
-    argv: list[str], says: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as stop:
-        sparsemill.main(argv)
-    assert stop.value.code == 2
-    assert says in capsys.readouterr().err.splitlines()[-1]
-
-
 def test_a_missing_package_is_named_with_an_installation_that_works_from_this_clone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

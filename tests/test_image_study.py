@@ -116,3 +116,7 @@ def test_commands_that_show_texts_say_that_there_are_none(
     assert "trained on features of images" in capsys.readouterr().err
     assert sparsemill.main(["predict", model, "--store", str(store), "--out", str(tmp_path / "p.csv")]) == 0
     assert len((tmp_path / "p.csv").read_text(encoding="utf-8").splitlines()) == 41
+    assert (
+        sparsemill.main(["predict", model, "--job", str(tmp_path / "job.yaml"), "--out", str(tmp_path / "q.csv")]) == 0
+    )
+    assert (tmp_path / "q.csv").read_text(encoding="utf-8") == (tmp_path / "p.csv").read_text(encoding="utf-8")

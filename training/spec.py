@@ -22,11 +22,13 @@ from pydantic import (
     model_validator,
 )
 
-from featurestore.base.poolings import READABLE, is_readable
+from featurestore.base.did_you_mean import did_you_mean
+from featurestore.base.poolings import NAMED, READABLE, is_readable
 from featurestore.errors import StudyError
 from featurestore.finding.dialect import CsvSpec
 from featurestore.finding.patterns import joined
 from featurestore.specs.spec_file import load_mapping, parse_spec
+from featurestore.specs.spec_sentences import shown
 from featurestore.specs.spec_values import Flag, OneOrMore, PathText, Value
 
 BASELINES = ("tfidf", "char_ngrams", "hidden_mean", "hidden_last", "pixels", "majority")
@@ -134,7 +136,7 @@ class FeatureSpec(_Model):
     def _known_pools(cls, pools: tuple[str, ...]) -> tuple[str, ...]:
         for pool in pools:
             if not is_readable(pool):
-                raise ValueError(f"unknown pooling '{pool}'; use {READABLE}")
+                raise ValueError(f"unknown pooling '{pool}'{did_you_mean(pool, NAMED) or ';'} use {READABLE}")
         return _unique(pools, "pooling")
 
     @field_validator("binarize")
@@ -212,18 +214,18 @@ class NumbersBaseline(_Model):
 
 
 def _kind_of_baseline(value: Any) -> str:
-    """By which keys a baseline is told."""
+    """What a baseline is, by the keys that it has; no kind is called as a key is, for messages name keys."""
     if isinstance(value, str):
-        return "name"
+        return "a name"
     given = set(value) if isinstance(value, Mapping) else set(getattr(value, "model_fields_set", ()))
-    return next((kind for kind in ("hidden", "columns") if kind in given), "sae")
+    return "hidden states" if "hidden" in given else "numbers" if "columns" in given else "features of a store"
 
 
 Baseline = Annotated[
-    Annotated[str, _one_of(BASELINES), Tag("name")]
-    | Annotated[HiddenBaseline, Tag("hidden")]
-    | Annotated[NumbersBaseline, Tag("columns")]
-    | Annotated[FeatureSpec, Tag("sae")],
+    Annotated[str, _one_of(BASELINES), Tag("a name")]
+    | Annotated[HiddenBaseline, Tag("hidden states")]
+    | Annotated[NumbersBaseline, Tag("numbers")]
+    | Annotated[FeatureSpec, Tag("features of a store")],
     Discriminator(_kind_of_baseline),
 ]
 
@@ -445,7 +447,8 @@ class StudySpec(_Model):
     def _known_baselines(cls, baselines: tuple[Any, ...]) -> tuple[Any, ...]:
         for one in baselines:
             if isinstance(one, str) and one not in BASELINES:
-                raise ValueError(f"unknown baseline '{one}'; use {', '.join(BASELINES)}")
+                hint = did_you_mean(one, BASELINES) or ";"
+                raise ValueError(f"unknown baseline '{one}'{hint} use {', '.join(BASELINES)}")
             if isinstance(one, FeatureSpec) and (one.store is None or one.control or one.beside):
                 raise ValueError(
                     f"SAE '{'+'.join(one.sae)}' is a baseline where its features are another store's; name that with "
@@ -459,7 +462,8 @@ class StudySpec(_Model):
     def _known_probes(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
             if name not in PROBES:
-                raise ValueError(f"probe '{name}' is not available; use {', '.join(PROBES)}")
+                hint = did_you_mean(name, PROBES) or ";"
+                raise ValueError(f"probe '{name}' is not available{hint} use {', '.join(PROBES)}")
         if not names:
             raise ValueError(f"name at least one probe: {', '.join(PROBES)}")
         return _unique(names, "probe")
@@ -563,5 +567,6 @@ def _table_from(base: Path, column: Any) -> Any:
 def _unique(values: tuple[Any, ...], what: str) -> tuple[Any, ...]:
     for value in values:
         if values.count(value) > 1:
-            raise ValueError(f"{what} '{value}' is given twice; remove one")
+            said = shown(value.model_dump()) if isinstance(value, BaseModel) else f"'{value}'"
+            raise ValueError(f"{what} {said} is given twice; remove one")
     return values

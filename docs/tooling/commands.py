@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-import sparsemill
 from docs.tooling.markdown import MADE, cell, table
+from sparsemill.commands import COMMANDS, GROUPS, command_parser
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -23,10 +23,10 @@ def page() -> str:
         "codes: 0 done, 1 the work failed, 2 wrong input or usage, in one sentence.",
         "",
     ]
-    for doing, group in sparsemill.GROUPS.items():
+    for doing, group in GROUPS.items():
         lines.append(f"- {doing}: {', '.join(f'[{name}](#{name})' for name in group)}")
-    for name, (_, line) in sparsemill.COMMANDS.items():
-        lines += ["", f"## {name}", "", *_of_parser(sparsemill.command_parser(name), line)]
+    for name, (_, line) in COMMANDS.items():
+        lines += ["", f"## {name}", "", *_of_parser(command_parser(name), line)]
     return "\n".join(lines) + "\n"
 
 

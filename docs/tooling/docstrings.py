@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 
 _SECTION = re.compile(r"(Args|Attributes|Returns|Raises|Yields):$")
+UNNAMED = ("Returns", "Yields")
 _ENTRY = re.compile(r"([\w, ]+?)(?: \([^)]*\))?: (.*)")
 
 
@@ -30,9 +31,8 @@ def docstring_of(documented: object) -> Docstring:
     text = inspect.getdoc(documented) or ""
     head, sections = _cut(text)
     summary, _, body = head.strip().partition("\n\n")
-    return Docstring(
-        " ".join(summary.split()), body.strip(), {name: _entries(lines) for name, lines in sections.items()}
-    )
+    entries = {name: _entries(lines, name not in UNNAMED) for name, lines in sections.items()}
+    return Docstring(" ".join(summary.split()), body.strip(), entries)
 
 
 def _cut(text: str) -> tuple[str, dict[str, list[str]]]:
@@ -50,13 +50,13 @@ def _cut(text: str) -> tuple[str, dict[str, list[str]]]:
     return "\n".join(head), sections
 
 
-def _entries(lines: list[str]) -> dict[str, str]:
+def _entries(lines: list[str], named: bool = True) -> dict[str, str]:
     """The entries of a section, whose names stand four blanks in and whose further lines stand deeper."""
     found: dict[str, str] = {}
     names = [""]
     for line in lines:
         entry = _ENTRY.fullmatch(line.strip())
-        if entry and line.startswith("    ") and not line.startswith("     "):
+        if named and entry and line.startswith("    ") and not line.startswith("     "):
             names = [name.strip() for name in entry[1].split(",")]
             found |= dict.fromkeys(names, entry[2])
         elif line.strip():

@@ -12,8 +12,9 @@ from typing import Any
 from docs.tooling.docstrings import Docstring, docstring_of
 from docs.tooling.markdown import MADE, cell
 
-PACKAGES = ("featurestore", "training")
+PACKAGES = ("sparsemill", "featurestore", "training")
 WIDTH = 100
+FILES = {"JobSpec": "job.md", "StudySpec": "study.md"}
 
 
 def page() -> str:
@@ -30,12 +31,19 @@ def page() -> str:
         module = importlib.import_module(package)
         lines += ["", f"## {package}", "", docstring_of(module).summary]
         for name in module.__all__:
-            lines += ["", f"### {package}.{name}", "", *_of(name, getattr(module, name))]
+            lines += ["", f"### {package}.{name}", "", *_of(package, name, getattr(module, name))]
     return "\n".join(lines) + "\n"
 
 
-def _of(name: str, documented: Any) -> Iterator[str]:
+def _of(package: str, name: str, documented: Any) -> Iterator[str]:
     said = docstring_of(documented)
+    home = str(getattr(documented, "__module__", "")).partition(".")[0]
+    if home in PACKAGES and home != package and name in importlib.import_module(home).__all__:
+        yield f"The same as [{home}.{name}](#{home}{name.lower()})."
+        return
+    if name in FILES:
+        yield f"{cell(said.summary)} Its attributes are the keys of the file: [{FILES[name]}]({FILES[name]})."
+        return
     yield from _code(f"{name}{_signature(documented)}")
     yield from _said(said)
     if not inspect.isclass(documented):

@@ -123,6 +123,17 @@ SHAPES = (
         },
         ("error", "exit_code", "error_kinds"),
     ),
+    Shape("label", "", ("ray_jobs.labels.run:Labelled",), {}),
+    Shape(
+        "label",
+        "of questions",
+        (),
+        {
+            "rows": "whole: of the corpus",
+            "questions": "[map]: of the first rows: id, prompt, choices with the place of the right one or right "
+            "answers, and separator; or id and error",
+        },
+    ),
     Shape(
         "submit",
         "",

@@ -15,6 +15,6 @@ def feature_argument(text: str) -> tuple[str | None, int]:
 
 def count_argument(text: str) -> int:
     """A whole number of at least 1."""
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
+    if not (text.isascii() and text.strip().isdecimal() and len(text) <= 12) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text[:40]!r}")
     return int(text)

@@ -44,6 +44,8 @@ def _brief(value: Any) -> str:
         return "(none)"
     if _records(value):
         return f"a list of {len(value)}"
+    if isinstance(value, dict):
+        value = ", ".join(f"{key} {_brief(inner)}" for key, inner in value.items())
     text = value if isinstance(value, str) else str(value)
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}..."
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict, replace
 
+from featurestore.base.arguments import count_argument
 from featurestore.base.json_text import print_json
 from featurestore.base.text import counted
 from featurestore.convert import FORMATS
-from featurestore.errors import UsageError
 from featurestore.storage.outputs import overwrite_argument
 from featurestore.urls import shown
 
@@ -26,7 +26,9 @@ def compact_parser(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("store", help="directory or URL of a complete store")
     parser.add_argument("out", help="directory or URL of the new store")
-    parser.add_argument("--part-mib", metavar="N", type=int, default=256, help="size that parts grow to (default: 256)")
+    parser.add_argument(
+        "--part-mib", metavar="N", type=count_argument, default=256, help="size that parts grow to (default: 256)"
+    )
 
 
 def compact(args: argparse.Namespace) -> int:
@@ -34,8 +36,6 @@ def compact(args: argparse.Namespace) -> int:
     from featurestore.convert.compact import compact_store
     from featurestore.writing.writer import committed_units
 
-    if args.part_mib < 1:
-        raise UsageError(f"--part-mib must be at least 1, not {args.part_mib}")
     plan = compact_store(args.store, args.out, args.part_mib * _MIB)
     before = len(committed_units(args.store))
     if args.json:

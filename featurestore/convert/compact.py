@@ -42,6 +42,8 @@ def compact_store(source: str, target: str, part_bytes: int = PART_BYTES) -> Sto
         StoreError: The source is incomplete or damaged, or the target is another store.
     """
     store = FeatureStore.open(source)
+    if open_root(target)[1] == open_root(source)[1]:
+        raise StoreError(f"{shown(target)} is the store that is read, which stays as it is; give the new one a place")
     report = verify_store(source)
     if not report.ok:
         raise StoreError(f"{shown(source)}: {report.problems[0]}; a damaged store is not compacted, so mend it first")

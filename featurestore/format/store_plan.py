@@ -21,6 +21,7 @@ from featurestore.base.differences import differences, listed
 from featurestore.errors import MismatchError, StoreError
 from featurestore.format.schema import StoreSchema
 from featurestore.storage.files import atomic_write, is_local, list_files, parse_json, reached, read_bytes, shown
+from featurestore.storage.outputs import refuse_in_store
 
 FORMAT = "sparsemill.store"
 FORMAT_VERSION = 1
@@ -157,12 +158,13 @@ def check_place(uri: str) -> None:
     """Refuse a place where no store can be made, before anything is spent; nothing is written.
 
     Raises:
-        StoreError: It is a file, or a directory with other things in it, or below a file.
+        StoreError: It is a file, or a directory with other things in it, or below a file or in another store.
     """
     fs, root = open_root(uri)
     kind = fs.get_file_info(root).type
     if kind == pafs.FileType.File:
         raise StoreError(f"{shown(uri)} is a file; give the path of a directory for the store")
+    refuse_in_store(uri)
     if kind == pafs.FileType.Directory and list_files(fs, root):
         raise StoreError(f"{shown(uri)} is not empty and no feature store; choose an empty or new directory")
     if is_local(fs) and any(parent.is_file() for parent in Path(root).parents):
@@ -175,13 +177,30 @@ def read_plan(uri: str, check: bool = True) -> StorePlan:
     try:
         data = read_bytes(fs, f"{root}/{STORE_JSON}")
     except (FileNotFoundError, NotADirectoryError):
-        near = did_you_mean_file(root) if is_local(fs) and not Path(root).exists() else ""
+        near = _near(root) if is_local(fs) else ""
         raise StoreError(
             f"{shown(uri)} is not a feature store: no {STORE_JSON} there; give the directory that 'extract' wrote{near}"
         ) from None
     except OSError as exc:
         raise StoreError(f"{shown(uri)} cannot be read ({exc}); check the path and your access to it") from exc
     return StorePlan.from_bytes(data, shown(uri), check)
+
+
+def is_store(uri: str) -> bool:
+    """Whether there is a store at `uri`, complete or not."""
+    fs, root = open_root(uri)
+    return bool(fs.get_file_info(f"{root}/{STORE_JSON}").type == pafs.FileType.File)
+
+
+def _near(root: str) -> str:
+    """What was probably meant by a local place that is no store."""
+    place = Path(root)
+    if not place.exists():
+        return did_you_mean_file(root)
+    inside = next((parent for parent in place.parents[:2] if (parent / STORE_JSON).is_file()), None)
+    if inside is not None:
+        return f"; did you mean '{inside.name}', in which it lies?"
+    return ", which the study.yaml of this study names" if (place / "results.json").is_file() else ""
 
 
 def open_root(uri: str) -> tuple[pafs.FileSystem, str]:

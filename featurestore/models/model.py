@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pyarrow import fs as pafs
 
+from featurestore.base.did_you_mean import did_you_mean_file
 from featurestore.errors import StudyError
 from featurestore.models.checks import FORMAT as FORMAT
 from featurestore.models.checks import VERSION as VERSION
 from featurestore.models.checks import model_problem
-from featurestore.storage.files import reached, read_bytes, shown
+from featurestore.storage.files import is_local, reached, read_bytes, shown
 
 MAX_BYTES = 1 << 32  # of either file: a linear model of a million features and a hundred classes has 0.8 GB
 
@@ -84,6 +86,22 @@ def id_hashes(doc_id: Iterable[str]) -> np.ndarray:
     return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
 
 
+def _no_model(stem: str, ending: str, fs: pafs.FileSystem, root: str) -> str:
+    """The sentence for a model's file that is not there."""
+    folder = next((f for f in (f"{root}/models", root) if fs.get_file_info(f).type.name == "Directory"), None)
+    if folder is not None:
+        there = fs.get_file_info(pafs.FileSelector(folder))
+        names = sorted(info.base_name for info in there if info.base_name.endswith(".safetensors"))
+        under = stem if folder == root else f"{stem}/models"
+        some = ", ".join(f"{under}/{name.removesuffix('.safetensors')}.json" for name in names)
+        return f"{stem} is a directory{', of a study' if names else ''}; give a model, {some or 'NAME.json'}"
+    if fs.get_file_info(root).type.name == "File":
+        return f"{stem} is no model; give NAME.json, which lies beside its NAME.safetensors"
+    near = did_you_mean_file(f"{root}.{ending}") if is_local(fs) else ""
+    near = near if ".json'" in near else ""
+    return f"{stem}.{ending}: there is no such file; a model is NAME.json and NAME.safetensors{near}"
+
+
 def load_model(path: str | Path) -> Model:
     """Open a model by its JSON file, its safetensors file, or their common name.
 
@@ -98,9 +116,7 @@ def load_model(path: str | Path) -> Model:
     for ending in ("json", "safetensors"):
         info = fs.get_file_info(f"{root}.{ending}")
         if info.type.name != "File":
-            raise StudyError(
-                f"{shown(stem)}.{ending}: there is no such file; a model is NAME.json and NAME.safetensors"
-            )
+            raise StudyError(_no_model(shown(stem), ending, fs, root))
         if info.size > MAX_BYTES:
             raise StudyError(f"{shown(stem)}.{ending}: is too large to be a model; check the path")
     try:

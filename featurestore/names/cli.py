@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featurestore.base.arguments import count_argument
 from featurestore.base.did_you_mean import did_you_mean
 from featurestore.base.json_text import print_json
 from featurestore.base.text import counted, share
@@ -118,7 +119,7 @@ def _list_arguments(parser: argparse.ArgumentParser) -> None:
     _which_arguments(parser, positional=True)
     feature_option(parser, "every name of this feature")
     parser.add_argument("--prefer", metavar="EXPLAINER", nargs="+", default=[], help="whose names come first")
-    parser.add_argument("--top", metavar="K", type=_number, default=20, help="features to list (default: 20)")
+    parser.add_argument("--top", metavar="K", type=count_argument, default=20, help="features to list (default: 20)")
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -167,7 +168,7 @@ def _which_arguments(parser: argparse.ArgumentParser, positional: bool) -> None:
         parser.add_argument("--store", help="directory or URL of a store that the SAE made")
     parser.add_argument("--sae", metavar="NAME", help="its name in the store (needed if there are several)")
     parser.add_argument("--sha256", metavar="HEX", help="of the encoder, in place of a store")
-    parser.add_argument("--width", metavar="N", type=_number, help="of the SAE, with --sha256")
+    parser.add_argument("--width", metavar="N", type=count_argument, help="of the SAE, with --sha256")
 
 
 def _kept_arguments(parser: argparse.ArgumentParser) -> None:
@@ -187,7 +188,7 @@ def _which(args: argparse.Namespace, registry_id: RegistryId | None = None) -> N
         if args.width is not None:
             raise UsageError("--width goes with --sha256; a store knows its own, so leave it out")
         return sae_of_store(FeatureStore.open(args.store, partial=True), asked(args)[0], registry_id)
-    if args.width is None or args.width < 1 or asked(args)[0] is not None:
+    if args.width is None or asked(args)[0] is not None:
         raise UsageError("--sha256 needs the SAE's --width, and no --sae")
     return NamedSae(args.sha256.lower(), args.width, f"the SAE {args.sha256[:12]}")
 
@@ -214,12 +215,6 @@ def _check_preferred(prefer: Sequence[str], known: Collection[str]) -> None:
 
 def _facts(kept: Kept, sae: NamedSae) -> dict[str, Any]:
     return {**asdict(kept), "path": str(kept.path), "sha256": sae.sha256, "d_sae": sae.d_sae}
-
-
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) <= 12):
-        raise argparse.ArgumentTypeError(f"must be a whole number, not {text[:40]!r}")
-    return int(text)
 
 
 _ACTIONS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]] = {

@@ -102,6 +102,8 @@ class NameTable:
             NamesError: The sha256 is none, or the file there is damaged or of another width.
         """
         path = table_path(sha256, directory)
+        if (file := next((parent for parent in path.parents if parent.is_file()), None)) is not None:
+            raise NamesError(f"{file} is a file, and tables of names lie in a directory; give the path of one")
         if not path.exists():
             return cls(path, sha256.lower(), d_sae, None, ())
         rows, width, prefer = _read(path, sha256.lower())

@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import DTypeLike
 
+from featurestore.base.did_you_mean import did_you_mean
 from featurestore.base.poolings import MEAN, stored_pool
 from featurestore.errors import StoreError
 from featurestore.format.schema import SaeColumns
@@ -60,7 +61,10 @@ class Selection:
         """
         there = [*sae.pools, *([MEAN] if "sum" in sae.pools else [])]
         if pool not in there:
-            raise StoreError(f"no pooling '{pool}' of SAE '{sae.name}' in this store; it holds: {', '.join(there)}")
+            raise StoreError(
+                f"no pooling '{pool}' of SAE '{sae.name}' in this store; it holds: {', '.join(there)}"
+                f"{did_you_mean(pool, there)}"
+            )
         if binarize is not None and not binarize >= 0:
             raise StoreError(f"binarize must be a threshold >= 0, not {binarize}")
         allowed = _DTYPES if binarize is None else _BINARY_DTYPES

@@ -85,6 +85,10 @@ def load_mapping(path: str | Path, error: type[UsageError]) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise error(f"{path}: is not UTF-8 text; save it as UTF-8") from None
     except (yaml.YAMLError, ValueError, RecursionError) as exc:
+        if Path(path).suffix not in (".yaml", ".yml", ".json", ""):
+            raise error(
+                f"{path}: is no YAML; give the file that describes a job or study, and name this in it"
+            ) from None
         raise error(f"{path}: {yaml_problem(exc)}") from None
     if not isinstance(mapping, dict):
         found = "is empty" if mapping is None else f"holds a {kind_of(mapping)}"

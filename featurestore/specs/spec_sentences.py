@@ -33,6 +33,7 @@ _KINDS = {  # of files: the keys that tell each, and what to do with one in anot
     "a study": ({"label", "features", "baselines", "probes", "split", "transfer"}, "give it to `sparsemill study`"),
     "a rates file": ({"hardware", "currency"}, "give it to `sparsemill plan --rates`"),
 }
+_QUOTED, _POWER = re.compile("'([^']+)'"), re.compile(r"([1-9][0-9]{0,3})[eE]\+?([0-9]{1,2})")
 _PERCENT, _NUMBER = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?)\s*%\s*"), re.compile(r"[-+]?[0-9]+(\.[0-9]+)?")
 
 
@@ -88,6 +89,13 @@ def _remedy(problem: Any, key: str, model: type[BaseModel]) -> str:
     is_number = isinstance(given, int | float)
     if kind == "string_type":
         return "; put quotes around it" if is_number else ""
+    if kind == "literal_error":
+        return did_you_mean(str(given), _QUOTED.findall(problem["ctx"]["expected"]))
+    if kind == "tuple_type" and (isinstance(given, str | Mapping) or is_number):
+        items = next((cls for place, cls in levels(model) if ".".join(place) == key), None)
+        needed = [name for name, field in items.model_fields.items() if field.is_required()] if items else []
+        one = {needed[0]: given} if len(needed) == 1 and not isinstance(given, Mapping) else given
+        return f"; write {key.rpartition('.')[2]}: [{shown(one)}]"
     if kind == "model_type":
         wanted = next(cls for _, cls in levels(model) if cls.__name__ == problem["ctx"]["class_name"])
         required = [(f.alias or name, f.annotation) for name, f in wanted.model_fields.items() if f.is_required()]
@@ -100,6 +108,8 @@ def _remedy(problem: Any, key: str, model: type[BaseModel]) -> str:
         return f"; it is a fraction, and {float(given):g} percent are {float(given) / 100:g}"
     if isinstance(given, str) and (percent := _PERCENT.fullmatch(given)) and kind.startswith("float_"):
         return f"; it is a fraction, and {given.strip()} are {float(percent[1]) / 100:g}"
+    if isinstance(given, str) and kind.startswith("int_") and (power := _POWER.fullmatch(given)):
+        return f"; write {int(power[1]) * 10 ** int(power[2])}"
     if isinstance(given, str) and kind.startswith(("int_", "float_")) and _NUMBER.fullmatch(given.strip()):
         return "; remove the quotes"
     return ""
@@ -169,7 +179,7 @@ def shown(value: object) -> str:
 
 def _yaml(value: object) -> str:
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_yaml(key)}: {_yaml(inner)}" for key, inner in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {_yaml(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_yaml(inner) for inner in value) + "]"
     if value is None or isinstance(value, bool):

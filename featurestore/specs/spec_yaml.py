@@ -77,8 +77,12 @@ def _float(loader: WrittenSafeLoader, node: yaml.ScalarNode) -> object:
 
 
 def _date(loader: WrittenSafeLoader, node: yaml.ScalarNode) -> str:
-    loader.construct_yaml_timestamp(node)  # raises ValueError where there is no such day
-    return str(loader.construct_scalar(node))
+    text = str(loader.construct_scalar(node))
+    try:
+        loader.construct_yaml_timestamp(node)
+    except ValueError:
+        raise Refused(f"line {node.start_mark.line + 1}: {text} is no day of the calendar; correct it") from None
+    return text
 
 
 WrittenSafeLoader.add_constructor("tag:yaml.org,2002:bool", _word)

@@ -15,12 +15,12 @@ from featurestore.base.json_text import print_json
 from featurestore.base.terminal import print_facts
 from featurestore.base.text import counted
 from featurestore.base.visible import visible
-from featurestore.errors import UsageError
+from featurestore.errors import CorpusError, UsageError
 from featurestore.finding.files import IMAGE, TABLE_OR_IMAGE, find_files
 from featurestore.finding.patterns import escaped
 from featurestore.starting.draft import image_job_text, image_study_text, job_text, study_text
 from featurestore.starting.guess import ROWS, Guess, Roles, guess_roles
-from featurestore.storage.outputs import local_path
+from featurestore.storage.outputs import local_folder
 from featurestore.tables.table import no_column, read_head
 
 
@@ -54,10 +54,13 @@ def init_parser(parser: argparse.ArgumentParser) -> None:
 
 def init(args: argparse.Namespace) -> int:
     """Run `sparsemill init`."""
-    out = local_path(args.out, "--out")
+    out = local_folder(args.out, "--out")
     taken = [name for name in ("job.yaml", "study.yaml") if (out / name).exists()]
     if taken:
         raise UsageError(f"{out / taken[0]} is there already and stays; say --out DIR for another place")
+    for file in args.files:
+        if "://" not in file and Path(file).is_dir() and (Path(file) / "store.json").is_file():
+            raise UsageError(f"{file} is a feature store, which has its features already; give a table of texts")
     if (images := _images(args.files)) is not None:
         return _init_images(args, out, images)
     columns = read_head([escaped(file) for file in args.files], ROWS)
@@ -93,7 +96,10 @@ def _images(files: list[str]) -> tuple[int, dict[str, int]] | None:
     """How many images a folder has, and how many in each folder of them; None where it is no folder of images."""
     if len(files) != 1 or not Path(files[0]).is_dir():
         return None
-    found = find_files([escaped(files[0])], TABLE_OR_IMAGE)
+    try:
+        found = find_files([escaped(files[0])], TABLE_OR_IMAGE)
+    except CorpusError:  # reading it as a table says what is wrong with it
+        return None
     if any(file.format != IMAGE for file in found):
         return None
     labels = Counter(str(file.partitions.get("label")) for file in found)
@@ -139,6 +145,8 @@ def _given(roles: Roles, args: argparse.Namespace, columns: dict[str, list[objec
             continue
         if name not in columns:
             raise UsageError(f"--{role}: {no_column(args.files[0], name, list(columns))}")
+        if (other := next((one for one, guess in said.items() if guess.column == name), None)) is not None:
+            raise UsageError(f"--{role} and --{other} name the same column '{name}'; leave one of them out")
         said[role] = Guess(name, "as you said")
     left = {name: values for name, values in columns.items() if name not in {guess.column for guess in said.values()}}
     roles = guess_roles(left) if said else roles

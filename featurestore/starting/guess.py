@@ -127,7 +127,10 @@ class _Column:
         self.rows, self.filled = len(values), len(there)
         self.is_text = bool(there) and all(isinstance(value, str) for value in there)
         self.is_measured = any(isinstance(value, float) and value != int(value) for value in there if value == value)
-        texts = [value if isinstance(value, str) else value_text(value) or "" for value in there]
+        try:
+            texts = [value if isinstance(value, str) else value_text(value) or "" for value in there]
+        except TypeError:  # lists and objects are nothing that a job or study reads
+            texts = []
         self.counts = Counter(texts)
         self.characters = sum(map(len, texts)) / max(len(texts), 1)
         self.words = sum(len(text.split()) for text in texts) / max(len(texts), 1)

@@ -21,6 +21,7 @@ from featurestore.errors import UsageError
 from featurestore.urls import shown
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://?")  # with one slash it is a Path that was a URL
+_STORE_MARK = "store.json"  # what tells a store's directory
 INSIST = "or replace it with --overwrite"
 
 
@@ -44,6 +45,7 @@ def check_free(*places: str, overwrite: bool = False, mark: str | None = None) -
 
     for place in places:
         fs, path = reached(place)
+        refuse_in_store(place)
         kind = fs.get_file_info(path).type.name
         if kind == "Directory" and mark is None:
             raise UsageError(f"{shown(place)} is a directory; give the name of a file")
@@ -55,6 +57,33 @@ def check_free(*places: str, overwrite: bool = False, mark: str | None = None) -
             raise UsageError(f"{shown(place)} is there already; choose another name, {INSIST}")
         if is_local(fs) and any(parent.is_file() for parent in Path(path).parents):
             raise UsageError(f"{shown(place)} lies below a file; choose another place")
+
+
+def refuse_in_store(place: str, itself: bool = False) -> None:
+    """Refuse a place below a feature store, whatever is insisted on: a store holds what its format says.
+
+    Args:
+        place: A path or URL.
+        itself: Whether the place is a directory for files that are no store's, and so must not be a store either.
+
+    Raises:
+        UsageError: Naming the store.
+    """
+    from featurestore.storage.files import is_local, reached
+
+    fs, path = reached(place)
+    if is_local(fs):
+        above = [folder := Path(path).parent.resolve(), *folder.parents]
+    else:  # a request each; parts lie two levels down
+        above = [folder for folder in Path(path).parents if folder.name][:2]
+    for folder in [*([Path(path)] if itself else []), *above]:
+        try:
+            there = fs.get_file_info(f"{folder}/{_STORE_MARK}").type.name
+        except OSError:  # not everybody may look
+            continue
+        if there == "File":
+            where = "is a feature store" if folder == Path(path) else f"lies in the feature store {shown(str(folder))}"
+            raise UsageError(f"{shown(place)} {where}, where nothing else is written; choose another place")
 
 
 def local_path(place: str, what: str) -> Path:
@@ -70,6 +99,20 @@ def local_path(place: str, what: str) -> Path:
     if _URL.match(place):
         raise UsageError(f"{shown(place)} is a URL, and {what} is written to a local directory; give a path")
     return Path(place).expanduser()
+
+
+def local_folder(place: str, what: str) -> Path:
+    """The same of a directory that several files go into.
+
+    Raises:
+        UsageError: It is a URL, a file, below a file, or a feature store or in one.
+    """
+    folder = local_path(place, what)
+    for parent in (folder, *folder.absolute().parents):
+        if parent.is_file():
+            raise UsageError(f"{place} {'is' if parent == folder else 'lies below'} a file; give a directory's path")
+    refuse_in_store(place, itself=True)
+    return folder
 
 
 @contextmanager

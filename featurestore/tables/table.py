@@ -120,7 +120,7 @@ def read_head(paths: Sequence[str], rows: int) -> dict[str, list[Any]]:
         rows: About how many in all.
 
     Raises:
-        TableError: There is no such file, it is no table, or not one row can be read.
+        TableError: There is no such file, it is no table, not one row can be read, or two have no column in common.
     """
     files: list[SourceFile] = []
     for path in paths:
@@ -131,7 +131,11 @@ def read_head(paths: Sequence[str], rows: int) -> dict[str, list[Any]]:
     names: list[str] = []
     for file in files:
         with _refused(file.uri):
-            names += json_keys(file, each) if file.format == "jsonl" else _column_names(file)
+            here = json_keys(file, each) if file.format == "jsonl" else _column_names(file)
+        if names and here and not set(names) & set(here):
+            said = f"{file.name} ({', '.join(here[:_SHOWN_COLUMNS])}) shares no column with {files[0].name}"
+            raise TableError(f"{said} ({', '.join(names[:_SHOWN_COLUMNS])}); give the files of one corpus")
+        names += here
     read = _Rows(list(dict.fromkeys(names)), must_have=False)
     for file in files:
         with _refused(file.uri):

@@ -16,6 +16,7 @@ Shapes: N tokens, B rows, T positions, D d_model, P positions of the documents' 
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -504,7 +505,7 @@ def build_empty_with_head(config: PretrainedConfig, attn_implementation: str = "
 class _ParametersOnMeta(TorchFunctionMode):
     """Makes parameters (from `empty`, `zeros` or `ones`) without storage; other functions make buffers, which stay.
 
-    So do masks, which are made of truth values.
+    So do masks, which are made of truth values, and zeros that rotary tables are filled up with (Gemma 4's).
     """
 
     _factories: tuple[Callable[..., torch.Tensor], ...] = (torch.empty, torch.zeros, torch.ones)
@@ -514,7 +515,12 @@ class _ParametersOnMeta(TorchFunctionMode):
     ) -> Any:
         kwargs = dict(kwargs or {})
         if func in self._factories and kwargs.get("dtype") not in (torch.bool, bool):
-            kwargs["device"] = "meta"
+            made = func(*args, **{**kwargs, "device": "meta"})
+            made.all_zeros = func is torch.zeros
+            return made
+        if func is torch.cat and len({tensor.is_meta for tensor in args[0]}) == 2:
+            real = [torch.zeros_like(t, device="cpu") if getattr(t, "all_zeros", False) else t for t in args[0]]
+            return func(real, *args[1:], **kwargs)
         return func(*args, **kwargs)
 
 
@@ -523,6 +529,9 @@ def _load(bundle: Bundle, attn_implementation: str) -> Any:
 
     with bundle_file(bundle.path / CONFIG_NAME):
         config = AutoConfig.from_pretrained(bundle.path / CONFIG_NAME, trust_remote_code=False)
+        said = json.loads((bundle.path / CONFIG_NAME).read_text(encoding="utf-8")).get("layer_types")
+        if said and said != config.layer_types:  # Gemma 4's makes of the last layer what the last of a whole model is
+            config.layer_types = said
     try:
         model = build_empty(config, attn_implementation)
     except ValueError:

@@ -20,8 +20,9 @@ from ray_jobs.backbone.tokens import ContentTokenizer, Window
 PROCESSORS = {"paligemma": "SiglipImageProcessorPil", "gemma3": "Gemma3ImageProcessorPil"}
 """Model types that take images -> transformers' image processor, in the form that needs no torchvision."""
 
-LOT_BYTES = 1 << 26
-"""Of pixels that are made ahead of the device: twice that may be in memory, beside the images being decoded."""
+LOT_IMAGES, LOT_BYTES = 128, 1 << 26
+"""Images whose pixels are made ahead of the device, and how large these may be: twice that may be in memory, beside the
+image that is being decoded. Two batches of PaliGemma's on a GPU."""
 
 
 class Images(Protocol):
@@ -72,7 +73,7 @@ class ImageInputs:
     def lot(self) -> int:
         """Images whose pixels are made at a time."""
         size = self._opened().size
-        return max(1, LOT_BYTES // (12 * int(size["height"]) * int(size["width"])))
+        return max(1, min(LOT_IMAGES, LOT_BYTES // (12 * int(size["height"]) * int(size["width"]))))
 
     def counts(self, prompts: Sequence[str]) -> list[tuple[int, bool]]:
         """(Pooled tokens, whether some are cut) of documents with these prompts; those without usable ones left out."""

@@ -11,6 +11,7 @@ white where it is transparent; CMYK by Pillow's own conversion, without colour p
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import resource
@@ -162,6 +163,10 @@ def main(site: str) -> int:
     from PIL import Image
 
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    with contextlib.suppress(ImportError):
+        from PIL import AvifImagePlugin
+
+        AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # one for each core would take the memory of many on a large machine
     serve(sys.stdin.buffer, sys.stdout.buffer)
     return 0
 

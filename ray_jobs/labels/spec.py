@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from featurestore.errors import CorpusError, JobSpecError
 from featurestore.specs.spec_file import load_mapping, parse_spec
+from featurestore.specs.spec_sentences import another_kind
 from ray_jobs.labels.template import Template, column, template_of
 from ray_jobs.spec import (
     CorpusSpec,
@@ -148,6 +149,8 @@ class LabelSpec(_Spec):
         model: As in any job. Whole prompts are fed or none: nothing is cut, and there are no windows.
         task: What is asked.
         out: The table, a Parquet file or URL; its parts are kept beside it, in a directory named `{out}.parts`.
+        workers: What to run on.
+        units: How the work is divided.
     """
 
     corpus: CorpusSpec
@@ -253,9 +256,9 @@ def load_label_job(path: str | Path) -> tuple[LabelSpec, JobSpec]:
     """
     mapping = load_mapping(path, JobSpecError)
     if not is_label_job(mapping):
-        raise JobSpecError(
-            f"{path}: is no label job, for it has no task; see docs/labels.md, or run `sparsemill extract`"
-        )
+        if (other := another_kind(mapping, LabelSpec)) is not None:
+            raise JobSpecError(f"{path}: {other}")
+        raise JobSpecError(f"{path}: is no label job, for it has no task; add one, as `sparsemill label --help` shows")
     return label_job_from_mapping(mapping, Path(path).resolve().parent, str(path))
 
 

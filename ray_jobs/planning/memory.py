@@ -1,10 +1,10 @@
 """Say how much memory a worker needs on each of its devices, and what would fit where that is more than there is.
 
 On a GPU these are weights, encoders, what a full batch makes of them, and CUDA itself. On a CPU it is the process:
-Python and its libraries, the tokenizer, which takes ten times its file, the pages of the weights that are read (those
-of layers whole, of the embedding the rows of tokens that occur), the encoders, a batch and the rows of a unit. Weights
-are mapped from files there, so the workers of one node share them. `python -m benchmarks.memory` holds these figures
-against what processes take; those for GPUs were held against runs of Gemma 2 on an H200 (docs/performance.md).
+Python and its libraries, the tokenizer, which takes twelve times its file, the pages of the weights that are read
+(those of layers whole, of the embedding the rows of tokens that occur), the encoders, a batch and the rows of a unit.
+Weights are mapped from files there, so the workers of one node share them. `python -m benchmarks.memory` holds these
+figures against what processes take; those for GPUs were held against runs of Gemma 2 on an H200 (docs/performance.md).
 
 Shapes in comments: N tokens of a batch, T of a row, D d_model, M MLP width, H heads, K key/value heads, E head_dim.
 """
@@ -28,18 +28,16 @@ if TYPE_CHECKING:
     from ray_jobs.planning.estimate import Estimate
     from ray_jobs.planning.job_plan import JobPlan
 
-PYTHON_BYTES = 330e6
-"""Of a worker's process before it opens anything: Python, torch, numpy, pyarrow."""
+PYTHON_BYTES = 410e6
+"""Of a worker's process with nothing opened: Python, torch, numpy, pyarrow, as far as a run reads them."""
 TRANSFORMERS_BYTES = 120e6
 """Beyond that where transformers' own modules run the layers."""
 RAY_BYTES = 80e6
 """Beyond that of a process that Ray started."""
 CUDA_BYTES = 0.5e9
 """Of a device: kernels, and workspaces of cuBLAS."""
-TOKENIZER_FACTOR = 10.0
-"""Bytes in memory for each of tokenizer.json; Gemma's 33 MB take 330 MB, merges and vocabulary as hash tables."""
-CHAT_FACTOR = 20.0
-"""The same where texts go into a chat template: control tokens are renamed in a copy of the file, once."""
+TOKENIZER_FACTOR = 12.0
+"""Bytes in memory for each of tokenizer.json; Gemma's 33 MB take 400 MB, merges and vocabulary as hash tables."""
 ENCODING_BYTES = 60e6
 """Of a CPU worker: a chunk of pre-activations and the pairs of a group, whatever the SAE."""
 RESULT_COPIES = 3.0
@@ -210,9 +208,7 @@ def _on_cpu(plan: JobPlan, layers: float, encoders: float, shapes: _Shapes, ray:
 
     bundle = plan.bundle
     tokenizer = (bundle.path / TOKENIZER_NAME).stat().st_size
-    programs = PYTHON_BYTES + tokenizer * (
-        CHAT_FACTOR if bundle.tokenizer.chat and plan.job.model.chat else TOKENIZER_FACTOR
-    )
+    programs = PYTHON_BYTES + tokenizer * TOKENIZER_FACTOR
     programs += (0 if shapes.packed else TRANSFORMERS_BYTES) + (RAY_BYTES if ray else 0)
     prefilters = sum(sae.d_sae * (sae.d_in + 20) for sae in bundle.saes) if can_prefilter() else 0
     weights = layers + _embedding_read(plan)

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featurestore.base.foreign import writing
+from featurestore.base.foreign import brief, writing
 from featurestore.errors import BundleError
 from featurestore.storage.node_lock import node_lock
 from ray_jobs.backbone.bundle import (
@@ -31,6 +31,7 @@ from ray_jobs.backbone.bundle import (
     open_bundle,
     write_manifest,
 )
+from ray_jobs.backbone.layouts import family_of
 from ray_jobs.images.feeding import save_vision
 from ray_jobs.prepare.cache import cache_path
 from ray_jobs.prepare.checkpoint import (
@@ -56,6 +57,9 @@ if TYPE_CHECKING:
 Progress = Callable[[str], None]
 
 WAITING = "another process of this machine prepares this bundle; waiting for it"
+
+TRIAL_TOKENS = 5
+"""Of the text that a decoder of an unknown family is tried on."""
 
 HASHED_BYTES = 2**30
 """Source files up to this size are recognised by content, larger ones by size and time: hashing takes a second a GB."""
@@ -236,6 +240,33 @@ def _build(directory: Path, model: Checkpoint, spec: JobSpec, dtype: str, say: P
             **({"head": answers} if answering else {}),
         },
     )
+    if infos and not of_images and family_of(config) is None:
+        say(f"trying a {config.model_type} decoder, which this version does not know")
+        _try_decoder(open_bundle(directory))
+
+
+def _try_decoder(bundle: Bundle) -> None:
+    """Run a decoder that nobody has checked over a few tokens: what does not run is refused here, and not by document.
+
+    Raises:
+        BundleError: It fails, or does not have at its hooks what SAEs read there.
+    """
+    import numpy as np
+
+    from ray_jobs.backbone.backbone import open_backbone
+    from ray_jobs.backbone.tokens import Window
+
+    head = np.asarray(bundle.tokenizer.bos, dtype=np.int32)
+    ids = np.linspace(0, bundle.model.vocab_size - 1, TRIAL_TOKENS).astype(np.int32)
+    window = Window(0, np.concatenate([head, ids]), len(head), len(head) + len(ids))
+    refused = f"{bundle.model.model_type} models are not supported"
+    try:
+        found = open_backbone(bundle, "cpu", "eager", head).forward([window], len(window.ids))
+    except Exception as error:  # noqa: BLE001 (whatever transformers' modules raise)
+        raise BundleError(f"{refused}: cut to its first layers, such a decoder does not run ({brief(error)})") from None
+    for hook, width in bundle.hooks.items():
+        if found[hook].shape != (len(ids), width):
+            raise BundleError(f"{refused}: what one has at {hook} is {found[hook].shape[-1]} wide, not {width}")
 
 
 def _without_nulls(fields: dict[str, Any], *names: str) -> dict[str, Any]:

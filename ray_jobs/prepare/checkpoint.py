@@ -38,9 +38,10 @@ if TYPE_CHECKING:
     from ray_jobs.spec import ModelSpec
 
 _AGAIN = "get the file again"
+_OF_ALL_LAYERS = {"embed_tokens_per_layer.weight": 1, "per_layer_model_projection.weight": 0}
+"""Tensors of Gemma 4 in which all layers have their part, one behind the other -> along which axis."""
 SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
 _HEADS = ("lm_head", "embed_out")  # what files call an output matrix, whatever transformers calls it in memory
-_EXPERT = re.compile(r"\.experts\.")
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,18 @@ def read_config(model: Checkpoint) -> Any:
     Raises:
         BundleError: It cannot be read, or belongs to a quantised checkpoint or to something else than a causal decoder.
     """
-    config = _config(model).get_text_config()
+    config = _config(model)
+    kind = str(getattr(config, "model_type", None) or model.name)
+    try:
+        config = config.get_text_config()
+        sizes = [int(getattr(config, name)) for name in ("num_hidden_layers", "hidden_size", "vocab_size")]
+    except Exception as error:  # noqa: BLE001 (configs raise anything; some have no such fields)
+        raise BundleError(
+            f"{kind} models are not supported: their config does not say layers, width and vocabulary of one decoder "
+            f"({brief(error)})"
+        ) from None
+    if min(sizes) < 1:
+        raise BundleError(f"the config of {model.source} says {sizes[0]} layers of width {sizes[1]}; check the file")
     _refuse_quantised(config, model)
     if getattr(config, "use_bidirectional_attention", None) or getattr(config, "is_encoder_decoder", False):
         raise BundleError(f"{model.source} is not a causal decoder, and only those are supported")
@@ -152,12 +164,21 @@ def model_name(model: Checkpoint, config: Any) -> str:
 
 
 def truncate(config: Any, n_layers: int) -> None:
-    """Cut a config (in place) to its first layers, and whatever it says layer by layer with it."""
+    """Cut a config (in place) to its first layers, and whatever it says layer by layer with it.
+
+    Raises:
+        BundleError: It does not let itself be cut.
+    """
     whole = config.num_hidden_layers
-    for name, value in config.to_dict().items():
-        if isinstance(value, list) and len(value) == whole and whole > 1:
-            setattr(config, name, value[:n_layers])
-    config.num_hidden_layers = n_layers
+    try:
+        for name, value in config.to_dict().items():
+            if isinstance(value, list) and len(value) == whole and whole > 1:
+                setattr(config, name, value[:n_layers])
+        if shared := getattr(config, "num_kv_shared_layers", 0):  # the last ones take keys and values of earlier ones
+            config.num_kv_shared_layers = max(0, n_layers - (whole - shared))
+        config.num_hidden_layers = n_layers
+    except Exception as error:  # noqa: BLE001 (configs raise anything)
+        raise BundleError(f"{config.model_type} models are not supported: {brief(error)}") from None
 
 
 def config_json(config: Any) -> str:
@@ -229,16 +250,25 @@ def _built(config: Any, build: Callable[[Any], Any]) -> Any:
         BundleError: It cannot be built.
     """
     try:
-        return build(config)
+        model = build(config)
     except BundleError:
         raise
     except Exception as error:  # noqa: BLE001 (libraries raise anything)
         raise BundleError(f"{config.model_type} models are not supported ({brief(error)})") from None
+    kept = model.state_dict()
+    if lost := [name for name, buffer in model.named_buffers() if buffer.is_meta and name not in kept]:
+        raise BundleError(
+            f"{config.model_type} models are not supported: {lost[0]} is neither learnt nor computed here"
+        )
+    return model
 
 
 def _shapes(module: Any) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of all that has to be read."""
-    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items() if tensor.is_meta}
+    """Name -> shape of all that has to be read; some parameters are made of numbers and have storage (xIELU's)."""
+    learnt = dict(module.named_parameters())
+    return {
+        name: tuple(tensor.shape) for name, tensor in module.state_dict().items() if tensor.is_meta or name in learnt
+    }
 
 
 def _checked(
@@ -248,6 +278,8 @@ def _checked(
 
     def checked(name: str) -> Any:
         tensor = read(name)
+        if (axis := _OF_ALL_LAYERS.get(name)) is not None:
+            tensor = tensor.narrow(axis, 0, min(shapes[name][axis], tensor.shape[axis])).contiguous()
         if tuple(tensor.shape) != shapes[name]:
             raise BundleError(f"{model.source}: {name} has shape {tuple(tensor.shape)}, its config says {shapes[name]}")
         return tensor
@@ -298,9 +330,10 @@ def _safetensors(
     places = _places(model)
     stored = _stored_names(names, places)
     missing = [name for name in names if stored[name] not in places]
-    if missing and any(_EXPERT.search(name) for name in missing):
-        return _converted(model, config, names, places, dtype).__getitem__
-    if missing:
+    if missing:  # transformers may know them by other names, and experts that are fused
+        found = _converted(model, config, names, places, dtype)
+        if found is not None:
+            return found.__getitem__
         raise BundleError(
             f"{model.source} lacks {missing[0]} (and {len(missing) - 1} more tensors) that its config implies"
         )
@@ -388,10 +421,13 @@ def _prefix(names: Mapping[str, Any], places: Mapping[str, str]) -> str:
 
 def _converted(
     model: Checkpoint, config: Any, names: Mapping[str, Any], places: Mapping[str, str], dtype: Any
-) -> dict[str, Any]:
-    """Read a checkpoint whose experts are split where the decoder has them fused: by transformers' own conversion.
+) -> dict[str, Any] | None:
+    """Read a checkpoint whose tensors are named, or experts split, otherwise than the decoder's: as transformers does.
 
     It sees only the shards that hold the layers kept.
+
+    Returns:
+        None where tensors are missing all the same.
     """
     from transformers import AutoModel
 
@@ -411,9 +447,8 @@ def _converted(
         except Exception as error:  # noqa: BLE001 (libraries raise anything)
             raise BundleError(f"{model.source} cannot be read by transformers ({brief(error)})") from None
         found = loaded.state_dict()
-        lacking = [name for name in names if name not in found or name in told["missing_keys"]]
-        if lacking:
-            raise BundleError(f"{model.source} lacks {lacking[0]}, which its config implies")
+        if any(name not in found or name in told["missing_keys"] for name in names):
+            return None
         return {name: found[name].to(dtype).contiguous().clone() for name in names}
 
 

@@ -82,6 +82,9 @@ def preset_job(
         UsageError: There is no such preset, or they are of several models.
     """
     chosen = [find_preset(name) for name in names]
+    for one in chosen:
+        if chosen.count(one) > 1:
+            raise UsageError(f"the preset {one.name} is given twice; remove one")
     for other in chosen:
         if other.sae.model != chosen[0].sae.model:
             raise UsageError(

@@ -25,7 +25,12 @@ BATCH_DOCUMENTS, BATCH_CHARACTERS = 1_024, 1 << 22
 LINE_BYTES = 1 << 24
 """Of one document on standard input: sixteen megabytes are some thousand pages."""
 
-OPTIONS = {"corpus.path": "--input", "corpus.text": "--text-column", "corpus.id": "--id-column"}
+OPTIONS = {
+    "corpus.path": "--input",
+    "corpus.text": "--text-column",
+    "corpus.id": "--id-column",
+    "corpus.keep": "--evaluate",
+}
 
 LOOKED_AT = 4_096  # bytes in which a NUL tells that it is no text
 
@@ -103,6 +108,9 @@ def reworded() -> Iterator[None]:
         sentence = str(error)
         for key, option in OPTIONS.items():
             sentence = sentence.replace(key, option)
+        sentence = sentence.replace("give corpus.format or a narrower path", "rename it to .parquet, .jsonl or .csv")
+        sentence = sentence.replace("check corpus.csv.encoding", "save it as UTF-8")
+        sentence = sentence.replace("set corpus.csv if", "give --job, whose corpus.csv says it, if")
         raise CorpusError(sentence) from None
 
 

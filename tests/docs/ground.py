@@ -80,7 +80,7 @@ def _write_names(folder: Path) -> None:
     """Names of features as Neuronpedia exports them, and a table of one's own."""
     for batch in (0, 1):
         rows = [
-            {"modelId": "tiny", "layer": "0-x", "index": str(i), "description": f"thing {i}"}
+            {"modelId": "tiny-gemma2", "layer": "2-x", "index": str(i), "description": f"thing {i}"}
             | {"explanationModelName": "gpt-4o-mini", "typeName": "oai_token-act-pair"}
             for i in range(1200 + 20 * batch, 1220 + 20 * batch)
         ]

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from docs.tooling.blocks import ROOT, RUN, SHOWN, Block, blocks_of, pages
+from ray_jobs.labels.spec import is_label_job, label_job_from_mapping
 from ray_jobs.spec import job_from_mapping
 from tests.docs import ground
 from training.spec import study_from_mapping
@@ -52,10 +53,12 @@ def test_every_block_is_what_its_language_says() -> None:
 
 
 def check_yaml(block: Block) -> None:
-    """A whole job or study, or a piece of a study."""
+    """A whole job, label job or study, or a piece of a study."""
     mapping = yaml.safe_load(block.code)
     where = f"{block.page}:{block.line}"
-    if "corpus" in mapping:
+    if is_label_job(mapping):
+        label_job_from_mapping(mapping, ROOT, where=where)
+    elif "corpus" in mapping:
         job_from_mapping(mapping, ROOT, where=where)
     else:
         study_from_mapping({**ground.STUDY, **mapping}, ROOT, where=where)

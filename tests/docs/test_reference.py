@@ -16,15 +16,23 @@ import sparsemill
 from docs.tooling import __main__ as tooling
 from docs.tooling import keys, outputs
 from featurestore.specs.spec_yaml import plain
+from ray_jobs.labels.spec import load_label_job
 from ray_jobs.spec import load_job
 from training.spec import load_study
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = sorted([*(ROOT / "examples").glob("*.yaml"), *keys.EXAMPLES.glob("*.yaml")])
+EXAMPLES = sorted(
+    [
+        *(ROOT / "examples").glob("*.yaml"),
+        *(ROOT / "examples/behaviour").rglob("*.yaml"),
+        *keys.EXAMPLES.glob("*.yaml"),
+    ]
+)
+LOAD = {"job": load_job, "label": load_label_job, "study": load_study}
 
 
 def kind_of(path: Path) -> str:
-    """job or study, by the schema that an example names in its first line."""
+    """job, label or study, by the schema that an example names in its first line."""
     named = re.match(r"# yaml-language-server: \$schema=(\S+)\n", path.read_text(encoding="utf-8"))
     assert named is not None, f"{path} names no schema"
     assert (path.parent / named[1]).resolve() in tooling.SCHEMAS.iterdir()
@@ -58,19 +66,19 @@ def test_a_stale_page_is_found_and_made_anew(
     assert tooling.main([]) == 0 and tooling.main(["--check"]) == 0
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_an_example_is_accepted_by_the_program_and_by_its_schema(path: Path) -> None:
     kind = kind_of(path)
-    (load_job if kind == "job" else load_study)(path)
+    LOAD[kind](path)
     validator(kind).validate(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
-@pytest.mark.parametrize("name", ["job", "study"])
+@pytest.mark.parametrize("name", ["job", "label", "study"])
 def test_every_key_has_a_meaning_and_an_example(name: str) -> None:
     kind = keys.kinds()[name]
-    sections = {place for place, _, _ in keys.keys(kind)}
-    for _, _, rows in keys.keys(kind):
-        for row in rows:
+    sections = {section.place for section in keys.keys(kind)}
+    for section in keys.keys(kind):
+        for row in section.rows:
             assert row.meaning, row.place
             assert row.example or row.place in sections, f"{'.'.join(row.place)}: no file in {keys.EXAMPLES} has it"
 
@@ -84,7 +92,7 @@ def slips(mapping: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     yield {**mapping, next(iter(mapping)): {"nonsense": 1}}
 
 
-@pytest.mark.parametrize("name", ["job-1", "study-1"])
+@pytest.mark.parametrize("name", ["job-1", "label-1", "study-1"])
 def test_a_slip_is_refused_by_the_schema_too(name: str) -> None:
     path = keys.EXAMPLES / f"{name}.yaml"
     against = validator(kind_of(path))

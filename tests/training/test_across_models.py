@@ -141,7 +141,9 @@ def test_a_document_without_a_number_takes_no_part(ground: Path, tmp_path: Path)
         ({"baselines": [{"columns": ["margin"], "path": "t.parquet"}]}, "a table needs both 'path' and 'id'"),
         ({"baselines": [{"columns": ["margin"], "name": "tfidf"}]}, "cannot name numbers"),
         ({"baselines": [{"hidden": ["max"], "store": "b"}]}, "hidden"),
-        ({"baselines": [{"hidden": ["mean"]}]}, "store"),
+        ({"baselines": [{"hidden": ["mean"]}]}, "'baselines.0.store' is missing"),
+        ({"baselines": [{"columns": "m", "nam": "x"}]}, "unknown key 'baselines.0.nam'; did you mean 'name'"),
+        ({"baselines": [{"sae": SAE, "store": "b", "pool": "maxx"}]}, "'baselines.0.pool': unknown pooling 'maxx'"),
         (
             {"features": [{"sae": SAE, "beside": ["length"]}], "baselines": []},
             "no numbers 'length' among the baselines",

@@ -38,6 +38,8 @@ def joined_column(source: TableColumn, doc_ids: pl.Series, key: str, notes: list
         ids = table_ids(table, source.id)
     except TableError as exc:
         raise StudyError(f"{key}: {exc}") from None
+    if not len(ids.text):
+        raise StudyError(f"{key}: {table.name} holds no row; give a table with a row for each document")
     there = ids.text.drop_nulls()
     if there.n_unique() < len(there):
         twice = there.filter(there.is_duplicated()).sort()[0]

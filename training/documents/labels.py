@@ -128,7 +128,7 @@ def load_documents(store: FeatureStore, spec: StudySpec, others: Sequence[Featur
     kept = [name for one in spec.numbers if one.path is None for name in one.columns]
     wanted = [spec.label, spec.split.group, text_source, *by, *sliced_columns(spec.by), *kept]
     names = [name for name in wanted if isinstance(name, str)]
-    _require_columns(store, names)
+    _require_columns(store, spec)
     base = ["doc_id", "n_tokens", "truncated", "error"]
     columns = [*base, *dict.fromkeys(n for n in names if n not in base)]
     frame = exact_columns(store.documents(), columns)
@@ -160,7 +160,10 @@ def load_documents(store: FeatureStore, spec: StudySpec, others: Sequence[Featur
         left_out[reason] = int((use & missing[reason]).sum())
         use &= ~missing[reason]
     if not use.any():
-        raise StudyError(f"{shown(store.uri)}: no document can take part: {describe_left_out(left_out, len(ids))}")
+        raise StudyError(
+            f"{shown(store.uri)}: no document can take part: {describe_left_out(left_out, len(ids))}; "
+            "see to what leaves out the most"
+        )
 
     position = np.array(sorted(np.flatnonzero(use), key=lambda i: (_hash(ids[i]), ids[i])), dtype=np.int64)
     classes, y = _codes(labels.gather(position))
@@ -285,14 +288,23 @@ def _kept_text(store: FeatureStore) -> str | None:
     return name if any(name == kept for kept, _ in store.schema.keep) else None
 
 
-def _require_columns(store: FeatureStore, names: Sequence[str]) -> None:
+def _require_columns(store: FeatureStore, spec: StudySpec) -> None:
+    """Refuse a study that names a column which the store does not keep, by the key that names it."""
     kept = [name for name, _ in store.schema.keep]
-    for name in names:
-        if name not in kept:
+    named = [("label", spec.label), ("text", spec.text_source), ("split.group", spec.split.group)]
+    named += [("split.column.name", spec.split.column.name)] if spec.split.column else []
+    named += [("transfer.by", spec.transfer.by)] if spec.transfer else []
+    named += [("baselines", name) for one in spec.numbers if one.path is None for name in one.columns]
+    for key, name in [*named, *(("by", name) for name in sliced_columns(spec.by))]:
+        if isinstance(name, str) and name not in kept:
             hint = did_you_mean(name, kept) or ";"
+            other = " or give it as {path: ..., id: ..., column: ...}" if key in ("label", "text") else ""
+            other = other or (
+                ", or name the table that has it: {columns: [...], path: ..., id: ...}" * (key == "baselines")
+            )
             raise StudyError(
-                f"{shown(store.uri)} keeps no column '{name}'{hint} it keeps: {', '.join(kept) or 'none'}; "
-                "add it to 'keep' in the job or give it as {path: ..., id: ..., column: ...}"
+                f"{key}: {shown(store.uri)} keeps no column '{name}'{hint} it keeps: {', '.join(kept) or 'none'}; "
+                f"add it to 'keep' in the job{other}"
             )
 
 

@@ -80,6 +80,8 @@ def transfer_levels(data: StudyData, spec: StudySpec) -> list[str]:
     """
     assert spec.transfer is not None
     there = sorted(set(data.columns[spec.transfer.by]))
+    if len(there) < 2:
+        raise StudyError(f"transfer.by: column '{spec.transfer.by}' holds '{there[0]}' only; name one with two values")
     if spec.transfer.train is None:
         return there
     wanted, by = spec.transfer.train, spec.transfer.by

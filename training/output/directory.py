@@ -18,10 +18,10 @@ from pydantic import ValidationError
 
 from featurestore.base.differences import differences, listed
 from featurestore.base.json_text import json_text
-from featurestore.errors import StudyError
+from featurestore.errors import StudyError, UsageError
 from featurestore.evidence.cache import EVIDENCE
 from featurestore.storage.files import atomic_write, filesystem, list_files, reached, read_bytes, read_json, shown
-from featurestore.storage.outputs import INSIST
+from featurestore.storage.outputs import INSIST, refuse_in_store
 from training.documents.labels import StudyData
 from training.documents.split import Split, split_table
 from training.spec import SplitSpec, StudySpec
@@ -62,6 +62,10 @@ def claim_out(spec: StudySpec, fingerprint: str, data: StudyData, splits: Sequen
             of ours; or it cannot be made.
     """
     fs, root = reached(spec.out)
+    try:
+        refuse_in_store(spec.out)
+    except UsageError as exc:
+        raise StudyError(f"out: {exc}") from None
     try:
         there = list_files(fs, root)
     except OSError as exc:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from featurestore.errors import UsageError
+from featurestore.format.store_plan import is_store
 from featurestore.storage.outputs import check_free, whole_file
 from featurestore.urls import shown
 from training.report.store_page import store_report
@@ -20,10 +23,16 @@ def write_report(place: str, out: str | None = None, private: bool = False, over
         overwrite: Whether a file that is there already may be replaced; a study's own page always is.
 
     Raises:
-        StudyError, StoreError: There is neither, or it is damaged.
-        UsageError: Something is there already, or a private page has no place of its own.
+        StudyError, StoreError: It is damaged.
+        UsageError: There is neither, something is there already, or a private page has no place of its own.
     """
     of_study = is_study(place)
+    if not of_study and not is_store(place):
+        inside = next((parent for parent in _above(place) if is_study(parent)), None)
+        hint = f"; did you mean {inside}, in which it lies?" if inside else "; give the directory of one"
+        raise UsageError(f"{shown(place)} is neither a study, with a results.json, nor a feature store{hint}")
+    if out is not None and not out.lower().endswith((".html", ".htm")):
+        raise UsageError(f"-o {shown(out)}: a report is an HTML page; give a name that ends in .html")
     if out is None and of_study:
         if private:
             raise UsageError("--no-text makes another page than the study's own; say where with -o FILE.html")
@@ -34,3 +43,8 @@ def write_report(place: str, out: str | None = None, private: bool = False, over
     with whole_file(out) as file:
         file.write(page)
     return out
+
+
+def _above(place: str) -> tuple[str, ...]:
+    """The two directories in which a local place lies."""
+    return () if "://" in place else tuple(str(parent) for parent in Path(place).parents[:2])

@@ -166,6 +166,8 @@ IMAGES: Mapping[str, Callable[[], tuple[bytes, np.ndarray | str, float]]] = {
     "jpeg": lambda: exact(saved(Image.fromarray(SMOOTH), "JPEG", quality=95), SMOOTH, 24),
     "progressive jpeg": lambda: exact(saved(Image.fromarray(SMOOTH), "JPEG", quality=95, progressive=True), SMOOTH, 24),
     "grey jpeg": lambda: exact(saved(Image.fromarray(SMOOTH[..., 0]), "JPEG", quality=95), SMOOTH, 24),
+    "avif": lambda: exact(saved(Image.fromarray(SMOOTH), "AVIF", quality=100), SMOOTH, 24),
+    "lossy webp": lambda: exact(saved(Image.fromarray(SMOOTH), "WEBP", quality=100), SMOOTH, 48),
     "cmyk jpeg": lambda: exact(*_cmyk(), 8),
     "turned to the right": lambda: exact(_turned("PNG", 6), np.rot90(RGB, -1)),
     "upside down": lambda: exact(_turned("PNG", 3), RGB[::-1, ::-1]),
