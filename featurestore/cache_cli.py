@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from featurestore.base.did_you_mean import did_you_mean
 from featurestore.base.json_text import print_json
-from featurestore.base.terminal import print_facts, table_lines
+from featurestore.base.terminal import print_facts, print_page, table_lines
 from featurestore.base.text import counted, size
 from featurestore.base.visible import shortened
 from featurestore.errors import UsageError
@@ -56,8 +56,8 @@ def cache(args: argparse.Namespace) -> int:
         return print_json({**_place(), "removed": [_row(one) for one in gone], "dry_run": args.dry_run, "busy": busy})
     what = "would be removed" if args.dry_run else "removed"
     for one in gone:
-        print(f"{what}: {one.path} ({size(one.size)})")
-    print(f"{counted(len(gone), 'thing')} {what}, {size(sum(one.size for one in gone))}")
+        print_page(f"{what}: {one.path} ({size(one.size)})")
+    print_page(f"{counted(len(gone), 'thing')} {what}, {size(sum(one.size for one in gone))}")
     if busy:
         print(f"{counted(busy, 'thing')} kept: another process makes it just now", file=sys.stderr)
     return 0
@@ -68,7 +68,7 @@ def _list(found: Sequence[Cached], kinds: Sequence[str], as_json: bool) -> int:
         return print_json(
             {**_place(), "bytes": sum(one.size for one in found), "entries": [_row(one) for one in found]}
         )
-    print(f"{cache_path('')}: {size(sum(one.size for one in found))}")
+    print_page(f"{cache_path('')}: {size(sum(one.size for one in found))}")
     rows = [
         (one.kind, shortened(one.path.name, SHOWN), size(one.size), _day(one.used), shortened(one.about, SHOWN))
         for one in found

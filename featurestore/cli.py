@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from featurestore.base.arguments import count_argument, feature_argument
 from featurestore.base.json_text import print_json
-from featurestore.base.terminal import print_facts
+from featurestore.base.terminal import fact_lines, page_lines, print_page
 from featurestore.base.text import counted, duration, size, span
 from featurestore.base.visible import shortened
 from featurestore.errors import UsageError
@@ -37,25 +37,43 @@ _SHOWN_PROBLEMS = 20  # a page; --json lists all of them
 
 def status_parser(parser: argparse.ArgumentParser) -> None:
     """Arguments of `status`."""
-    parser.epilog = "example:\n  sparsemill status store/"
+    parser.epilog = (
+        "examples:\n  sparsemill status store/\n  sparsemill status store/ --watch\n\n"
+        "--watch paints the page again and again until the run has ended; the exit code is 1 if that left the store\n"
+        "incomplete. In a pipe it prints a line, or with --json a document, each time something has changed.\n"
+        "Ctrl-C ends it and leaves the run as it is."
+    )
     parser.add_argument("store", help="directory or URL of the store")
+    parser.add_argument("--watch", action="store_true", help="go on until the run has ended")
 
 
 def status(args: argparse.Namespace) -> int:
     """Print how a store stands, live or afterwards; exit code 0 whether it is complete or not."""
-    from featurestore.format.store_plan import read_plan
     from featurestore.status import run_status
 
+    if args.watch:
+        from featurestore.watch import watch
+
+        return watch(args.store, status_lines, _status_json if args.json else None)
     now = run_status(args.store)
     if args.json:
-        facts = {"store": shown(args.store), "fingerprint": read_plan(args.store).fingerprint, **asdict(now)}
-        return print_json(facts)
+        return print_json(_status_json(args.store, now))
+    print("\n".join(status_lines(args.store, now)))
+    return 0
+
+
+def _status_json(store: str, now: RunStatus) -> dict[str, object]:
+    from featurestore.format.store_plan import read_plan
+
+    return {"store": shown(store), "fingerprint": read_plan(store).fingerprint, **asdict(now)}
+
+
+def status_lines(store: str, now: RunStatus) -> list[str]:
+    """The page of `status`."""
     state = "complete" if now.complete else "incomplete; rerun extract to finish it"
     if now.seconds_silent is not None and (now.running or now.missed):
         state = f"{'running,' if now.running else 'incomplete, its run was'} last heard of {_ago(now.seconds_silent)}"
-    print(f"{shown(args.store)}: {state}")
-    print_facts(_facts(now), margin=2)
-    return 0
+    return [*page_lines(f"{shown(store)}: {state}"), *fact_lines(_facts(now), margin=2)]
 
 
 def _facts(now: RunStatus) -> Iterator[tuple[str, str]]:
@@ -96,6 +114,13 @@ def _run_facts(now: RunStatus, run: RunRecord) -> Iterator[tuple[str, str]]:
             "stopped": "was stopped",
         }.get(run.state, "finished")
         yield "last run", f"by {by} since {_shown(run.started_at)}, {ended}"
+    if run.submission is not None:
+        yield (
+            "job",
+            f"{_shown(run.submission)} of a Ray cluster; `ray job logs {_shown(run.submission)}` prints its log",
+        )
+    if run.log is not None:
+        yield "log", f"{_shown(run.log)} on {_shown(run.host)}"
     if run.events:
         yield "events", ", ".join(f"{_shown(kind)} {n:,}" for kind, n in run.events.items())
     for unit, reason in list(run.failed.items())[:_SHOWN_KINDS]:
@@ -138,12 +163,12 @@ def verify(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"store": shown(args.store), "ok": report.ok, **asdict(report)})
         return 0 if report.ok else 1
-    print(f"{shown(args.store)}: {_verdict(report)}")
+    print_page(f"{shown(args.store)}: {_verdict(report)}")
     damage = report.problems[len(report.missing) :]
     for problem in damage[:_SHOWN_PROBLEMS]:
-        print(f"  {problem}")
+        print_page(f"  {problem}")
     if len(damage) > _SHOWN_PROBLEMS:
-        print(f"  and {len(damage) - _SHOWN_PROBLEMS:,} more; --json lists them")
+        print_page(f"  and {len(damage) - _SHOWN_PROBLEMS:,} more; --json lists them")
     return 0 if report.ok else 1
 
 
@@ -214,34 +239,38 @@ def _show_store(store: FeatureStore, args: argparse.Namespace) -> int:
         return print_json(
             {"store": shown(args.store), "complete": store.complete, "schema": schema.to_json(), "documents": first}
         )
-    print(f"{shown(args.store)}: {counted(len(store), 'document')}{'' if store.complete else ' so far (incomplete)'}")
+    print_page(
+        f"{shown(args.store)}: {counted(len(store), 'document')}{'' if store.complete else ' so far (incomplete)'}"
+    )
     for sae in schema.saes:
-        print(f"  SAE {sae.name}: {sae.d_sae:,} features; pooled by {', '.join(sae.pools)}")
+        print_page(f"  SAE {sae.name}: {sae.d_sae:,} features; pooled by {', '.join(sae.pools)}")
     for dense in schema.dense:
-        print(f"  dense {dense.name}: {dense.dim:,} dimensions")
+        print_page(f"  dense {dense.name}: {dense.dim:,} dimensions")
     for document in first:
-        print(f"  {_metadata_line(document)}")
+        print_page(f"  {_metadata_line(document)}")
     return 0
 
 
 def _print_document(document: DocumentView) -> int:
-    print(_metadata_line(document.metadata))
+    print_page(_metadata_line(document.metadata))
     for sae, features in document.top.items():
-        print(f"  {sae}: {document.n_features[sae]:,} features")
+        print_page(f"  {sae}: {document.n_features[sae]:,} features")
         for feature in features:
             values = "  ".join(f"{pool} {value:.6g}" for pool, value in feature.values.items())
-            print(f"  {feature.feature:>10}  {values}")
+            print_page(f"  {feature.feature:>10}  {values}")
     return 0
 
 
 def _print_feature(feature: FeatureView) -> int:
     active = counted(feature.n_documents, "document")
-    print(
+    print_page(
         f"{feature.sae}:{feature.feature}: active in {active}; {feature.pool} is {feature.mean:.6g} on average over "
         f"all documents, {feature.maximum:.6g} at most:"
     )
     for document in feature.top:
-        print(f"  {document['value']:>12.6g}  {_metadata_line({'doc_id': document['doc_id'], **document['metadata']})}")
+        print_page(
+            f"  {document['value']:>12.6g}  {_metadata_line({'doc_id': document['doc_id'], **document['metadata']})}"
+        )
     return 0
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from featurestore.base.terminal import print_facts
+from featurestore.base.terminal import print_facts, print_page
 from featurestore.base.text import about, counted, money, size, span
 from ray_jobs.planning.memory import memory_of, sentence_of
 
@@ -25,15 +25,17 @@ if TYPE_CHECKING:
 def print_bundle(bundle: Bundle) -> None:
     """What `prepare` says."""
     facts = bundle_facts(bundle)
-    print(f"{bundle.path}")
-    print(f"  model   {facts['model']}, layers 0 to {bundle.last_layer} of {bundle.model.n_layers}, {bundle.dtype}")
+    print(bundle.path)
+    print_page(
+        f"  model   {facts['model']}, layers 0 to {bundle.last_layer} of {bundle.model.n_layers}, {bundle.dtype}"
+    )
     for sae in bundle.saes:
         noted = f"; allowed although {'; '.join(sae.mismatch)}" if sae.mismatch else ""
         unsure = f"; its metadata does not say its {', '.join(sae.unverified)}" if sae.unverified else ""
-        print(f"  SAE     {sae.name}: {sae.hook}, {sae.d_sae:,} features, {sae.architecture}{noted}{unsure}")
-        print(f"          sha256 {sae.sha256}")
-    print(f"  bytes   {facts['bytes']:,}")
-    print(f"  sha256  {bundle.sha256}")
+        print_page(f"  SAE     {sae.name}: {sae.hook}, {sae.d_sae:,} features, {sae.architecture}{noted}{unsure}")
+        print_page(f"          sha256 {sae.sha256}")
+    print_page(f"  bytes   {facts['bytes']:,}")
+    print_page(f"  sha256  {bundle.sha256}")
 
 
 def print_plan(made: JobPlan, figures: Estimate) -> None:
@@ -152,9 +154,9 @@ def print_result(result: ExtractResult) -> None:
         rate = f"{result.tokens_run / result.seconds:,.0f} tokens/s, start-up included"
         work = f"{counted(result.documents_run, 'document')}, {counted(result.tokens_run, 'token')}"
         took = f"{span(result.seconds)} ({rate}, {counted(result.workers, 'worker')})"
-        print(f"{shown(result.store)}: {work} in {took}")
+        print_page(f"{shown(result.store)}: {work} in {took}")
     else:
-        print(f"{shown(result.store)}: nothing to do, the whole store is there ({counted(result.units, 'part')})")
+        print_page(f"{shown(result.store)}: nothing to do, the whole store is there ({counted(result.units, 'part')})")
     facts = [
         ("documents", f"{result.documents:,}, {result.errors:,} with an error"),
         ("tokens", f"{result.tokens:,}"),

@@ -6,10 +6,11 @@ Imports nothing heavy until a command runs; errors are raised as they are and sh
 from __future__ import annotations
 
 import argparse
-import sys
 
 from featurestore.base.arguments import count_argument
 from featurestore.base.json_text import print_json
+from featurestore.base.live import LiveLine
+from featurestore.base.terminal import print_page
 from featurestore.base.text import span
 from featurestore.errors import StudyError
 from featurestore.storage.outputs import overwrite_argument
@@ -48,10 +49,19 @@ def study(args: argparse.Namespace) -> int:
     from training.study import run_study
 
     spec = load_study(args.study)
-    progress = _progress if sys.stderr.isatty() else None
+    line = LiveLine(at_once=False)  # a study of seconds has nothing to say in a log
     # Where the work runs is the front door's to say: this package knows no Ray.
     executor = getattr(args, "executor", None) or run_here
-    result = run_study(spec, progress=progress, n_jobs=args.jobs, executor=executor, overwrite=args.overwrite)
+    try:
+        result = run_study(
+            spec,
+            progress=lambda done, total, method: line.show(lambda: f"{done}/{total} methods  {method}"),
+            n_jobs=args.jobs,
+            executor=executor,
+            overwrite=args.overwrite,
+        )
+    finally:
+        line.close()
     # So is who computes the tokens that the report shows: they need the model.
     if gather := getattr(args, "gather_evidence", None):
         gather(spec.out)
@@ -59,10 +69,10 @@ def study(args: argparse.Namespace) -> int:
     if args.json:
         paths = {name: shown(path) for name, path in {**result.paths, "report": report}.items()}
         return print_json({"summary": summary_json(result), "explanation": result.explanation, "paths": paths})
-    print(format_study(result))
+    print_page(format_study(result))
     if result.explanation is not None:
-        print(f"\n{format_explanation(result.explanation, top=TOP)}")
-    print(f"\nResults in {shown(spec.out)} ({span(result.seconds)})\nReport: {shown(report)}")
+        print_page(f"\n{format_explanation(result.explanation, top=TOP)}")
+    print_page(f"\nResults in {shown(spec.out)} ({span(result.seconds)})\nReport: {shown(report)}")
     return 0
 
 
@@ -99,7 +109,7 @@ def explain(args: argparse.Namespace) -> int:
         explanation, names = narrowed(study, top, args.toward, args.pool), feature_names(study)
         if args.json:
             return print_json({"explanation": explanation, "names": names})
-        print(format_explanation(explanation, names, marked_texts(study, explanation)))
+        print_page(format_explanation(explanation, names, marked_texts(study, explanation)))
     except (KeyError, TypeError, AttributeError, ValueError) as exc:
         raise StudyError(f"{args.model}: its explanation is damaged; run the study again") from exc
     return 0
@@ -132,8 +142,3 @@ def report(args: argparse.Namespace) -> int:
         return print_json({"report": shown(out)})
     print(shown(out))
     return 0
-
-
-def _progress(done: int, total: int, method: str) -> None:
-    end = "\n" if done == total else ""
-    print(f"\r\x1b[K{done}/{total} methods  {method}", end=end, file=sys.stderr, flush=True)

@@ -85,6 +85,17 @@ SHAPES = (
             "written": "[text]: the files",
         },
     ),
+    Shape(
+        "init",
+        "of a folder of images",
+        (),
+        {
+            "images": "whole: image files in it",
+            "classes": "counts: folders that hold them, and how many each does",
+            "model": "text: which model was chosen, and why",
+            "written": "[text]: the files",
+        },
+    ),
     Shape("run", "", (), _STEPS),
     Shape("prepare", "", (), {"bundle": "text: its directory", **_BUNDLE}),
     Shape(

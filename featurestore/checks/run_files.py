@@ -91,6 +91,8 @@ class RunRecord(RunSnapshot):
         started_at: UTC, ISO 8601.
         updated_at: UTC, ISO 8601; when this was written, by the driver's clock.
         reason: Why it failed.
+        submission: Ray's name of the job that it is, where it was submitted to a cluster.
+        log: The file on `host` that takes what it says, where it is one.
     """
 
     run: str
@@ -100,6 +102,8 @@ class RunRecord(RunSnapshot):
     started_at: str
     updated_at: str
     reason: str | None = None
+    submission: str | None = None
+    log: str | None = None
 
     def to_bytes(self) -> bytes:
         """As its file holds it."""
@@ -198,7 +202,8 @@ def _run_record(document: Any) -> RunRecord | None:
             known[name] = str(known[name])
         rate = known.get("tokens_per_second")
         known["tokens_per_second"] = None if rate is None else float(rate)
-        known["unmet"] = None if known.get("unmet") is None else str(known["unmet"])
+        for name in ("unmet", "submission", "log"):
+            known[name] = None if known.get(name) is None else str(known[name])
         record = RunRecord(**known)
         _ = record.seconds_silent
         return record

@@ -6,9 +6,7 @@ the same. Whatever a text holds, it cannot move the cursor, and long stretches i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from typing import TextIO
 
 from featurestore.base.text import counted
 from featurestore.base.visible import columns, visible
@@ -19,11 +17,6 @@ _COLOURS = (230, 223, 216, 209, 202)  # of 256: from pale to orange, black lette
 _RESET = "\x1b[0m"
 
 Piece = tuple[str, str]  # text, and the escape sequence that it is shown with
-
-
-def has_colours(stream: TextIO) -> bool:
-    """Whether a stream is a terminal that wants colours (https://no-color.org)."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def page(document: DocumentEvidence, width: int, colours: bool) -> Iterator[str]:

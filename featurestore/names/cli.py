@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from featurestore.base.arguments import count_argument
 from featurestore.base.did_you_mean import did_you_mean
 from featurestore.base.json_text import print_json
+from featurestore.base.terminal import print_page
 from featurestore.base.text import counted, share
 from featurestore.errors import NamesError, UsageError
 from featurestore.names.arguments import VERSION, asked, checked, feature_option
@@ -107,11 +108,11 @@ def _keep(args: argparse.Namespace, sae: NamedSae, read: Imported) -> int:
         print_json({"version": VERSION, **_facts(kept, sae), "notes": list(read.notes)})
         return 0
     replaced = f", {kept.replaced:,} of them in place of earlier ones" if kept.replaced else ""
-    print(f"{sae.title}: {counted(kept.added + kept.replaced, 'name')} imported{replaced}")
+    print_page(f"{sae.title}: {counted(kept.added + kept.replaced, 'name')} imported{replaced}")
     named = f"{kept.features:,} of {sae.d_sae:,} features ({share(kept.features, sae.d_sae)})"
-    print(f"  {named} have a name now, {counted(kept.names, 'name')} in all: {kept.path}")
+    print_page(f"  {named} have a name now, {counted(kept.names, 'name')} in all: {kept.path}")
     for note in read.notes:
-        print(f"  note: {note}")
+        print_page(f"  note: {note}")
     return 0
 
 
@@ -146,17 +147,17 @@ def _list(args: argparse.Namespace) -> int:
         print_json({"version": VERSION, **facts, **more, "rows": [asdict(row) for row in rows]})
         return 0
     if not len(table):
-        print(f"{sae.title}: nothing is named yet; `sparsemill names import`, `fetch` or `keywords` name features")
+        print_page(f"{sae.title}: nothing is named yet; `sparsemill names import`, `fetch` or `keywords` name features")
         return 0
-    print(f"{sae.title}: {len(table.features()):,} of {sae.d_sae:,} features have a name: {table.path}")
+    print_page(f"{sae.title}: {len(table.features()):,} of {sae.d_sae:,} features have a name: {table.path}")
     for one in explainers:
         by = " ".join(str(one[key]) for key in ("explainer", "method") if one[key])
-        print(f"  {one['source']:<9} {counted(int(one['names'] or 0), 'name')}{f' by {by}' if by else ''}")
+        print_page(f"  {one['source']:<9} {counted(int(one['names'] or 0), 'name')}{f' by {by}' if by else ''}")
     for row in rows:
-        print(f"  {row.feature:>9}  {row.shown()}")
+        print_page(f"  {row.feature:>9}  {row.shown()}")
     for feature in features:
         if all(row.feature != feature for row in rows):
-            print(f"  {feature:>9}  has no name")
+            print_page(f"  {feature:>9}  has no name")
     return 0
 
 

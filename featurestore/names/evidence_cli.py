@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from featurestore.base.json_text import print_json
+from featurestore.base.terminal import print_page
 from featurestore.base.text import counted
 from featurestore.names.arguments import VERSION, asked, checked, feature_option
 
@@ -156,7 +157,7 @@ def _keep(
     for feature, name in named.items():
         n = run.firing[feature].n_documents
         nothing = f"{without} the {counted(n, 'document')} it fires in" if n else "fires in no document"
-        print(f"{run.column}:{feature}  {name.shown() if name else nothing}")
+        print_page(f"{run.column}:{feature}  {name.shown() if name else nothing}")
     for note in run.notes:
-        print(f"note: {note}")
+        print_page(f"note: {note}")
     return 0

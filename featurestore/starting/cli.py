@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from featurestore.base.json_text import print_json
-from featurestore.base.terminal import print_facts
+from featurestore.base.terminal import print_facts, print_page
 from featurestore.base.text import counted
 from featurestore.base.visible import visible
 from featurestore.errors import CorpusError, UsageError
@@ -157,7 +157,7 @@ def _given(roles: Roles, args: argparse.Namespace, columns: dict[str, list[objec
 
 
 def _tell(roles: Roles, choice: ModelChoice, written: list[Path]) -> None:
-    print(f"looked at {counted(roles.rows, 'row')}")
+    print_page(f"looked at {counted(roles.rows, 'row')}")
     named = (
         ("text", roles.text),
         ("id", roles.id),
@@ -179,7 +179,7 @@ def _tell(roles: Roles, choice: ModelChoice, written: list[Path]) -> None:
 
 
 def _next_steps(written: list[Path]) -> None:
-    print("wrote " + " and ".join(map(str, written)) + "; read them, then:")
+    print_page("wrote " + " and ".join(map(str, written)) + "; read them, then:")
     places = [shlex.quote(str(path)) for path in written]
     print(f"  sparsemill plan {places[0]}")
     print(f"  sparsemill {'run ' + ' '.join(places) if len(places) > 1 else 'extract ' + places[0]}")

@@ -105,7 +105,7 @@ def read_table(
         read.fused,
     )
     if read.unreadable and not read.rows:
-        raise TableError(f"{table.name}: not one row can be read ({read.first_unreadable}); check the file")
+        raise TableError(_none_read(table.name, read.first_unreadable))
     for name in names:
         if read.rows and name not in read.seen:
             raise TableError(no_column(table.name, name, _column_names(files[0])))
@@ -141,10 +141,14 @@ def read_head(paths: Sequence[str], rows: int) -> dict[str, list[Any]]:
         with _refused(file.uri):
             read.add(file, None, each)
     if not read.rows:
-        raise TableError(
-            f"{files[0].name}: not one row can be read ({read.first_unreadable or 'it is empty'}); check it"
-        )
+        raise TableError(_none_read(files[0].name, read.first_unreadable))
     return read.columns
+
+
+def _none_read(name: str, first: str) -> str:
+    """The sentence for files of which no row can be read, with what is wrong with the first."""
+    do = "save it as UTF-8" if first.endswith("is not UTF-8") else "check the file"
+    return f"{name}: not one row can be read ({first or 'it is empty'}); {do}"
 
 
 def column_names(path: str, format: str | None = None) -> list[str]:

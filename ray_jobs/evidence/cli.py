@@ -45,8 +45,8 @@ def tokens_parser(parser: argparse.ArgumentParser) -> None:
 
 def tokens(args: argparse.Namespace) -> int:
     """Print the tokens of documents with the activations of features."""
-    from featurestore.base.terminal import page_width
-    from featurestore.evidence.page import has_colours, page
+    from featurestore.base.terminal import has_colours, page_width
+    from featurestore.evidence.page import page
     from featurestore.evidence.records import to_json
     from featurestore.reader import FeatureStore
     from ray_jobs.evidence.compute import compute_evidence

@@ -6,68 +6,18 @@ with their longest documents.
 
 from __future__ import annotations
 
-import shutil
-import sys
-import time
-from collections.abc import Callable
-from typing import TextIO
-
+from featurestore.base.live import LiveLine
 from featurestore.base.text import counted, duration
 from featurestore.checks.run_files import RunSnapshot
 from ray_jobs.reporting.rate import JobSize
 
-LIVE_SECONDS = 0.5  # a line that moves faster cannot be read
-LOG_SECONDS = 30.0  # two lines a minute: a day's log stays a page or two for `less`
 
-
-class Progress:
-    """Prints how far a run is.
-
-    Args:
-        stream: Where to; stderr where not given.
-        live: One line that is rewritten (True) or lines one below another (False); by default as `stream` can.
-        clock: Seconds that only grow.
-    """
-
-    def __init__(
-        self,
-        stream: TextIO | None = None,
-        live: bool | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._stream = sys.stderr if stream is None else stream
-        self._live = self._stream.isatty() if live is None else live
-        self._clock = clock
-        self._next = clock()
-        self._on_screen = False
-
-    def note(self, text: str) -> None:
-        """Print a line that stays."""
-        self._wipe()
-        print(text, file=self._stream, flush=True)
+class Progress(LiveLine):
+    """Prints how far a run is."""
 
     def update(self, now: RunSnapshot, job: JobSize) -> None:
         """Show how far the run is, if it is time to."""
-        if self._clock() < self._next:
-            return
-        self._next = self._clock() + (LIVE_SECONDS if self._live else LOG_SECONDS)
-        line = describe(now, job)
-        if self._live:
-            self._stream.write(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}")
-            self._stream.flush()
-            self._on_screen = True
-        else:
-            print(line, file=self._stream, flush=True)
-
-    def close(self) -> None:
-        """Take the live line off the screen."""
-        self._wipe()
-
-    def _wipe(self) -> None:
-        if self._on_screen:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
-            self._on_screen = False
+        self.show(lambda: describe(now, job))
 
 
 def describe(now: RunSnapshot, job: JobSize) -> str:

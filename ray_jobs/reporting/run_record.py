@@ -7,9 +7,11 @@ once, and the run goes on. What the record holds is in `featurestore.checks.run_
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import secrets
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,7 +41,16 @@ class Recorder:
         at = now.isoformat(timespec="milliseconds")
         self._fs, root = open_root(uri)
         self._path = f"{root}/{RUNS}/{run}.json"
-        self._record = RunRecord(run, "running", platform.node(), os.getpid(), started_at=at, updated_at=at)
+        self._record = RunRecord(
+            run,
+            "running",
+            platform.node(),
+            os.getpid(),
+            started_at=at,
+            updated_at=at,
+            submission=_submission_id(),
+            log=_log_file(),
+        )
         self._progress = progress
         self._meter = RunMeter(shown(uri))
         self._next = 0.0
@@ -84,6 +95,24 @@ class Recorder:
                     f"how the run stands cannot be written to the store ({brief(error)}); the run goes on"
                 )
             self._refused = True
+
+
+def _submission_id() -> str | None:
+    """Ray's name of the job that this process is, if it is one that was submitted; Ray tells its driver so."""
+    try:
+        told = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
+        return str(told["metadata"]["job_submission_id"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _log_file() -> str | None:
+    """The file that takes what this process says; None where that is none, or the system does not say."""
+    try:
+        place = os.readlink(f"/proc/self/fd/{sys.stderr.fileno()}")  # noqa: PTH115  (a name, not a path to follow)
+        return place if os.path.isfile(place) else None  # noqa: PTH113
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 @contextmanager

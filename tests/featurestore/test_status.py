@@ -31,7 +31,7 @@ def half_done(tmp_path: Path) -> Path:
 
 
 def page(store: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    assert cli.status(argparse.Namespace(store=str(store), json=False)) == 0
+    assert cli.status(argparse.Namespace(store=str(store), json=False, watch=False)) == 0
     return capsys.readouterr().out
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from featurestore.base.terminal import cut_to, page_width
 from featurestore.base.visible import running
 
-WIDTH = 110
+WIDTH = 110  # of a line in files, where nothing says how wide they are looked at
+LEAST = 80  # a text is worth a second line where lines are short
 TOP = 5  # features of a class that a screen shows
 SHOWN = ("documents", "random", "counter")
 SAYS = {"documents": "strongest", "random": "drawn", "counter": "against"}
@@ -39,6 +42,12 @@ def format_explanation(
     if not features:
         lines.append("  none: the model weighs no feature")
     return "\n".join(lines)
+
+
+def _width() -> int:
+    """Columns of a line that shows a text: all that a terminal has."""
+    width = page_width()
+    return WIDTH if width == sys.maxsize else width
 
 
 def _majority(majority: Mapping[str, Any] | None) -> list[str]:
@@ -74,5 +83,5 @@ def _feature(
             words = f"      {said:<9} " if said else "      "
             words += f"{document['value']:>9.4g}  {running(document['label'])}  {running(document['doc_id'])}"
             line = words if text is None else f"{words}  {running(text)}"
-            lines.append(line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…")
+            lines.append(cut_to(line, max(_width(), LEAST)))
     return lines

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from featurestore.base import terminal
-from featurestore.base.terminal import print_facts, table_lines
+from featurestore.base.terminal import cut_to, fact_lines, print_facts, print_page, table_lines
 
 ROWS = [
     ["", "method", "macro F1", "interval", "note"],
@@ -58,6 +58,46 @@ def test_a_fact_is_broken_under_the_place_where_it_begins(sixty: None, capsys: p
 def test_where_no_terminal_is_a_fact_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     print_facts([("error", "word " * 200)])
     assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_lines_are_broken_at_spaces_and_go_on_further_in(sixty: None, capsys: pytest.CaptureFixture[str]) -> None:
+    print_page(f"  {'word ' * 20}\nshort\n{'猫 ' * 30}")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "  " + " ".join(["word"] * 11) and lines[1].startswith(" " * 6 + "word")
+    assert lines[2] == "short" and lines[3] == " ".join("猫" * 20)
+
+
+def test_a_cell_that_is_too_wide_goes_on_under_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "page_width", lambda: 40)
+    lines = table_lines([["name", "n", "what"], ["a", "7", "word " * 12]], left={0, 2})
+    assert lines[:2] == ["a", "    n     7"] and lines[2].startswith("    what  word")
+    assert lines[3].startswith(" " * 10 + "word") and all(len(line) <= 40 for line in lines)
+
+
+def test_what_is_cut_ends_with_an_ellipsis_and_counts_wide_letters() -> None:
+    assert (cut_to("abcdef", 6), cut_to("abcdef", 4), cut_to("猫猫猫", 5)) == ("abcdef", "abc…", "猫猫…")
+
+
+@pytest.mark.parametrize(
+    ("tty", "env", "coloured"),
+    [
+        (True, {"TERM": "xterm"}, True),
+        (False, {"TERM": "xterm"}, False),
+        (True, {"TERM": "dumb"}, False),
+        (True, {"TERM": "xterm", "NO_COLOR": "1"}, False),
+    ],
+)
+def test_colour_is_only_where_a_person_looks_and_moves_no_word(
+    tty: bool, env: dict[str, str], coloured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: tty, raising=False)
+    (line,) = fact_lines([("error", "it failed")])
+    assert ("\x1b[31m" in line) == coloured
+    assert line.replace("\x1b[31m", "").replace("\x1b[0m", "") == "error      it failed"
 
 
 def test_a_page_is_as_wide_as_its_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,9 @@ import re
 
 import pytest
 
+from featurestore.base.terminal import has_colours
 from featurestore.base.visible import columns
-from featurestore.evidence.page import has_colours, page
+from featurestore.evidence.page import page
 from featurestore.evidence.records import DocumentEvidence, FeatureEvidence, Token
 
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from featurestore import FeatureStore
+from featurestore.checks.run_files import read_runs
 from featurestore.errors import JobSpecError, UsageError
 from featurestore.format.store_plan import create_store
 from ray_jobs.cluster.package import JOB_NAME, load_runtime_env, working_directory
@@ -114,6 +115,9 @@ def test_a_job_runs_with_its_log_here_and_submitted_again_resumes(
     assert code == 0, out + err
     assert "3 units to do" in out
     assert "60 documents" in out
+    (run,) = read_runs(str(tmp_path / "store"))
+    assert run.submission in jobs(cluster) and f"submitted as {run.submission}" in err
+    assert run.log is None or "3 units to do" in Path(run.log).read_text(encoding="utf-8")
     assert FeatureStore.open(str(tmp_path / "store")).verify().ok
     (tmp_path / "store" / "parts" / "part-000001.parquet").unlink()
     code, out, err = finish(start(job, cluster, "--json", "--workers", "1"))

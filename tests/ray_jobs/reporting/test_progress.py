@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from featurestore.base.live import LIVE_SECONDS, LOG_SECONDS, LiveLine
 from featurestore.base.text import duration
 from featurestore.checks.run_files import RunSnapshot, UnderWay
-from ray_jobs.reporting.progress import LIVE_SECONDS, LOG_SECONDS, Progress, describe
+from ray_jobs.reporting.progress import Progress, describe
 from ray_jobs.reporting.rate import JobSize
 
 JOB = JobSize(documents=1000, documents_before=0, mean_tokens=100.0)
@@ -57,6 +58,23 @@ def test_a_live_line_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     Progress(stream, live=True, clock=Clock()).update(NOW, JOB)
     assert len(stream.getvalue().removeprefix("\r\x1b[K")) == 19
+
+
+def test_a_terminal_that_cannot_move_its_cursor_is_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "dumb")
+    Progress(stream, clock=Clock()).update(NOW, JOB)
+    assert stream.getvalue().endswith("ready\n") and "\x1b" not in stream.getvalue()
+
+
+def test_a_log_can_wait_for_its_first_line() -> None:
+    clock, stream = Clock(), io.StringIO()
+    line = LiveLine(stream, live=False, clock=clock, at_once=False)
+    for _ in range(40):
+        line.show(lambda: "so far")
+        clock.now += 1.0
+    assert stream.getvalue() == "so far\n"
 
 
 def test_the_line_says_what_is_known() -> None:

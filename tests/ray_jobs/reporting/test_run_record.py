@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,26 @@ def test_storage_that_refuses_is_mentioned_once_and_the_run_goes_on(tmp_path: Pa
             if recorder._writing is not None:
                 recorder._writing.result()
     assert stream.getvalue().count("the run goes on") == 1
+
+
+def test_the_record_of_a_submitted_job_names_it_and_the_file_of_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_store(tmp_path / "store")
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", '{"metadata": {"job_submission_id": "sparsemill-1"}}')
+    with (tmp_path / "driver.log").open("w") as log:
+        monkeypatch.setattr(sys, "stderr", log)
+        with recorded(str(tmp_path / "store")):
+            pass
+    (run,) = read_runs(str(tmp_path / "store"))
+    assert run.submission == "sparsemill-1"
+    assert run.log in (str(tmp_path / "driver.log"), None)  # None where the system does not say
+
+
+def test_a_run_that_nobody_submitted_has_no_such_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_store(tmp_path)
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "[not what it was]")
+    with recorded(str(tmp_path)):
+        pass
+    (run,) = read_runs(str(tmp_path))
+    assert run.submission is None
