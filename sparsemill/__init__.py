@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sparsemill.jobs import Evidence as Evidence
     from sparsemill.jobs import Plan as Plan
     from sparsemill.jobs import extract as extract
+    from sparsemill.jobs import label as label
     from sparsemill.jobs import plan as plan
     from sparsemill.jobs import prepare as prepare
     from sparsemill.jobs import tokens as tokens
@@ -46,6 +47,7 @@ _HOME = {
     "UsageError": "featurestore.errors",
     "align": "featurestore.aligned",
     "extract": "sparsemill.jobs",
+    "label": "sparsemill.jobs",
     "names": "sparsemill.stores",
     "open": "sparsemill.stores",
     "open_study": "sparsemill.studies",

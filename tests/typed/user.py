@@ -32,4 +32,9 @@ try:
     print(decide(features(Path("job.yaml")), "study").filter(pl.col("decision") == "spam"))
 except sm.SparsemillError as error:
     raise SystemExit(error.exit_code) from error
-print(sm.__version__, sm.open("store").status().complete, sm.open_study("study").models)
+print(
+    sm.label(Path("label.yaml")).height,
+    sm.__version__,
+    sm.open("store").status().complete,
+    sm.open_study("study").models,
+)

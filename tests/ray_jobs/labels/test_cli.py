@@ -58,6 +58,7 @@ def test_a_run_writes_one_table_and_the_same_command_again_does_nothing(
     assert found["errors"] == sum(not row["question"].strip() for row in ROWS) > 0
     assert found["correct"] == sum(bool(row["correct"]) for row in table)
     written = out.read_bytes()
+    assert sparsemill.label(yaml.safe_load(job.read_text(encoding="utf-8"))).to_dicts() == table
     assert sparsemill.main(["label", str(job), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["units_run"] == 0 and out.read_bytes() == written
     out.unlink()
