@@ -4,13 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n 3 --dist loadscope
 
-.PHONY: help setup demo test test-all lint format sae-quality soak endings bench bench-extract bench-store bench-big-store bench-study bench-gpu clean
+.PHONY: help setup demo test test-all docs docs-test lint format sae-quality soak endings bench bench-extract bench-store bench-big-store bench-study bench-gpu clean
 
 help:
 	@echo "make setup        build $(VENV) from the pinned constraints"
 	@echo "make demo         corpus -> features -> classifiers on real Gemma weights"
 	@echo "make test         the default test suite (2 cores: under 8 minutes)"
 	@echo "make test-all     the slow tests too"
+	@echo "make docs         the pages as a site in build/site; a warning is an error"
+	@echo "make docs-test    run every code block of the pages (15 minutes)"
 	@echo "make lint         ruff and mypy"
 	@echo "make sae-quality  measure the shipped SAE on its held-out text (downloads 170 MB)"
 	@echo "make soak         random kills for MINUTES (default 15), and what was survived"
@@ -38,6 +40,14 @@ test: setup
 
 test-all: setup
 	$(PYTEST)
+
+docs: setup
+	$(BIN)/python -m docs.tooling
+	$(BIN)/python -m benchmarks.publish
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+docs-test: setup
+	$(BIN)/python -m pytest -p no:xdist tests/docs
 
 lint: setup
 	$(BIN)/ruff check .

@@ -364,6 +364,15 @@ def registry(records: Records) -> str:
     return _table(["site", "SAEs", "can be run"], rows) + "\n\n" + ";\n".join(said) + "."
 
 
+def memory(records: Records) -> str:
+    """Memory of a CPU worker: what `plan` says, and what one takes."""
+    rows = [
+        [name, _mb(row["estimated"]), _mb(row["measured"]), f"{row['estimated'] / row['measured']:.2f}"]
+        for name, row in records["memory"]["bundles"].items()
+    ]
+    return _table(["bundle", "said", "taken", "said / taken"], rows)
+
+
 FIGURES: Mapping[str, Callable[[Records], str]] = {
     "three": three,
     "numbers-cpu": numbers_cpu,
@@ -380,6 +389,7 @@ FIGURES: Mapping[str, Callable[[Records], str]] = {
     "near-duplicates": near_duplicates,
     "feature-names": feature_names,
     "registry": registry,
+    "memory": memory,
 }
 
 

@@ -152,7 +152,7 @@ def _loop(task: WorkerTask, units: Sequence[Unit], todo: Any, ready: Any, go: An
 def seconds_to_first_part(job: Path, store: Path) -> float:
     """From the start of the command until a part is there."""
     begun = time.perf_counter()
-    command = [sys.executable, str(Path(__file__).parents[1] / "sparsemill.py"), "extract", str(job)]
+    command = [sys.executable, "-m", "sparsemill", "extract", str(job)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         while not list((store / "parts").glob("part-*.parquet")):

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,7 +61,7 @@ class FeatureStore:
         self._manifest = manifest
 
     @classmethod
-    def open(cls, uri: str, partial: bool = False) -> FeatureStore:
+    def open(cls, uri: str | PathLike[str], partial: bool = False) -> FeatureStore:
         """Open a store.
 
         Args:
@@ -78,6 +79,17 @@ class FeatureStore:
             missing = f"{done} of {total} units are there" + (f" but no {MANIFEST_JSON}" if done == total else "")
             raise StoreError(f"{shown(uri)} is incomplete: {missing}; rerun extract to finish it")
         return store
+
+    def __repr__(self) -> str:
+        from featurestore.reading.glance import one_line
+
+        return one_line(self.uri, len(self), self.complete, self.schema)
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it: its schema and first documents."""
+        from featurestore.reading.glance import page
+
+        return page(self.uri, len(self), self.complete, self.schema, self.documents())
 
     @property
     def schema(self) -> StoreSchema:

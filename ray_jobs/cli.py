@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featurestore.base.arguments import count_argument
-from featurestore.base.json_text import print_json
+from featurestore.base.json_text import json_text, print_json
 from featurestore.base.terminal import print_facts
 from featurestore.base.text import counted
 from featurestore.errors import UsageError
@@ -106,7 +106,7 @@ def plan(args: argparse.Namespace) -> int:
     made = make_plan(job, _say, device)
     measured = None
     if args.calibrate:
-        check_device(made.compute)
+        check_device(made.compute, made.settings["devices"])
         measured = calibrate(made, _say)
     figures = estimate(made, args.rate, args.price, hardware, rates_file)
     warned, noted = warnings_of(made, figures), notes_of(made)
@@ -236,7 +236,7 @@ def _job_of(args: argparse.Namespace) -> JobSpec | None:
         )
         return job
     if args.json:
-        print_json(mapping)
+        print(json_text(mapping, ascii=True))  # a job, and so without a version
     else:
         import yaml
 
@@ -315,10 +315,10 @@ def stop(args: argparse.Namespace) -> int:
     """Stop the run of a job's store."""
     silence_libraries()
     from featurestore.storage.files import shown
+    from ray_jobs.labels.spec import store_of
     from ray_jobs.run.stop import stop as end
-    from ray_jobs.spec import load_job
 
-    store = load_job(args.job).store
+    store = store_of(args.job)
     stopped = end(store, args.address, _say)
     if args.json:
         return print_json({"store": shown(store), "stopped": list(stopped)})

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurestore.base.terminal import print_facts, print_page
 from featurestore.base.text import about, counted, money, size, span
+from ray_jobs.planning.memory import memory_of, sentence_of
 
 if TYPE_CHECKING:
     from ray_jobs.backbone.bundle import Bundle
@@ -39,10 +40,11 @@ def print_bundle(bundle: Bundle) -> None:
 
 def print_plan(made: JobPlan, figures: Estimate) -> None:
     """What `plan` says before its warnings."""
-    print_facts(_plan_lines(made, figures))
+    print_facts(plan_lines(made, figures))
 
 
-def _plan_lines(made: JobPlan, figures: Estimate) -> Iterator[tuple[str, str]]:
+def plan_lines(made: JobPlan, figures: Estimate) -> Iterator[tuple[str, str]]:
+    """What a plan comes to, as labels and lines."""
     from featurestore.storage.files import shown
 
     compute, scanned = made.compute, made.scan
@@ -56,7 +58,7 @@ def _plan_lines(made: JobPlan, figures: Estimate) -> Iterator[tuple[str, str]]:
         yield "", f"{name} is {first} again, which is read once{more}"
     for dialect, names in _dialects(made).items():
         yield "csv", f"{dialect} ({names[0]}{f' and {len(names) - 1:,} more' if len(names) > 1 else ''})"
-    sampled = counted(made.sampled, "sampled document")
+    sampled = counted(made.sample.documents, "sampled document")
     yield "tokens", f"about {figures.tokens:,} (mean {made.mean_tokens:,.1f} of {sampled})"
     yield "model", f"{made.bundle.model.name}, layers 0 to {made.bundle.last_layer}, {compute.dtype}"
     saes = ", ".join(f"{sae.name} ({sae.hook}, {sae.d_sae:,})" for sae in made.bundle.saes)
@@ -65,6 +67,9 @@ def _plan_lines(made: JobPlan, figures: Estimate) -> Iterator[tuple[str, str]]:
     basis = "from the parts that are there" if figures.bytes_measured else "typical of such SAEs, a rough figure"
     yield "bytes out", f"{about(size(figures.bytes_out))} ({basis})"
     yield "workers", f"{compute.device}, {counted(compute.threads, 'thread')} each"
+    memory = memory_of(made, figures)
+    there = "" if memory.available is None else f"; {memory.place} has {size(memory.available)}"
+    yield "memory", f"{sentence_of(memory)}{there}"
     if figures.worker_hours is None:
         ways = "--calibrate measures it, --rate gives it, and --hardware takes it from the rates file"
         yield "hours", f"unknown: no rate measured here yet for this model; {ways}"
@@ -94,6 +99,7 @@ def plan_facts(made: JobPlan, figures: Estimate) -> dict[str, Any]:
     """The same for machines."""
     from featurestore.storage.files import shown
 
+    memory = memory_of(made, figures)
     return {
         "store": shown(made.job.store),
         "fingerprint": made.store.fingerprint,
@@ -101,8 +107,8 @@ def plan_facts(made: JobPlan, figures: Estimate) -> dict[str, Any]:
         "finished": made.finished and not made.missing,
         **asdict(figures),
         "mean_tokens": made.mean_tokens,
-        "sampled_documents": made.sampled,
-        "truncated_share": made.truncated_share,
+        "sampled_documents": made.sample.documents,
+        "truncated_share": made.sample.truncated_share,
         "unreadable": {
             "rows": sum(file.unreadable for file in made.scan.files),
             "share": sum(file.unreadable for file in made.scan.files) / made.scan.rows,
@@ -114,6 +120,7 @@ def plan_facts(made: JobPlan, figures: Estimate) -> dict[str, Any]:
         "reached_twice": [list(pair) for pair in made.scan.reached_twice],
         "bundle": bundle_facts(made.bundle),
         "compute": asdict(made.compute),
+        "memory": {**asdict(memory), "needed": memory.needed, "fits": memory.fits},
     }
 
 

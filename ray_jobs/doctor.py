@@ -128,7 +128,7 @@ def _hardware(job: JobSpec | None) -> Iterator[Finding]:
     import torch
 
     from ray_jobs.backbone.backbone import default_dtype
-    from ray_jobs.planning.warnings import host_memory
+    from ray_jobs.planning.memory import host_memory
 
     cores, memory = os.cpu_count() or 1, host_memory()
     yield Finding("processor", "right", f"{counted(cores, 'core')}, {size(memory)} of memory, {default_dtype('cpu')}")
@@ -147,9 +147,13 @@ def _hardware(job: JobSpec | None) -> Iterator[Finding]:
         yield Finding("GPU", "wrong", "the job wants one and there is none", "set workers.gpus: 0, or run on a cluster")
     else:
         yield Finding("GPU", "note", "none; the work is done on the processor")
-    if job is not None and (job.workers.gpus or 0) > 1:
-        said = f"workers.gpus is {job.workers.gpus:g}, and a worker computes on one"
-        yield Finding("GPUs of a worker", "note", said, "set it to 1, and workers.max to the number of GPUs")
+    if job is not None and (wanted_each := int(job.workers.gpus or 0)) > 1 and torch.cuda.is_available():
+        said = f"each divides its layers among {wanted_each}"
+        if (there := torch.cuda.device_count()) >= wanted_each:
+            yield Finding("GPUs of a worker", "right", said)
+        else:
+            do = f"set workers.gpus to {there or 1}, or run on nodes that have so many"
+            yield Finding("GPUs of a worker", "wrong", f"{said}, and this machine has {there}", do)
 
 
 def _cache() -> Finding:
@@ -208,7 +212,11 @@ def _corpus(job: JobSpec) -> Finding:
     def look() -> str:
         from featurestore.finding.files import find_files
 
-        files = find_files(list(job.corpus.path), job.corpus.format)
+        if job.corpus.image is not None:
+            from ray_jobs.images.decoder import decoder_version
+
+            decoder_version()
+        files = find_files(list(job.corpus.path), job.corpus.find_as)
         return f"{counted(len(files), 'file')}, {size(sum(file.size or 0 for file in files))}"
 
     return _looked("corpus", look)
@@ -216,9 +224,11 @@ def _corpus(job: JobSpec) -> Finding:
 
 def _model(job: JobSpec) -> Finding:
     def look() -> str:
-        from ray_jobs.prepare.checkpoint import find_checkpoint, read_config
+        from ray_jobs.prepare.checkpoint import find_checkpoint, read_config, read_vision_config
 
-        config = read_config(find_checkpoint(job.model))
+        checkpoint = find_checkpoint(job.model)
+        of_images = job.corpus.image is not None
+        config = read_vision_config(checkpoint).get_text_config() if of_images else read_config(checkpoint)
         return f"{config.model_type}, {config.num_hidden_layers} layers, d_model {config.hidden_size}"
 
     return _looked("model", look)

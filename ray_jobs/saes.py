@@ -45,7 +45,7 @@ def saes(args: argparse.Namespace) -> int:
     """List SAEs, or count them where they are too many to list."""
     rows = _chosen(args)
     if args.json:
-        return print_json([asdict(row) for row in rows])
+        return print_json({"saes": [asdict(row) for row in rows]})
     if not rows:
         print("none is refused")
         return 0

@@ -16,14 +16,15 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from featurestore.base.dense_names import HIDDEN, parse_dense_name
+from featurestore.base.dense_names import HIDDEN, PIXELS, parse_dense_name
 from featurestore.base.did_you_mean import did_you_mean
 from featurestore.base.poolings import NAMED, is_pool, pool_order
 from featurestore.errors import JobSpecError
 from featurestore.finding.dialect import CsvSpec
+from featurestore.finding.files import IMAGE, TABLE_OR_IMAGE
 from featurestore.finding.patterns import joined
 from featurestore.specs.spec_file import load_mapping, parse_spec
-from featurestore.specs.spec_values import Flag, PathText
+from featurestore.specs.spec_values import Flag, OneOrMore, PathText
 from ray_jobs.backbone.sites import Site
 from ray_jobs.tolerance import errors_allowed
 
@@ -68,7 +69,7 @@ def _day(value: Any) -> Any:
 
 Name = Annotated[str, Field(min_length=1), BeforeValidator(lambda v: _utf8(v) if isinstance(v, str) else v)]
 PathName = Annotated[PathText, BeforeValidator(lambda v: _utf8(v) if isinstance(v, str) else v)]
-Names = Annotated[tuple[Name, ...], BeforeValidator(_listed)]
+Names = Annotated[tuple[Name, ...], OneOrMore(_listed)]
 FilledNames = Annotated[Names, AfterValidator(_filled)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 
@@ -83,22 +84,61 @@ class CorpusSpec(_Spec):
     Attributes:
         path: Files, globs or directories, local or as URLs (`s3://`, `gs://`, `hf://`, ...); of a job that was loaded,
             with the job's directory in front and every `[`, `*`, `?`, `{` of that in brackets.
-        text: The column that holds the document.
+        text: The column that holds the document; of images the one that holds the prompt of each, if there is one.
+        messages: In its place, a column of conversations: lists of turns, each with a `role` and a `content`.
+        image: The column that holds the document's image: encoded bytes, a path from the table's directory on, or what
+            `datasets` makes of both. Of a directory of image files, each of which is a document, any name will do.
         id: The column that holds its unique id; without one, ids are "{file name}:{row}".
         keep: Further columns to copy into the store.
-        format: Taken from the file names where not given.
+        format: Taken from the file names where not given; `images` are image files alone.
         csv: How CSV files are written, where they do not say it themselves.
         max_errors: A run of which more documents failed ends with exit code 1: a share below 1 (0.5 is half of them,
             exactly half passes), or a whole number (1 is one document; 0 allows none).
     """
 
-    path: Annotated[tuple[PathName, ...], BeforeValidator(_listed), AfterValidator(_filled)]
-    text: Name = "text"
+    path: Annotated[tuple[PathName, ...], OneOrMore(_listed), AfterValidator(_filled)]
+    text: Name | None = "text"
+    messages: Name | None = None
+    image: Name | None = None
     id: Name | None = None
     keep: Names = ()
-    format: Literal["parquet", "jsonl", "csv"] | None = None
+    format: Literal["parquet", "jsonl", "csv", "images"] | None = None
     csv: CsvSpec | None = None
     max_errors: Annotated[float | int, BeforeValidator(errors_allowed)] = 0.5
+
+    @model_validator(mode="before")
+    @classmethod
+    def _messages_are_the_text(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("messages") is not None:
+            if data.get("text", data["messages"]) != data["messages"]:
+                raise ValueError("a document is either a text or a conversation; remove text or messages")
+            return {**data, "text": data["messages"]}
+        return data
+
+    @model_validator(mode="before")
+    @classmethod
+    def _images_need_no_text(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        image = data.get("image")
+        if image is None and data.get("format") == "images":
+            image = IMAGE
+        return data if image is None else {"text": None, **data, "image": image}
+
+    @model_validator(mode="after")
+    def _is_of_something(self) -> Self:
+        if self.text is None and self.image is None:
+            raise ValueError("text is null; name the column that holds the document, or an image column")
+        if self.messages is not None and self.image is not None:
+            raise ValueError("a document is either an image or a conversation; remove image or messages")
+        return self
+
+    @property
+    def find_as(self) -> str | None:
+        """The format that files are looked for with; see `featurestore.finding.files.look_up`."""
+        if self.format == "images":
+            return IMAGE
+        return TABLE_OR_IMAGE if self.format is None and self.image is not None else self.format
 
     @field_validator("keep")
     @classmethod
@@ -123,8 +163,13 @@ class ModelSpec(_Spec):
         max_tokens: Positions fed to the model at once, beginning-of-sequence and template included.
         long_documents: Cut what does not fit, or go on in a further window.
         stride: Tokens of context that a further window repeats; `max_tokens // 8` where not given, 0 when truncating.
-        tokens: Pool the tokens of the text only, or all that are fed (beginning-of-sequence and template too).
+        tokens: Pool the tokens of the text only (`content`), or `all` that are fed (beginning-of-sequence and template
+            too). In a job of images: `image`, the positions of the image, which is the default there; `text`, those
+            behind it; or `all`.
+        prompt: In a job of images, what is fed behind each image, before its own text if it has one.
         chat: Put each document into the model's chat template as a user's turn.
+        turns: The roles whose turns of a conversation (`corpus.messages`) are pooled.
+        system_prompt: What the template is given as the system's turn, where a conversation has none of its own.
         generation_prompt: Open the model's turn behind it (with `tokens: all`, which alone can see it).
         date: The day that a chat template is told which asks for it; the day of `prepare` where not given.
         attn: Attention implementation; chosen for the model where not given.
@@ -136,8 +181,11 @@ class ModelSpec(_Spec):
     max_tokens: Annotated[int, Field(ge=2, le=2**20, strict=True)] = 1024
     long_documents: Literal["truncate", "windows"] = "truncate"
     stride: Annotated[int, Field(ge=0, strict=True)] = 0
-    tokens: Literal["content", "all"] = "content"
+    tokens: Literal["content", "all", "image", "text"] = "content"
+    prompt: str = ""
     chat: Flag = False
+    turns: FilledNames = ("user",)
+    system_prompt: Annotated[str, Field(min_length=1)] | None = None
     generation_prompt: Flag = False
     date: Annotated[str, BeforeValidator(_day)] | None = None
     attn: Literal["eager", "flex_attention", "sdpa"] | None = None
@@ -152,8 +200,13 @@ class ModelSpec(_Spec):
 
     @model_validator(mode="after")
     def _chat_is_on(self) -> Self:
-        if not self.chat and (self.generation_prompt or self.date is not None):
-            key = "generation_prompt" if self.generation_prompt else "date"
+        said = {
+            "generation_prompt": self.generation_prompt,
+            "system_prompt": self.system_prompt is not None,
+            "date": self.date is not None,
+        }
+        if not self.chat and any(said.values()):
+            key = next(key for key, is_said in said.items() if is_said)
             raise ValueError(f"{key} only has a meaning with chat: true; set that or remove {key}")
         if self.generation_prompt and self.tokens != "all":
             raise ValueError(
@@ -178,6 +231,9 @@ class SaeSpec(_Spec):
     """One sparse autoencoder: `release` + `id` of sae-lens, or `path`, a directory (`ray_jobs.prepare.local_layouts`).
 
     Attributes:
+        release: A release of sae-lens' registry, or a repository on the hub.
+        id: An SAE of the release, or a folder in the repository.
+        path: A directory with an SAE, in place of release and id.
         revision: Branch, tag or commit of the release on the hub.
         name: Prefix of its columns in the store; derived where not given ("layer_12/width_16k/..." -> "l12_16k").
         layer: The layer that it reads; taken from the SAE's own metadata where not given.
@@ -224,20 +280,39 @@ class SaeSpec(_Spec):
 
 
 class WorkersSpec(_Spec):
-    """What to run on: at most `max` actors, each with `gpus` (a fraction shares one) and `cpus` threads of torch.
+    """What to run on.
 
-    `hardware` and `rates` are for `plan` alone: the kind of hardware to price, and the rates file that knows it.
+    Attributes:
+        max: At most so many workers (actors of Ray); as many as there is room for where not given.
+        gpus: GPUs of each, a fraction of one where several share it; the layers are divided among several. 1 or 0 where
+            not given, as there are GPUs here.
+        cpus: Threads of torch of each; 2 beside a GPU and 1 without where not given.
+        batch_tokens: Tokens that are fed to the model at once; chosen for the device where not given.
+        hardware: For `plan` alone: the kind of hardware to price.
+        rates: For `plan` alone: the rates file that knows it; by default the one that comes with the package.
     """
 
     max: Annotated[int, Field(ge=1, le=100_000, strict=True)] | None = None
     gpus: Annotated[float, Field(ge=0, le=64, allow_inf_nan=False)] | None = None
     cpus: Annotated[int, Field(ge=1, le=1024, strict=True)] | None = None  # more threads than any machine has cores
+    batch_tokens: Annotated[int, Field(ge=1, le=2**20, strict=True)] | None = None
     hardware: Name | None = None
     rates: PathName | None = None
 
+    @field_validator("gpus")
+    @classmethod
+    def _several_gpus_are_whole(cls, gpus: float | None) -> float | None:
+        if gpus is not None and gpus > 1 and not gpus.is_integer():
+            raise ValueError(f"{gpus:g} is neither a fraction of one GPU nor a whole number of them; set it to one")
+        return gpus
+
 
 class UnitsSpec(_Spec):
-    """How many documents a unit of work has; sized from the tokens of the corpus where not given."""
+    """How the work is divided.
+
+    Attributes:
+        documents: Documents of a unit of work; sized from the tokens of the corpus where not given.
+    """
 
     documents: Count | None = None
 
@@ -246,9 +321,15 @@ class JobSpec(_Spec):
     """A whole job: corpus -> model -> SAEs -> store.
 
     Attributes:
+        corpus: Where the documents are.
+        model: The language model, and how documents are fed to it.
+        saes: The sparse autoencoders, one or many, of any layers and sites: one pass of the model serves them all.
         pool: Poolings to store, in the order max, sum, count, last, top{N} whatever order the file has.
         hidden: Dense baselines to store of each hooked layer.
+        pixels: Of images, side of a small copy to store beside them, as a baseline that has seen no model.
         store: Directory or URL of the feature store to write or resume.
+        workers: What to run on.
+        units: How the work is divided.
         value_bits: Significant bits that stored values keep; 8 is bfloat16's precision, 24 float32's.
     """
 
@@ -256,7 +337,8 @@ class JobSpec(_Spec):
     model: ModelSpec
     saes: Annotated[tuple[SaeSpec, ...], BeforeValidator(_list), AfterValidator(_filled)]
     pool: FilledNames = ("max", "sum", "count")
-    hidden: Annotated[tuple[Literal["mean", "last"], ...], BeforeValidator(_listed)] = ()
+    hidden: Annotated[tuple[Literal["mean", "last"], ...], OneOrMore(_listed)] = ()
+    pixels: Annotated[int, Field(ge=1, le=64, strict=True)] | None = None
     store: PathName
     workers: WorkersSpec = WorkersSpec()
     units: UnitsSpec = UnitsSpec()
@@ -279,6 +361,48 @@ class JobSpec(_Spec):
     @classmethod
     def _hidden_is_ordered(cls, hidden: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(sorted(_distinct(hidden), key=HIDDEN.index))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _images_are_pooled(cls, data: Any) -> Any:
+        """`tokens: image` is what an image job means that does not say which."""
+        if not isinstance(data, Mapping):
+            return data
+        corpus, model = data.get("corpus"), data.get("model")
+        if not isinstance(corpus, Mapping) or not isinstance(model, Mapping) or model.get("tokens") is not None:
+            return data
+        of_images = corpus.get("image") is not None or corpus.get("format") == "images"
+        return {**data, "model": {**model, "tokens": "image"}} if of_images else data
+
+    @model_validator(mode="after")
+    def _images_and_texts_are_told_apart(self) -> Self:
+        model = self.model
+        if self.corpus.image is None:
+            if model.tokens in ("image", "text") or model.prompt:
+                key = f"tokens: {model.tokens}" if model.tokens in ("image", "text") else "prompt"
+                raise ValueError(f"model.{key} only has a meaning for images; set corpus.image, or remove it")
+            if self.pixels is not None:
+                raise ValueError("pixels only has a meaning for images; set corpus.image, or remove it")
+            return self
+        if self.pixels is not None and PIXELS in self.corpus.keep:
+            raise ValueError(
+                f"the kept column '{PIXELS}' clashes with that of pixels: {self.pixels}; rename or drop it"
+            )
+        if model.tokens == "content":
+            raise ValueError("model.tokens: content is for texts; images have image, text or all")
+        if model.chat:
+            raise ValueError("model.chat is for texts; what is fed around an image is its model's own, so remove chat")
+        if model.long_documents == "windows":
+            raise ValueError("model.long_documents: windows is for texts; an image is fed whole, so remove it")
+        return self
+
+    @model_validator(mode="after")
+    def _conversations_are_chat(self) -> Self:
+        if self.corpus.messages is not None and not self.model.chat:
+            raise ValueError("corpus.messages are put into the model's chat template; set model.chat: true")
+        if self.corpus.messages is None and self.model.turns != ("user",):
+            raise ValueError("model.turns only has a meaning with corpus.messages; set that or remove turns")
+        return self
 
     @model_validator(mode="after")
     def _columns_do_not_clash(self) -> Self:

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from docs.tooling.outputs import problem_of
+from featurestore.base import json_text
 
 # Folders and files whose tests start a Ray of their own.
 STARTS_RAY = frozenset(
     [
         "crash", "cluster", "test_driver.py", "test_stop.py", "test_demand.py", "test_prometheus.py", "test_hub.py",
         "test_cli.py", "test_calibrate.py", "test_bad_input.py", "test_demo.py", "test_predict_new_text.py",
-        "test_releases.py", "test_secret_urls.py", "test_json_text.py", "test_benchmarks.py",
+        "test_releases.py", "test_secret_urls.py", "test_json_text.py", "test_benchmarks.py", "test_image_study.py",
+        "test_python_front.py", "test_notebooks.py",
     ]
 )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def documented(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a command prints with --json in this process has a shape that docs/reference/json.md says."""
+    as_text: Callable[..., str] = json_text.json_text
+
+    def spied(document: object, *options: Any, **more: Any) -> str:
+        if isinstance(document, dict) and "version" in document:
+            whole = {"predictions": [], **document} if "trained_on" in document else document  # they follow one by one
+            assert (problem := problem_of(whole)) is None, problem
+        return as_text(document, *options, **more)
+
+    monkeypatch.setattr(json_text, "json_text", spied)  # where `print_json` finds it
 
 
 @pytest.fixture(scope="session")

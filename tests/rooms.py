@@ -17,8 +17,8 @@ WIDTH = 100  # of a line of the picture
 
 def modules(packages: Collection[str] = (*PACKAGES, "benchmarks")) -> dict[str, Path]:
     """Every module of our packages by its dotted name; `__init__.py` has the name of its folder."""
-    found = {"sparsemill": ROOT / "sparsemill.py"}
-    for package in packages:
+    found = {}
+    for package in ("sparsemill", *packages):
         for path in sorted((ROOT / package).rglob("*.py")):
             parts = path.relative_to(ROOT).with_suffix("").parts
             found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path

@@ -153,7 +153,11 @@ def test_a_job_that_cannot_be_is_refused_before_anything_is_spent(
     said = call(command, job, "--json")
     assert said.code == 2
     assert says in said.sentence
-    assert json.loads(said.out) == {"error": said.sentence.removeprefix("sparsemill: "), "exit_code": 2}
+    assert json.loads(said.out) == {
+        "version": 1,
+        "error": said.sentence.removeprefix("sparsemill: "),
+        "exit_code": 2,
+    }
     assert "starting Ray" not in said.err
     assert not (ground / "refused-store").exists()
 

@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 import sparsemill
+from docs.tooling.blocks import blocks_of
+from ray_jobs.labels.spec import label_job_from_mapping
 from ray_jobs.spec import job_from_mapping
 from tests.ray_jobs.jobs import write_corpus, write_job, write_models
 from training.spec import study_from_mapping
@@ -26,7 +28,7 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "featurestore" / "FORMAT.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
     *ROOMS,
 ]
 
@@ -62,20 +64,24 @@ def test_make_targets_that_the_pages_name_exist() -> None:
 
 
 def commands_of(page: Path, program: str) -> list[str]:
-    """Every call of a program in a page's code, without comments, with the first of each choice and all options."""
+    """Every call of a program in a page's code, without comments, with the first of each choice and all options.
+
+    What somebody sees is no call.
+    """
     text = page.read_text(encoding="utf-8")
     code = re.findall(r"`([^`\n]+)`", text) + [
-        line for block in re.findall(r"```\w*\n(.*?)```", text, re.S) for line in block.splitlines()
+        line for block in blocks_of(page) if block.language == "bash" for line in block.code.splitlines()
     ]
     found = [line.strip().removeprefix("$ ").partition(" #")[0] for line in code]
-    return [re.sub(r"\|[^\s\]]+|[][]", "", line) for line in found if line.startswith(f"{program} ")]
+    found = [re.sub(r"\|[^\s\]]+|[][]", "", line).partition(" > ")[0] for line in found]
+    return [line for line in found if line.startswith(f"{program} ")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_of_a_page_is_one_that_the_program_understands(page: Path) -> None:
     for line in commands_of(page, "sparsemill"):
         name, *arguments = shlex.split(line.replace("SAE:N", "l12_16k:1234"))[1:]
-        if name == "COMMAND":
+        if name in ("COMMAND", "--version"):
             continue
         assert name in sparsemill.COMMANDS, line
         if arguments and (name != "names" or arguments[1:]):  # a bare name is a mention, not a call
@@ -98,7 +104,7 @@ def test_every_benchmark_of_a_page_is_there_and_has_the_options(page: Path) -> N
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_python_of_a_page_is_python_and_its_imports_are_there(page: Path) -> None:
-    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
+    for block in (block.code for block in blocks_of(page) if block.language == "python"):
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 exec(ast.unparse(node), {})
@@ -109,7 +115,9 @@ def test_the_readme_takes_a_minute() -> None:
 
 
 def test_what_the_readme_shows_of_the_demo_stands_on_the_demos_page() -> None:
-    shown = re.search(r"Among what they print.*?```\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    shown = re.search(
+        r"Among what they print.*?```text\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S
+    )
     assert shown is not None
     whole = (ROOT / "docs" / "demo.md").read_text(encoding="utf-8").splitlines()
     assert [line for line in shown[1].splitlines() if line not in whole] == []
@@ -146,9 +154,11 @@ def test_the_readmes_job_is_planned_and_priced_by_the_readmes_commands(
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_jobs_and_studies_of_a_page_have_only_keys_that_there_are(page: Path) -> None:
-    for block in re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
+    for block in (block.code for block in blocks_of(page) if block.language == "yaml"):
         mapping = yaml.safe_load(block)
-        if "corpus" in mapping:
+        if "task" in mapping:
+            assert label_job_from_mapping(mapping, ROOT, where=page.name)
+        elif "corpus" in mapping:
             assert job_from_mapping(mapping, ROOT, where=page.name)
         elif "label" in mapping:
             assert study_from_mapping(mapping, ROOT, where=page.name)

@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 import sparsemill
+from sparsemill import surroundings
+from sparsemill.stages import on_ray
 from tests.training.stores import SAE, build_store, make_documents
 
 
@@ -68,7 +70,7 @@ def test_a_cluster_gets_what_tasks_share_once(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(ray, "remote", spied)
     spec = load_study(study_file(tmp_path, build_store(tmp_path / "s", documents), "cluster"))
     spec = spec.model_copy(update={"baselines": ("tfidf", "char_ngrams", "hidden_mean")})
-    there = run_study(spec, executor=sparsemill._on_ray("local"))
+    there = run_study(spec, executor=on_ray("local"))
     here = run_study(spec.model_copy(update={"out": str(tmp_path / "here")}), executor=run_here)
     assert there.rows == here.rows
     assert len(tasks) > 2 and max(len(cloudpickle.dumps(task)) for task in tasks) < 10_000
@@ -101,9 +103,9 @@ def test_a_missing_package_is_named_with_an_installation_that_works_from_this_cl
     monkeypatch.setitem(sys.modules, "anndata", None)  # as good as not installed
     export = ["export", store, str(tmp_path / "f.zarr"), "--format", "anndata"]
     assert sparsemill.main(export) == 1
-    clone = Path(sparsemill.__file__).parent
+    clone = Path(sparsemill.__file__).parent.parent
     assert f"install it with: pip install --editable '{clone}[export]'" in capsys.readouterr().err
-    monkeypatch.setattr(sparsemill, "__file__", str(tmp_path / "site-packages" / "sparsemill.py"))
+    monkeypatch.setattr(surroundings, "__file__", str(tmp_path / "site-packages" / "sparsemill" / "surroundings.py"))
     assert sparsemill.main(export) == 1
     assert "install it with: pip install 'sparsemill[export]'" in capsys.readouterr().err
 
@@ -123,6 +125,19 @@ def test_a_job_and_a_study_of_another_store_are_not_run(tmp_path: Path, capsys: 
     assert sparsemill.main(["run", str(tmp_path / "job.yaml"), str(tmp_path / "study.yaml")]) == 2
     said = capsys.readouterr().err
     assert f"study.yaml reads the store {tmp_path}/other, and" in said and "make them the same" in said
+
+
+def test_a_job_and_its_study_are_found_where_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    saes = [{"path": "no-sae", "name": "l1"}]
+    job = {"corpus": {"path": "c.jsonl"}, "model": {"name": "./no-model"}, "saes": saes, "store": "store"}
+    Path("job.yaml").write_text(yaml.safe_dump(job))
+    study_file(tmp_path, "store", "study")
+    assert sparsemill.main(["run", "job.yaml", "study.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert "make them the same" not in said and "no-model" in said  # it came as far as the model
 
 
 def test_every_command_stands_in_one_group_of_the_help(capsys: pytest.CaptureFixture[str]) -> None:

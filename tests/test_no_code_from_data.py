@@ -9,10 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SOURCES = [
-    ROOT / "sparsemill.py",
-    *(p for name in ("featurestore", "training", "ray_jobs") for p in (ROOT / name).rglob("*.py")),
-]
+SOURCES = [p for name in ("sparsemill", "featurestore", "training", "ray_jobs") for p in (ROOT / name).rglob("*.py")]
 UNPICKLERS = {"pickle", "cPickle", "cloudpickle", "dill", "marshal", "shelve"}
 BUILTINS = {"eval", "exec", "compile", "__import__"}
 

@@ -28,7 +28,7 @@ def test_a_circle_would_be_found() -> None:
 
 def test_the_picture_in_the_design_is_what_the_sources_say() -> None:
     page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
-    assert f"```\n{picture()}\n```" in page, "python -m tests.rooms prints the picture as it is now"
+    assert f"```text\n{picture()}\n```" in page, "python -m tests.rooms prints the picture as it is now"
 
 
 def test_rooms_can_be_held_in_the_head() -> None:
@@ -58,7 +58,7 @@ def test_no_two_modules_say_the_same_of_themselves() -> None:
 def test_packages_are_found_and_not_listed() -> None:
     """A room that a list forgot would be missing in the wheel."""
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
-    assert packages["find"]["include"] == ["featurestore*", "ray_jobs*", "training*"]
+    assert packages["find"]["include"] == ["sparsemill", "featurestore*", "ray_jobs*", "training*"]
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("ray_jobs", "featurestore", "training")
-SOURCES = [ROOT / "sparsemill.py", *sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))]
+PACKAGES = ("sparsemill", "ray_jobs", "featurestore", "training")
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 EXECUTING = {
     "eval",
     "exec",

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.training.stores import SAE, build_store, make_documents
+
 ROOT = Path(__file__).parent.parent
 OURS = {"ray_jobs", "featurestore", "training", "sparsemill"}
 ENGINE_MAY_IMPORT = {"torch", "transformers", "tokenizers", "safetensors", "numpy", "pyarrow"}
@@ -50,14 +52,19 @@ def test_package_imports_nothing_across_its_walls(package: str, forbidden: set[s
 
 
 def test_engine_imports_only_what_a_bare_gpu_machine_has() -> None:
-    for path in (*files("ray_jobs/engine"), *files("ray_jobs/backbone")):
+    for path in (*files("ray_jobs/engine"), *files("ray_jobs/backbone"), *files("ray_jobs/language")):
         for name in imported_modules(path):
             top = name.split(".")[0]
             allowed = (
                 top in ENGINE_MAY_IMPORT
                 or top in sys.stdlib_module_names
                 or name.startswith(
-                    ("ray_jobs.engine", "ray_jobs.backbone", *(f"{module}." for module in ENGINE_MAY_IMPORT_OF_OURS))
+                    (
+                        "ray_jobs.engine",
+                        "ray_jobs.backbone",
+                        "ray_jobs.language",
+                        *(f"{module}." for module in ENGINE_MAY_IMPORT_OF_OURS),
+                    )
                 )
                 or name in ("ray_jobs", *ENGINE_MAY_IMPORT_OF_OURS)
             )
@@ -104,9 +111,9 @@ def test_stage_two_installs_and_imports_in_an_environment_of_its_own(tmp_path: P
     # pip builds the project in its folder: build from a copy, so that the checkout stays as it is
     source = tmp_path / "source"
     source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE", "sparsemill.py"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, source)
-    for name in ("featurestore", "training", "ray_jobs"):
+    for name in ("sparsemill", "featurestore", "training", "ray_jobs"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run([python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", source], check=True)
     code = "import sys, training; from featurestore import FeatureStore; print({'ray', 'torch'} & {*sys.modules})"
@@ -117,6 +124,13 @@ def test_stage_two_installs_and_imports_in_an_environment_of_its_own(tmp_path: P
         subprocess.run([python, "-c", absent], capture_output=True, text=True, cwd=tmp_path).stdout.strip()
         == "None None"
     )
+    build_store(tmp_path / "store", make_documents(60))
+    study = {"store": "store", "label": "label", "features": [{"sae": SAE}], "baselines": ["hidden_mean"], "out": "out"}
+    study |= {"split": {"seeds": 1, "folds": 2}, "bootstrap": 100}
+    code = f"import sys, sparsemill as sm; print(sm.study({study!r})); print({{'ray', 'torch'}} & {{*sys.modules}})"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert "/out': 'label' of 60 documents; 3 methods; " in done.stdout, done.stderr
+    assert done.stdout.endswith("\nset()\n")
     entry = subprocess.run(
         [tmp_path / "venv/bin/sparsemill", "study", "--help"], capture_output=True, text=True, cwd=tmp_path
     )

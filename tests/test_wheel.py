@@ -1,21 +1,31 @@
-"""The wheel is whole: every file of the packages is in it, and it runs the demo where the checkout is not at hand."""
+"""The wheel is whole: every file of the packages is in it with its licence, an sdist makes the same one, and it works.
+
+Works means: it runs the demo where the checkout is not at hand, and pyright in strict mode is content with its types.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
+import tomllib
 import zipfile
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
+import sparsemill
+
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("featurestore", "training", "ray_jobs")
+SOURCES = ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "MANIFEST.in", "CHANGELOG.md", "constraints.txt")
+PACKAGES = ("sparsemill", "featurestore", "training", "ray_jobs")
 
 
 def packaged() -> set[str]:
@@ -23,21 +33,48 @@ def packaged() -> set[str]:
     paths = {path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file()}
     card = Path("ray_jobs/demo/sae/README.md")
     kept = {path for path in paths if "__pycache__" not in path.parts and (path.name != "README.md" or path == card)}
-    return {"sparsemill.py", *map(str, kept)}
+    return set(map(str, kept))
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy, because setuptools builds in the folder itself."""
-    root = tmp_path_factory.mktemp("wheel")
-    for name in ("pyproject.toml", "README.md", "LICENSE", "sparsemill.py"):
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a build reads, copied, because setuptools builds in the folder itself."""
+    root = tmp_path_factory.mktemp("source")
+    for name in SOURCES:
         shutil.copy(ROOT / name, root)
     for name in PACKAGES:
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", "dist", "."]
-    subprocess.run(command, cwd=root, check=True)
-    (built,) = (root / "dist").glob("*.whl")
+    return root
+
+
+def build(source: str | Path, folder: Path, cwd: Path) -> Path:
+    """The wheel of a folder or an sdist."""
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, source]
+    subprocess.run(command, cwd=cwd, check=True)
+    (built,) = folder.glob("*.whl")
     return built
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(".", tmp_path_factory.mktemp("wheel"), source)
+
+
+@pytest.fixture(scope="module")
+def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With the wheel; only the dependencies are borrowed from this environment, whose checkout is not seen."""
+    folder = tmp_path_factory.mktemp("environment") / "venv"
+    python = folder / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", "--no-index", wheel], check=True)
+    # A path in a .pth file is searched after the environment's own, and .pth files in it (the checkout's) are not read.
+    (site_of(python) / "borrowed.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    return folder
+
+
+def site_of(python: Path) -> Path:
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    return Path(subprocess.run([python, "-c", where], check=True, capture_output=True, text=True).stdout.strip())
 
 
 def test_every_file_of_the_packages_is_in_the_wheel(wheel: Path) -> None:
@@ -46,28 +83,74 @@ def test_every_file_of_the_packages_is_in_the_wheel(wheel: Path) -> None:
     assert packaged() - inside == set()
     for name in ("featurestore/FORMAT.md", "ray_jobs/planning/rates.yaml", "ray_jobs/demo/sae/sae_weights.safetensors"):
         assert name in inside
+    assert {name.split("/")[0] for name in inside if ".dist-info/" not in name} == set(PACKAGES)
+
+
+def test_the_notice_says_of_every_file_that_is_no_python_whose_it_is(wheel: Path) -> None:
+    notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
+    patterns = re.findall(r"^    (\S+)  ", notice, re.M)
+    with zipfile.ZipFile(wheel) as archive:
+        data = [
+            name for name in archive.namelist() if not name.endswith((".py", "py.typed")) and ".dist-info/" not in name
+        ]
+        licences = [name for name in archive.namelist() if ".dist-info/licenses/" in name]
+    assert data and {Path(name).name for name in licences} == {"LICENSE", "NOTICE"}
+    for name in data:
+        assert any(fnmatch(name, pattern) for pattern in patterns), f"NOTICE does not say under which licence {name} is"
+    for pattern in patterns:
+        assert any(fnmatch(name, pattern) for name in data), f"NOTICE names {pattern}, and no such file is shipped"
+
+
+def test_the_version_stands_in_one_place(wheel: Path) -> None:
+    assert wheel.name.startswith(f"sparsemill-{sparsemill.__version__}-py3-none-any")
+    written = re.compile(rf"(?<![\d.]){re.escape(sparsemill.__version__)}(?![\d.])")
+    for path in (ROOT / "sparsemill").glob("*.py"):
+        found = len(written.findall(path.read_text(encoding="utf-8")))
+        assert found == (path.name == "version.py"), path
+    assert "version" in tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dynamic"]
+
+
+def test_an_sdist_makes_the_same_wheel(wheel: Path, source: Path, tmp_path: Path) -> None:
+    make = f"from setuptools.build_meta import build_sdist; build_sdist({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", make], cwd=source, check=True, capture_output=True)
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"constraints.txt", "CHANGELOG.md", "NOTICE", "LICENSE", "pyproject.toml"} <= names
+    again = build(sdist, tmp_path / "again", tmp_path)
+    with zipfile.ZipFile(wheel) as one, zipfile.ZipFile(again) as other:
+        records = [
+            {(info.filename, info.CRC) for info in archive.infolist() if not info.filename.endswith("RECORD")}
+            for archive in (one, other)
+        ]
+    assert records[0] == records[1]
+
+
+def test_pyright_in_strict_mode_finds_nothing_on_a_users_side(environment: Path, tmp_path: Path) -> None:
+    script = tmp_path / "user.py"
+    shutil.copy(ROOT / "tests" / "typed" / "user.py", script)
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps({"typeCheckingMode": "strict", "include": ["user.py"]}))
+    pyright, python = Path(sys.executable).parent / "pyright", environment / "bin" / "python"
+    command = [pyright, "--pythonpath", python, "--project", tmp_path, "--outputjson"]
+    said = json.loads(subprocess.run(command, capture_output=True, text=True, cwd=tmp_path).stdout)
+    assert said["summary"]["filesAnalyzed"] == 1
+    assert said["generalDiagnostics"] == []
+    script.write_text(f"{script.read_text(encoding='utf-8')}\nsm.open('store').matrx('l12_16k')\n")
+    (found,) = json.loads(subprocess.run(command, capture_output=True, text=True, cwd=tmp_path).stdout)[
+        "generalDiagnostics"
+    ][:1]
+    assert "matrx" in found["message"]
 
 
 @pytest.mark.real
-def test_the_wheel_alone_runs_the_demo(wheel: Path, tmp_path: Path) -> None:
-    """In an environment of its own; only the dependencies are borrowed from this one, which knows no checkout."""
-    python = tmp_path / "venv" / "bin" / "python"
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
-    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", "--no-index", wheel], check=True)
-    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    site = Path(subprocess.run([python, "-c", where], check=True, capture_output=True, text=True).stdout.strip())
-    # A path in a .pth file is searched after the environment's own, and .pth files in it (the checkout's) are not read.
-    (site / "borrowed.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    asked = "import sparsemill, featurestore, training, ray_jobs; print(*(m.__file__ for m in " + (
-        "(sparsemill, featurestore, training, ray_jobs)), sep='\\n')"
-    )
-    found = subprocess.run(
-        [python, "-c", asked], cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
-    )
-    assert all(Path(path).is_relative_to(site) for path in found.stdout.split()), found.stdout
-    command = [tmp_path / "venv" / "bin" / "sparsemill", "demo", "--out", "demo", "--json"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+def test_the_wheel_alone_runs_the_demo(environment: Path, tmp_path: Path) -> None:
+    outside = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    asked = f"import {', '.join(PACKAGES)}; print(*(m.__file__ for m in ({', '.join(PACKAGES)})), sep='\\n')"
+    python = environment / "bin" / "python"
+    found = subprocess.run([python, "-c", asked], cwd=tmp_path, env=outside, check=True, capture_output=True, text=True)
+    assert all(Path(path).is_relative_to(site_of(python)) for path in found.stdout.split()), found.stdout
+    command = [environment / "bin" / "sparsemill", "demo", "--out", "demo", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, env=outside, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     said = json.loads(done.stdout)
     assert said["verify"]["ok"] and said["extract"]["documents"] == 181

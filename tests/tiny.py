@@ -53,6 +53,7 @@ def tiny_gemma2(
     sliding_window: int = 8,
     softcap: float | None = 2.0,
     seed: int = 0,
+    tied: bool = True,
     name: str = MODEL_NAME,
 ) -> Path:
     """Write a random Gemma 2 checkpoint (float32, about 0.3 MB) with its tokenizer.
@@ -64,6 +65,7 @@ def tiny_gemma2(
         sliding_window: Tokens that a sliding layer sees.
         softcap: Attention logit cap, or None; attention logits of these weights have a deviation of about 3.
         seed: Other seeds give other weights.
+        tied: Whether the embedding is the output matrix, as in the big one; its row of NaN then spoils every logit.
         name: The model's name as SAE metadata refers to it.
 
     Returns:
@@ -87,6 +89,7 @@ def tiny_gemma2(
         attn_logit_softcapping=softcap,
         final_logit_softcapping=5.0,
         sliding_window=sliding_window,
+        tie_word_embeddings=tied,
         max_position_embeddings=4096,
         pad_token_id=_SPECIAL.index(PAD),
         bos_token_id=_SPECIAL.index(BOS),

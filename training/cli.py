@@ -6,14 +6,13 @@ Imports nothing heavy until a command runs; errors are raised as they are and sh
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from featurestore.base.arguments import count_argument
 from featurestore.base.json_text import print_json
 from featurestore.base.live import LiveLine
 from featurestore.base.terminal import print_page
 from featurestore.base.text import span
-from featurestore.errors import StudyError, UsageError
+from featurestore.errors import StudyError
 from featurestore.storage.outputs import overwrite_argument
 from featurestore.urls import shown
 
@@ -28,6 +27,8 @@ def study_parser(parser: argparse.ArgumentParser) -> None:
         "      a threshold with its interval; or recall, false_positive_rate, cost\n"
         "  class_weight: balanced   every class counts alike in training\n"
         "  by: [lang, length]       all scores by slices\n"
+        "  baselines: [tfidf, {hidden: [mean], store: other}, {columns: [margin], path: labels.parquet, id: id}]\n"
+        "      hidden states or features of another store, and numbers about documents (docs/labels.md)\n"
         "  calibrate: false         leave the probabilities of model files as they are\n"
         "  refit: false             model files keep the evaluated models"
     )
@@ -134,37 +135,10 @@ def report_parser(parser: argparse.ArgumentParser) -> None:
 
 def report(args: argparse.Namespace) -> int:
     """Run `sparsemill report`."""
-    from featurestore.format.store_plan import is_store
-    from featurestore.storage.outputs import check_free, whole_file
-    from training.report.store_page import store_report
-    from training.report.study_files import is_study
-    from training.report.study_page import study_report, write_study_report
+    from training.report.writing import write_report
 
-    of_study = is_study(args.place)
-    if not of_study and not is_store(args.place):
-        inside = next((place for place in _above(args.place) if is_study(place)), None)
-        hint = f"; did you mean {inside}, in which it lies?" if inside else "; give the directory of one"
-        raise UsageError(f"{shown(args.place)} is neither a study, with a results.json, nor a feature store{hint}")
-    out = args.out
-    if out is not None and not out.lower().endswith((".html", ".htm")):
-        raise UsageError(f"-o {shown(out)}: a report is an HTML page; give a name that ends in .html")
-    if out is None and not of_study:
-        out = f"{shown(args.place).rstrip('/').rsplit('/', 1)[-1]}-report.html"
-    if out is None and not args.no_text:
-        out = write_study_report(args.place)
-    else:
-        if out is None:
-            raise UsageError("--no-text makes another page than the study's own; say where with -o FILE.html")
-        check_free(out, overwrite=args.overwrite)
-        page = (study_report if of_study else store_report)(args.place, args.no_text)
-        with whole_file(out) as file:
-            file.write(page)
+    out = write_report(args.place, args.out, args.no_text, args.overwrite)
     if args.json:
         return print_json({"report": shown(out)})
     print(shown(out))
     return 0
-
-
-def _above(place: str) -> tuple[str, ...]:
-    """The two directories in which a local place lies."""
-    return () if "://" in place else tuple(str(parent) for parent in Path(place).parents[:2])

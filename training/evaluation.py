@@ -165,6 +165,10 @@ class OutcomeCache:
             digest.update(json.dumps([split.seed, split.outer, str(split.condition)]).encode() + split.fold.tobytes())
             digest.update(b"" if split.y_train is None else split.y_train.tobytes())
         self._problem = digest.hexdigest()
+        self._numbers = {
+            name: hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
+            for name, values in data.numbers.items()
+        }
 
     def load(self, method: Method) -> MethodOutcome | None:
         """The outcome of a method, if it is there and whole."""
@@ -204,6 +208,8 @@ class OutcomeCache:
     def _path(self, method: Method) -> str:
         named = asdict(method)
         del named["screen"]  # follows from the study's own
+        if method.kind in ("numbers", "beside"):
+            named["column"] = self._numbers[str(method.column)]
         if method.class_weight is None:  # studies without have the keys of earlier versions
             del named["class_weight"]
         decided = {

@@ -6,12 +6,21 @@ impossible values are refused in one sentence. Whether a store has what is asked
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from featurestore.base.did_you_mean import did_you_mean
 from featurestore.base.poolings import NAMED, READABLE, is_readable
@@ -20,9 +29,9 @@ from featurestore.finding.dialect import CsvSpec
 from featurestore.finding.patterns import joined
 from featurestore.specs.spec_file import load_mapping, parse_spec
 from featurestore.specs.spec_sentences import shown
-from featurestore.specs.spec_values import Flag, PathText, Value
+from featurestore.specs.spec_values import Flag, OneOrMore, PathText, Value
 
-BASELINES = ("tfidf", "char_ngrams", "hidden_mean", "hidden_last", "majority")
+BASELINES = ("tfidf", "char_ngrams", "hidden_mean", "hidden_last", "pixels", "majority")
 PROBES = ("logistic_l2", "logistic_l1", "tree", "k_sparse", "linear_svm", "softmax")
 AIMS = ("precision", "recall", "false_positive_rate", "cost")  # of an operating point
 LENGTH = "length"  # in `by`: the length of documents, and no column
@@ -32,6 +41,11 @@ PRIVATE = "private"  # as `text`: the corpus' own column, and nobody is shown it
 def _as_list(value: Any) -> Any:
     """Let `pool: max` stand for `pool: [max]`."""
     return value if isinstance(value, list | tuple) else [value]
+
+
+def _one_of(names: Sequence[str]) -> Any:
+    """What editors may complete; a sentence of our own refuses other names."""
+    return Field(json_schema_extra={"enum": list(names)})
 
 
 _Threshold = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # SAE activations are >= 0, so is a threshold on them
@@ -93,20 +107,29 @@ class FeatureSpec(_Model):
         min_documents: Features that fire in fewer fitted documents are dropped.
         control: Whether this is a control (an SAE with random weights) and so competes with the baselines.
         store: Another store with the same documents (another model, say); by default the study's.
+        beside: Names of numbers among the baselines; beside each of these the features are tried too, which tells what
+            they add to it.
     """
 
-    sae: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(min_length=1)
-    pool: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(default=("max",), min_length=1)
-    binarize: Annotated[tuple[_Threshold | Literal["learnt"] | None, ...], BeforeValidator(_as_list)] = Field(
+    sae: Annotated[tuple[str, ...], OneOrMore(_as_list)] = Field(min_length=1)
+    pool: Annotated[tuple[str, ...], OneOrMore(_as_list)] = Field(default=("max",), min_length=1)
+    binarize: Annotated[tuple[_Threshold | Literal["learnt"] | None, ...], OneOrMore(_as_list)] = Field(
         default=(None,), min_length=1
     )
-    scale: Annotated[tuple[Literal["max_abs", "sqrt"], ...], BeforeValidator(_as_list)] = Field(
+    scale: Annotated[tuple[Literal["max_abs", "sqrt"], ...], OneOrMore(_as_list)] = Field(
         default=("max_abs",), min_length=1
     )
-    select: Annotated[tuple[SelectSpec | None, ...], BeforeValidator(_as_list)] = Field(default=(None,), min_length=1)
+    select: Annotated[tuple[SelectSpec | None, ...], OneOrMore(_as_list)] = Field(default=(None,), min_length=1)
     min_documents: int = Field(default=1, ge=1)
     control: Flag = False
     store: PathText | None = None
+    beside: Annotated[tuple[str, ...], OneOrMore(_as_list)] = ()
+
+    @model_validator(mode="after")
+    def _numbers_stay(self) -> FeatureSpec:
+        if self.beside and ("learnt" in self.binarize or any(select is not None for select in self.select)):
+            raise ValueError("'beside' goes with all features as they are; remove 'select' or the learnt threshold")
+        return self
 
     @field_validator("pool")
     @classmethod
@@ -139,6 +162,74 @@ class FeatureSpec(_Model):
         return _unique(saes, "SAE")
 
 
+class HiddenBaseline(_Model):
+    """Hidden states of another store of the same documents: those of the model that is predicted, say.
+
+    Attributes:
+        hidden: mean, last or both.
+        store: The other store.
+    """
+
+    hidden: Annotated[tuple[Literal["mean", "last"], ...], OneOrMore(_as_list)] = Field(min_length=1)
+    store: PathText
+
+
+class NumbersBaseline(_Model):
+    """A few numbers about each document, which say as much as they say: a length, a model's own margin.
+
+    Attributes:
+        columns: The columns that hold them, one vector together.
+        path: The table that they are in; kept columns of the study's store where not given.
+        id: Its column that holds the store's `doc_id`.
+        csv: How it is written where it is CSV and does not say it itself.
+        name: What to call them; by default the columns' names.
+    """
+
+    columns: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], OneOrMore(_as_list)] = Field(min_length=1)
+    path: PathText | None = None
+    id: str | None = Field(default=None, min_length=1)
+    csv: CsvSpec | None = None
+    name: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and not data.get("name") and data.get("columns"):
+            columns = _as_list(data["columns"])
+            return {**data, "name": "+".join(map(str, columns))}
+        return data
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_word(cls, name: str) -> str:
+        if name in BASELINES or not re.fullmatch(r"[\w+.-]+", name):
+            raise ValueError(f"'{name}' cannot name numbers; use letters, digits, '_' and '-', and no baseline's name")
+        return name
+
+    @model_validator(mode="after")
+    def _table_has_ids(self) -> NumbersBaseline:
+        if (self.path is None) != (self.id is None):
+            raise ValueError("a table needs both 'path' and 'id'; a kept column of the store has neither")
+        return self
+
+
+def _kind_of_baseline(value: Any) -> str:
+    """What a baseline is, by the keys that it has; no kind is called as a key is, for messages name keys."""
+    if isinstance(value, str):
+        return "a name"
+    given = set(value) if isinstance(value, Mapping) else set(getattr(value, "model_fields_set", ()))
+    return "hidden states" if "hidden" in given else "numbers" if "columns" in given else "features of a store"
+
+
+Baseline = Annotated[
+    Annotated[str, _one_of(BASELINES), Tag("a name")]
+    | Annotated[HiddenBaseline, Tag("hidden states")]
+    | Annotated[NumbersBaseline, Tag("numbers")]
+    | Annotated[FeatureSpec, Tag("features of a store")],
+    Discriminator(_kind_of_baseline),
+]
+
+
 class GivenSplit(_Model):
     """A column of the store that says which documents are held out.
 
@@ -148,7 +239,7 @@ class GivenSplit(_Model):
     """
 
     name: str = Field(min_length=1)
-    test: Annotated[tuple[Value, ...], BeforeValidator(_as_list)] = Field(default=("test",), min_length=1)
+    test: Annotated[tuple[Value, ...], OneOrMore(_as_list)] = Field(default=("test",), min_length=1)
 
 
 class SplitSpec(_Model):
@@ -174,7 +265,7 @@ class SplitSpec(_Model):
     column: GivenSplit | None = None
     outer: int | None = Field(default=None, ge=2, le=50)
     duplicates: Literal["together", "ignore"] = "together"
-    exclude_classes: Annotated[tuple[Value, ...], BeforeValidator(_as_list)] = ()
+    exclude_classes: Annotated[tuple[Value, ...], OneOrMore(_as_list)] = ()
     min_per_class: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
@@ -194,7 +285,7 @@ class TransferSpec(_Model):
     """
 
     by: str = Field(min_length=1)
-    train: Annotated[tuple[Value, ...], BeforeValidator(_as_list), Field(min_length=1)] | None = None
+    train: Annotated[tuple[Value, ...], OneOrMore(_as_list), Field(min_length=1)] | None = None
 
 
 class RegimeSpec(_Model):
@@ -288,7 +379,8 @@ class StudySpec(_Model):
         text: Where TF-IDF reads the text; by default the corpus' text column, if the store keeps it. `private` reads
             it too, and keeps texts, ids and names of files out of report, explanation, model files and evidence.
         features: SAE features, and the document vectors to make of them.
-        baselines: Any of tfidf (words), char_ngrams, hidden_mean, hidden_last, majority; majority is always added.
+        baselines: Any of tfidf (words), char_ngrams, hidden_mean, hidden_last, pixels (of images), majority (which is
+            always added); hidden states and features of another store; numbers about documents.
         probes: The classifiers, each put on every matrix (see `training.probes.catalogue`).
         split: How documents are divided.
         regimes: Harder conditions, beside the study itself.
@@ -310,15 +402,15 @@ class StudySpec(_Model):
     label: str | TableColumn
     text: str | TextColumn | None = None
     features: tuple[FeatureSpec, ...] = ()
-    baselines: tuple[str, ...] = ()
-    probes: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ("logistic_l2",)
+    baselines: tuple[Baseline, ...] = ()
+    probes: Annotated[tuple[Annotated[str, _one_of(PROBES)], ...], OneOrMore(_as_list)] = ("logistic_l2",)
     split: SplitSpec = SplitSpec()
     regimes: RegimeSpec = RegimeSpec()
     transfer: TransferSpec | None = None
     screen: int | None = Field(default=None, ge=1)
     bootstrap: int = Field(default=1000, ge=100, le=100_000)
     class_weight: Literal["balanced"] | None = None
-    by: Annotated[tuple[Annotated[str, Field(min_length=1)] | LengthSlices, ...], BeforeValidator(_as_list)] = ()
+    by: Annotated[tuple[Annotated[str, Field(min_length=1)] | LengthSlices, ...], OneOrMore(_as_list)] = ()
     operating_point: OperatingPointSpec | None = None
     calibrate: Flag = True
     refit: Flag = True
@@ -330,18 +422,40 @@ class StudySpec(_Model):
         return self.text.private if isinstance(self.text, TextColumn) else self.text == PRIVATE
 
     @property
+    def named_baselines(self) -> tuple[str, ...]:
+        """Baselines that need no more than their name."""
+        return tuple(one for one in self.baselines if isinstance(one, str))
+
+    @property
+    def numbers(self) -> tuple[NumbersBaseline, ...]:
+        """Baselines that are numbers about documents."""
+        return tuple(one for one in self.baselines if isinstance(one, NumbersBaseline))
+
+    @property
+    def other_stores(self) -> tuple[str, ...]:
+        """Stores that features or baselines name, each once."""
+        named = [one.store for one in (*self.features, *self.baselines) if not isinstance(one, str | NumbersBaseline)]
+        return tuple(dict.fromkeys(uri for uri in named if uri is not None))
+
+    @property
     def text_source(self) -> str | TextColumn | None:
         """Where the texts are, None for the corpus' own column."""
         return None if self.text == PRIVATE else self.text
 
     @field_validator("baselines")
     @classmethod
-    def _known_baselines(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            if name not in BASELINES:
-                hint = did_you_mean(name, BASELINES) or ";"
-                raise ValueError(f"unknown baseline '{name}'{hint} use {', '.join(BASELINES)}")
-        return _unique(names, "baseline")
+    def _known_baselines(cls, baselines: tuple[Any, ...]) -> tuple[Any, ...]:
+        for one in baselines:
+            if isinstance(one, str) and one not in BASELINES:
+                hint = did_you_mean(one, BASELINES) or ";"
+                raise ValueError(f"unknown baseline '{one}'{hint} use {', '.join(BASELINES)}")
+            if isinstance(one, FeatureSpec) and (one.store is None or one.control or one.beside):
+                raise ValueError(
+                    f"SAE '{'+'.join(one.sae)}' is a baseline where its features are another store's; name that with "
+                    "'store', or put it under 'features' (with 'control: true' where its weights are random)"
+                )
+        _unique(tuple(one.name for one in baselines if isinstance(one, NumbersBaseline)), "numbers")
+        return _unique(baselines, "baseline")
 
     @field_validator("probes")
     @classmethod
@@ -373,6 +487,13 @@ class StudySpec(_Model):
                         f"select keeps {select.k:,} features, but 'screen' lets {self.screen:,} pass; "
                         "lower 'k' or raise 'screen'"
                     )
+        numbers = [one.name for one in self.numbers]
+        for f in self.features:
+            if unknown := next((name for name in f.beside if name not in numbers), None):
+                there = ", ".join(numbers) or "none"
+                raise ValueError(f"beside: there are no numbers '{unknown}' among the baselines (there are: {there})")
+            if f.beside and self.screen is not None:
+                raise ValueError("'screen' streams features by and leaves no room for 'beside'; remove one")
         asked = [
             (f.store, f.sae, pool, t, scale, select, f.min_documents)
             for f in self.features
@@ -416,9 +537,8 @@ def study_from_mapping(mapping: Mapping[str, Any], base_dir: str | Path, where: 
         update={
             "store": _from(base, spec.store),
             "out": _from(base, spec.out),
-            "features": tuple(
-                f if f.store is None else f.model_copy(update={"store": _from(base, f.store)}) for f in spec.features
-            ),
+            "features": tuple(_baseline_from(base, f) for f in spec.features),
+            "baselines": tuple(_baseline_from(base, one) for one in spec.baselines),
             "label": _table_from(base, spec.label),
             "text": _table_from(base, spec.text),
         }
@@ -427,6 +547,15 @@ def study_from_mapping(mapping: Mapping[str, Any], base_dir: str | Path, where: 
 
 def _from(base: Path, path: str) -> str:
     return path if "://" in path else str(base / Path(path).expanduser())
+
+
+def _baseline_from(base: Path, one: Any) -> Any:
+    """Features or a baseline, with the paths in it taken from a directory."""
+    if isinstance(one, NumbersBaseline):
+        return one if one.path is None else one.model_copy(update={"path": joined(one.path, base)})
+    if isinstance(one, str) or one.store is None:
+        return one
+    return one.model_copy(update={"store": _from(base, one.store)})
 
 
 def _table_from(base: Path, column: Any) -> Any:

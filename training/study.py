@@ -64,7 +64,7 @@ def run_study(
 
     started = time.perf_counter()
     store = FeatureStore.open(spec.store)
-    others = {uri: FeatureStore.open(uri) for uri in dict.fromkeys(f.store for f in spec.features) if uri is not None}
+    others = {uri: FeatureStore.open(uri) for uri in spec.other_stores}
     methods = plan_methods(store, spec, others)
     data = with_strata(load_documents(store, spec, tuple(others.values())), spec)
     splits = make_splits(data, spec.split)

@@ -199,9 +199,8 @@ class Command:
         """Nothing to stop."""
 
     def _sparsemill(self, command: str) -> dict[str, Any]:
-        root = Path(__file__).parents[2]
         with tempfile.TemporaryFile("w+") as errors:
-            call = [sys.executable, str(root / "sparsemill.py"), command, str(self._job_file), "--json"]
+            call = [sys.executable, "-m", "sparsemill", command, str(self._job_file), "--json"]
             done = subprocess.run(call, stdout=subprocess.PIPE, stderr=errors, text=True)
             if done.returncode:
                 errors.seek(0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+PIXELS = "pixels"  # the dense column of an image made small, red, green and blue side by side
 HIDDEN = ("mean", "last")  # over a document's counted tokens, in the order of the columns
 _COLUMN = re.compile(rf"([A-Za-z]\w*)__hidden_({'|'.join(HIDDEN)})", re.ASCII)
 

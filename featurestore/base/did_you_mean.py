@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from difflib import SequenceMatcher
 
 _SLIP = 0.8  # one letter wrong, missing, added or swapped in a word of five
 _LIKE = 0.65  # `txet` and `text` (0.75), `y` and `yy`; below lie `threat` and `text` (0.6)
@@ -58,6 +57,8 @@ _LOOSE, _SHARED, _SLIPPED, _SAME = range(4)
 
 def _likeness(name: str, other: str) -> tuple[int, float] | None:
     """(kind of likeness, how much of it); None for names that are not alike."""
+    from difflib import SequenceMatcher  # only mistakes need it
+
     mine, theirs = _words(name), _words(other)
     if mine and "".join(mine) == "".join(theirs):
         return _SAME, 1.0

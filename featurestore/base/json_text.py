@@ -20,8 +20,17 @@ def json_text(document: object, indent: int | None = None, ascii: bool = False) 
         return json.dumps(_finite(document), ensure_ascii=ascii, allow_nan=False, indent=indent)
 
 
-def print_json(document: object) -> int:
-    """Print a value as one line of JSON, in characters that stdout can show; returns 0, the exit code of success."""
+def print_json(document: Mapping[str, object], version: int = 1) -> int:
+    """Print what a command found as one line of JSON, in characters that stdout can show.
+
+    Args:
+        document: Key -> value; `docs.tooling.outputs` says what each command prints, and a test holds them to it.
+        version: Of the shape; rises when a key goes or means something else, not when one is added.
+
+    Returns:
+        0, the exit code of success.
+    """
+    document = {"version": version, **document}
     encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
     print(json_text(document, ascii=not encoding.startswith("utf")))
     return 0

@@ -21,7 +21,8 @@ class Token:
     """One token that the model was fed.
 
     The tokens of the document follow one another without a gap: their texts joined are the document, up to where it was
-    cut. Where several tokens share a character (its bytes) the first one has it, and the others have none.
+    cut. Where several tokens share a character (its bytes) the first one has it, and the others have none. A
+    conversation is JSON, and its tokens are those of its turns: what stands between these is no token's.
 
     Attributes:
         text: The characters [start, stop) of the document; of a token that is not of the document (beginning of

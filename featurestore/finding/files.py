@@ -34,6 +34,11 @@ FORMAT_OF_SUFFIX = {
     ".csv": "csv",
     ".tsv": "csv",
 }
+IMAGE_SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".avif")
+)
+IMAGE = "image"  # the format of a file that is one image, and one row
+TABLE_OR_IMAGE = "table or image"  # as a wanted format: whichever the names tell
 COMPRESSION_OF_SUFFIX = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 
 _PARTITION = re.compile(r"([^=]+)=(.*)")
@@ -52,7 +57,7 @@ class SourceFile:
             itself.
         path: The file's path within that file system.
         name: Its name relative to the directory that all files of the corpus share, with "/" as separator.
-        format: "parquet", "jsonl", "csv", or "json" for a file that turned out to be one array (`arrays`).
+        format: "parquet", "jsonl", "csv", "json" for a file that turned out to be one array (`arrays`), or IMAGE.
         compression: "gzip", "zstd" or None.
         size: Bytes on disk; None where the file system does not say.
         mtime_ns: Time of the last change in nanoseconds since 1970; None where the file system does not say.
@@ -77,12 +82,18 @@ class SourceFile:
 
     @property
     def partitions(self) -> dict[str, str | None]:
-        """Column -> value, as the directories on the way have them (`lang=de/`); None for a partition of no value."""
+        """Column -> value, as the directories on the way have them (`lang=de/`); None for a partition of no value.
+
+        The directory that an image lies in is its `label`, where none of them says `label=`.
+        """
         found: dict[str, str | None] = {}
-        for part in self.path.split("/")[:-1]:
+        parts = self.path.split("/")[:-1]
+        for part in parts:
             if match := _PARTITION.fullmatch(part):
                 value = unquote(match[2])
                 found[unquote(match[1])] = None if value in {_NO_VALUE, ""} else value
+        if self.format == IMAGE and parts and not _PARTITION.fullmatch(parts[-1]):
+            found.setdefault("label", parts[-1])
         return found
 
     @property
@@ -117,7 +128,8 @@ def look_up(paths: Sequence[str], file_format: str | None) -> Found:
         paths: Files, globs (`*`, `?`, `[...]`, `**`, `{a,b}`) and directories; those are taken whole, except what is
             hidden (names that begin with "." or "_"), has no known suffix, or belongs to a feature store. A file or
             directory with such characters in its name comes before what they would mean as a glob.
-        file_format: The format of all files; taken from each name where None.
+        file_format: The format of all files; taken from each name where None, and images are only meant by IMAGE or
+            TABLE_OR_IMAGE.
 
     Raises:
         CorpusError: A path matches nothing or cannot be listed, a link leads nowhere, or a file's format cannot be
@@ -193,7 +205,7 @@ def _one(path: str, file_format: str | None, again: list[tuple[str, str]]) -> li
 def _is_data_set(folder: Entry, listing: Listing) -> bool:
     """Whether a folder that a pattern matches is one table: `2024.parquet/`, `lang=de/`, or what Spark has finished."""
     name = folder.path.rpartition("/")[2]
-    return bool(_format_of(name)[0]) or bool(_PARTITION.fullmatch(name)) or "_SUCCESS" in listing(folder)
+    return bool(_format_of(name, None)[0]) or bool(_PARTITION.fullmatch(name)) or "_SUCCESS" in listing(folder)
 
 
 def _whole(
@@ -204,17 +216,26 @@ def _whole(
         return [(top.real, _source(root, top, file_format))]
     hidden = (".", "_")
     below = walk(top, listing_of(fs, top, recursive=True), ("**",), hidden, again)
-    known = [entry for entry in below if file_format in {None, told := _format_of(entry.path)[0]} and told is not None]
+    of_names = {None, TABLE_OR_IMAGE}
+    told = [(entry, _format_of(entry.path, file_format)[0]) for entry in below]
+    known = [entry for entry, one in told if one is not None and (file_format in of_names or one == file_format)]
     if not known:
-        wanted = file_format or "Parquet, JSONL or CSV"
-        raise CorpusError(f"corpus.path '{top.path}' is a directory without {wanted} files; name the files by a glob")
+        wanted = {None: "Parquet, JSONL or CSV", TABLE_OR_IMAGE: "image, Parquet, JSONL or CSV"}.get(file_format)
+        raise CorpusError(
+            f"corpus.path '{top.path}' is a directory without {wanted or file_format} files; name the files by a glob"
+        )
+    if file_format == TABLE_OR_IMAGE and len({one == IMAGE for _, one in told if one is not None}) == 2:
+        raise CorpusError(
+            f"corpus.path '{top.path}' holds tables and images; say corpus.format: images for the images, or name the "
+            "table"
+        )
     return [(entry.real, _source(root, entry, file_format)) for entry in known]
 
 
 def _source(root: str, entry: Entry, file_format: str | None) -> SourceFile:
     path = entry.path
-    told, compression = _format_of(path)
-    chosen = file_format or told
+    told, compression = _format_of(path, file_format)
+    chosen = told if file_format in {None, TABLE_OR_IMAGE} else file_format
     if chosen is None:
         raise CorpusError(f"{path}: its name does not tell the format; give corpus.format or a narrower path")
     if chosen == "parquet" and compression:
@@ -226,9 +247,11 @@ def _source(root: str, entry: Entry, file_format: str | None) -> SourceFile:
     return SourceFile(root, path, path, chosen, compression, entry.size, entry.mtime_ns)
 
 
-def _format_of(path: str) -> tuple[str | None, str | None]:
-    """(format, compression) as the name tells them."""
+def _format_of(path: str, wanted: str | None) -> tuple[str | None, str | None]:
+    """(format, compression) as the name tells them, where images may be wanted."""
     stem, suffix = os.path.splitext(path.lower())  # noqa: PTH122  (a Path for each of a million files is slow)
+    if wanted in {IMAGE, TABLE_OR_IMAGE} and suffix in IMAGE_SUFFIXES:
+        return IMAGE, None
     compression = COMPRESSION_OF_SUFFIX.get(suffix)
     return FORMAT_OF_SUFFIX.get(os.path.splitext(stem)[1] if compression else suffix), compression  # noqa: PTH122
 

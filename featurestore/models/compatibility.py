@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from featurestore.format.store_plan import StorePlan
     from featurestore.reader import FeatureStore
 
-EVERY_DOCUMENT = ("name", "tokens", "chat", "generation_prompt", "date")
+EVERY_DOCUMENT = ("name", "tokens", "chat", "turns", "system_prompt", "generation_prompt", "date")
 LONG_DOCUMENTS = ("max_tokens", "long_documents", "stride")
 HASHED = ("sha256", "hook", "d_sae", "architecture", "k", "normalize_activations")
 UNHASHED = ("hook", "d_sae", "architecture", "mismatch")  # all that earlier versions recorded

@@ -29,6 +29,7 @@ _KINDS = {  # of files: the keys that tell each, and what to do with one in anot
         "give the YAML file",
     ),
     "a job": ({"corpus", "model", "saes"}, "give it to `sparsemill plan`, `extract` or `submit`"),
+    "a label job": ({"corpus", "model", "task"}, "give it to `sparsemill label`"),
     "a study": ({"label", "features", "baselines", "probes", "split", "transfer"}, "give it to `sparsemill study`"),
     "a rates file": ({"hardware", "currency"}, "give it to `sparsemill plan --rates`"),
 }
@@ -91,12 +92,12 @@ def _remedy(problem: Any, key: str, model: type[BaseModel]) -> str:
     if kind == "literal_error":
         return did_you_mean(str(given), _QUOTED.findall(problem["ctx"]["expected"]))
     if kind == "tuple_type" and (isinstance(given, str | Mapping) or is_number):
-        items = next((cls for place, cls in _levels(model) if ".".join(place) == key), None)
+        items = next((cls for place, cls in levels(model) if ".".join(place) == key), None)
         needed = [name for name, field in items.model_fields.items() if field.is_required()] if items else []
         one = {needed[0]: given} if len(needed) == 1 and not isinstance(given, Mapping) else given
         return f"; write {key.rpartition('.')[2]}: [{shown(one)}]"
     if kind == "model_type":
-        wanted = next(cls for _, cls in _levels(model) if cls.__name__ == problem["ctx"]["class_name"])
+        wanted = next(cls for _, cls in levels(model) if cls.__name__ == problem["ctx"]["class_name"])
         required = [(f.alias or name, f.annotation) for name, f in wanted.model_fields.items() if f.is_required()]
         if len(required) != 1 or (required[0][1] is int) != is_number or not isinstance(given, str | int | float):
             return ""
@@ -120,7 +121,7 @@ def _unknown(key: str, steps: list[Any], model: type[BaseModel]) -> str:
     level = tuple(step for step in way if isinstance(step, str))
     here: dict[str, None] = {}
     elsewhere: dict[str, list[tuple[str, ...]]] = {}
-    for place, cls in _levels(model):
+    for place, cls in levels(model):
         for there in (field.alias or attribute for attribute, field in cls.model_fields.items()):
             if place == level:
                 here[there] = None
@@ -135,12 +136,12 @@ def _unknown(key: str, steps: list[Any], model: type[BaseModel]) -> str:
     return f"unknown key '{key}'{hint} (valid: {', '.join(here)})"
 
 
-def _levels(model: type[BaseModel], place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], type[BaseModel]]]:
+def levels(model: type[BaseModel], place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], type[BaseModel]]]:
     """(way of keys, what stands there) of a model and all that are inside it."""
     yield place, model
     for name, field in model.model_fields.items():
         for inner in _models_in(field.annotation):
-            yield from _levels(inner, (*place, name))
+            yield from levels(inner, (*place, name))
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

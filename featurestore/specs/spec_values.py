@@ -7,9 +7,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler
+
+
+class OneOrMore(BeforeValidator):
+    """Makes a list of a lone value, and lets editors take it too: `pool: max` stands for `pool: [max]`."""
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        several = handler(core)
+        return {"anyOf": [several["items"], several]}
+
 
 _FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _VARIABLE = re.compile(
@@ -47,10 +56,12 @@ def _written_out(path: str) -> str:
     return path
 
 
-Flag = Annotated[bool, Field(strict=True), BeforeValidator(_flag)]
+_FlagWritten = bool | Literal["yes", "no", "on", "off"]
+Flag = Annotated[bool, Field(strict=True), BeforeValidator(_flag, json_schema_input_type=_FlagWritten)]
 """true or false; also yes, no, on and off, as YAML has them."""
 
-Value = Annotated[str, Field(min_length=1), BeforeValidator(_as_written)]
+_ValueWritten = Annotated[str, Field(min_length=1)] | bool | float
+Value = Annotated[str, Field(min_length=1), BeforeValidator(_as_written, json_schema_input_type=_ValueWritten)]
 """A value of a column, as it was written: `2020`, `true` and `010` are these texts."""
 
 PathText = Annotated[str, Field(min_length=1), AfterValidator(_written_out)]

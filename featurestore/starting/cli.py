@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,9 +15,10 @@ from featurestore.base.json_text import print_json
 from featurestore.base.terminal import print_facts, print_page
 from featurestore.base.text import counted
 from featurestore.base.visible import visible
-from featurestore.errors import UsageError
+from featurestore.errors import CorpusError, UsageError
+from featurestore.finding.files import IMAGE, TABLE_OR_IMAGE, find_files
 from featurestore.finding.patterns import escaped
-from featurestore.starting.draft import job_text, study_text
+from featurestore.starting.draft import image_job_text, image_study_text, job_text, study_text
 from featurestore.starting.guess import ROWS, Guess, Roles, guess_roles
 from featurestore.storage.outputs import local_folder
 from featurestore.tables.table import no_column, read_head
@@ -35,12 +37,16 @@ def init_parser(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Look at a table (CSV, JSON lines, Parquet; files of one corpus together), guess which columns hold texts, "
         "ids, labels, groups, languages and a given split, and write job.yaml and study.yaml with comments. Asks "
-        "nothing, and writes over nothing."
+        "nothing, and writes over nothing. Of a folder of image files the job is one of images, whose labels are the "
+        "folders that they lie in."
     )
     parser.epilog = (
         "examples:\n  sparsemill init comments.csv\n  sparsemill init part-*.parquet --out project --label toxic"
+        "\n  sparsemill init photographs --out project"
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="CSV, JSON lines or Parquet, also .gz and .zst")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="CSV, JSON lines or Parquet, also .gz and .zst; or a folder"
+    )
     parser.add_argument("--out", default=".", metavar="DIR", help="where to write the two files (default: here)")
     for role, what in (("text", "texts"), ("id", "ids"), ("label", "classes"), ("group", "what documents share")):
         parser.add_argument(f"--{role}", metavar="COLUMN", help=f"the column of {what}, instead of guessing it")
@@ -55,6 +61,8 @@ def init(args: argparse.Namespace) -> int:
     for file in args.files:
         if "://" not in file and Path(file).is_dir() and (Path(file) / "store.json").is_file():
             raise UsageError(f"{file} is a feature store, which has its features already; give a table of texts")
+    if (images := _images(args.files)) is not None:
+        return _init_images(args, out, images)
     columns = read_head([escaped(file) for file in args.files], ROWS)
     roles = _given(guess_roles(columns), args, columns)
     if roles.text is None:
@@ -81,6 +89,44 @@ def init(args: argparse.Namespace) -> int:
             }
         )
     _tell(roles, choice, list(written))
+    return 0
+
+
+def _images(files: list[str]) -> tuple[int, dict[str, int]] | None:
+    """How many images a folder has, and how many in each folder of them; None where it is no folder of images."""
+    if len(files) != 1 or not Path(files[0]).is_dir():
+        return None
+    try:
+        found = find_files([escaped(files[0])], TABLE_OR_IMAGE)
+    except CorpusError:  # reading it as a table says what is wrong with it
+        return None
+    if any(file.format != IMAGE for file in found):
+        return None
+    labels = Counter(str(file.partitions.get("label")) for file in found)
+    return len(found), dict(labels.most_common())
+
+
+def _init_images(args: argparse.Namespace, out: Path, images: tuple[int, dict[str, int]]) -> int:
+    """`init` of a folder of images."""
+    choose: Callable[[], ModelChoice] = args.choose_vision_model
+    (count, labels), choice = images, choose()
+    folder = escaped(os.path.relpath(args.files[0], out))
+    written = {out / "job.yaml": image_job_text(folder, count, labels, choice.lines, "store")}
+    if len(labels) > 1:
+        written[out / "study.yaml"] = image_study_text(choice.sae, "store", "study")
+    out.mkdir(parents=True, exist_ok=True)
+    for path, text in written.items():
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    if args.json:
+        facts = {"images": count, "classes": labels, "model": choice.why, "written": list(map(str, written))}
+        return print_json({"version": 1, **facts})
+    print(f"looked at {counted(count, 'image file')}")
+    classes = ", ".join(f"{visible(name)} ({n:,})" for name, n in list(labels.items())[:4])
+    more = "" if len(labels) > 1 else "; one folder is one class, so there is no study.yaml"
+    print_facts([("label", f"the folder of each image: {classes}{', ...' if len(labels) > 4 else ''}{more}")])
+    print_facts([("model", choice.why)])
+    _next_steps(list(written))
     return 0
 
 
@@ -129,6 +175,10 @@ def _tell(roles: Roles, choice: ModelChoice, written: list[Path]) -> None:
         for role, guess in named
     ]
     print_facts([*((role, text) for role, text in facts if text), ("model", choice.why)])
+    _next_steps(written)
+
+
+def _next_steps(written: list[Path]) -> None:
     print_page("wrote " + " and ".join(map(str, written)) + "; read them, then:")
     places = [shlex.quote(str(path)) for path in written]
     print(f"  sparsemill plan {places[0]}")

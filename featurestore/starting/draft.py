@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import yaml
 
+from featurestore import specs
 from featurestore.base.json_text import json_text
+from featurestore.base.text import counted
+from featurestore.base.visible import visible
 from featurestore.starting.guess import Guess, Roles
 
+_ASKED = "# What to ask: `sparsemill study` trains, compares with baselines on one frozen split, and writes a report."
 _PLAIN = re.compile(r"[A-Za-z_./~][A-Za-z0-9_./ -]*")
 
 
@@ -25,6 +30,7 @@ def job_text(files: Sequence[str], roles: Roles, model: Sequence[str], store: st
     assert roles.text is not None
     keep = [guess.column for guess in (roles.text, *_kept(roles)) if guess is not None]
     lines = [
+        _schema_line("job"),
         "# What to compute: `sparsemill plan` prices it, `sparsemill extract` runs it, or what is missing of it.",
         "corpus:",
         f"  path: {_value(list(files) if len(files) > 1 else files[0])}",
@@ -45,6 +51,58 @@ def job_text(files: Sequence[str], roles: Roles, model: Sequence[str], store: st
         f"store: {_value(store)}",
     ]
     return _page(lines)
+
+
+def image_job_text(folder: str, images: int, labels: Mapping[str, int], model: Sequence[str], store: str) -> str:
+    """JOB.yaml of a folder of images.
+
+    Args:
+        folder: As the job should name it.
+        images: Files in it.
+        labels: Folder that holds some of them -> how many.
+        model: The lines that name model and SAEs, with their comments.
+        store: Where the store goes.
+    """
+    classes = f"the folder of each: {_listed(labels)}"
+    return _page(
+        [
+            "# What to compute: `sparsemill plan` prices it, `sparsemill extract` runs it, or what is missing of it.",
+            "corpus:",
+            f"  path: {_value(folder)}",
+            f"  format: images  # {counted(images, 'image file')}; each is a document, and its path the id",
+            f"  keep: [label]  # {classes}",
+            *model,
+            "pool: [max, sum, count]  # of a feature over an image's positions: strongest, total, how many",
+            "hidden: [mean]           # the residual stream itself, for the comparison with SAE features",
+            "pixels: 8                # each image as 8 x 8 fields: a baseline that has seen no model",
+            f"store: {_value(store)}",
+        ]
+    )
+
+
+def image_study_text(sae: str, store: str, out: str) -> str:
+    """STUDY.yaml of a folder of images."""
+    return _page(
+        [
+            _ASKED,
+            f"store: {_value(store)}",
+            "label: label  # the folder of each image",
+            "features:",
+            f"  - {{sae: {sae}, pool: [max, sum, mean]}}",
+            "baselines: [pixels, hidden_mean]  # what an SAE feature has to beat",
+            "split:",
+            "  test: 0.2",
+            "  folds: 5",
+            "  seeds: 5",
+            "  # group: scene  # what images share that belong on one side: in their paths as scene=NAME/, and in keep",
+            f"out: {_value(out)}",
+        ]
+    )
+
+
+def _listed(labels: Mapping[str, int]) -> str:
+    most = [f"{visible(name)} ({count:,})" for name, count in list(labels.items())[:4]]
+    return ", ".join(most) + (", ..." if len(labels) > 4 else "")
 
 
 def study_text(roles: Roles, sae: str, store: str, out: str) -> str:
@@ -68,7 +126,8 @@ def study_text(roles: Roles, sae: str, store: str, out: str) -> str:
     if roles.group is not None:
         split.append(f"  group: {_value(roles.group.column)}  # kept on one side of every split: {roles.group.why}")
     lines = [
-        "# What to ask: `sparsemill study` trains, compares with baselines on one frozen split, and writes a report.",
+        _schema_line("study"),
+        _ASKED,
         f"store: {_value(store)}",
         f"label: {_value(roles.label.column)}  # {roles.label.why}",
         "features:",
@@ -86,6 +145,12 @@ def study_text(roles: Roles, sae: str, store: str, out: str) -> str:
         f"out: {_value(out)}",
     ]
     return _page(lines)
+
+
+def _schema_line(kind: str) -> str:
+    """The comment by which editors find the schema of a kind of file, and complete it."""
+    schemas = Path(specs.__file__).parent / "schemas"
+    return f"# yaml-language-server: $schema={(schemas / f'{kind}.schema.json').as_uri()}"
 
 
 def _kept(roles: Roles) -> tuple[Guess | None, ...]:

@@ -20,6 +20,7 @@ from featurestore.tables.arrow import (
     reader_of,
 )
 from featurestore.tables.class_labels import class_names, named
+from featurestore.tables.images import holds_images, images_of
 from featurestore.tables.record import Record, Wanted, open_raw
 from featurestore.tables.times import parquet_interval
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+IMAGE_ROWS = 32  # of images at a time: some tens of MB of photographs
 _BATCH_ROWS = 1024  # a batch of long documents stays within some tens of MB
 _EXACT_IN_FLOAT64 = 2**53
 _INT64 = 2**63
@@ -62,14 +64,22 @@ def parquet_kinds(file: SourceFile, schema: pa.Schema, wanted: Wanted) -> dict[s
     """
     if wanted.text is not None:
         kind = schema.field(wanted.text).type
-        if TREATMENTS[family_of(kind)].text is None:
-            raise CorpusError(f"{file.uri}: column '{wanted.text}' (corpus.text) holds {kind}, not text; name another")
+        if TREATMENTS[family_of(kind)].text is None and not (wanted.turns and family_of(kind) == "nested"):
+            said = "turns" if wanted.turns else "text"
+            raise CorpusError(
+                f"{file.uri}: column '{wanted.text}' ({wanted.text_setting}) holds {kind}, not {said}; name another"
+            )
     if wanted.id is not None:
         kind = schema.field(wanted.id).type
         if TREATMENTS[family_of(kind)].id is None:
             raise CorpusError(
                 f"{file.uri}: column '{wanted.id}' (corpus.id) holds {kind}; ids are text or numbers, so name another"
             )
+    if wanted.image is not None and not holds_images(kind := schema.field(wanted.image).type):
+        raise CorpusError(
+            f"{file.uri}: column '{wanted.image}' (corpus.image) holds {kind}, not images (bytes, paths or structs of "
+            "both); name another"
+        )
     named_classes = class_names(schema)
     return {name: "text" if name in named_classes else _kind(schema.field(name).type) for name in wanted.keep}
 
@@ -124,11 +134,13 @@ def parquet_records(parquet: pq.ParquetFile, wanted: Wanted, first_row: int, n_r
             groups.append(group)
             before = start if before is None else before
         start += rows
-    columns = [name for name in dict.fromkeys((wanted.text, wanted.id, *wanted.keep)) if name is not None]
+    names = dict.fromkeys((wanted.text, wanted.id, *wanted.keep, wanted.image))
+    columns = [name for name in names if name is not None]
+    most = _BATCH_ROWS if wanted.image is None else IMAGE_ROWS
     readers = _Readers(parquet)
     skip = first_row - (before or 0)
     # In this thread, for the same reason; and what takes time is what follows, making Python's values of them.
-    for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=groups, columns=columns, use_threads=False):
+    for batch in parquet.iter_batches(most, row_groups=groups, columns=columns, use_threads=False):
         rows = batch.slice(min(skip, batch.num_rows), n_rows)
         skip -= min(skip, batch.num_rows)
         n_rows -= rows.num_rows
@@ -137,8 +149,9 @@ def parquet_records(parquet: pq.ParquetFile, wanted: Wanted, first_row: int, n_r
         texts = nulls if wanted.text is None else values[wanted.text, "text"]
         ids = nulls if wanted.id is None else values[wanted.id, "id"]
         keeps = zip(*(values[name, "kept"] for name in wanted.keep), strict=True) if wanted.keep else [()] * len(nulls)
-        for text, id_, keep in zip(texts, ids, keeps, strict=True):
-            yield Record(text, id_, keep, 0)
+        images = nulls if wanted.image is None else values[wanted.image, "image"]
+        for text, id_, keep, image in zip(texts, ids, keeps, images, strict=True):
+            yield Record(text, id_, keep, 0, None, image)
         if n_rows == 0:
             return
 
@@ -156,6 +169,8 @@ class _Readers:
         roles = [(wanted.text, "text"), (wanted.id, "id"), *((name, "kept") for name in wanted.keep)]
         read: dict[tuple[str, Any], list[Any]] = {}
         found = {}
+        if wanted.image is not None:
+            found[wanted.image, "image"] = images_of(rows.column(wanted.image))
         for name, role in roles:
             if name is None:
                 continue

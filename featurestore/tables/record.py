@@ -46,17 +46,28 @@ class Unusable:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The columns or keys to read; without `text` or `id` the records have None there."""
+    """The columns or keys to read; without `text`, `id` or `image` the records have None there.
+
+    With `turns` the text is a list of turns, of which `values.document_turns` makes a text.
+    """
 
     text: str | None
     id: str | None
     keep: tuple[str, ...] = ()
+    image: str | None = None
+    turns: bool = False
+
+    @property
+    def text_setting(self) -> str:
+        """The key of JOB.yaml that names the column of texts."""
+        return "corpus.messages" if self.turns else "corpus.text"
 
     def settings(self) -> dict[str, str]:
         """Column name -> the key of JOB.yaml that names it."""
         named = dict.fromkeys(self.keep, "corpus.keep")
         named |= {self.id: "corpus.id"} if self.id is not None else {}
-        return named | ({self.text: "corpus.text"} if self.text is not None else {})
+        named |= {self.image: "corpus.image"} if self.image is not None else {}
+        return named | ({self.text: self.text_setting} if self.text is not None else {})
 
 
 class Record(NamedTuple):
@@ -65,6 +76,7 @@ class Record(NamedTuple):
     Attributes:
         offset: Where the row starts, in bytes of the decompressed file (0 for Parquet).
         error: Why the row cannot be read at all; then the values are None.
+        image: An image's encoded bytes, or as text the path of its file; None where none is wanted.
     """
 
     text: Any
@@ -72,6 +84,7 @@ class Record(NamedTuple):
     keep: tuple[Any, ...]
     offset: int
     error: str | None = None
+    image: Any = None
 
 
 class Digest:

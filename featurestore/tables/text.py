@@ -159,7 +159,7 @@ def _json_records(
     lines: Iterator[tuple[int, bytes | None]] | Iterator[tuple[int, bytes]], wanted: Wanted, what: str = "line"
 ) -> Iterator[Record]:
     decode = json.JSONDecoder().decode
-    text, id_, keep = wanted.text, wanted.id, wanted.keep
+    text, id_, keep, image = wanted.text, wanted.id, wanted.keep, wanted.image
     none = (None,) * len(keep)
     for offset, line in lines:
         if line is not None and (not line or line.isspace()):
@@ -192,6 +192,8 @@ def _json_records(
             None if id_ is None else get(id_, MISSING),
             tuple([get(name, MISSING) for name in keep]) if keep else none,
             offset,
+            None,
+            None if image is None else get(image, MISSING),
         )
 
 
@@ -334,6 +336,7 @@ def _csv_records(
         next(rows, None)  # the header
     text = None if wanted.text is None else header.index(wanted.text)
     id_ = None if wanted.id is None else header.index(wanted.id)
+    image = None if wanted.image is None else header.index(wanted.image)
     keep = [header.index(name) for name in wanted.keep]
     none = (None,) * len(keep)
     for number, (start, row, error) in enumerate(rows):
@@ -350,4 +353,6 @@ def _csv_records(
                 None if id_ is None else row[id_] or None,
                 tuple([row[i] or None for i in keep]) if keep else none,
                 start,
+                None,
+                None if image is None else row[image] or None,
             )

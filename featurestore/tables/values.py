@@ -65,6 +65,50 @@ def document_text(raw: Any, column: str) -> tuple[str | None, str | None]:
     return None, f"the text in '{column}' is {kind_of_json(raw)}"
 
 
+def document_turns(raw: Any, column: str) -> tuple[str | None, str | None]:
+    """(conversation, error) of a row that holds a list of turns; exactly one of them is None.
+
+    A turn is an object with the texts `role` and `content`; what else it has is left out. The conversation is JSON, one
+    way to write each: `[{"role": "user", "content": "..."}]`. Such JSON as a text (in CSV) is a list too; any other
+    text is a user's single turn.
+    """
+    if isinstance(raw, str):
+        text, error = document_text(raw, column)
+        turns = None if text is None else _list_in(text)
+        if turns is None:
+            return (
+                (json.dumps([{"role": "user", "content": text}], ensure_ascii=False), None) if text else (text, error)
+            )
+        raw = turns
+    if not isinstance(raw, list):
+        return None, document_text(raw, column)[1]
+    if not raw:
+        return None, f"the conversation in '{column}' has no turn"
+    kept = []
+    for number, turn in enumerate(raw, 1):
+        if not isinstance(turn, dict):
+            return None, f"turn {number} of the conversation in '{column}' is {kind_of_json(turn)}, not an object"
+        for key in ("role", "content"):
+            if not isinstance(turn.get(key), str):
+                said = kind_of_json(turn[key]) if key in turn else "not there"
+                return None, f"'{key}' of turn {number} of the conversation in '{column}' is {said}"
+            if not _is_unicode(turn[key]):
+                return None, f"'{key}' of turn {number} of the conversation in '{column}' holds a lone surrogate"
+        kept.append({"role": turn["role"], "content": turn["content"]})
+    return json.dumps(kept, ensure_ascii=False), None
+
+
+def _list_in(text: str) -> list[Any] | None:
+    """The list of objects that a text spells as JSON, if it does."""
+    if not text.lstrip().startswith("["):
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, list) and found and all(isinstance(turn, dict) for turn in found) else None
+
+
 def kind_of(value: Any, is_csv: bool) -> str:
     """The kind of a kept value, "" for none.
 

@@ -19,7 +19,7 @@ heads, G = H / K, E head_dim.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -91,6 +91,13 @@ class PackedBatch:
     ids_N: torch.Tensor
     position_N: torch.Tensor
     starts_N: np.ndarray
+
+    def on(self, device: torch.device) -> PackedBatch:
+        """The batch with what is on a device on another one."""
+        if device == self.ids_N.device:
+            return self
+        ids_N, position_N = (x_N.to(device, non_blocking=True) for x_N in (self.ids_N, self.position_N))
+        return replace(self, ids_N=ids_N, position_N=position_N)
 
 
 @dataclass(frozen=True)

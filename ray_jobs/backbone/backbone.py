@@ -6,9 +6,9 @@ in the layers themselves: entries of transformers' `hidden_states` are off by on
 
 There are two ways to run the layers, chosen by what the model is. `PackedBackbone` computes Gemma 2 and 3 with our own
 layer (`gemma`), documents end to end without padding. `TransformersBackbone` runs every other decoder by transformers'
-own modules, right-padded, with hooks where `decoders` says that they belong. Both keep the residual stream in float32
-between the layers whatever the dtype of the matrices: its few huge dimensions would otherwise round away what the
-layers add.
+own modules, right-padded, with hooks where `decoders` says that they belong; `VisionBackbone` is the same behind a
+vision tower, whose image positions attend both ways. All keep the residual stream in float32 between the layers
+whatever the dtype of the matrices: its few huge dimensions would otherwise round away what the layers add.
 
 Shapes: N tokens, B rows, T positions, D d_model, P positions of the documents' common head.
 """
@@ -16,9 +16,11 @@ Shapes: N tokens, B rows, T positions, D d_model, P positions of the documents' 
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -38,8 +40,9 @@ from ray_jobs.backbone.attention import (
 )
 from ray_jobs.backbone.batching import fill_batches, pad
 from ray_jobs.backbone.bundle import CONFIG_NAME, WEIGHTS_NAME, Bundle, bundle_file
-from ray_jobs.backbone.decoders import attention_of, drop_final_norm, layers_of, norms_of, watch
+from ray_jobs.backbone.decoders import attention_of, decoder_of, drop_final_norm, layers_of, norms_of, watch
 from ray_jobs.backbone.gemma_model import open_gemma
+from ray_jobs.backbone.pipeline import Placement, moved_to, place
 from ray_jobs.backbone.sites import Hook
 from ray_jobs.backbone.tokens import Window
 
@@ -62,13 +65,15 @@ class Backbone(Protocol):
     """A truncated decoder on a device.
 
     Attributes:
-        device: Where it is.
+        device: Where tokens enter; of several, the first.
+        placement: Where each layer is, and what is hooked in it.
         fills: Whether every batch is padded to the full budget of tokens, and so takes the memory of a full one.
         apart: Where activations of one window that are not finite can spoil other windows of its batch: a function that
             takes windows and the budget of a batch, and gives batches in which they cannot. None where they never can.
     """
 
     device: torch.device
+    placement: Placement
     fills: bool
     apart: Apart | None
 
@@ -80,7 +85,7 @@ class Backbone(Protocol):
             row_tokens: The budget of a batch in tokens; where kernels are compiled for one shape, it is padded to it.
 
         Returns:
-            Hook -> its activations at the wanted positions, window after window, float32 [N, D].
+            Hook -> its activations at the wanted positions, window after window, float32 [N, D], where its layer is.
         """
         ...
 
@@ -122,7 +127,9 @@ def check_attention(bundle: Bundle, attn_implementation: str) -> None:
         )
 
 
-def open_backbone(bundle: Bundle, device: str, attn_implementation: str, head: np.ndarray) -> Backbone:
+def open_backbone(
+    bundle: Bundle, device: str, attn_implementation: str, head: np.ndarray, n_devices: int = 1
+) -> Backbone:
     """Load a bundle's decoder.
 
     Args:
@@ -130,25 +137,33 @@ def open_backbone(bundle: Bundle, device: str, attn_implementation: str, head: n
         device: torch device, e.g. `cpu` or `cuda`.
         attn_implementation: `eager`, `flex_attention`, or another name of transformers.
         head: Ids that every window begins with, int32 [P].
+        n_devices: Devices of that kind that share the layers (`ray_jobs.backbone.pipeline`).
 
     Raises:
         BundleError: The weights do not fit the config.
-        JobSpecError: The attention implementation is not exact for this model.
+        JobSpecError: The attention implementation is not exact for this model, or there are fewer devices.
     """
     check_attention(bundle, attn_implementation)
+    if bundle.vision is not None and n_devices > 1:
+        raise JobSpecError("workers.gpus: a model of images runs on one GPU; set it to 1")
+    placement = place(bundle, device, n_devices)
     flex = attn_implementation == "flex_attention"
+    if bundle.vision is not None:
+        whole = _load(bundle, attn_implementation)
+        del layers_of(decoder_of(whole))[bundle.last_layer + 1 :]
+        return VisionBackbone(bundle, whole, placement)
     light = open_gemma(bundle) if attn_implementation in SOFTCAP_EXACT else None
     model: Any = light or _load(bundle, "eager" if flex else attn_implementation)
     layers = model.layers if light else layers_of(model)
     del layers[bundle.last_layer + 1 :]  # of a bundle of which only some SAEs are used
     if gemma.is_supported(model.config) and attn_implementation in SOFTCAP_EXACT:
-        return PackedBackbone(bundle, model, torch.device(device), attn_implementation, head)
+        return PackedBackbone(bundle, model, placement, attn_implementation, head)
     if flex:
         raise JobSpecError(
             f"model.attn: {bundle.model.name} is a {bundle.model.model_type} of a kind that 'flex_attention' is not "
             "there for (other activation, biases or attention than Gemma's own); set model.attn: eager"
         )
-    return TransformersBackbone(bundle, model, torch.device(device))
+    return TransformersBackbone(bundle, model, placement)
 
 
 class PackedBackbone:
@@ -161,23 +176,23 @@ class PackedBackbone:
     Args:
         bundle: A prepared bundle.
         model: Its decoder, as transformers builds it.
-        device: Where it runs.
+        placement: Where it runs.
         attn_implementation: `eager` for `DenseAttention`, `flex_attention`.
         head: Ids that every window begins with, int32 [P].
     """
 
     def __init__(
-        self, bundle: Bundle, model: Any, device: torch.device, attn_implementation: str, head: np.ndarray
+        self, bundle: Bundle, model: Any, placement: Placement, attn_implementation: str, head: np.ndarray
     ) -> None:
-        config = model.config
-        self.device, self.dtype = device, getattr(torch, bundle.dtype)
+        config, device = model.config, placement.first
+        self.device, self.placement, self.dtype = device, placement, getattr(torch, bundle.dtype)
         self._sites = _sites_of(bundle, len(model.layers))
         self._eps, self._head_dim, self._embed_scale = config.rms_norm_eps, config.head_dim, config.hidden_size**0.5
         self._embedding = model.embed_tokens.weight.detach().to(device)
-        self._layers = [gemma.layer_weights(layer.to(device)) for layer in model.layers]
+        self._layers = [gemma.layer_weights(layer.to(placement.of(n))) for n, layer in enumerate(model.layers)]
         self._kinds = list(config.layer_types)
         self._windows = [config.sliding_window if kind == "sliding_attention" else None for kind in self._kinds]
-        self._rotary = _RotaryTables(model.rotary_emb, device)
+        self._rotary = {where: _RotaryTables(model.rotary_emb, where) for where in placement.devices}
         shape = AttentionShape(
             n_heads=config.num_attention_heads,
             n_kv_heads=config.num_key_value_heads,
@@ -190,7 +205,9 @@ class PackedBackbone:
         self.apart: Apart | None = self._apart if flex else None
         self.fills = flex and device.type == "cuda"
         if self.fills:
-            torch._dynamo.config.recompile_limit = ROW_SIZES  # beyond it torch goes on uncompiled
+            torch._dynamo.config.recompile_limit = ROW_SIZES * len(
+                placement.devices
+            )  # beyond it torch goes on uncompiled
         self._project: Any = torch.compile(gemma.project, dynamic=False) if self.fills else gemma.project
         self._finish: Any = torch.compile(gemma.finish, dynamic=False) if self.fills else gemma.finish
         self._head = head[:0]
@@ -219,9 +236,12 @@ class PackedBackbone:
         if whole:
             rows = slice(0, int(batch.lengths.sum()))
             return {hook: x_ND[rows] for hook, x_ND in activations.items()}
-        rows_N = torch.from_numpy(wanted).to(self.device, non_blocking=True)
+        on_host = torch.from_numpy(wanted)
+        rows_of = {where: on_host.to(where, non_blocking=True) for where in self.placement.devices}
         return {
-            hook: torch.cat([self._head_activations[hook], x_ND])[rows_N] if n_head else x_ND[rows_N]
+            hook: (torch.cat([self._head_activations[hook], x_ND]) if n_head else x_ND)[
+                rows_of[self.placement.of(hook.layer)]
+            ]
             for hook, x_ND in activations.items()
         }
 
@@ -262,8 +282,7 @@ class PackedBackbone:
     ) -> tuple[dict[Hook, torch.Tensor], list[Head | None]]:
         """All layers: the activations that are hooked, and on request keys and values of all."""
         x_ND = self._embedding[batch.ids_N].float() * self._embed_scale
-        plan: Any = self._attention.plan(batch)
-        rotary = self._rotary.at(batch.position_N, set(self._kinds))
+        where, plan, rotary = self._stage(batch, self.device)
         activations: dict[Hook, torch.Tensor] = {}
         keys: list[Head | None] = []
 
@@ -274,6 +293,9 @@ class PackedBackbone:
 
         last = len(self._layers) - 1
         for number, weights in enumerate(self._layers):
+            if (there := self.placement.of(number)) != where:
+                x_ND = x_ND.to(there, non_blocking=True)
+                where, plan, rotary = self._stage(batch, there)
             left = self._sites[number] - BEFORE_ATTENTION
             if left != self._sites[number]:
                 attn_in_ND = gemma.rms_norm(x_ND, weights.input_norm, self._eps)
@@ -301,6 +323,11 @@ class PackedBackbone:
                 x_ND = inside["resid_post"]
         return activations, keys
 
+    def _stage(self, batch: PackedBatch, where: torch.device) -> tuple[torch.device, Any, dict[str, Any]]:
+        """What the layers of a device need of a batch: where they are, the attention's plan, rotary tables."""
+        here = batch.on(where)
+        return where, self._attention.plan(here), self._rotary[where].at(here.position_N, set(self._kinds))
+
 
 class TransformersBackbone:
     """Any other decoder, right-padded, by transformers' own modules.
@@ -308,20 +335,23 @@ class TransformersBackbone:
     Args:
         bundle: A prepared bundle.
         model: Its decoder, as transformers builds it.
-        device: Where it runs.
+        placement: Where it runs.
     """
 
-    def __init__(self, bundle: Bundle, model: Any, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, bundle: Bundle, model: Any, placement: Placement) -> None:
+        self.device, self.placement = placement.first, placement
         self.fills = False
         self.apart: Apart | None = None  # each window has a row of its own
-        self.model = model.to(device)
+        self.model = _placed(model, placement)
         self._pad_id = bundle.tokenizer.pad
+        decoder = decoder_of(self.model)
         if bundle.dtype != "float32":
-            _keep_stream_in_float32(self.model, getattr(torch, bundle.dtype))
+            _keep_stream_in_float32(decoder, getattr(torch, bundle.dtype))
+        # of windows and their ids, what the model is given beside ids and mask
+        self._beside: Callable[[Sequence[Window], torch.Tensor], dict[str, torch.Tensor]] | None = None
         self._captured: dict[Hook, torch.Tensor] = {}
         for hook in bundle.hooks:
-            watch(self.model, hook, partial(self._captured.__setitem__, hook))
+            watch(decoder, hook, partial(self._captured.__setitem__, hook))
 
     @torch.inference_mode()
     def forward(self, windows: Sequence[Window], row_tokens: int) -> dict[Hook, torch.Tensor]:
@@ -329,9 +359,9 @@ class TransformersBackbone:
         parts: list[dict[Hook, torch.Tensor]] = []
         first = 0
         while first < len(windows):  # of windows of unlike length, so many that padding does not break the budget
-            longest, last = len(windows[first].ids), first + 1
+            longest, last = windows[first].cost, first + 1
             while last < len(windows):
-                longest = max(longest, len(windows[last].ids))
+                longest = max(longest, windows[last].cost)
                 if (last + 1 - first) * longest > row_tokens:
                     break
                 last += 1
@@ -342,14 +372,50 @@ class TransformersBackbone:
     def _padded(self, windows: Sequence[Window]) -> dict[Hook, torch.Tensor]:
         ids_BT, mask_BT = pad(windows, self._pad_id)
         self._captured.clear()
-        self.model(input_ids=ids_BT.to(self.device), attention_mask=mask_BT.to(self.device), use_cache=False)
+        self.model(
+            input_ids=ids_BT.to(self.device),
+            attention_mask=mask_BT.to(self.device),
+            use_cache=False,
+            **(self._beside(windows, ids_BT) if self._beside is not None else {}),
+        )
         captured = {hook: x.reshape(*ids_BT.shape, -1) for hook, x in self._captured.items()}
         self._captured.clear()
         wanted_BT = torch.zeros_like(mask_BT, dtype=torch.bool)
         for row, window in enumerate(windows):
-            wanted_BT[row, window.start : window.stop] = True
-        wanted_BT = wanted_BT.to(self.device)
-        return {hook: x_BTD[wanted_BT].float() for hook, x_BTD in captured.items()}
+            wanted_BT[row, torch.from_numpy(window.pooled)] = True
+        wanted_on = {where: wanted_BT.to(where) for where in self.placement.devices}
+        found = {}
+        for hook, x_BTD in captured.items():
+            where = self.placement.of(hook.layer)  # embeddings may be taken on a device before it
+            found[hook] = x_BTD.to(where)[wanted_on[where]].float()
+        return found
+
+
+class VisionBackbone(TransformersBackbone):
+    """A decoder behind a vision tower, by transformers' own modules: PaliGemma, PaliGemma 2, Gemma 3 with images.
+
+    What attends both ways is told by `token_type_ids`: PaliGemma's whole prefix, image and prompt; of Gemma 3 only the
+    image. The decoder's layers are run as `TransformersBackbone` runs them, the tower as it is, in the bundle's dtype.
+
+    Args:
+        bundle: A bundle that was prepared for images.
+        model: Its model, as transformers builds it.
+        placement: Where it runs: one device.
+    """
+
+    def __init__(self, bundle: Bundle, model: Any, placement: Placement) -> None:
+        super().__init__(bundle, model, placement)
+        assert bundle.vision is not None
+        self._vision = bundle.vision
+        self._beside = self._images
+
+    def _images(self, windows: Sequence[Window], ids_BT: torch.Tensor) -> dict[str, torch.Tensor]:
+        pixels = np.stack([window.pixels for window in windows if window.pixels is not None])
+        types_BT = torch.zeros_like(ids_BT) if self._vision.prefix else (ids_BT == self._vision.token).long()
+        return {
+            "pixel_values": torch.from_numpy(pixels).to(self.device),
+            "token_type_ids": types_BT.to(self.device),
+        }
 
 
 class _RotaryTables:
@@ -387,32 +453,59 @@ def _wanted_rows(windows: Sequence[Window], n_head: int) -> tuple[np.ndarray, bo
     rows, offset = [], n_head
     whole = True
     for window in windows:
-        own = np.arange(max(window.start, n_head), window.stop) - n_head + offset
-        rows += [np.arange(window.start, n_head), own]
-        whole &= window.start == n_head and window.stop == len(window.ids)
+        pooled = window.pooled
+        rows.append(np.where(pooled < n_head, pooled, pooled - n_head + offset))
+        whole &= window.start == n_head and window.n_pooled == len(window.ids) - n_head
         offset += len(window.ids) - n_head
     return np.concatenate(rows), whole
 
 
-def build_empty(config: PretrainedConfig, attn_implementation: str = "eager") -> Any:
-    """The decoder of a config without final norm, its parameters without storage, its buffers (rotary tables) real.
+def build_empty(config: PretrainedConfig, attn_implementation: str = "eager", final_norm: bool = False) -> Any:
+    """The decoder of a config, its parameters without storage, its buffers (rotary tables) real.
+
+    Args:
+        config: The config.
+        attn_implementation: Of transformers.
+        final_norm: Whether it keeps what follows the last layer.
+
+    With a vision tower and projector before it, where the config has them; the tower has no soft cap, so `sdpa` is
+    exact there, and does not make all scores of thousands of patches.
 
     Raises:
         BundleError: transformers' decoder is not built of layers behind an embedding.
     """
     from transformers import AutoModel
 
+    attention: Any = attn_implementation
+    if hasattr(config, "vision_config"):
+        attention = {"": attn_implementation, "text_config": attn_implementation, "vision_config": "sdpa"}
     with _ParametersOnMeta():
-        model = AutoModel.from_config(config, attn_implementation=attn_implementation, dtype=torch.float32)
-    layers_of(model)
-    drop_final_norm(model)
+        model = AutoModel.from_config(config, attn_implementation=attention, dtype=torch.float32)
+    decoder = decoder_of(model)
+    layers_of(decoder)
+    if not final_norm:
+        drop_final_norm(decoder)
     return model
+
+
+def build_empty_with_head(config: PretrainedConfig, attn_implementation: str = "eager") -> Any:
+    """The whole causal language model of a config in the same way.
+
+    Raises:
+        ValueError: transformers has none for it, or not with this attention.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with _ParametersOnMeta():
+        return AutoModelForCausalLM.from_config(
+            config, attn_implementation=attn_implementation, dtype=torch.float32
+        ).eval()
 
 
 class _ParametersOnMeta(TorchFunctionMode):
     """Makes parameters (from `empty`, `zeros` or `ones`) without storage; other functions make buffers, which stay.
 
-    So do masks, which are made of truth values.
+    So do masks, which are made of truth values, and zeros that rotary tables are filled up with (Gemma 4's).
     """
 
     _factories: tuple[Callable[..., torch.Tensor], ...] = (torch.empty, torch.zeros, torch.ones)
@@ -422,38 +515,74 @@ class _ParametersOnMeta(TorchFunctionMode):
     ) -> Any:
         kwargs = dict(kwargs or {})
         if func in self._factories and kwargs.get("dtype") not in (torch.bool, bool):
-            kwargs["device"] = "meta"
+            made = func(*args, **{**kwargs, "device": "meta"})
+            made.all_zeros = func is torch.zeros
+            return made
+        if func is torch.cat and len({tensor.is_meta for tensor in args[0]}) == 2:
+            real = [torch.zeros_like(t, device="cpu") if getattr(t, "all_zeros", False) else t for t in args[0]]
+            return func(real, *args[1:], **kwargs)
         return func(*args, **kwargs)
 
 
 def _load(bundle: Bundle, attn_implementation: str) -> Any:
-    from safetensors.torch import load_file
     from transformers import AutoConfig
 
     with bundle_file(bundle.path / CONFIG_NAME):
         config = AutoConfig.from_pretrained(bundle.path / CONFIG_NAME, trust_remote_code=False)
+        said = json.loads((bundle.path / CONFIG_NAME).read_text(encoding="utf-8")).get("layer_types")
+        if said and said != config.layer_types:  # Gemma 4's makes of the last layer what the last of a whole model is
+            config.layer_types = said
     try:
         model = build_empty(config, attn_implementation)
     except ValueError:
         raise JobSpecError(
             f"model.attn: transformers has no {attn_implementation!r} for {bundle.model.name}; use 'eager'"
         ) from None
-    with bundle_file(bundle.path / WEIGHTS_NAME):
-        weights = load_file(bundle.path / WEIGHTS_NAME)
+    assign_weights(model, bundle.path / WEIGHTS_NAME)
+    return model.eval()
+
+
+def assign_weights(module: Any, path: Path) -> None:
+    """Give a module that was built without storage the tensors of a bundle's file, memory-mapped.
+
+    Raises:
+        BundleError: They are not those that it has.
+    """
+    from safetensors.torch import load_file
+
+    with bundle_file(path):
+        weights = load_file(path)
     try:
-        missing, unexpected = model.load_state_dict(weights, strict=False, assign=True)
-        lacking = sorted(unexpected) + [name for name in missing if name in dict(model.named_parameters())]
+        missing, unexpected = module.load_state_dict(weights, strict=False, assign=True)
+        lacking = sorted(unexpected) + [name for name in missing if name in dict(module.named_parameters())]
         if lacking:
             raise RuntimeError(f"{lacking[0]} is in one of them only")
     except RuntimeError as error:
-        raise BundleError(
-            f"{bundle.path / WEIGHTS_NAME} does not fit {CONFIG_NAME} ({_first_line(error)}); prepare again"
-        ) from None
-    tensors = (*model.named_parameters(), *model.named_buffers())
-    unset = [name for name, tensor in tensors if tensor.is_meta]
+        raise BundleError(f"{path} does not fit {CONFIG_NAME} ({_first_line(error)}); prepare again") from None
+    unset = [name for name, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.is_meta]
     if unset:
-        raise BundleError(f"{bundle.path}: no values for {', '.join(unset)} of a {config.model_type} model")
-    return model.eval()
+        raise BundleError(f"{path}: no values for {', '.join(unset)} of {type(module).__name__}")
+
+
+def _placed(model: Any, placement: Placement) -> Any:
+    """The model with each layer on its device, and what a layer is given moved there; all else is where tokens enter.
+
+    Never is all of it on one device.
+    """
+    layers = layers_of(decoder_of(model))
+    kept = list(layers)
+    del layers[:]
+    model.to(placement.first)
+    layers.extend(kept)
+    for number, layer in enumerate(kept):
+        where = placement.of(number)
+        layer.to(where)
+        if len(placement.devices) > 1:
+            layer.register_forward_pre_hook(
+                lambda _module, args, kwargs, where=where: (moved_to(where, args), moved_to(where, kwargs)),
+                with_kwargs=True,
+            )
+    return model
 
 
 def _keep_stream_in_float32(model: Any, dtype: torch.dtype) -> None:

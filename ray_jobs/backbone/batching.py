@@ -37,10 +37,10 @@ def fill_batches(lots: Iterable[Sequence[Window]], budget: Callable[[], int]) ->
     ready: list[Window] = []
     for lot in lots:
         ready = sorted([*ready, *lot], key=lambda window: -len(window.ids))
-        first, waiting = 0, sum(len(window.ids) for window in ready)
+        first, waiting = 0, sum(window.cost for window in ready)
         while first < len(ready) and waiting >= budget():
             batch = _batch(ready, first, budget())
-            first, waiting = first + len(batch), waiting - sum(len(window.ids) for window in batch)
+            first, waiting = first + len(batch), waiting - sum(window.cost for window in batch)
             yield batch
         ready = ready[first:]
     first = 0
@@ -62,8 +62,8 @@ def pad(windows: Sequence[Window], pad_id: int) -> tuple[torch.Tensor, torch.Ten
 
 
 def _batch(windows: Sequence[Window], first: int, budget: int) -> list[Window]:
-    n_tokens, last = len(windows[first].ids), first + 1
-    while last < len(windows) and n_tokens + len(windows[last].ids) <= budget:
-        n_tokens += len(windows[last].ids)
+    n_tokens, last = windows[first].cost, first + 1
+    while last < len(windows) and n_tokens + windows[last].cost <= budget:
+        n_tokens += windows[last].cost
         last += 1
     return list(windows[first:last])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,11 @@ HASHED_AS_VERSION = 2
 MANIFEST_NAME = "bundle.json"
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
+HEAD_NAME = "head.safetensors"
 TOKENIZER_NAME = "tokenizer.json"
+PROCESSOR_NAME = "preprocessor_config.json"
+
+MAX_HEADER_BYTES = 100_000_000  # of a safetensors file: the limit that safetensors itself sets
 
 
 @dataclass(frozen=True)
@@ -99,8 +104,27 @@ class SaeInfo:
 
 
 @dataclass(frozen=True)
+class TurnTemplate:
+    """A chat template that renders conversations of several turns; it is run on every one of them.
+
+    Attributes:
+        template: The template itself, in jinja.
+        variables: Names that it knows: `bos_token` and such.
+        generation_prompt: Whether the model's turn is opened at the end.
+        system_prompt: What a conversation without a system turn begins with; None for nothing.
+        roles: Whose turns' tokens count.
+    """
+
+    template: str
+    variables: Mapping[str, Any]
+    generation_prompt: bool
+    system_prompt: str | None
+    roles: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ChatRendering:
-    """What a chat template makes of a user's text.
+    """What a chat template makes of a user's text, or of conversations.
 
     Attributes:
         before: What it puts before the text: beginning of sequence, system prompt, whose turn it is.
@@ -109,6 +133,8 @@ class ChatRendering:
         lead: Ids that go before all of this: the beginning of a sequence that the template does not write.
         n_shared: Ids that begin every rendering, whatever the text.
         date: The day that it was told, YYYY-MM-DD; None where it asks for none.
+        turns: How conversations are rendered, where the job's documents are such; `before`, `after` and `trim` are then
+            without meaning.
     """
 
     before: str
@@ -117,6 +143,7 @@ class ChatRendering:
     lead: tuple[int, ...]
     n_shared: int
     date: str | None
+    turns: TurnTemplate | None = None
 
 
 @dataclass(frozen=True)
@@ -140,8 +167,49 @@ class TokenizerInfo:
 
 
 @dataclass(frozen=True)
+class VisionInfo:
+    """How an image is fed to a model: ids of context, as many image tokens as it has positions, then the prompt.
+
+    Attributes:
+        token: Id of the image token, at each position of an image.
+        tokens: Positions of an image in the decoder.
+        patches: Positions of it in the vision tower.
+        before: Ids before an image.
+        after: Ids between an image and the prompt.
+        text_before: What is tokenised together with a prompt, before it.
+        text_after: Likewise, behind it.
+        prefix: Whether all of this attends both ways (PaliGemma), or the image alone (Gemma 3).
+    """
+
+    token: int
+    tokens: int
+    patches: int
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    text_before: str
+    text_after: str
+    prefix: bool
+
+
+@dataclass(frozen=True)
+class HeadInfo:
+    """How a whole model goes from its last layer to words.
+
+    Attributes:
+        tied: Whether the embedding is the output matrix; else that, and its bias, are in HEAD_NAME.
+        eos: Ids that end what it writes, ascending.
+    """
+
+    tied: bool
+    eos: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Bundle:
-    """An opened bundle; `sha256` identifies everything in it that decides a value."""
+    """An opened bundle; `sha256` identifies everything in it that decides a value.
+
+    It has a `head` where it is of a whole model, final norm included, and then it has no SAEs.
+    """
 
     path: Path
     sha256: str
@@ -150,6 +218,8 @@ class Bundle:
     saes: tuple[SaeInfo, ...]
     tokenizer: TokenizerInfo
     files: Mapping[str, str]
+    vision: VisionInfo | None = None
+    head: HeadInfo | None = None
 
     @property
     def d_model(self) -> int:
@@ -169,8 +239,8 @@ class Bundle:
 
     @property
     def last_layer(self) -> int:
-        """The deepest layer that some SAE reads."""
-        return max(sae.layer for sae in self.saes)
+        """The deepest layer that some SAE reads; of a whole model its last one."""
+        return max((sae.layer for sae in self.saes), default=self.model.n_layers - 1)
 
 
 def open_bundle(path: str | Path, verify: bool = False) -> Bundle:
@@ -252,6 +322,24 @@ def manifest_sha256(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def tensor_header(path: Path) -> dict[str, tuple[list[int], int]]:
+    """Name -> shape and bytes of every tensor of a safetensors file, from its header alone.
+
+    Raises:
+        BundleError: The file is damaged.
+    """
+    with bundle_file(path), path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > MAX_HEADER_BYTES:
+            raise ValueError("its header is too long")
+        header: dict[str, Any] = json.loads(file.read(length))
+        return {
+            name: (entry["shape"], entry["data_offsets"][1] - entry["data_offsets"][0])
+            for name, entry in header.items()
+            if name != "__metadata__"
+        }
+
+
 def file_sha256(path: Path) -> str:
     """Hexadecimal sha256 of a file's bytes."""
     with path.open("rb") as file:
@@ -259,8 +347,9 @@ def file_sha256(path: Path) -> str:
 
 
 def _from_manifest(path: Path, manifest: Mapping[str, Any]) -> Bundle:
-    tokenizer = manifest["tokenizer"]
+    tokenizer, vision = manifest["tokenizer"], manifest.get("vision")
     prefix, suffix, chat = tokenizer["chat_prefix"], tokenizer["chat_suffix"], tokenizer.get("chat")
+    head = manifest.get("head")
     return Bundle(
         path=path,
         sha256=manifest["sha256"],
@@ -275,7 +364,17 @@ def _from_manifest(path: Path, manifest: Mapping[str, Any]) -> Bundle:
             pad=tokenizer["pad"],
             chat_prefix=None if prefix is None else tuple(prefix),
             chat_suffix=None if suffix is None else tuple(suffix),
-            chat=None if chat is None else ChatRendering(**{**chat, "lead": tuple(chat["lead"])}),
+            chat=None if chat is None else _rendering(chat),
         ),
         files=manifest["files"],
+        vision=None
+        if vision is None
+        else VisionInfo(**{**vision, **{k: tuple(vision[k]) for k in ("before", "after")}}),
+        head=None if head is None else HeadInfo(**{**head, "eos": tuple(head["eos"])}),
     )
+
+
+def _rendering(chat: Mapping[str, Any]) -> ChatRendering:
+    turns = chat.get("turns")
+    found = None if turns is None else TurnTemplate(**{**turns, "roles": tuple(turns["roles"])})
+    return ChatRendering(**{**chat, "lead": tuple(chat["lead"]), "turns": found})

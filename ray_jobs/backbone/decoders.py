@@ -27,6 +27,11 @@ _OUTPUTS = ("o_proj", "out_proj", "dense", "c_proj")
 _MLPS = ("mlp", "feed_forward", "block_sparse_moe")
 
 
+def decoder_of(model: Any) -> Any:
+    """The text decoder of a model that has a vision tower beside it; of any other the model itself."""
+    return getattr(model, "language_model", model)
+
+
 def layers_of(model: Any) -> Any:
     """The decoder's layers, a ModuleList.
 

@@ -44,7 +44,7 @@ _PARALLEL = Family("parallel", None)
 _GPT2 = Family(mlp_norm="ln_2", positions=True)
 
 _FAMILIES = {
-    **dict.fromkeys(("gemma2", "gemma3_text"), _GEMMA),
+    **dict.fromkeys(("gemma2", "gemma3_text", "gemma4_text"), _GEMMA),
     **dict.fromkeys(("olmo2", "olmo3"), _OLMO),
     **dict.fromkeys(("cohere", "cohere2", "gptj", "phi"), _PARALLEL),
     **dict.fromkeys(("gpt2", "gpt_neo"), _GPT2),
@@ -67,6 +67,13 @@ _FAMILIES = {
 """transformers' name of a decoder -> how it is built; where the config decides (`family_of`), the sequential form."""
 
 
+_SEVERAL_STREAMS = {
+    "gemma3n_text": "keeps four streams between its layers (AltUp)",
+    "deepseek_v4": "keeps several streams between its layers (hyper-connections)",
+}
+"""Decoders of which it would have to be settled first what an SAE reads; no SAE of the registry is of one."""
+
+
 def family_of(config: Any) -> Family | None:
     """How the decoder of a config is built; None where this is not known."""
     if config.model_type == "opt" and not getattr(config, "do_layer_norm_before", True):
@@ -86,6 +93,10 @@ def check_hook(config: Any, hook: Hook, where: str) -> None:
     Raises:
         BundleError: In one sentence.
     """
+    if (said := _SEVERAL_STREAMS.get(config.model_type)) is not None:
+        raise BundleError(
+            f"{where} reads {hook}: {config.model_type} {said}, and which of them it reads is not known here"
+        )
     if hook.site in ("resid_pre", "resid_post"):
         return
     family = family_of(config)

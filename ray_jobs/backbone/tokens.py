@@ -17,15 +17,15 @@ import numpy as np
 
 from featurestore.errors import JobSpecError
 from ray_jobs.backbone.bundle import TOKENIZER_NAME, Bundle
-from ray_jobs.backbone.chat import ChatTokenizer, Rendered
+from ray_jobs.backbone.chat import ChatTokenizer, ConversationTokenizer, Rendered, Turns
 from ray_jobs.backbone.spelling import NAMELESS, text_tokenizer
 
 TEXTS_PER_CALL = 256
 """Texts tokenised at a time: enough to occupy the tokenizer's threads, few enough that its offsets stay small."""
 
 
-Content = np.ndarray | Rendered
-"""Ids of a text on its own, int32 [n], or a text in its rendering; its `len` is its number of tokens."""
+Content = np.ndarray | Rendered | Turns
+"""Ids of a text on its own, int32 [n], a text in its rendering, or a conversation; `len` is its number of tokens."""
 
 
 @dataclass(frozen=True)
@@ -68,25 +68,42 @@ class TokenPolicy:
 
 @dataclass(frozen=True)
 class Window:
-    """What is fed at once: `ids[T]` int32, positions `[start, stop)` of which are pooled; the document's `place`-th."""
+    """What is fed at once: `ids[T]` int32, positions `[start, stop)` of which are pooled; the document's `place`-th.
+
+    Of an image, `pixels` is what its model's tower reads, float32 [C, H, W], at `patches` positions of its own. Of a
+    conversation only some positions are pooled: `some`, ascending.
+    """
 
     document: int
     ids: np.ndarray
     start: int
     stop: int
     place: int = 0
+    pixels: np.ndarray | None = None
+    patches: int = 0
+    some: np.ndarray | None = None
 
     @property
     def n_pooled(self) -> int:
         """Number of tokens that this window contributes."""
-        return self.stop - self.start
+        return self.stop - self.start if self.some is None else len(self.some)
+
+    @property
+    def pooled(self) -> np.ndarray:
+        """Their positions, ascending."""
+        return np.arange(self.start, self.stop) if self.some is None else self.some
+
+    @property
+    def cost(self) -> int:
+        """Tokens of a batch's budget that it takes: those fed, or the patches of its image where they are more."""
+        return max(len(self.ids), self.patches)
 
 
 class TokenChoices(Protocol):
     """What a job says of tokens: its `model`, and the engine's settings, say it in the same words."""
 
     @property
-    def tokens(self) -> Literal["content", "all"]: ...
+    def tokens(self) -> Literal["content", "all", "image", "text"]: ...
     @property
     def max_tokens(self) -> int: ...
     @property
@@ -103,6 +120,10 @@ def token_policy(bundle: Bundle, choices: TokenChoices) -> TokenPolicy:
     Raises:
         JobSpecError: No chat template, or no room for content within `max_tokens` (or beyond `stride`).
     """
+    if bundle.vision is not None:
+        raise JobSpecError(
+            f"corpus.image: {bundle.model.name} was prepared for images, and these are texts; name the column of images"
+        )
     info = bundle.tokenizer
     head: tuple[int, ...] = info.bos
     tail: tuple[int, ...] = ()
@@ -143,6 +164,8 @@ def windows_of(document: int, content: Content, policy: TokenPolicy) -> tuple[li
     """
     if not len(content):
         return [], False
+    if isinstance(content, Turns):
+        return _windows_of_turns(document, content, policy)
     policy = policy.of(content)
     ids = content.ids[content.start : content.stop] if isinstance(content, Rendered) else content
     room = max(policy.room, 1)  # a head of another length than the usual one may have left less
@@ -163,6 +186,29 @@ def windows_of(document: int, content: Content, policy: TokenPolicy) -> tuple[li
     return windows, spans[-1][2] < len(content)
 
 
+def _windows_of_turns(document: int, content: Turns, policy: TokenPolicy) -> tuple[list[Window], bool]:
+    """The same of a conversation: it is fed as a whole, from its beginning, and tokens of some turns are pooled."""
+    head = policy.shared
+    ids, pooled_T = content.ids[len(head) :], content.pooled[len(head) :]
+    wanted = np.arange(len(ids)) if policy.count_all else np.flatnonzero(pooled_T)
+    end = int(wanted[-1]) + 1  # a causal model does not see what follows
+    room = policy.max_tokens - len(head)
+    spans = [(0, 0, min(end, room))]  # (first fed, first new, end)
+    while policy.stride is not None and spans[-1][2] < end:
+        new = spans[-1][2]
+        first = new - min(policy.stride, room - 1)
+        spans.append((first, new, min(end, first + room)))
+    windows = list[Window]()
+    for first, new, stop in spans:
+        some = wanted[np.searchsorted(wanted, new) : np.searchsorted(wanted, stop)] - first + len(head)
+        if policy.count_all and first == new == 0:
+            some = np.concatenate([np.arange(len(head)), some])
+        if len(some):
+            fed = np.concatenate([head, ids[first:stop]])
+            windows.append(Window(document, fed, int(some[0]), int(some[-1]) + 1, len(windows), some=some))
+    return windows, spans[-1][2] < end
+
+
 class ContentTokenizer:
     """The bundle's tokenizer, for content only.
 
@@ -173,7 +219,10 @@ class ContentTokenizer:
 
     def __init__(self, bundle: Bundle, chat: bool = False) -> None:
         rendering = bundle.tokenizer.chat if chat else None
-        self._chat = None if rendering is None else ChatTokenizer(bundle.path / TOKENIZER_NAME, rendering)
+        self._chat: ChatTokenizer | ConversationTokenizer | None = None
+        if rendering is not None:
+            of = ChatTokenizer if rendering.turns is None else ConversationTokenizer
+            self._chat = of(bundle.path / TOKENIZER_NAME, rendering)
         self._shared = (bundle.tokenizer.chat_prefix or ())[: rendering.n_shared if rendering else 0]
         if self._chat is not None:
             self._tokenizer, control = self._chat.tokenizer, self._chat.control
@@ -195,12 +244,15 @@ class ContentTokenizer:
 
         A token begins where the one before it ends, and the last one ends with the text. So characters that the
         tokenizer drops belong to what follows, and of tokens that share a character (its bytes) the first one has it.
+        Of a conversation, whose `start` says where tokens begin, they are those of all turns.
         """
         ids = self.encode([text])[0]
         if isinstance(ids, str):
             return ids
         if isinstance(ids, Rendered):
             return ids, ids.ends
+        if isinstance(ids, Turns):
+            return ids, ids.stop
         encoding = self._tokenizer.encode(text, add_special_tokens=False)  # the fast way knows no offsets
         stop = np.array([stop for _, stop in encoding.offsets], dtype=np.int64)
         stop[-1:] = len(text)
@@ -221,7 +273,7 @@ class ContentTokenizer:
             return [result for text in texts for result in self._encode_some([text])]
         return [self._checked(np.asarray(encoding.ids, dtype=np.int32)) for encoding in found]
 
-    def _checked_rendering(self, rendered: Rendered | str) -> Rendered | str:
+    def _checked_rendering(self, rendered: Rendered | Turns | str) -> Rendered | Turns | str:
         if isinstance(rendered, str):
             return rendered
         if tuple(rendered.ids[: len(self._shared)].tolist()) != self._shared:

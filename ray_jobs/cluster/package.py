@@ -29,7 +29,7 @@ from featurestore.urls import secret_within
 if TYPE_CHECKING:
     from ray_jobs.spec import JobSpec
 
-CODE = ("sparsemill.py", "ray_jobs", "featurestore")
+CODE = ("sparsemill", "ray_jobs", "featurestore")
 NOT_SENT = ("__pycache__", "*.pyc", "sae")  # the demo's SAE is megabytes that no job on a cluster reads
 JOB_NAME = "job.yaml"
 
@@ -100,10 +100,7 @@ def working_directory(job: JobSpec) -> Iterator[Path]:
         directory = Path(name)
         with writing(directory):
             for entry in CODE:
-                if (source / entry).is_dir():
-                    shutil.copytree(source / entry, directory / entry, ignore=shutil.ignore_patterns(*NOT_SENT))
-                else:
-                    shutil.copy(source / entry, directory)
+                shutil.copytree(source / entry, directory / entry, ignore=shutil.ignore_patterns(*NOT_SENT))
             (directory / JOB_NAME).write_text(as_json(job), encoding="utf-8")  # JSON is YAML
         yield directory
 

@@ -40,6 +40,8 @@ def find_texts(
     Raises:
         CorpusError: A file is gone or has changed, or a row is no longer the document's.
     """
+    if corpus.image is not None:
+        raise CorpusError("its documents are images, and tokens can be shown of texts only")
     there = {file.name: file for file in look_up(corpus.path, corpus.format).files}
     starts = list(accumulate((int(file["rows"]) for file in files), initial=0))
     by_file: dict[int, dict[int, int]] = {}  # file -> row in it -> place in the answer
@@ -66,7 +68,7 @@ def _rows(
     file: SourceFile, corpus: CorpusSpec, rows: Mapping[int, Any]
 ) -> Iterator[tuple[int, str | None, str | None]]:
     """(row, id if the corpus has ids, text) of some rows of a file."""
-    wanted = Wanted(corpus.text, corpus.id)
+    wanted = Wanted(corpus.text, corpus.id, turns=corpus.messages is not None)
     if file.format == "parquet":
         with refusals(file), ExitStack() as stack:
             groups = parquet_groups(open_parquet(file, stack))
@@ -82,7 +84,7 @@ def _rows(
     for part in parts:
         for row, record in enumerate(records_of(part, wanted), part.first_row):
             if row in rows:
-                doc_id, text, _, _ = document_of(record, corpus.text, corpus.id)
+                doc_id, text, _, _ = document_of(record, corpus.text, corpus.id, wanted.turns)
                 n_found += 1
                 yield row, doc_id, text
     if n_found < len(rows):

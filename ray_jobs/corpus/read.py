@@ -7,15 +7,19 @@ refused. Finding the records in the files is left to `slices`, parsing them to `
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import CorpusError
+from featurestore.finding.files import IMAGE
+from featurestore.tables.images import ImageFile, document_image
 from featurestore.tables.record import Record, Wanted
-from featurestore.tables.values import document_id, document_text, stored_value
+from featurestore.tables.values import document_id, document_text, document_turns, stored_value
 from ray_jobs.corpus.slices import Slice, changed, records_of
+from ray_jobs.images.spool import Spool, SpooledImage
 
 if TYPE_CHECKING:
+    from featurestore.finding.files import SourceFile
     from ray_jobs.corpus.spill import Spill
     from ray_jobs.spec import CorpusSpec
 
@@ -26,15 +30,17 @@ class DocumentRows:
 
     Attributes:
         doc_id: The given id, or "{file name}:{row}" where none is given or it cannot be used.
-        text: None exactly where `error` is set.
+        text: None exactly where `error` is set; of images the prompt, "" where they have none.
         keep: Kept column -> values of its type, or None.
         error: Why the row cannot be used, in one sentence, or None.
+        image: Encoded bytes of an image, or where they are; None where `error` is set. No entries in a corpus of texts.
     """
 
     doc_id: list[str]
     text: list[str | None]
     keep: dict[str, list[Any]]
     error: list[str | None]
+    image: list[bytes | ImageFile | SpooledImage | None] = field(default_factory=list)
 
 
 def read_rows(
@@ -67,12 +73,13 @@ def read_batches(
 
     All at once if neither is given. The last batch may be without rows.
     """
-    wanted = Wanted(corpus.text, corpus.id, corpus.keep)
+    wanted = Wanted(corpus.text, corpus.id, corpus.keep, corpus.image, corpus.messages is not None)
     out, size = DocumentRows([], [], {name: [] for name in corpus.keep}, []), 0
+    spool = Spool()
     for part in parts:
         row = part.first_row
         for record in records_of(part, wanted, spill):
-            doc_id, text, error, _ = document_of(record, corpus.text, corpus.id)
+            doc_id, text, error, _ = document_of(record, corpus.text, corpus.id, wanted.turns)
             for name, raw in zip(corpus.keep, record.keep, strict=True):
                 kept_type = keep_types[name]
                 try:
@@ -80,7 +87,11 @@ def read_batches(
                 except (ValueError, OverflowError, TypeError):
                     raise CorpusError(changed(part.file, f"column '{name}' is no longer {kept_type}")) from None
                 out.keep[name].append(value)
-            out.doc_id.append(doc_id if doc_id is not None else f"{part.file.name}:{row}")
+            if corpus.image is not None:
+                image, problem = document_image(record.image, corpus.image, part.file) if not error else (None, error)
+                text, error = (None, problem) if problem else (text, None)
+                out.image.append(spool.keep(image) if isinstance(image, bytes) else image)
+            out.doc_id.append(doc_id if doc_id is not None else row_id(part.file, row))
             out.text.append(text)
             out.error.append(error)
             row += 1
@@ -93,21 +104,29 @@ def read_batches(
     yield out
 
 
-def document_of(record: Record, text: str, id: str | None) -> tuple[str | None, str | None, str | None, str]:
+def row_id(file: SourceFile, row: int) -> str:
+    """The id of a row that has none of its own."""
+    return file.name if file.format == IMAGE else f"{file.name}:{row}"
+
+
+def document_of(
+    record: Record, text: str | None, id: str | None, turns: bool = False
+) -> tuple[str | None, str | None, str | None, str]:
     """Turn a row into a document: (id, text, error, key of JOB.yaml that may be to blame).
 
     Either there is a text or there is an error. A row that could not be parsed comes with the parser's error.
 
     Args:
         record: The row.
-        text: The column that holds the text.
+        text: The column that holds the text; without one it is empty.
         id: The column that holds the id, if there is one.
+        turns: Whether the text is a conversation of several turns; it becomes JSON.
     """
     doc_id, id_error = document_id(record.id, id)
-    found, text_error = document_text(record.text, text)
+    found, text_error = ("", None) if text is None else (document_turns if turns else document_text)(record.text, text)
     if record.error:
         is_encoding = record.error.startswith("the row is not ") and "CSV" not in record.error
         return doc_id, None, record.error, "corpus.csv.encoding" if is_encoding else "corpus.format"
     if id_error:
         return doc_id, None, id_error, "corpus.id"
-    return doc_id, found, text_error, "corpus.text"
+    return doc_id, found, text_error, "corpus.messages" if turns else "corpus.text"

@@ -18,10 +18,11 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from featurestore.errors import CorpusError
-from featurestore.finding.files import SourceFile, look_up
+from featurestore.finding.files import IMAGE, SourceFile, look_up
 from featurestore.tables.arrays import told_apart
 from featurestore.tables.class_labels import class_names
 from featurestore.tables.csv_head import with_dialect
+from featurestore.tables.images import ImageFile, document_image
 from featurestore.tables.parquet import UNSEEN_KINDS, number_kinds, open_parquet, parquet_groups, parquet_kinds
 from featurestore.tables.partitions import without_partitions
 from featurestore.tables.record import (
@@ -36,8 +37,9 @@ from featurestore.tables.record import (
     refusals,
 )
 from featurestore.tables.text import Fused, csv_header, json_keys, text_records
-from featurestore.tables.values import column_type, document_id, document_text, kind_of, stored_value
-from ray_jobs.corpus.read import document_of
+from featurestore.tables.values import column_type, document_id, document_text, document_turns, kind_of, stored_value
+from ray_jobs.corpus.image_files import image_files, images_sha256
+from ray_jobs.corpus.read import document_of, row_id
 from ray_jobs.corpus.scanned import MARK_ROWS, CorpusFile, CorpusScan, UnkeptValues
 from ray_jobs.corpus.slices import Slice, records_of, source_fields
 from ray_jobs.corpus.unique_ids import UniqueIds
@@ -50,6 +52,7 @@ SAMPLE_TEXTS = 512  # enough for the mean length of a corpus to within some perc
 _SAMPLE_CHARACTERS = 100_000  # of each sampled text: beyond any window of a model that is fed whole
 _SAMPLE_ROW_GROUPS = 8  # Parquet row groups to take texts from, spread over all files
 _SAMPLE_GROUP_ROWS = 1 << 17  # rows decoded of each at most
+_SAMPLE_IMAGES = 64  # rows of images decoded of each: some tens of MB
 _KEPT_GROUP_ROWS = 512  # rows of each whose kept values are looked at: images among them are not small
 HASHED_AT_ONCE = 8  # Parquet files: as many as keep an object store busy; hashing itself runs beside reading
 
@@ -64,7 +67,7 @@ def scan(corpus: CorpusSpec, progress: Callable[[int, int], None] | None = None)
     Raises:
         CorpusError: No file or no row, a file that cannot be read, a column that is not there, an id used twice.
     """
-    looked_up = look_up(corpus.path, corpus.format)
+    looked_up = look_up(corpus.path, corpus.find_as)
     found = looked_up.files
     total = sum(file.size or 0 for file in found)
     done = 0
@@ -78,10 +81,12 @@ def scan(corpus: CorpusSpec, progress: Callable[[int, int], None] | None = None)
                 progress(done, total)
 
     state = _Scanned(corpus)
-    with _hashes([file for file in found if file.format == "parquet"], advance) as sha256s:
+    with _hashes([file for file in found if file.format in ("parquet", IMAGE)], advance) as sha256s:
         files = tuple(
             _scan_parquet(file, state, sha256s[file].result())
             if file.format == "parquet"
+            else _scan_image(file, state, sha256s[file].result())
+            if file.format == IMAGE
             else _scan_text(file, state, advance)
             for file in found
         )
@@ -96,7 +101,7 @@ def scan(corpus: CorpusSpec, progress: Callable[[int, int], None] | None = None)
             raise CorpusError(missing_column("the corpus", name, "corpus.keep", keys))
     if corpus.id is not None and state.ids.repeated():
         state.ids.confirm((doc_id, f"{file.name}:{row}") for file in files for row, doc_id in _ids(file, corpus.id))
-    sample = [*state.sample.texts, *_parquet_sample(files, corpus.text, state)]
+    sample = [*state.sample.texts, *_parquet_sample(files, state)]
     keep_types = {name: column_type(_seen_kinds(name, state)) for name in corpus.keep}
     _look_at_kept(files, [name for name in corpus.keep if keep_types[name] == "string" and name != corpus.text], state)
     return CorpusScan(
@@ -104,7 +109,8 @@ def scan(corpus: CorpusSpec, progress: Callable[[int, int], None] | None = None)
         rows=rows,
         keep_types=keep_types,
         sample=tuple(text[:_SAMPLE_CHARACTERS] for text in sample),
-        mean_text_bytes=sum(len(text.encode("utf-8", "replace")) for text in sample) / max(len(sample), 1),
+        mean_text_bytes=(sum(len(text.encode("utf-8", "replace")) for text in sample) + state.image_bytes)
+        / max(len(sample), 1),
         reached_twice=looked_up.again,
         unkept=tuple(
             UnkeptValues(name, state.unkept[name], state.looked_at, state.unkept_example[name])
@@ -113,6 +119,7 @@ def scan(corpus: CorpusSpec, progress: Callable[[int, int], None] | None = None)
         ),
         unreadable=tuple(state.unreadable),
         classes=tuple(state.classes),
+        images=corpus.image is not None,
     )
 
 
@@ -120,8 +127,9 @@ class _Scanned:
     """What the pass over the files gathers."""
 
     def __init__(self, corpus: CorpusSpec) -> None:
-        self.wanted = Wanted(corpus.text, corpus.id, corpus.keep)
+        self.wanted = Wanted(corpus.text, corpus.id, corpus.keep, corpus.image, corpus.messages is not None)
         self.csv = corpus.csv
+        self.turns = self.wanted.turns
         self.kinds: dict[str, set[str]] = {name: set() for name in corpus.keep}
         self.unseen: dict[str, list[SourceFile]] = {name: [] for name in corpus.keep}  # whose numbers may have to be
         self.unkept = dict.fromkeys(corpus.keep, 0)
@@ -133,6 +141,7 @@ class _Scanned:
         self.classes: dict[tuple[str, tuple[str, ...]], None] = {}
         self.broken = 0  # rows that are no rows of their format
         self.unreadable: list[UnreadableRows] = []
+        self.image_bytes = 0  # of encoded images among the sampled rows
         self.counted_nulls: set[str] = set()  # names of Parquet files whose statistics tell which texts are null
 
     def tell(self, told: Mapping[str, str | None]) -> tuple[tuple[str, str | None], ...]:
@@ -189,7 +198,8 @@ def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]
     marks = array("q")
     rows = readable = 0
     errors = ErrorCounts()
-    has_text = has_id = False
+    has_text = has_id = has_image = False
+    images: list[ImageFile] = []
     with refusals(file), ExitStack() as stack:
         digest = Digest(open_raw(file, stack), advance)
         counted = Counted(decompressed(digest, file, stack))
@@ -199,7 +209,11 @@ def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]
             if rows % MARK_ROWS == 0:
                 marks.append(record.offset)
             rows += 1
-            doc_id, _, error, setting = document_of(record, str(wanted.text), wanted.id)
+            doc_id, text, error, setting = document_of(record, wanted.text, wanted.id, state.turns)
+            if wanted.image is not None and not error:
+                image, error = document_image(record.image, wanted.image, file)
+                setting = "corpus.image"
+                images += [image] if isinstance(image, ImageFile) else []
             if error:
                 errors.add(rows - 1, error, setting)
             if wanted.id is not None:
@@ -209,6 +223,7 @@ def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]
             readable += 1
             has_text = has_text or record.text is not MISSING
             has_id = has_id or record.id is not MISSING
+            has_image = has_image or record.image is not MISSING
             for (name, found), value in zip(kinds, record.keep, strict=True):
                 if value is MISSING:
                     absent.add(name)
@@ -218,13 +233,15 @@ def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]
                 # A field of CSV is UTF-8, or its row cannot be read, and so is a document's text.
                 if kind == "text" and not is_csv and name != wanted.text:
                     state.check_kept(name, value, file, rows - 1)
-            state.sample.offer(record.text)
+            state.sample.offer(text if state.turns or wanted.text is None else record.text)
         sha256 = digest.hexdigest()
     state.looked_at += rows
     state.unreadable += errors.rows(file.name, rows)
     state.broken += rows - readable
-    if readable and not (has_text and has_id):
-        setting, column = ("corpus.text", wanted.text) if not has_text else ("corpus.id", wanted.id)
+    if readable and not (has_text and has_id and has_image):
+        setting, column = (wanted.text_setting, wanted.text) if not has_text else ("corpus.id", wanted.id)
+        if has_text and has_id:
+            setting, column = "corpus.image", wanted.image
         raise CorpusError(missing_column(file.uri, str(column), setting, json_keys(file)))
     text_bytes = counted.count if file.compression else 0
     return CorpusFile(
@@ -237,7 +254,16 @@ def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]
         unreadable=sum(errors.by_setting.values()),
         told=state.tell({name: value for name, value in told.items() if name in absent}),
         fused=fused,
+        images=images_sha256(images),
     )
+
+
+def _scan_image(file: SourceFile, state: _Scanned, sha256: str) -> CorpusFile:
+    """An image in a file of its own: one row, whose path tells what there is beside it."""
+    read, told = without_partitions(file, (), state.wanted)
+    check_columns(file, (), replace(read, image=None))
+    state.sample.offer("")
+    return CorpusFile(**source_fields(file), sha256=sha256, rows=1, told=state.tell(told))
 
 
 @contextmanager
@@ -271,10 +297,13 @@ def _scan_parquet(file: SourceFile, state: _Scanned, sha256: str) -> CorpusFile:
             if kind in UNSEEN_KINDS:
                 state.unseen[name].append(file)
         rows = parquet.metadata.num_rows
-        if count_null_texts(parquet, str(wanted.text), errors):
+        if wanted.text is not None and count_null_texts(parquet, wanted.text, errors):
             state.counted_nulls.add(file.name)
+        images = image_files(file, parquet, wanted.image) if wanted.image is not None else []
     state.seen.update(read.keep)
-    scanned = CorpusFile(**source_fields(file), sha256=sha256, rows=rows, told=state.tell(told))
+    scanned = CorpusFile(
+        **source_fields(file), sha256=sha256, rows=rows, told=state.tell(told), images=images_sha256(images)
+    )
     if wanted.id is not None:
         for _, doc_id in _ids(scanned, wanted.id, errors):
             state.ids.add(doc_id)
@@ -316,27 +345,36 @@ def _ids(file: CorpusFile, column: str, errors: ErrorCounts | None = None) -> It
         doc_id, error = document_id(record.id, column)
         if error and errors is not None:
             errors.add(row, error, "corpus.id")
-        yield row, doc_id if doc_id is not None else f"{file.name}:{row}"
+        yield row, doc_id if doc_id is not None else row_id(file, row)
 
 
-def _parquet_sample(files: Sequence[CorpusFile], text: str, state: _Scanned) -> list[str]:
+def _parquet_sample(files: Sequence[CorpusFile], state: _Scanned) -> list[str]:
     """Texts from a few row groups, evenly spaced over the Parquet files and within each group.
 
     What is no text there is counted, but for nulls that the file's statistics have told.
     """
     texts: list[str] = []
+    text, column = state.wanted.text, state.wanted.image
     groups = _some_groups(files)
     for file, first, rows in groups:
-        rows = min(rows, _SAMPLE_GROUP_ROWS)
-        records = records_of(Slice(file, first, rows), Wanted(text, None))
+        rows = min(rows, _SAMPLE_GROUP_ROWS if column is None else _SAMPLE_IMAGES)
+        records = records_of(Slice(file, first, rows), Wanted(text, None, (), column, state.turns))
         step = -(-rows * len(groups) // SAMPLE_TEXTS)
         errors, looked_at = ErrorCounts(), 0
         for looked_at, record in enumerate(islice(records, 0, None, step), 1):
-            if isinstance(record.text, str):
-                texts.append(record.text)
+            if column is not None:
+                image, error = document_image(record.image, column, file)
+                state.image_bytes += len(image) if isinstance(image, bytes) else 0
+                if error:
+                    errors.add(first + (looked_at - 1) * step, error, "corpus.image")
+            if text is None:
+                texts.append("")
+                continue
+            found, error = (document_turns if state.turns else document_text)(record.text, text)
+            if isinstance(record.text if found is None else found, str):
+                texts.append(record.text if found is None else found)
             elif record.text is not None or file.name not in state.counted_nulls:
-                _, error = document_text(record.text, text)
-                errors.add(first + (looked_at - 1) * step, str(error), "corpus.text")
+                errors.add(first + (looked_at - 1) * step, str(error), state.wanted.text_setting)
         state.unreadable += errors.rows(file.name, looked_at, sampled=True)
     return texts
 

@@ -31,6 +31,7 @@ class CorpusFile(SourceFile):
         unreadable: Rows that cannot be read, as far as the pass over the file tells.
         told: (kept column, value) where the file's path tells it and not the file.
         fused: Rows of a CSV file in which a quote may not be closed.
+        images: Of a table with paths of images: sha256 of these paths and of what is in the files, in order.
     """
 
     sha256: str
@@ -41,6 +42,7 @@ class CorpusFile(SourceFile):
     unreadable: int = 0
     told: tuple[tuple[str, str | None], ...] = ()
     fused: Fused = field(default_factory=Fused)
+    images: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,11 @@ class CorpusScan:
         rows: Documents in all files.
         keep_types: Kept column -> "string", "int64", "float64" or "bool", in the order of the job.
         sample: Some hundreds of texts, evenly spaced over the corpus, each cut at 100,000 characters.
-        mean_text_bytes: Mean UTF-8 length of the sampled texts before cutting.
+        mean_text_bytes: Mean UTF-8 length of the sampled texts before cutting, with the bytes of images beside them.
         reached_twice: (name, the name that counts) of files and folders that links or other paths reach a second time.
         unkept: Kept columns with values that cannot be kept, in the order of the job.
         unreadable: Which rows cannot be read, by file and kind.
+        images: Whether its documents are images; then `sample` has their prompts.
         classes: (kept column, names of its classes) where Parquet files have names for its numbers, each once.
     """
 
@@ -85,6 +88,7 @@ class CorpusScan:
     unkept: tuple[UnkeptValues, ...] = ()
     unreadable: tuple[UnreadableRows, ...] = ()
     classes: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    images: bool = False
 
     @cached_property
     def first_rows(self) -> tuple[int, ...]:

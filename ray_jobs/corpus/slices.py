@@ -14,7 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import CorpusError
-from featurestore.finding.files import SourceFile
+from featurestore.finding.files import IMAGE, SourceFile
 from featurestore.tables.parquet import open_parquet, parquet_records
 from featurestore.tables.partitions import with_partitions, without_partitions
 from featurestore.tables.record import Record, Wanted, open_text, refusals
@@ -93,7 +93,10 @@ def records_of(part: Slice, wanted: Wanted, spill: Spill | None = None) -> Itera
         size = filesystem(file.root)[0].get_file_info(file.path).size
         if None not in (size, file.size) and size != file.size:
             raise CorpusError(changed(file, f"{size} bytes instead of {file.size}"))
-        if file.format == "parquet":
+        if file.format == IMAGE:  # one row, of which its path tells what there is beside the image
+            read, told = without_partitions(file, (), wanted)
+            yield from with_partitions(iter([Record(None, None, (), 0)]), read, wanted, told)
+        elif file.format == "parquet":
             parquet = open_parquet(file, stack)
             read, told = without_partitions(file, parquet.schema_arrow.names, wanted)
             records = parquet_records(parquet, read, part.first_row, part.n_rows)

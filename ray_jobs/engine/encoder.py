@@ -136,9 +136,12 @@ class SaeEncoder:
 
         whole = features is None or info.k is not None
         with bundle_file(bundle.path / info.file_name):  # on the CPU a map of the file, of which only some is read
-            weights = SaeWeights.of(load_file(bundle.path / info.file_name, device=str(device) if whole else "cpu"))
+            on_gpu = torch.device(device).type == "cuda"  # safetensors knows one CPU only, by no number
+            there = str(device) if whole and on_gpu else "cpu"
+            weights = SaeWeights.of(load_file(bundle.path / info.file_name, device=there))
             if not whole:
-                weights = weights.some(torch.from_numpy(features)).to(device)
+                weights = weights.some(torch.from_numpy(features))
+        weights = weights.to(device)
         self._open(info, weights, None, features)
 
     @classmethod

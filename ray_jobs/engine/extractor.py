@@ -16,13 +16,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 import torch
 
-from featurestore.base.dense_names import dense_name
+from featurestore.base.dense_names import PIXELS, dense_name
 from ray_jobs.backbone.backbone import open_backbone
 from ray_jobs.backbone.batching import CPU_BATCH_TOKENS, fill_batches
 from ray_jobs.backbone.bundle import Bundle
@@ -30,12 +31,14 @@ from ray_jobs.backbone.sites import Hook
 from ray_jobs.backbone.tokens import Content, ContentTokenizer, Window, token_policy, windows_of
 from ray_jobs.engine.encoder import SaeEncoder
 from ray_jobs.engine.idleness import IdleClock
+from ray_jobs.engine.image_inputs import ImageInputs, Images, small_copy
 from ray_jobs.engine.pooling import pool_saes
 from ray_jobs.engine.sparse_rows import SparseRows, gather_rows
 
 __all__ = ["ExtractSettings", "ExtractedRows", "Extractor", "SparseRows"]
 
 Progress = Callable[[int, int], None]
+_Encoded = Content | tuple[list[Window], bool] | str
 
 FIRST_TEXTS, TEXTS_AHEAD = 256, 4_096
 """Texts tokenised at a time, while those before them are computed; the first are few, so that computing starts soon."""
@@ -48,27 +51,33 @@ class ExtractSettings:
     Attributes:
         pools: Poolings of every SAE: max, sum, count, last, top{N}.
         hidden: Dense baselines of every hooked layer: mean and last residual stream of the counted tokens.
-        tokens: Count the text's own tokens only, or all that are fed.
+        tokens: Count the text's own tokens only, or all that are fed; of images theirs, those of the text, or all.
         max_tokens: Positions fed to the model at once, context included.
         long_documents: Cut what does not fit, or read on in overlapping windows.
         stride: Content tokens that a window repeats as context.
         chat: Put the text into the tokenizer's chat template, as a user's message.
+        prompt: What is fed behind every image, before its own text.
+        pixels: Side of the small copy that is kept of every image; 0 keeps none.
         attn_implementation: `eager`, `flex_attention`, or another name of transformers for models without a soft cap.
         batch_tokens: Tokens of one forward.
         device: torch device.
+        devices: Devices of that kind that share the layers; the arithmetic is the same.
         threads: torch threads; 0 leaves the process's own setting alone.
     """
 
     pools: tuple[str, ...] = ("max", "sum", "count")
     hidden: tuple[str, ...] = ()
-    tokens: Literal["content", "all"] = "content"
+    tokens: Literal["content", "all", "image", "text"] = "content"
     max_tokens: int = 1024
     long_documents: Literal["truncate", "windows"] = "truncate"
     stride: int = 0
     chat: bool = False
+    prompt: str = ""
+    pixels: int = 0
     attn_implementation: str = "eager"
     batch_tokens: int = CPU_BATCH_TOKENS
     device: str = "cpu"
+    devices: int = 1
     threads: int = 0
 
 
@@ -81,7 +90,8 @@ class ExtractedRows:
         truncated: Whether content was left out, bool [texts].
         errors: Why a text has no features, or None.
         saes: SAE name -> sparse rows.
-        dense: `resid_post_{layer}__hidden_{mean|last}` -> float32 [texts, D], NaN where no token was pooled.
+        dense: `resid_post_{layer}__hidden_{mean|last}` -> float32 [texts, D], NaN where no token was pooled; and of
+            images `pixels` -> float32 [texts, 3 * side * side].
         idle_seconds: Of the call, in which no batch was under way: waiting for tokens, cutting, putting together.
     """
 
@@ -111,6 +121,7 @@ class _Call:
     truncated: np.ndarray  # bool [documents]
     n_tokens: np.ndarray  # int64 [documents], counted tokens
     n_left: np.ndarray  # int64 [documents], windows not yet run
+    small: np.ndarray  # float32 [documents, values], small copies of images
     n_done: int = 0
     n_pooled: int = 0
     pieces: list[_Piece] = field(default_factory=list)
@@ -129,7 +140,7 @@ class _Call:
 
 @dataclass
 class _Flight:
-    """A batch under way: its activations by hook and when it is there, or what launching it raised.
+    """A batch under way: its activations by hook and when they are there on each device, or what launching it raised.
 
     `apart`: no window in it can spoil another one, so one whose activations are not finite is itself at fault.
     """
@@ -137,7 +148,7 @@ class _Flight:
     windows: Sequence[Window]
     apart: bool
     residuals: dict[Hook, torch.Tensor] = field(default_factory=dict)
-    done: torch.cuda.Event | None = None
+    done: Sequence[torch.cuda.Event] = ()
     error: Exception | None = None
 
 
@@ -165,12 +176,17 @@ class Extractor:
             bundle = replace(bundle, saes=tuple(info for info in bundle.saes if info.name in features))
         self.bundle = bundle
         self.settings = settings
-        self.policy = token_policy(bundle, settings)
-        self.tokenizer = ContentTokenizer(bundle, settings.chat)
-        self.backbone = open_backbone(bundle, settings.device, settings.attn_implementation, self.policy.shared)
+        self.images: ImageInputs | None = None
+        if bundle.vision is not None:
+            self.images, head = ImageInputs(bundle, settings), np.empty(0, dtype=np.int32)
+        else:
+            self.policy = token_policy(bundle, settings)
+            self.tokenizer = ContentTokenizer(bundle, settings.chat)
+            head = self.policy.shared
+        self.backbone = open_backbone(bundle, settings.device, settings.attn_implementation, head, settings.devices)
         self.encoders = {
             hook: tuple(
-                SaeEncoder(bundle, info, self.backbone.device, wanted_of.get(info.name))
+                SaeEncoder(bundle, info, self.backbone.placement.of(hook.layer), wanted_of.get(info.name))
                 for info in bundle.saes
                 if info.hook == hook
             )
@@ -179,24 +195,29 @@ class Extractor:
         self.batch_tokens = max(1, settings.batch_tokens)
         wanted = {*settings.pools, *(f"hidden {kind}" for kind in settings.hidden)}
         self._only_last = wanted <= {"last", "hidden last"}
-        self._pool_stream = torch.cuda.Stream() if self.backbone.device.type == "cuda" else None
+        devices = self.backbone.placement.devices
+        self._pool_streams = [torch.cuda.Stream(where) for where in devices if where.type == "cuda"]
 
     def extract(
         self,
         texts: Sequence[str | None],
         errors: Sequence[str | None] | None = None,
         on_progress: Progress | None = None,
+        images: Images | None = None,
     ) -> ExtractedRows:
-        """Extract the features of texts.
+        """Extract the features of texts, or of images.
 
         Args:
-            texts: The documents; None (without an error of its own) gets one.
+            texts: The documents; None (without an error of its own) gets one. Of images, what is fed behind each.
             errors: Errors that are known already; those texts are passed through as rows without features.
             on_progress: Called after every batch with the documents and pooled tokens done so far in this call.
+            images: The images, where the bundle was prepared for them; each is asked for once, ahead of the device.
 
         Returns:
             One row per text. The same texts in the same order give the same bytes.
         """
+        if (images is None) != (self.images is None) or (images is not None and len(images) != len(texts)):
+            raise ValueError("a bundle of images takes as many images as texts, and another one none")
         known = errors if errors is not None else [None] * len(texts)
         call = _Call(
             errors=[
@@ -205,6 +226,7 @@ class Extractor:
             truncated=np.zeros(len(texts), dtype=bool),
             n_tokens=np.zeros(len(texts), dtype=np.int64),
             n_left=np.zeros(len(texts), dtype=np.int64),
+            small=np.full((len(texts), 3 * self.settings.pixels**2), np.nan, dtype=np.float32),
         )
         call.n_done = sum(error is not None for error in call.errors)
         flights: deque[tuple[Sequence[Window], _Flight]] = deque()
@@ -219,10 +241,10 @@ class Extractor:
             if on_progress is not None:
                 on_progress(call.n_done, call.n_pooled)
 
-        for batch in fill_batches(self._lots(texts, call), lambda: self.batch_tokens):
+        for batch in fill_batches(self._lots(texts, images, call), lambda: self.batch_tokens):
             clock.busy()
             flights.append((batch, self._launch(call.sound(batch))))
-            if len(flights) > (self._pool_stream is not None):
+            if len(flights) > bool(self._pool_streams):
                 land()
         while flights:
             land()
@@ -230,28 +252,35 @@ class Extractor:
         clock.busy()
         return replace(rows, idle_seconds=clock.seconds)
 
-    def _lots(self, texts: Sequence[str | None], call: _Call) -> Iterator[list[Window]]:
+    def _lots(self, texts: Sequence[str | None], images: Images | None, call: _Call) -> Iterator[list[Window]]:
         """The windows of the texts, some texts at a time, which are tokenised while those before them are computed."""
         numbers = [number for number, error in enumerate(call.errors) if error is None]
-        starts = [0, *range(FIRST_TEXTS, len(numbers), TEXTS_AHEAD)]
+        first, size = (FIRST_TEXTS, TEXTS_AHEAD) if self.images is None else (self.images.lot,) * 2
+        starts = [0, *range(first, len(numbers), size)]
         lots = [numbers[start:stop] for start, stop in zip(starts, [*starts[1:], len(numbers)], strict=True)]
         with ThreadPoolExecutor(1, "tokenise") as ahead:
-            pending = ahead.submit(self._encoded, texts, lots[0])
+            pending = ahead.submit(self._encoded, texts, images, lots[0])
             for lot, following in zip(lots, [*lots[1:], []], strict=True):
-                contents, pending = pending.result(), ahead.submit(self._encoded, texts, following)
+                contents, pending = pending.result(), ahead.submit(self._encoded, texts, images, following)
                 yield self._windows(lot, contents, call)
 
-    def _encoded(self, texts: Sequence[str | None], numbers: Sequence[int]) -> list[Content | str]:
-        return self.tokenizer.encode([text for number in numbers if (text := texts[number]) is not None])
+    def _encoded(self, texts: Sequence[str | None], images: Images | None, numbers: Sequence[int]) -> list[_Encoded]:
+        if self.images is not None and images is not None:
+            return [*self.images.encode(texts, images, numbers)]
+        return [*self.tokenizer.encode([text for number in numbers if (text := texts[number]) is not None])]
 
-    def _windows(self, numbers: Sequence[int], contents: Sequence[Content | str], call: _Call) -> list[Window]:
+    def _windows(self, numbers: Sequence[int], contents: Sequence[_Encoded], call: _Call) -> list[Window]:
         found: list[Window] = []
         for number, content in zip(numbers, contents, strict=True):
             if isinstance(content, str):
                 call.errors[number] = content
                 call.n_done += 1
                 continue
-            windows, call.truncated[number] = windows_of(number, content, self.policy)
+            made = content if isinstance(content, tuple) else windows_of(number, content, self.policy)
+            windows, call.truncated[number] = made
+            for window in windows if self.settings.pixels else ():
+                assert window.pixels is not None
+                call.small[number] = small_copy(window.pixels, self.settings.pixels)
             call.n_tokens[number] = sum(window.n_pooled for window in windows)
             kept = windows[-1:] if self._only_last else windows
             call.n_left[number] = len(kept)
@@ -266,7 +295,7 @@ class Extractor:
             return _Flight(windows, apart)
         try:
             residuals = self.backbone.forward(windows, self.batch_tokens)
-            done = None if self._pool_stream is None else torch.cuda.current_stream().record_event()
+            done = [torch.cuda.current_stream(stream.device).record_event() for stream in self._pool_streams]
             return _Flight(windows, apart, residuals, done)
         except torch.AcceleratorError:  # the device is gone for this process: no document's fault
             raise
@@ -298,7 +327,7 @@ class Extractor:
     def _halve(self, flight: _Flight, error: Exception, call: _Call) -> None:
         windows = flight.windows
         out_of_memory = _is_out_of_memory(error)
-        n_tokens = sum(len(window.ids) for window in windows)
+        n_tokens = sum(window.cost for window in windows)
         filled_up = self.backbone.fills and n_tokens < self.batch_tokens
         if len(windows) == 1 and not (out_of_memory and filled_up):
             failed = windows[0].document
@@ -322,15 +351,14 @@ class Extractor:
             What was pooled, and windows that another one may have spoilt. Of a batch that was run apart there are none:
             its windows that are not finite have failed their documents.
         """
-        with torch.inference_mode():
-            if self._pool_stream is None:
-                return self._pool(flight, call)
-            with torch.cuda.stream(self._pool_stream):
-                assert flight.done is not None
-                self._pool_stream.wait_event(flight.done)
+        with torch.inference_mode(), ExitStack() as streams:
+            for stream, done in zip(self._pool_streams, flight.done, strict=True):
+                streams.enter_context(torch.cuda.stream(stream))
+                stream.wait_event(done)
                 for x_ND in flight.residuals.values():
-                    x_ND.record_stream(self._pool_stream)
-                return self._pool(flight, call)
+                    if x_ND.device == stream.device:
+                        x_ND.record_stream(stream)
+            return self._pool(flight, call)
 
     def _pool(self, flight: _Flight, call: _Call) -> tuple[_Piece, list[Window]]:
         windows, residuals = list(flight.windows), dict(flight.residuals)
@@ -349,8 +377,8 @@ class Extractor:
             sound_B &= finite_B
         sound_B &= np.array([call.errors[window.document] is None for window in windows])
         if not sound_B.all():
-            rows_N = torch.from_numpy(np.flatnonzero(np.repeat(sound_B, lengths))).to(self.backbone.device)
-            residuals = {hook: x_ND[rows_N] for hook, x_ND in residuals.items()}
+            rows_N = torch.from_numpy(np.flatnonzero(np.repeat(sound_B, lengths)))
+            residuals = {hook: x_ND[rows_N.to(x_ND.device)] for hook, x_ND in residuals.items()}
             windows = [window for window, sound in zip(windows, sound_B, strict=True) if sound]
             lengths = lengths[sound_B]
         if not windows:
@@ -358,8 +386,8 @@ class Extractor:
         saes: dict[str, SparseRows] = {}
         sums: dict[Hook, np.ndarray] = {}
         lasts: dict[Hook, np.ndarray] = {}
-        ends_B = torch.from_numpy(np.cumsum(lengths) - 1).to(self.backbone.device)
         for hook, x_ND in residuals.items():
+            ends_B = torch.from_numpy(np.cumsum(lengths) - 1).to(x_ND.device)
             if "mean" in self.settings.hidden:
                 lengths_B = torch.from_numpy(lengths).to(x_ND.device)
                 sums[hook] = torch.segment_reduce(x_ND.double(), "sum", lengths=lengths_B, axis=0).cpu().numpy()
@@ -369,7 +397,8 @@ class Extractor:
                 saes |= pool_saes(self.encoders[hook], x_ND[ends_B], np.ones_like(lengths), self.settings.pools)
             else:
                 saes |= pool_saes(self.encoders[hook], x_ND, lengths, self.settings.pools)
-        return _Piece(windows, saes, sums, lasts), spoilt
+        done = [window if window.pixels is None else replace(window, pixels=None) for window in windows]
+        return _Piece(done, saes, sums, lasts), spoilt
 
     def _assembled(self, call: _Call) -> ExtractedRows:
         n_documents, pools = len(call.errors), self.settings.pools
@@ -396,14 +425,15 @@ class Extractor:
             truncated=call.truncated & ~failed,
             errors=call.errors,
             saes=saes,
-            dense=self._dense(pieces, document, place, call.n_tokens),
+            dense=self._dense(pieces, document, place, call),
         )
 
     def _dense(
-        self, pieces: Sequence[_Piece], document: np.ndarray, place: np.ndarray, n_tokens: np.ndarray
+        self, pieces: Sequence[_Piece], document: np.ndarray, place: np.ndarray, call: _Call
     ) -> dict[str, np.ndarray]:
         """Mean and last activations of the documents at each hook [documents, D]; NaN where nothing was pooled."""
         dense: dict[str, np.ndarray] = {}
+        n_tokens = call.n_tokens
         order = np.lexsort((place, document))  # of each document the last window comes last
 
         for hook, width in self.bundle.hooks.items():
@@ -420,6 +450,8 @@ class Extractor:
                     rows /= np.maximum(n_tokens, 1)[:, None]
                 rows[n_tokens == 0] = np.nan
                 dense[dense_name(hook.name, kind)] = rows.astype(np.float32)
+        if self.settings.pixels:
+            dense[PIXELS] = np.where((n_tokens == 0)[:, None], np.float32(np.nan), call.small)
         return dense
 
 

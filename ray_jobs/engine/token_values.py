@@ -20,6 +20,7 @@ import torch
 from ray_jobs.backbone.backbone import open_backbone
 from ray_jobs.backbone.batching import fill_batches
 from ray_jobs.backbone.bundle import Bundle, SaeInfo, bundle_file
+from ray_jobs.backbone.chat import Turns
 from ray_jobs.backbone.families import SaeWeights
 from ray_jobs.backbone.tokens import ContentTokenizer, TokenPolicy, Window, token_policy, windows_of
 from ray_jobs.engine.encoder import Inputs, SaeEncoder
@@ -36,7 +37,8 @@ class TokenValues:
     Attributes:
         names: What tokens that are not of the text are called; empty for those that are.
         start: First code point of each token in the text, int64 [T].
-        stop: One past the last; the tokens of the text follow one another without a gap.
+        stop: One past the last; the tokens of the text follow one another without a gap, but for those of a
+            conversation, whose text is JSON.
         pooled: Which tokens count, bool [T].
         values: SAE -> float32 [T, K]; 0 where a token does not count.
         truncated: Whether tokens of the text were left out.
@@ -68,7 +70,7 @@ class TokenReader:
     def __init__(self, bundle: Bundle, settings: ExtractSettings, features: Mapping[str, Sequence[int]]) -> None:
         self._policy = token_policy(bundle, settings)
         self._tokenizer = ContentTokenizer(bundle, settings.chat)
-        self._backbone = open_backbone(bundle, settings.device, "eager", self._policy.shared)
+        self._backbone = open_backbone(bundle, settings.device, "eager", self._policy.shared, settings.devices)
         self._batch_tokens = settings.batch_tokens
         self._bundle = bundle
         self._encoders = _cut(bundle, features)
@@ -102,7 +104,10 @@ class TokenReader:
                 yield TokenValues(error=errors[number])
                 continue
             values = [pieces[key] for key in sorted(key for key in pieces if key[0] == number)]
-            yield self._assembled(self._policy.of(found[0]), found[1], values, truncated[number])
+            if isinstance(found[0], Turns):
+                yield self._of_turns(found[0], values, truncated[number])
+            else:
+                yield self._assembled(self._policy.of(found[0]), found[1], values, truncated[number])
 
     def _run(
         self,
@@ -158,6 +163,24 @@ class TokenReader:
             values[encoder.name] = np.zeros((len(names), encoder.k), dtype=np.float32)
             values[encoder.name][pooled_T] = np.concatenate([piece[encoder.name] for piece in pieces])
         return TokenValues(names, start_T, stop_T, pooled_T, values, truncated)
+
+    def _of_turns(self, content: Turns, pieces: Sequence[Mapping[str, np.ndarray]], truncated: bool) -> TokenValues:
+        """A conversation: what the template puts around turns has names, and turns stand where its JSON has them."""
+        n_fed = min(len(content.ids), self._policy.max_tokens) if truncated else len(content.ids)
+        own_T, pooled_T = content.own[:n_fed], content.pooled[:n_fed] | self._policy.count_all
+        names = [
+            "" if own else name for name, own in zip(self._tokenizer.names(content.ids[:n_fed]), own_T, strict=True)
+        ]
+        start_T, stop_T = np.zeros(n_fed, np.int64), np.zeros(n_fed, np.int64)
+        start_T[own_T], stop_T[own_T] = content.start[: own_T.sum()], content.stop[: own_T.sum()]
+        stop_T = np.maximum.accumulate(stop_T)
+        start_T = np.where(own_T, start_T, stop_T)
+        values = {}
+        for encoder in self._encoders:
+            values[encoder.name] = np.zeros((n_fed, encoder.k), dtype=np.float32)
+            if pieces:
+                values[encoder.name][pooled_T] = np.concatenate([piece[encoder.name] for piece in pieces])
+        return TokenValues(tuple(names), start_T, stop_T, pooled_T, values, truncated)
 
 
 def _cut(bundle: Bundle, features: Mapping[str, Sequence[int]]) -> list[_CutEncoder]:

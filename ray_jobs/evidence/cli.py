@@ -55,7 +55,7 @@ def tokens(args: argparse.Namespace) -> int:
     silence_libraries()
     store = FeatureStore.open(args.store, partial=True)
     doc_ids = list(dict.fromkeys(args.doc))
-    wanted = {doc_id: _features(store, doc_id, args.feature) for doc_id in doc_ids}
+    wanted = {doc_id: features_to_show(store, doc_id, args.feature) for doc_id in doc_ids}
     documents = list(compute_evidence(store, wanted, say=_say))
     problems = [document.problem for document in documents if document.problem is not None]
     if len(problems) == len(documents) and not any(document.tokens for document in documents):
@@ -72,7 +72,7 @@ def tokens(args: argparse.Namespace) -> int:
     return 0
 
 
-def _features(
+def features_to_show(
     store: FeatureStore, doc_id: str, asked: Sequence[tuple[str | None, int]] | None
 ) -> list[tuple[str, int]]:
     """The features to show of a document, each once: those asked for, or its strongest."""

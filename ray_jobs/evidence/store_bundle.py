@@ -55,12 +55,14 @@ def store_settings(plan: StorePlan, where: str) -> ExtractSettings:
     Raises:
         JobSpecError: The store does not say.
     """
+    import torch
+
     from ray_jobs.backbone.backbone import default_device
     from ray_jobs.backbone.batching import default_batch_tokens
     from ray_jobs.engine.extractor import ExtractSettings
 
-    model = _job(plan, where).model
-    device = default_device()
+    job = _job(plan, where)
+    model, device, gpus = job.model, default_device(), int(job.workers.gpus or 1)
     return ExtractSettings(
         tokens=model.tokens,
         max_tokens=model.max_tokens,
@@ -68,6 +70,7 @@ def store_settings(plan: StorePlan, where: str) -> ExtractSettings:
         stride=model.stride,
         chat=model.chat,
         device=device,
+        devices=1 if device == "cpu" else max(1, min(gpus, torch.cuda.device_count())),
         batch_tokens=default_batch_tokens(device),
     )
 

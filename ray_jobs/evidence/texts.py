@@ -52,6 +52,7 @@ def stored_documents(
     """
     position = store.positions(doc_ids)
     column = kept_text_column(store.plan)
+    texts = None if _of_images(store.plan) else texts  # the prompts of images are not what was pooled
     found = _rows(store, position, column)
     places = list(zip(doc_ids, position.tolist(), strict=True))
     given = {row: texts[doc_id] for doc_id, row in places if texts and doc_id in texts}
@@ -67,8 +68,14 @@ def stored_documents(
     return documents
 
 
+def _of_images(plan: StorePlan) -> bool:
+    return bool((plan.identity.get("corpus") or {}).get("image"))
+
+
 def kept_text_column(plan: StorePlan) -> str | None:
-    """The kept column that has the documents' texts as they were read, or None."""
+    """The kept column that has the documents' texts as they were read, or None; None too where they are images."""
+    if _of_images(plan):
+        return None
     corpus = plan.spec.get("corpus")
     name = corpus.get("text") if isinstance(corpus, Mapping) else None
     # Texts that are all numbers are kept as numbers, which need not be written as they were.

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from threading import BrokenBarrierError
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from featurestore.errors import CorpusError, JobFailed
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from ray_jobs.planning.job_plan import JobPlan
 
+IMAGE_SIDE = 512  # pixels of an image as data sets have them
 WARM_UP_DOCUMENTS = 32  # the first batch pays for kernels, caches and pages that later ones find ready
 MEASURED_SECONDS = 15.0  # repeats to within a few per cent on an idle machine
 MAX_ROUNDS = 50  # of the whole sample; a fast GPU is through with it in a blink
@@ -64,7 +67,7 @@ def calibrate(plan: JobPlan, note: Callable[[str], None] | None = None) -> Calib
     from ray_jobs.cluster.session import environment, worker_environment
     from ray_jobs.planning.measured import place_here, remember_rates
 
-    texts = [text for text in plan.scan.sample if text.strip()]
+    texts = [text for text in plan.scan.sample if text.strip() or plan.bundle.vision is not None]
     if not texts:
         raise CorpusError("--calibrate: the sample of the corpus has no document with text; give --rate instead")
     workers = _workers_here(plan)
@@ -124,10 +127,17 @@ def _timed(bundle: str, settings: Mapping[str, Any], texts: Sequence[str]) -> tu
     from ray_jobs.engine.extractor import Extractor, ExtractSettings
 
     torch.set_num_threads(settings["threads"])
-    extractor = Extractor(open_bundle(bundle), ExtractSettings(**settings))
-    extractor.extract(texts[:WARM_UP_DOCUMENTS])
+    opened = open_bundle(bundle)
+    extractor = Extractor(opened, ExtractSettings(**settings))
+
+    def extract(some: Sequence[str]) -> int:
+        # What an image shows costs nothing; decoding it is done beside the device and not measured.
+        images = None if opened.vision is None else [np.zeros((IMAGE_SIDE, IMAGE_SIDE, 3), np.uint8)] * len(some)
+        return int(extractor.extract(some, images=images).n_tokens.sum())
+
+    extract(texts[:WARM_UP_DOCUMENTS])
     started = time.perf_counter()
-    extractor.extract(texts[:WARM_UP_DOCUMENTS])
+    extract(texts[:WARM_UP_DOCUMENTS])
     a_document = (time.perf_counter() - started) / len(texts[:WARM_UP_DOCUMENTS])
     wanted = min(max(round(MEASURED_SECONDS / a_document), WARM_UP_DOCUMENTS), MAX_ROUNDS * len(texts))
     lot = [*texts[:: max(1, len(texts) // wanted)]][:wanted] if wanted < len(texts) else list(texts)
@@ -135,5 +145,5 @@ def _timed(bundle: str, settings: Mapping[str, Any], texts: Sequence[str]) -> tu
     if _barrier is not None:
         _barrier.wait(START_SECONDS)
     started = time.perf_counter()
-    tokens = sum(int(extractor.extract(lot).n_tokens.sum()) for _ in range(rounds))
+    tokens = sum(extract(lot) for _ in range(rounds))
     return tokens, rounds * len(lot), time.perf_counter() - started

@@ -115,7 +115,7 @@ def _unreadable_sample(scan: CorpusScan) -> list[str]:
 
 
 def _blank(scan: CorpusScan) -> str | None:
-    if not scan.sample or any(text.strip() for text in scan.sample):
+    if scan.images or not scan.sample or any(text.strip() for text in scan.sample):
         return None
     return (
         f"all {counted(len(scan.sample), 'sampled text')} are empty, and empty documents have no features; check "

@@ -16,6 +16,7 @@ from ray_jobs.planning.hardware import gflop_per_token, load_rates
 from ray_jobs.planning.measured import MeasuredRate, measured_rates
 
 if TYPE_CHECKING:
+    from ray_jobs.backbone.bundle import SaeInfo
     from ray_jobs.planning.job_plan import JobPlan
 
 # Store size before anything was extracted. Of the features that a document's tokens switch on, many are the same ones:
@@ -163,7 +164,9 @@ def _price(
             )
         devices, memory_gb = _devices_each(plan), kind.memory_gb
         if rate is None:
-            share = min(devices, 1.0) if plan.compute.device != "cpu" else devices  # a worker runs on one GPU at most
+            share = (
+                min(devices, 1.0) if plan.compute.device != "cpu" else devices
+            )  # several GPUs hold one model's layers
             rate, source = kind.rate(gflop) * share, f"{name} in the rates file"
         if price is None:
             price, currency = kind.per_hour * devices, rates.currency
@@ -185,7 +188,10 @@ def _typical_bytes(plan: JobPlan) -> float:
     further = len(plan.job.pool) - 1
     bits = BITS_OF_INDEX_AND_VALUE + BITS_OF_FURTHER_VALUE * further
     total = BYTES_OF_ROW + BYTES_OF_DENSE_VALUE * plan.bundle.d_model * len(plan.store.schema.dense)
-    for sae in plan.bundle.saes:
-        by_chance = sae.d_sae * -math.expm1(-plan.mean_tokens * min(TYPICAL_L0, sae.d_sae) / sae.d_sae)
-        total += DISTINCT_SHARE * by_chance * bits / 8
-    return total
+    return total + sum(typical_nonzeros(sae, plan.mean_tokens) * bits / 8 for sae in plan.bundle.saes)
+
+
+def typical_nonzeros(sae: SaeInfo, mean_tokens: float) -> float:
+    """Features of an SAE that a document of so many tokens switches on."""
+    by_chance = sae.d_sae * -math.expm1(-mean_tokens * min(TYPICAL_L0, sae.d_sae) / sae.d_sae)
+    return DISTINCT_SHARE * by_chance

@@ -8,7 +8,8 @@ the job at hand may stand in its place. The file is read like a job: safe YAML, 
 from __future__ import annotations
 
 import json
-import struct
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 SHIPPED_RATES = Path(__file__).with_name("rates.yaml")
 
-MAX_HEADER_BYTES = 100_000_000  # the limit that safetensors itself sets
+HEADS = ("num_attention_heads", "n_head", "num_heads")
+"""What configs call the number of attention heads: most of them, GPT-2's and Bloom's, GPT-Neo's."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -98,31 +100,51 @@ def gflop_per_token(bundle: Bundle, mean_tokens: float) -> float:
 
     Two for each entry of the layers' matrices, as the bundle's own tensors have them, and of the SAE encoders; four
     for each head's dimension and key that a token sees, half a document on average. Norms, activations and pooling
-    are left out, and every matrix is taken to serve every token, which a mixture of experts does not.
+    are left out, and every matrix is taken to serve every token, which a mixture of experts does not. Of images, the
+    tower's at its patches are shared out among the tokens that are pooled, as is what is fed and not pooled; prompts
+    are left out where they are not.
 
     Raises:
         BundleError: The bundle's weights cannot be read.
     """
-    from ray_jobs.backbone.bundle import CONFIG_NAME, WEIGHTS_NAME
+    from ray_jobs.backbone.bundle import CONFIG_NAME, WEIGHTS_NAME, tensor_header
+    from ray_jobs.backbone.pipeline import TOWER, layer_of
 
+    vision = bundle.vision
     try:
         config = json.loads((bundle.path / CONFIG_NAME).read_text(encoding="utf-8"))
-        shapes = _tensor_shapes(bundle.path / WEIGHTS_NAME)
-        heads = config["num_attention_heads"]
-        width = heads * (config.get("head_dim") or config["hidden_size"] // heads)
-        layers = config["num_hidden_layers"]
-    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+        width = _heads_width(config if vision is None else config["text_config"], bundle.d_model)
+        tower = {} if vision is None else config["vision_config"]
+        its_width = 0 if vision is None else tower["num_hidden_layers"] * _heads_width(tower, tower["hidden_size"])
+    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
         raise BundleError(f"{bundle.path} cannot be read ({error}); delete it and prepare again") from None
-    matrices = sum(s[0] * s[1] for name, s in shapes.items() if name.startswith("layers.") and len(s) == 2)
+    shapes = {name: shape for name, (shape, _) in tensor_header(bundle.path / WEIGHTS_NAME).items()}
+    layers = bundle.last_layer + 1
+    matrices = sum(
+        math.prod(shape)
+        for name, shape in shapes.items()
+        if len(shape) >= 2 and (number := layer_of(name)) is not None and number < layers
+    )
     encoders = sum(sae.d_in * sae.d_sae for sae in bundle.saes)
-    return (2 * (matrices + encoders) + 4 * layers * width * mean_tokens / 2) / 1e9
+    if vision is None:
+        return (2 * (matrices + encoders) + 4 * layers * width * mean_tokens / 2) / 1e9
+    fed = max(vision.tokens + len(vision.before) + len(vision.after), mean_tokens)
+    document = fed * (2 * matrices + 4 * layers * width * fed)
+    document += vision.tokens * 2 * _entries(shapes, "multi_modal_projector.")
+    document += vision.patches * (2 * _entries(shapes, TOWER) + 4 * its_width * vision.patches)
+    return (document / max(mean_tokens, 1.0) + 2 * encoders) / 1e9
 
 
-def _tensor_shapes(path: Path) -> dict[str, list[int]]:
-    """Name -> shape of every tensor, from the header of a safetensors file."""
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        if length > MAX_HEADER_BYTES:
-            raise ValueError("its header is too long")
-        header: dict[str, Any] = json.loads(file.read(length))
-    return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+def _heads_width(config: Mapping[str, Any], d_model: int) -> int:
+    """How wide the attention heads of a config are side by side."""
+    heads: int = next(config[name] for name in HEADS if name in config)
+    return heads * (config.get("head_dim") or d_model // heads)
+
+
+def _entries(shapes: Mapping[str, list[int]], where: str) -> int:
+    """Entries of the matrices below a name, tables of embeddings left out."""
+    return sum(
+        math.prod(shape)
+        for name, shape in shapes.items()
+        if name.startswith(where) and len(shape) == 2 and "embedding" not in name
+    )

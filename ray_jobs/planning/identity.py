@@ -55,7 +55,10 @@ def identity(
             "tokens": model.tokens,
             "chat": model.chat,
             "context_tokens": len((bundle.tokenizer.chat_prefix or ()) if model.chat else bundle.tokenizer.bos),
+            **({"turns": list(model.turns)} if job.corpus.messages is not None else {}),
+            **({} if model.system_prompt is None else {"system_prompt": model.system_prompt}),
             **({"generation_prompt": True} if model.generation_prompt else {}),
+            **({"prompt": model.prompt} if model.prompt else {}),
             **({"date": chat.date} if model.chat and chat is not None and chat.date is not None else {}),
             "attn": compute.attn,
         },
@@ -73,10 +76,12 @@ def identity(
         },
         "pool": list(job.pool),
         "hidden": list(job.hidden),
+        **({} if job.pixels is None else {"pixels": job.pixels}),
         "value_bits": job.value_bits,
         "compute": {"device": compute.device, "threads": compute.threads, "batch_tokens": compute.batch_tokens},
         "corpus": {
             "text": job.corpus.text,
+            **({} if job.corpus.image is None else {"image": job.corpus.image}),
             "id": job.corpus.id,
             "keep": list(job.corpus.keep),
             "files": [dict(file) for file in files],
@@ -86,10 +91,19 @@ def identity(
     }
 
 
-def deciding_software() -> dict[str, str]:
-    """Versions of what reads and computes values, ours included, without build tags (2.13.0+cpu is 2.13.0)."""
+def deciding_software(images: bool = False) -> dict[str, str]:
+    """Versions of what reads and computes values, ours included, without build tags (2.13.0+cpu is 2.13.0).
+
+    Args:
+        images: Whether images are read, and so what decodes them decides too.
+    """
     packages = {name: installed.partition("+")[0] for name, installed in _versions(DECIDING_SOFTWARE).items()}
-    return {**packages, "engine": str(NUMERICS), "reading": str(READING)}
+    found = {**packages, "engine": str(NUMERICS), "reading": str(READING)}
+    if images:
+        from ray_jobs.images.decoder import installed_version
+
+        found["pillow"] = installed_version() or "not installed"
+    return found
 
 
 def check_software(expected: Mapping[str, str]) -> None:
@@ -98,7 +112,7 @@ def check_software(expected: Mapping[str, str]) -> None:
     Raises:
         JobFailed: Naming this host and each difference.
     """
-    here = deciding_software()
+    here = deciding_software("pillow" in expected)
     wrong = [
         f"{name} {here.get(name)} instead of {wanted}" for name, wanted in expected.items() if here.get(name) != wanted
     ]

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from featurestore.base.dense_names import dense_name
+from featurestore.base.dense_names import PIXELS, dense_name
 from featurestore.errors import JobSpecError
 from featurestore.finding.dialect import USUAL
+from ray_jobs.images.decoder import decoder_version
 from ray_jobs.planning.identity import deciding_software, identity, provenance
 from ray_jobs.planning.versions import check_finished, other_version, unfinished
 from ray_jobs.prepare.compute import Compute, extract_settings, settle, settle_attention
@@ -28,11 +29,11 @@ if TYPE_CHECKING:
     from ray_jobs.backbone.bundle import Bundle
     from ray_jobs.corpus.read import DocumentRows
     from ray_jobs.corpus.scanned import CorpusScan
-    from ray_jobs.engine.extractor import ExtractedRows
     from ray_jobs.planning.units import Unit
     from ray_jobs.spec import JobSpec
 
 SAMPLED_DOCUMENTS = 512  # of the scan's sample; tokenising them takes a fraction of a second
+PAGE_BYTES = 2**16  # of a mapped file: Linux maps as much around what is read, if it is in the page cache
 
 Note = Callable[[str], None]
 
@@ -44,11 +45,15 @@ class TokenSample(NamedTuple):
         mean_tokens: Pooled tokens of a document.
         documents: Documents in the sample.
         truncated_share: Share of them that does not fit into `max_tokens` and will be cut.
+        longest: Tokens of the longest row that is fed of them; 0 if unknown.
+        embedding_bytes: What they read of the embedding, whole pages; 0 if unknown.
     """
 
     mean_tokens: float
     documents: int
     truncated_share: float
+    longest: int = 0
+    embedding_bytes: int = 0
 
 
 class UnitOutput(Protocol):
@@ -62,16 +67,26 @@ class UnitOutput(Protocol):
         """A bundle without what is not needed."""
         ...
 
-    def features(self, bundle: Bundle) -> Mapping[str, Any]:
-        """SAE -> the features that have to be computed, as `ray_jobs.engine.extractor.Extractor` takes them."""
-        ...
-
     def schema(self, keep_types: Mapping[str, str]) -> StoreSchema:
         """Columns of the store, with kept columns of these types."""
         ...
 
-    def rows(self, features: StoreSchema, documents: DocumentRows, extracted: ExtractedRows) -> PartRows:
-        """The rows of a part, from those that a store of features would have."""
+    def engine(self, bundle: Bundle, settings: Mapping[str, Any], features: StoreSchema) -> UnitEngine:
+        """What computes it, loaded.
+
+        Args:
+            bundle: The whole bundle.
+            settings: Fields of the engine's `ExtractSettings`.
+            features: What a store of the features would have; it says how values are rounded.
+        """
+        ...
+
+
+class UnitEngine(Protocol):
+    """Makes the rows of a part."""
+
+    def rows(self, documents: DocumentRows, on_progress: Callable[[int, int], None]) -> PartRows:
+        """One row for each document, in their order; `on_progress` gets documents and tokens done, between batches."""
         ...
 
 
@@ -87,9 +102,7 @@ class JobPlan:
         units: All units of work.
         store: The plan of the store.
         software: Versions that decide values.
-        mean_tokens: Pooled tokens of a document, from the sample.
-        sampled: Documents in that sample.
-        truncated_share: Share of the sample that does not fit into `max_tokens` and will be cut.
+        sample: What a sample says of tokens.
         committed: Unit -> bytes of the parts that are there already.
         finished: Whether the store has its manifest.
         output: What is written in place of features; None for features.
@@ -102,12 +115,15 @@ class JobPlan:
     units: tuple[Unit, ...]
     store: StorePlan
     software: Mapping[str, str]
-    mean_tokens: float
-    sampled: int
-    truncated_share: float
+    sample: TokenSample
     committed: Mapping[int, int]
     finished: bool
     output: UnitOutput | None = None
+
+    @property
+    def mean_tokens(self) -> float:
+        """Pooled tokens of a document, from the sample."""
+        return self.sample.mean_tokens
 
     @property
     def missing(self) -> tuple[Unit, ...]:
@@ -142,21 +158,22 @@ def make_plan(
     from featurestore.format.store_plan import create_store
     from featurestore.writing.writer import committed_units
     from ray_jobs.backbone.bundle import open_bundle
-    from ray_jobs.backbone.tokens import token_policy
     from ray_jobs.corpus.scan import scan
     from ray_jobs.prepare.build import pinned, prepare
 
     stored, finished, version = _look_at_store(job.store)
     compute = settle(job, stored.identity if stored else None, device)
     job = job.model_copy(update={"model": job.model.model_copy(update={"dtype": compute.dtype})})
+    if job.corpus.image is not None:
+        decoder_version()  # refuses a machine that cannot decode images, before anything else takes time
     scanned = scan(job.corpus)
     bundle = bundle or open_bundle(prepare(_at_recorded_commits(job, stored), progress=note))
     bundle = output.bundle(bundle) if output else bundle
     as_written, job = job, pinned(job, bundle)
-    token_policy(bundle, job.model)  # refuses what leaves no room for text
+    _check_room(bundle, job)
     if stored is None or not compute.attn:  # a store that is there has passed the check, which needs torch
         compute = settle_attention(compute, bundle)
-    software = deciding_software()
+    software = deciding_software(job.corpus.image is not None)
     decisive = identity(job, bundle, compute, _file_identities(scanned), software)
     decisive |= {"output": output.identity()} if output else {}
     # Compared as JSON, as it is stored: there, tuples are lists.
@@ -179,9 +196,7 @@ def make_plan(
         units=units,
         store=store,
         software=software,
-        mean_tokens=sample.mean_tokens,
-        sampled=sample.documents,
-        truncated_share=sample.truncated_share,
+        sample=sample,
         committed=committed_units(job.store) if stored is not None else {},
         finished=finished,
         output=output,
@@ -217,6 +232,7 @@ def _file_identities(scanned: CorpusScan) -> list[dict[str, Any]]:
         {"name": f.name, "size": f.size, "sha256": f.sha256, "rows": f.rows}
         | ({"csv": str(f.dialect)} if f.dialect not in (None, USUAL) else {})
         | ({"path": dict(f.told)} if f.told else {})
+        | ({"images": f.images} if f.images else {})
         for f in scanned.files
     ]
 
@@ -267,7 +283,6 @@ def expected_store(job: JobSpec) -> StorePlan:
     """
     from featurestore.format.store_plan import STORE_JSON, StorePlan, open_root, read_plan
     from ray_jobs.backbone.bundle import open_bundle
-    from ray_jobs.backbone.tokens import token_policy
     from ray_jobs.prepare.build import pinned, prepare
 
     fs, root = open_root(job.store)
@@ -277,8 +292,9 @@ def expected_store(job: JobSpec) -> StorePlan:
     job = job.model_copy(update={"model": job.model.model_copy(update={"dtype": compute.dtype})})
     bundle = open_bundle(prepare(job))
     as_written, job = job, pinned(job, bundle)
-    token_policy(bundle, job.model)  # refuses what leaves no room for text
-    decisive = identity(job, bundle, settle_attention(compute, bundle), (), deciding_software())
+    _check_room(bundle, job)
+    software = deciding_software(job.corpus.image is not None)
+    decisive = identity(job, bundle, settle_attention(compute, bundle), (), software)
     extra = {"hub": _commits(job)}
     return StorePlan(store_schema(job, bundle, {}), decisive, _recorded_spec(as_written), [], 0, extra)
 
@@ -294,7 +310,8 @@ def store_schema(job: JobSpec, bundle: Bundle, keep_types: Mapping[str, str]) ->
             DenseColumn(dense_name(hook.name, kind), width)
             for hook, width in bundle.hooks.items()
             for kind in job.hidden
-        ),
+        )
+        + (() if job.pixels is None else (DenseColumn(PIXELS, 3 * job.pixels**2),)),
         value_bits=job.value_bits,
     )
 
@@ -303,18 +320,49 @@ def sample_tokens(bundle: Bundle, job: JobSpec, scanned: CorpusScan) -> TokenSam
     """Count tokens of the documents that the scan has sampled."""
     from ray_jobs.backbone.tokens import ContentTokenizer, token_policy, windows_of
 
+    if bundle.vision is not None:
+        return _sample_images(bundle, job, scanned)
     texts = scanned.sample[:: max(1, len(scanned.sample) // SAMPLED_DOCUMENTS)]
     policy = token_policy(bundle, job.model)
-    pooled, n_cut = [], 0
+    pooled, n_cut, longest = [], 0, 0
+    pages: set[int] = set()
+    page_rows = max(1, PAGE_BYTES // (bundle.d_model * (2 if bundle.dtype == "bfloat16" else 4)))
     for content in ContentTokenizer(bundle, job.model.chat).encode(texts):
         if isinstance(content, str):
             continue
         windows, cut = windows_of(0, content, policy)
         pooled.append(sum(window.n_pooled for window in windows))
         n_cut += cut
+        longest = max([longest, *(len(window.ids) for window in windows)])
+        pages.update(*((window.ids // page_rows).tolist() for window in windows))
     if not pooled:
         return TokenSample(0.0, 0, 0.0)
-    return TokenSample(sum(pooled) / len(pooled), len(pooled), n_cut / len(pooled))
+    return TokenSample(sum(pooled) / len(pooled), len(pooled), n_cut / len(pooled), longest, len(pages) * PAGE_BYTES)
+
+
+def _sample_images(bundle: Bundle, job: JobSpec, scanned: CorpusScan) -> TokenSample:
+    """The same of images, which all take as many positions; only their prompts differ."""
+    from ray_jobs.engine.image_inputs import ImageInputs
+
+    found = ImageInputs(bundle, job.model).counts(scanned.sample[:: max(1, len(scanned.sample) // SAMPLED_DOCUMENTS)])
+    if not found:
+        return TokenSample(0.0, 0, 0.0)
+    return TokenSample(sum(n for n, _ in found) / len(found), len(found), sum(cut for _, cut in found) / len(found))
+
+
+def _check_room(bundle: Bundle, job: JobSpec) -> None:
+    """Refuse a job whose `max_tokens` leaves no room for documents.
+
+    Raises:
+        JobSpecError: In one sentence.
+    """
+    from ray_jobs.backbone.tokens import token_policy
+    from ray_jobs.engine.image_inputs import ImageInputs
+
+    if bundle.vision is not None:
+        ImageInputs(bundle, job.model)
+    else:
+        token_policy(bundle, job.model)
 
 
 def _units(
@@ -347,7 +395,10 @@ def _kept_sample(stored: StorePlan | None) -> TokenSample | None:
     """The sample's figures as the store recorded them; a store without them is sampled again."""
     try:
         kept = stored.extra["sample"] if stored else None
-        return TokenSample(kept["mean_tokens"], kept["documents"], kept["truncated_share"]) if kept else None
+        if not kept:
+            return None
+        known = (int(kept.get(name, 0)) for name in ("longest", "embedding_bytes"))  # not of earlier versions
+        return TokenSample(kept["mean_tokens"], kept["documents"], kept["truncated_share"], *known)
     except (KeyError, TypeError):
         return None
 
@@ -387,11 +438,15 @@ def _recorded_spec(job: JobSpec) -> dict[str, Any]:
     return spec
 
 
-def check_device(compute: Compute) -> None:
+def check_device(compute: Compute, devices: int = 1) -> None:
     """Refuse a GPU job on a machine without one, before a local Ray waits for it for ever.
 
+    Args:
+        compute: What it computes on.
+        devices: GPUs of one worker.
+
     Raises:
-        JobSpecError: torch sees no CUDA device here.
+        JobSpecError: torch sees no CUDA device here, or fewer.
     """
     if compute.device == "cpu":
         return
@@ -400,4 +455,9 @@ def check_device(compute: Compute) -> None:
     if not torch.cuda.is_available():
         raise JobSpecError(
             "workers.gpus: torch sees no CUDA device on this machine; set it to 0, or run on a cluster with --address"
+        )
+    if (there := torch.cuda.device_count()) < devices:
+        raise JobSpecError(
+            f"workers.gpus: a worker is to divide its layers among {devices} GPUs, and this machine has {there}; set "
+            "it to that, or run on a cluster with --address"
         )

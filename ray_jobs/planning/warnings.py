@@ -6,7 +6,6 @@ judged from what the plan knows already; the one thing looked up is the free spa
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 from featurestore.base.text import counted, size
 from ray_jobs.corpus.spill import why_not_kept
 from ray_jobs.planning.corpus_warnings import corpus_notes, corpus_warnings
+from ray_jobs.planning.memory import memory_of, what_fits
 
 if TYPE_CHECKING:
     from ray_jobs.planning.estimate import Estimate
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 TINY_FILE_BYTES, MANY_FILES = 2**20, 1_000
 """Opening a file costs an object store some 30 ms, in which it could have sent a megabyte; a thousand cost 30 s."""
-
-BESIDE_WEIGHTS_BYTES = 1.5e9
-"""What a worker on a GPU needs beside its weights: half a GB for CUDA itself, about one for a batch of a 9B model."""
 
 
 def warnings_of(plan: JobPlan, figures: Estimate) -> tuple[str, ...]:
@@ -63,47 +60,23 @@ def _disk(plan: JobPlan, figures: Estimate) -> str | None:
 
 
 def _memory(plan: JobPlan, figures: Estimate) -> str | None:
-    on_gpu = plan.compute.device != "cpu"
-    if figures.hardware:
-        memory, where = (figures.memory_gb or 0.0) * 1e9, f"one {figures.hardware}"
-    else:
-        memory, where = (_gpu_memory(), "this machine's GPU") if on_gpu else (host_memory(), "this machine")
-    bundle = sum((plan.bundle.path / name).stat().st_size for name in plan.bundle.files)
-    needed = bundle + (BESIDE_WEIGHTS_BYTES if on_gpu else 0.0)  # workers on one host map the same weights
-    part = min(plan.job.workers.gpus or 1.0, 1.0) if on_gpu else 1.0
-    if not memory or needed <= memory * part:
+    memory = memory_of(plan, figures)
+    if memory.available is None or memory.fits:
         return None
-    shared = f", of which a worker gets {part:g} (workers.gpus)" if part < 1 else ""
+    workers = f" for {counted(memory.workers, 'worker')} at once" if memory.workers > 1 else ""
+    one = max(memory.devices, key=lambda one: one.total)
     return (
-        f"the bundle is {size(bundle)} and {where} has {size(memory)} of memory{shared}, so it does not fit; run it on "
-        "hardware with more, or take fewer layers or narrower SAEs"
+        f"{memory.place} has {size(memory.available)} of memory and the job needs about {size(memory.needed)} of it"
+        f"{workers} (weights {size(one.weights)}, encoders {size(one.encoders)}, batches {size(one.batches)}), so it "
+        f"does not fit; {what_fits(plan, memory)}"
     )
 
 
-def _gpu_memory() -> float:
-    import torch
-
-    return float(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else 0.0
-
-
-def host_memory() -> float:
-    """What this process may use: its container's limit, where that is less than the machine has; 0 if unknown."""
-    try:
-        memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (ValueError, OSError, AttributeError):
-        return 0.0
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-    except OSError:
-        return memory
-    return min(memory, float(limit)) if limit.isdecimal() else memory
-
-
 def _truncated(plan: JobPlan) -> str | None:
-    if not plan.truncated_share:
+    if not plan.sample.truncated_share:
         return None
     return (
-        f"{plan.truncated_share:.1%} of the sample exceeds {plan.job.model.max_tokens:,} and is cut; "
+        f"{plan.sample.truncated_share:.1%} of the sample exceeds {plan.job.model.max_tokens:,} and is cut; "
         "raise model.max_tokens, or read on with model.long_documents: windows"
     )
 

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featurestore.base.foreign import writing
+from featurestore.base.foreign import brief, writing
 from featurestore.errors import BundleError
 from featurestore.storage.node_lock import node_lock
 from ray_jobs.backbone.bundle import (
@@ -31,6 +31,8 @@ from ray_jobs.backbone.bundle import (
     open_bundle,
     write_manifest,
 )
+from ray_jobs.backbone.layouts import family_of
+from ray_jobs.images.feeding import save_vision
 from ray_jobs.prepare.cache import cache_path
 from ray_jobs.prepare.checkpoint import (
     Checkpoint,
@@ -38,9 +40,11 @@ from ray_jobs.prepare.checkpoint import (
     find_checkpoint,
     model_name,
     read_config,
+    read_vision_config,
     save_tokenizer,
     truncate,
     write_weights,
+    write_whole,
 )
 from ray_jobs.prepare.compute import settle
 from ray_jobs.prepare.local_layouts import layout_names, local_files
@@ -54,6 +58,9 @@ Progress = Callable[[str], None]
 
 WAITING = "another process of this machine prepares this bundle; waiting for it"
 
+TRIAL_TOKENS = 5
+"""Of the text that a decoder of an unknown family is tried on."""
+
 HASHED_BYTES = 2**30
 """Source files up to this size are recognised by content, larger ones by size and time: hashing takes a second a GB."""
 
@@ -63,7 +70,7 @@ def prepare(spec: JobSpec, cache_dir: Path | None = None, progress: Progress | N
 
     Args:
         spec: The job; of it, `model`, `saes` and what the dtype follows from (see `ray_jobs.prepare.compute.settle`)
-            matter.
+            matter. Without SAEs the whole model is kept, with its head.
         cache_dir: Where bundles are kept; default `bundles` in `$SPARSEMILL_CACHE` or `~/.cache/sparsemill`.
         progress: Called with a line of text before every slow step.
 
@@ -176,7 +183,9 @@ def _build(directory: Path, model: Checkpoint, spec: JobSpec, dtype: str, say: P
     from safetensors.torch import save_file
 
     torch_dtype = getattr(torch, dtype)
-    config = read_config(model)
+    of_images = spec.corpus.image is not None
+    full = read_vision_config(model) if of_images else read_config(model)
+    config = full.get_text_config() if of_images else full
     name = model_name(model, config)
     infos = []
     behind_bos: dict[bool, str] = {}
@@ -194,37 +203,85 @@ def _build(directory: Path, model: Checkpoint, spec: JobSpec, dtype: str, say: P
             f"SAE {behind_bos[True]!r} was trained behind a beginning-of-sequence token and SAE {behind_bos[False]!r} "
             "without one, so one pass cannot serve both; give each a job of its own"
         )
-    n_kept = max(info.layer for info in infos) + 1
+    answering = not spec.saes  # nothing reads a layer, so it is the model's answers that are wanted
+    n_kept = config.num_hidden_layers if answering else max(info.layer for info in infos) + 1
     model_info = ModelInfo(
         name=name,
         source=model.source,
         revision=model.revision,
-        model_type=config.model_type,
+        model_type=full.model_type,
         n_layers=config.num_hidden_layers,
         d_model=config.hidden_size,
         vocab_size=config.vocab_size,
         softcap=getattr(config, "attn_logit_softcapping", None),
     )
-    say(f"taking layers 0 to {n_kept - 1} of {model_info.n_layers} of {name} in {dtype}")
+    head = "" if not answering else " with its head"
+    say(f"taking layers 0 to {n_kept - 1} of {model_info.n_layers} of {name}{head} in {dtype}")
     truncate(config, n_kept)
-    write_weights(model, config, torch_dtype, directory / WEIGHTS_NAME)
-    (directory / CONFIG_NAME).write_text(config_json(config), encoding="utf-8")
-    tokenizer = save_tokenizer(model, directory, next(iter(behind_bos), None), spec.model)
+    answers = {}
+    if answering:
+        answers = asdict(write_whole(model, config, torch_dtype, directory))
+    else:
+        write_weights(model, full, torch_dtype, directory / WEIGHTS_NAME)
+    (directory / CONFIG_NAME).write_text(config_json(full), encoding="utf-8")
+    conversations = spec.corpus.messages is not None
+    tokenizer = save_tokenizer(
+        model, directory, next(iter(behind_bos), None), spec.model, conversations, always_render=answering
+    )
+    vision = {"vision": asdict(save_vision(model.directory, model.source, full, directory))} if of_images else {}
     write_manifest(
         directory,
         {
             "model": asdict(model_info),
             "dtype": dtype,
             "saes": [asdict(info) for info in infos],
-            "tokenizer": {key: value for key, value in asdict(tokenizer).items() if key != "chat" or value is not None},
+            "tokenizer": _without_nulls(asdict(tokenizer), "chat", "turns"),
+            **vision,
+            **({"head": answers} if answering else {}),
         },
     )
+    if infos and not of_images and family_of(config) is None:
+        say(f"trying a {config.model_type} decoder, which this version does not know")
+        _try_decoder(open_bundle(directory))
+
+
+def _try_decoder(bundle: Bundle) -> None:
+    """Run a decoder that nobody has checked over a few tokens: what does not run is refused here, and not by document.
+
+    Raises:
+        BundleError: It fails, or does not have at its hooks what SAEs read there.
+    """
+    import numpy as np
+
+    from ray_jobs.backbone.backbone import open_backbone
+    from ray_jobs.backbone.tokens import Window
+
+    head = np.asarray(bundle.tokenizer.bos, dtype=np.int32)
+    ids = np.linspace(0, bundle.model.vocab_size - 1, TRIAL_TOKENS).astype(np.int32)
+    window = Window(0, np.concatenate([head, ids]), len(head), len(head) + len(ids))
+    refused = f"{bundle.model.model_type} models are not supported"
+    try:
+        found = open_backbone(bundle, "cpu", "eager", head).forward([window], len(window.ids))
+    except Exception as error:  # noqa: BLE001 (whatever transformers' modules raise)
+        raise BundleError(f"{refused}: cut to its first layers, such a decoder does not run ({brief(error)})") from None
+    for hook, width in bundle.hooks.items():
+        if found[hook].shape != (len(ids), width):
+            raise BundleError(f"{refused}: what one has at {hook} is {found[hook].shape[-1]} wide, not {width}")
+
+
+def _without_nulls(fields: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Fields, without those of these names that hold nothing: earlier versions did not have them."""
+    return {
+        key: _without_nulls(value, *names) if isinstance(value, dict) else value
+        for key, value in fields.items()
+        if key not in names or value is not None
+    }
 
 
 def _lock_name(spec: JobSpec, dtype: str) -> str:
     """Of a bundle before its sources were looked at: the same for all actors of a job."""
     model = spec.model.model_dump(include={"name", "revision", "chat", "generation_prompt", "date"})
-    sources = [model, [sae.model_dump() for sae in spec.saes], dtype]
+    sources = [model, [sae.model_dump() for sae in spec.saes], dtype, spec.corpus.image is not None, *_turns(spec)]
     return hashlib.sha256(json.dumps(sources).encode()).hexdigest()[:32]
 
 
@@ -239,7 +296,9 @@ def _key(model: Checkpoint, spec: JobSpec, dtype: str) -> str:
     for path in (Path(sae.path) for sae in saes if sae.path is not None):
         sources += [_identity(file) for file in local_files(path)]
         sources += [names] if (names := layout_names(path)) else []
-    sources += [["chat", chat.generation_prompt, chat.date]] if chat.chat else []
+    sources += [["chat", chat.generation_prompt, chat.date], *_turns(spec)] if chat.chat else []
+    sources += ["images"] if spec.corpus.image is not None else []
+    sources += [["whole"]] if not saes else []
     if model.revision is not None:
         sources.append([model.source, model.revision])
     else:
@@ -251,6 +310,13 @@ def _key(model: Checkpoint, spec: JobSpec, dtype: str) -> str:
         ]
     made_by = [FORMAT_VERSION, dtype, version("transformers"), version("sae-lens")]
     return hashlib.sha256(json.dumps([made_by, sources]).encode()).hexdigest()[:32]
+
+
+def _turns(spec: JobSpec) -> list[Any]:
+    """What of a job decides how conversations are rendered, and a system prompt; nothing of jobs without either."""
+    prompt, turns = spec.model.system_prompt, spec.model.turns
+    found: list[Any] = [] if prompt is None else [["system_prompt", prompt]]
+    return found if spec.corpus.messages is None else [*found, ["turns", list(turns)]]
 
 
 def _identity(path: Path) -> list[Any]:

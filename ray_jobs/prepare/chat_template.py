@@ -1,5 +1,7 @@
 """Settle what a tokenizer's chat template makes of one user's message, so that nothing has to run the template later.
 
+Conversations of several turns are another matter: `turns_of` hands the template itself over (`ray_jobs.backbone.chat`).
+
 The template is run on a marker, for what goes around a text, and on texts that begin and end with all kinds of
 characters, for what it does to them. What is found must give the ids of `apply_chat_template`; a template that does
 more to a text than trimming it is not used. One that asks for the date is told one, which the bundle records.
@@ -8,13 +10,13 @@ more to a text than trimming it is not used. One that asks for the date is told 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.backbone.bundle import ChatRendering
-from ray_jobs.backbone.chat import TRIMS, ChatTokenizer
+import numpy as np
+
+from ray_jobs.backbone.bundle import ChatRendering, TurnTemplate
+from ray_jobs.backbone.chat import TRIMS, ChatTokenizer, ConversationTokenizer, on_day
 
 MARKER = "the user's text"
 _ENDS = [chr(code) for code in range(33, 127)] + ["é", "漢", "🙂", "\u0301", "\u200d", "0", "don't"]
@@ -41,14 +43,21 @@ class Template:
         tokenizer: Of transformers.
         generation_prompt: Whether the model's turn is opened behind the text.
         date: The day, as YYYY-MM-DD; today where not given.
+        system_prompt: What is said before the user's text; None for nothing.
 
     Attributes:
         date: The day that it is told.
         dated: Whether it has asked for the date.
     """
 
-    def __init__(self, tokenizer: Any, generation_prompt: bool = False, date: str | None = None) -> None:
-        self._tokenizer, self._prompt = tokenizer, generation_prompt
+    def __init__(
+        self,
+        tokenizer: Any,
+        generation_prompt: bool = False,
+        date: str | None = None,
+        system_prompt: str | None = None,
+    ) -> None:
+        self._tokenizer, self._prompt, self._system = tokenizer, generation_prompt, system_prompt
         self.date = date or datetime.datetime.now().date().isoformat()
         self.dated = False
 
@@ -60,31 +69,56 @@ class Template:
         """The same as ids."""
         return [int(i) for i in self._apply(text, tokenize=True, return_dict=False)]
 
+    def of_turns(self, roles: tuple[str, ...]) -> TurnTemplate:
+        """The template as it renders conversations, of which turns of these roles count.
+
+        Raises:
+            Exception: What transformers raises where there is none.
+        """
+        return TurnTemplate(
+            template=self._tokenizer.get_chat_template(),
+            variables=dict(self._tokenizer.special_tokens_map),
+            generation_prompt=self._prompt,
+            system_prompt=self._system,
+            roles=roles,
+        )
+
     def _apply(self, text: str, **options: Any) -> Any:
-        with self._on_its_day():
+        system = [] if self._system is None else [{"role": "system", "content": self._system}]
+        with on_day(self.date, self._was_asked):
             return self._tokenizer.apply_chat_template(
-                [{"role": "user", "content": text}], add_generation_prompt=self._prompt, **options
+                [*system, {"role": "user", "content": text}], add_generation_prompt=self._prompt, **options
             )
 
-    @contextmanager
-    def _on_its_day(self) -> Iterator[None]:
-        """While it lasts, `strftime_now` of templates is asked on that day, at midnight."""
-        from transformers.utils import chat_template_utils
+    def _was_asked(self) -> None:
+        self.dated = True
 
-        moment, template = datetime.datetime.fromisoformat(self.date), self
 
-        class Fixed(datetime.datetime):
-            @classmethod
-            def now(cls, tz: datetime.tzinfo | None = None) -> Any:
-                template.dated = True
-                return moment.replace(tzinfo=tz)
+def turns_of(
+    template: Template, tokenizer_json: Path, bos: tuple[int, ...], roles: tuple[str, ...]
+) -> tuple[ChatRendering, tuple[int, ...], tuple[int, ...]] | None:
+    """How conversations are rendered, and the ids before and after the text of one that is a user's single turn.
 
-        original = chat_template_utils.datetime
-        chat_template_utils.datetime = Fixed
-        try:
-            yield
-        finally:
-            chat_template_utils.datetime = original
+    Args:
+        template: Of the bundle's tokenizer.
+        tokenizer_json: The same tokenizer as a bundle holds it.
+        bos: Ids that every conversation is to begin with; where the template does not put them there, they go before.
+        roles: Whose turns count.
+
+    Returns:
+        None where there is no template, or one that changes a turn by more than trimming it.
+    """
+    try:
+        ids, turns = template.ids(MARKER), template.of_turns(roles)
+    except Exception:  # noqa: BLE001 (templates raise anything)
+        return None
+    lead = () if tuple(ids[: len(bos)]) == bos else bos
+    found = ChatRendering("", "", "none", lead, len(bos), template.date if template.dated else None, turns)
+    (one,) = ConversationTokenizer(tokenizer_json, found).render([MARKER])
+    if isinstance(one, str) or one.ids.tolist() != [*lead, *ids] or not one.own.any():
+        return None
+    places = np.flatnonzero(one.own)
+    return found, tuple(one.ids[: places[0]].tolist()), tuple(one.ids[places[-1] + 1 :].tolist())
 
 
 def rendering_of(

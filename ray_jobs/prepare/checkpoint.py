@@ -11,7 +11,7 @@ import contextlib
 import json
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +19,18 @@ from typing import TYPE_CHECKING, Any
 from featurestore.base.foreign import brief, reading, writing
 from featurestore.errors import BundleError
 from featurestore.storage.pointers import POINTER_BYTES, pointer_among, pointer_problem
-from ray_jobs.backbone.bundle import TOKENIZER_NAME, WEIGHTS_NAME, ChatRendering, TokenizerInfo
+from ray_jobs.backbone.bundle import (
+    HEAD_NAME,
+    TOKENIZER_NAME,
+    WEIGHTS_NAME,
+    ChatRendering,
+    HeadInfo,
+    TokenizerInfo,
+)
 from ray_jobs.backbone.chat import ChatTokenizer
 from ray_jobs.backbone.spelling import text_tokenizer
-from ray_jobs.prepare.chat_template import MARKER, PROBES, Template, rendering_of
+from ray_jobs.images.feeding import check_takes_images
+from ray_jobs.prepare.chat_template import MARKER, PROBES, Template, rendering_of, turns_of
 from ray_jobs.prepare.hub import commit_of, why_not_fetched
 from ray_jobs.prepare.tensor_file import write_tensors
 
@@ -30,8 +38,10 @@ if TYPE_CHECKING:
     from ray_jobs.spec import ModelSpec
 
 _AGAIN = "get the file again"
+_OF_ALL_LAYERS = {"embed_tokens_per_layer.weight": 1, "per_layer_model_projection.weight": 0}
+"""Tensors of Gemma 4 in which all layers have their part, one behind the other -> along which axis."""
 SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
-_EXPERT = re.compile(r"\.experts\.")
+_HEADS = ("lm_head", "embed_out")  # what files call an output matrix, whatever transformers calls it in memory
 
 
 @dataclass(frozen=True)
@@ -103,18 +113,49 @@ def read_config(model: Checkpoint) -> Any:
     Raises:
         BundleError: It cannot be read, or belongs to a quantised checkpoint or to something else than a causal decoder.
     """
-    from transformers import AutoConfig
-
+    config = _config(model)
+    kind = str(getattr(config, "model_type", None) or model.name)
     try:
-        config = AutoConfig.from_pretrained(model.directory, trust_remote_code=False, **_gguf_argument(model))
-    except Exception as error:  # noqa: BLE001 (libraries raise anything)
-        raise BundleError(f"the config of {model.source} cannot be read ({brief(error)})") from None
-    config = config.get_text_config()
-    if getattr(config, "quantization_config", None) and model.gguf is None:
-        raise BundleError(f"{model.source} holds quantised weights; give the original checkpoint or a GGUF file")
+        config = config.get_text_config()
+        sizes = [int(getattr(config, name)) for name in ("num_hidden_layers", "hidden_size", "vocab_size")]
+    except Exception as error:  # noqa: BLE001 (configs raise anything; some have no such fields)
+        raise BundleError(
+            f"{kind} models are not supported: their config does not say layers, width and vocabulary of one decoder "
+            f"({brief(error)})"
+        ) from None
+    if min(sizes) < 1:
+        raise BundleError(f"the config of {model.source} says {sizes[0]} layers of width {sizes[1]}; check the file")
+    _refuse_quantised(config, model)
     if getattr(config, "use_bidirectional_attention", None) or getattr(config, "is_encoder_decoder", False):
         raise BundleError(f"{model.source} is not a causal decoder, and only those are supported")
     return config
+
+
+def read_vision_config(model: Checkpoint) -> Any:
+    """The whole config of a model with a vision tower, whose decoder may let images and prompts attend both ways.
+
+    Raises:
+        BundleError: It cannot be read, or belongs to a quantised checkpoint or to a model that takes no images.
+    """
+    config = _config(model)
+    check_takes_images(config, model.source)
+    _refuse_quantised(config, model)
+    config.vision_config.vision_use_head = False  # pools the tower's positions, for nobody here
+    return config
+
+
+def _config(model: Checkpoint) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(model.directory, trust_remote_code=False, **_gguf_argument(model))
+    except Exception as error:  # noqa: BLE001 (libraries raise anything)
+        raise BundleError(f"the config of {model.source} cannot be read ({brief(error)})") from None
+
+
+def _refuse_quantised(config: Any, model: Checkpoint) -> None:
+    if getattr(config, "quantization_config", None) and model.gguf is None:
+        raise BundleError(f"{model.source} holds quantised weights; give the original checkpoint or a GGUF file")
 
 
 def model_name(model: Checkpoint, config: Any) -> str:
@@ -123,12 +164,21 @@ def model_name(model: Checkpoint, config: Any) -> str:
 
 
 def truncate(config: Any, n_layers: int) -> None:
-    """Cut a config (in place) to its first layers, and whatever it says layer by layer with it."""
+    """Cut a config (in place) to its first layers, and whatever it says layer by layer with it.
+
+    Raises:
+        BundleError: It does not let itself be cut.
+    """
     whole = config.num_hidden_layers
-    for name, value in config.to_dict().items():
-        if isinstance(value, list) and len(value) == whole and whole > 1:
-            setattr(config, name, value[:n_layers])
-    config.num_hidden_layers = n_layers
+    try:
+        for name, value in config.to_dict().items():
+            if isinstance(value, list) and len(value) == whole and whole > 1:
+                setattr(config, name, value[:n_layers])
+        if shared := getattr(config, "num_kv_shared_layers", 0):  # the last ones take keys and values of earlier ones
+            config.num_kv_shared_layers = max(0, n_layers - (whole - shared))
+        config.num_hidden_layers = n_layers
+    except Exception as error:  # noqa: BLE001 (configs raise anything)
+        raise BundleError(f"{config.model_type} models are not supported: {brief(error)}") from None
 
 
 def config_json(config: Any) -> str:
@@ -151,32 +201,109 @@ def write_weights(model: Checkpoint, config: Any, dtype: Any, path: Path) -> Non
     """
     from ray_jobs.backbone.backbone import build_empty
 
-    try:
-        empty = build_empty(config)
-    except BundleError:
-        raise
-    except Exception as error:  # noqa: BLE001 (libraries raise anything)
-        raise BundleError(f"{config.model_type} models are not supported ({brief(error)})") from None
-    shapes = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items() if tensor.is_meta}
+    shapes = _shapes(_built(config, build_empty))
     with contextlib.ExitStack() as files:
         if model.gguf:
             read = _gguf_tensors(model, config, shapes, dtype).__getitem__
         else:
             read = _safetensors(model, config, shapes, dtype, files)
-
-        def checked(name: str) -> Any:
-            tensor = read(name)
-            if tuple(tensor.shape) != shapes[name]:
-                raise BundleError(
-                    f"{model.source}: {name} has shape {tuple(tensor.shape)}, its config says {shapes[name]}"
-                )
-            return tensor
-
-        write_tensors(path, shapes, dtype, checked)
+        write_tensors(path, shapes, dtype, _checked(model, shapes, read))
 
 
-def _gguf_tensors(model: Checkpoint, config: Any, names: Mapping[str, Any], dtype: Any) -> dict[str, Any]:
-    """Dequantised by transformers, which parses the whole file (10 s) whenever it is not handed the config."""
+def write_whole(model: Checkpoint, config: Any, dtype: Any, directory: Path) -> HeadInfo:
+    """Write all layers, the final norm and, where it is not the embedding, the output matrix of a language model.
+
+    Returns:
+        What a bundle says of its head.
+
+    Raises:
+        BundleError: transformers has no causal language model for it, or tensors are missing, misshapen or pickled.
+        OSError: A file cannot be written.
+    """
+    from ray_jobs.backbone.backbone import build_empty, build_empty_with_head
+
+    shapes = _shapes(_built(config, lambda of: build_empty(of, final_norm=True)))
+    whole = _built(config, build_empty_with_head)
+    output = whole.get_output_embeddings()
+    if output is None:
+        raise BundleError(f"{config.model_type} models have no head that turns their last layer into words")
+    tied = output.weight is whole.get_input_embeddings().weight
+    name = next(name for name, module in whole.named_modules() if module is output)
+    heads = {} if tied else _shapes(output)
+    with contextlib.ExitStack() as files:
+        if model.gguf:
+            found = _gguf_tensors(model, config, shapes, dtype, heads)
+            read, read_head = found.__getitem__, lambda key: found[f"{HEAD_NAME}:{key}"]
+        else:
+            read = _safetensors(model, config, shapes, dtype, files)
+            read_head = _safetensors_head(model, name, heads, dtype, files)
+        write_tensors(directory / WEIGHTS_NAME, shapes, dtype, _checked(model, shapes, read))
+        if heads:
+            write_tensors(directory / HEAD_NAME, heads, dtype, _checked(model, heads, read_head))
+    return HeadInfo(tied, _eos(model, config))
+
+
+def _built(config: Any, build: Callable[[Any], Any]) -> Any:
+    """A model of transformers without storage.
+
+    Raises:
+        BundleError: It cannot be built.
+    """
+    try:
+        model = build(config)
+    except BundleError:
+        raise
+    except Exception as error:  # noqa: BLE001 (libraries raise anything)
+        raise BundleError(f"{config.model_type} models are not supported ({brief(error)})") from None
+    kept = model.state_dict()
+    if lost := [name for name, buffer in model.named_buffers() if buffer.is_meta and name not in kept]:
+        raise BundleError(
+            f"{config.model_type} models are not supported: {lost[0]} is neither learnt nor computed here"
+        )
+    return model
+
+
+def _shapes(module: Any) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of all that has to be read; some parameters are made of numbers and have storage (xIELU's)."""
+    learnt = dict(module.named_parameters())
+    return {
+        name: tuple(tensor.shape) for name, tensor in module.state_dict().items() if tensor.is_meta or name in learnt
+    }
+
+
+def _checked(
+    model: Checkpoint, shapes: Mapping[str, tuple[int, ...]], read: Callable[[str], Any]
+) -> Callable[[str], Any]:
+    """Reads tensors and compares their shapes."""
+
+    def checked(name: str) -> Any:
+        tensor = read(name)
+        if (axis := _OF_ALL_LAYERS.get(name)) is not None:
+            tensor = tensor.narrow(axis, 0, min(shapes[name][axis], tensor.shape[axis])).contiguous()
+        if tuple(tensor.shape) != shapes[name]:
+            raise BundleError(f"{model.source}: {name} has shape {tuple(tensor.shape)}, its config says {shapes[name]}")
+        return tensor
+
+    return checked
+
+
+def _eos(model: Checkpoint, config: Any) -> tuple[int, ...]:
+    """Ids that end what a model writes, as `generate` takes them: of its generation config, or else of its config."""
+    given: Any = None
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        given = json.loads((model.directory / "generation_config.json").read_text(encoding="utf-8")).get("eos_token_id")
+    given = given if given is not None else getattr(config, "eos_token_id", None)
+    ids = given if isinstance(given, list | tuple) else [given]
+    return tuple(sorted({i for i in ids if isinstance(i, int) and not isinstance(i, bool)}))
+
+
+def _gguf_tensors(
+    model: Checkpoint, config: Any, names: Mapping[str, Any], dtype: Any, head: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Dequantised by transformers, which parses the whole file (10 s) whenever it is not handed the config.
+
+    Tensors of the `head` are named "{HEAD_NAME}:{name}".
+    """
     from transformers import AutoModelForCausalLM
 
     try:
@@ -186,7 +313,11 @@ def _gguf_tensors(model: Checkpoint, config: Any, names: Mapping[str, Any], dtyp
     except Exception as error:  # noqa: BLE001 (libraries raise anything)
         raise BundleError(f"{model.source} cannot be read as a GGUF model ({brief(error)})") from None
     found = loaded.get_decoder().state_dict()
-    return {name: found[name].to(dtype).contiguous() for name in names}
+    output = {name: loaded.get_output_embeddings().state_dict()[name] for name in head}
+    return {
+        **{name: found[name].to(dtype).contiguous() for name in names},
+        **{f"{HEAD_NAME}:{name}": tensor.to(dtype).contiguous() for name, tensor in output.items()},
+    }
 
 
 def _safetensors(
@@ -196,49 +327,107 @@ def _safetensors(
 
     The shards stay open as long as `files`.
     """
+    places = _places(model)
+    stored = _stored_names(names, places)
+    missing = [name for name in names if stored[name] not in places]
+    if missing:  # transformers may know them by other names, and experts that are fused
+        found = _converted(model, config, names, places, dtype)
+        if found is not None:
+            return found.__getitem__
+        raise BundleError(
+            f"{model.source} lacks {missing[0]} (and {len(missing) - 1} more tensors) that its config implies"
+        )
+    return _reader(model, stored, places, dtype, files)
+
+
+def _safetensors_head(
+    model: Checkpoint, module: str, names: Mapping[str, Any], dtype: Any, files: contextlib.ExitStack
+) -> Callable[[str], Any]:
+    """The same for the tensors of the output matrix, which models of several parts keep under longer names.
+
+    Args:
+        model: The checkpoint.
+        module: What transformers calls the output matrix of the language model alone.
+        names: Of its tensors.
+        dtype: To convert to.
+        files: Keeps the shards open.
+    """
+    places = _places(model)
+    keys = {}
+    for name in names:
+        called = (f".{way}.{name}" for way in (module, *_HEADS))
+        ends = next((found for end in called if (found := [key for key in places if f".{key}".endswith(end)])), None)
+        if ends is None:
+            raise BundleError(f"{model.source} lacks {module}.{name}, its head, which its config implies")
+        keys[name] = min(ends, key=len)
+    return _reader(model, keys, places, dtype, files)
+
+
+def _places(model: Checkpoint) -> dict[str, str]:
+    """Name of each tensor of a safetensors checkpoint -> its file."""
     from safetensors import safe_open
 
     index = model.directory / "model.safetensors.index.json"
     if index.is_file():
         with reading(index, BundleError, _AGAIN):
             places: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    else:
-        with reading(file := _weights_file(model, WEIGHTS_NAME), BundleError, _AGAIN), safe_open(file, "pt") as tensors:
-            places = dict.fromkeys(tensors.keys(), WEIGHTS_NAME)
-    prefix = _prefix(names, places)
-    missing = [name for name in names if f"{prefix}{name}" not in places]
-    if missing and any(_EXPERT.search(name) for name in missing):
-        return _converted(model, config, names, places, dtype).__getitem__
-    if missing:
-        raise BundleError(
-            f"{model.source} lacks {missing[0]} (and {len(missing) - 1} more tensors) that its config implies"
-        )
+            return places
+    with reading(file := _weights_file(model, WEIGHTS_NAME), BundleError, _AGAIN), safe_open(file, "pt") as tensors:
+        return dict.fromkeys(tensors.keys(), WEIGHTS_NAME)
+
+
+def _reader(
+    model: Checkpoint, keys: Mapping[str, str], places: Mapping[str, str], dtype: Any, files: contextlib.ExitStack
+) -> Callable[[str], Any]:
+    """Reads tensors, which the checkpoint has under these keys, from shards that stay open as long as `files`."""
+    from safetensors import safe_open
+
     shards = {}
-    for shard in sorted({places[f"{prefix}{name}"] for name in names}):
+    for shard in sorted({places[key] for key in keys.values()}):
         with reading(file := _weights_file(model, shard), BundleError, _AGAIN):
             shards[shard] = file, files.enter_context(safe_open(file, "pt"))
 
     def read(name: str) -> Any:
-        file, tensors = shards[places[f"{prefix}{name}"]]
+        file, tensors = shards[places[keys[name]]]
         with reading(file, BundleError, _AGAIN):
-            return tensors.get_tensor(f"{prefix}{name}").to(dtype)
+            return tensors.get_tensor(keys[name]).to(dtype)
 
     return read
 
 
+_PARTS = ("language_model.", "vision_tower.", "multi_modal_projector.")
+"""Of a model that takes images; checkpoints of several ages put unlike things before and behind these names."""
+
+
+def _stored_names(names: Mapping[str, Any], places: Mapping[str, str]) -> dict[str, str]:
+    """Name in the model -> name in the checkpoint, where it is there."""
+    if not any(name.startswith(_PARTS) for name in names):
+        prefix = _prefix(names, places)
+        return {name: f"{prefix}{name}" for name in names}
+    stored: dict[str, str] = {}
+    for part in _PARTS:
+        own = [name.removeprefix(part) for name in names if name.startswith(part)]
+        prefix = _prefix(dict.fromkeys(own), {key: shard for key, shard in places.items() if part in f"{key}."})
+        stored |= {f"{part}{name}": f"{prefix}{name}" for name in own}
+    return stored
+
+
 def _prefix(names: Mapping[str, Any], places: Mapping[str, str]) -> str:
     """What a checkpoint puts before the names of the decoder: that with which most of them are there."""
-    first = next(name for name in names if "embed" in name or name.startswith("w"))
+    first = next((name for name in names if "embed" in name or name.startswith("w")), next(iter(names)))
     found = sorted({key.removesuffix(first) for key in places if key == first or key.endswith(f".{first}")}, key=len)
     return max(found, key=lambda prefix: sum(f"{prefix}{name}" in places for name in names), default="")
 
 
 def _converted(
     model: Checkpoint, config: Any, names: Mapping[str, Any], places: Mapping[str, str], dtype: Any
-) -> dict[str, Any]:
-    """Read a checkpoint whose experts are split where the decoder has them fused: by transformers' own conversion.
+) -> dict[str, Any] | None:
+    """Read a checkpoint whose tensors are named, or experts split, otherwise than the decoder's: as transformers does.
 
     It sees only the shards that hold the layers kept.
+
+    Returns:
+        None where tensors are missing all the same.
     """
     from transformers import AutoModel
 
@@ -258,9 +447,8 @@ def _converted(
         except Exception as error:  # noqa: BLE001 (libraries raise anything)
             raise BundleError(f"{model.source} cannot be read by transformers ({brief(error)})") from None
         found = loaded.state_dict()
-        lacking = [name for name in names if name not in found or name in told["missing_keys"]]
-        if lacking:
-            raise BundleError(f"{model.source} lacks {lacking[0]}, which its config implies")
+        if any(name not in found or name in told["missing_keys"] for name in names):
+            return None
         return {name: found[name].to(dtype).contiguous().clone() for name in names}
 
 
@@ -288,7 +476,12 @@ def _weights_file(model: Checkpoint, name: str) -> Path:
 
 
 def save_tokenizer(
-    model: Checkpoint, directory: Path, prepend_bos: bool | None, choices: ModelSpec | None = None
+    model: Checkpoint,
+    directory: Path,
+    prepend_bos: bool | None,
+    choices: ModelSpec | None = None,
+    conversations: bool = False,
+    always_render: bool = False,
 ) -> TokenizerInfo:
     """Write `tokenizer.json`, and find out what goes before and after a text.
 
@@ -299,9 +492,12 @@ def save_tokenizer(
             (where it has none, the end-of-sequence token takes its place, as in TransformerLens); if not, none is fed.
             None leaves it to the tokenizer.
         choices: What the job says of its chat template.
+        conversations: Whether its documents are conversations of several turns.
+        always_render: Whether a chat is always given as a rendering, for something follows it that belongs to no text.
 
     Raises:
-        BundleError: The tokenizer cannot be read, or has no `tokenizers` form.
+        BundleError: The tokenizer cannot be read, has no `tokenizers` form, or a chat template without a system turn
+            where one is asked for.
     """
     from transformers import AutoTokenizer
 
@@ -320,7 +516,7 @@ def save_tokenizer(
         bos = ()
     elif prepend_bos and not bos:
         bos = tuple(i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None)[:1]
-    prefix, suffix, chat = _chat(tokenizer, directory / TOKENIZER_NAME, bos, choices)
+    prefix, suffix, chat = _chat(tokenizer, directory / TOKENIZER_NAME, bos, choices, conversations, always_render)
     pad = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
     return TokenizerInfo(bos=bos, pad=pad, chat_prefix=prefix, chat_suffix=suffix, chat=chat)
 
@@ -328,21 +524,40 @@ def save_tokenizer(
 _Chat = tuple[tuple[int, ...] | None, tuple[int, ...] | None, ChatRendering | None]
 
 
-def _chat(tokenizer: Any, tokenizer_json: Path, bos: tuple[int, ...], choices: ModelSpec | None) -> _Chat:
+def _chat(
+    tokenizer: Any,
+    tokenizer_json: Path,
+    bos: tuple[int, ...],
+    choices: ModelSpec | None,
+    conversations: bool,
+    always_render: bool,
+) -> _Chat:
     """What a bundle says of the chat template: ids before and after a text, and how texts are rendered.
 
     A job without chat gets the ids only, and none of a template that says another thing every day.
     """
     wanted = choices is not None and choices.chat
-    template = Template(tokenizer, *((choices.generation_prompt, choices.date) if choices is not None else ()))
+    said = () if choices is None else (choices.generation_prompt, choices.date, choices.system_prompt)
+    template = Template(tokenizer, *said)
+    if choices is not None and wanted and conversations:
+        turns = turns_of(template, tokenizer_json, bos, choices.turns)
+        return (None, None, None) if turns is None else (turns[1], turns[2], turns[0])
     apart = _around(template, tokenizer, bos)
     if not wanted:
         return (None, None, None) if apart is None or template.dated else (*apart, None)
+    assert choices is not None
     found = rendering_of(template, tokenizer_json, bos)
-    if found is None:
+    prompt = choices.system_prompt
+    if found is None or (prompt is not None and prompt.strip() not in found[0].before):
+        plain = choices.model_copy(update={"system_prompt": None})
+        if prompt is not None and _chat(tokenizer, tokenizer_json, bos, plain, conversations, always_render)[0]:
+            raise BundleError(
+                "model.system_prompt: the chat template has no place for a system turn; put it into the prompt, and "
+                "remove it"
+            )
         return None, None, None
     rendering, head, tail = found
-    exact = rendering.date is None and rendering.trim == "none" and apart is not None
+    exact = not always_render and rendering.date is None and rendering.trim == "none" and apart is not None
     if exact and apart is not None and _is_exact(tokenizer_json, rendering, apart):
         return (*apart, None)
     return head, tail, rendering

@@ -58,7 +58,7 @@ def settle(job: JobSpec, stored: Mapping[str, Any] | None, device: str | None = 
         device=device,
         dtype=job.model.dtype or model.get("dtype") or _hardware_dtype(device),
         threads=job.workers.cpus or compute.get("threads") or (GPU_THREADS if device == "cuda" else CPU_THREADS),
-        batch_tokens=compute.get("batch_tokens") or _batch_tokens(device),
+        batch_tokens=job.workers.batch_tokens or compute.get("batch_tokens") or _batch_tokens(device),
         attn=job.model.attn or model.get("attn") or "",
     )
 
@@ -71,7 +71,8 @@ def settle_attention(compute: Compute, bundle: Bundle) -> Compute:
     """
     from ray_jobs.backbone.backbone import check_attention, default_attention
 
-    attn = compute.attn or default_attention(compute.device, bundle.model.model_type)
+    own = default_attention(compute.device, bundle.model.model_type)
+    attn = compute.attn or ("eager" if bundle.head is not None else own)  # a whole model runs by transformers' modules
     check_attention(bundle, attn)
     return replace(compute, attn=attn)
 
@@ -86,9 +87,12 @@ def extract_settings(job: JobSpec, compute: Compute) -> dict[str, Any]:
         "long_documents": job.model.long_documents,
         "stride": job.model.stride,
         "chat": job.model.chat,
+        "prompt": job.model.prompt,
+        "pixels": job.pixels or 0,
         "attn_implementation": compute.attn,
         "batch_tokens": compute.batch_tokens,
         "device": compute.device,
+        "devices": 1 if compute.device == "cpu" else max(1, int(job.workers.gpus or 1)),
         "threads": compute.threads,
     }
 

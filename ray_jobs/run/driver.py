@@ -73,7 +73,7 @@ def run_plan(
     totals = RunTotals()
     if plan.missing or not plan.finished:
         if plan.missing and address is None:
-            check_device(plan.compute)
+            check_device(plan.compute, plan.settings["devices"])
         with hold_store(plan.job.store, force, note=progress.note if progress else None) as lease:
             totals = _complete(plan, address, progress, lease)
     result = _result(plan, totals, time.perf_counter() - started)

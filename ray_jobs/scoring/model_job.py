@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ray_jobs.spec import JobSpec
 
 _POLICY = ("max_tokens", "long_documents", "stride", "tokens", "chat", "dtype")
-_CHAT = ("generation_prompt", "date")
+_CHAT = ("generation_prompt", "date", "system_prompt", "turns")
 _SOURCE = ("release", "id", "revision", "path")
 
 
@@ -46,12 +46,17 @@ def job_of(
     header = model.header
     identity = header["trained_on"]["identity"]
     names = header["saes"] or _saes_at(header)
+    if (identity.get("corpus") or {}).get("image") and not (corpus or {}).get("image"):
+        raise StudyError(
+            f"{header['method']}: this model was trained on features of images; give --store with a store of them, or "
+            "--job with the job that extracts them"
+        )
     try:
         sources = header.get("bundle") or (bundle and _sources(bundle))
         if not isinstance(sources, Mapping):
             raise JobSpecError("it was written by an earlier version")
         mapping = {
-            "corpus": corpus or {"path": "unused"},
+            "corpus": _corpus(identity, corpus or {"path": "unused"}),
             "model": {
                 "name": sources["model"]["name"],
                 "revision": sources["model"]["revision"],
@@ -71,6 +76,16 @@ def job_of(
             f"{header['method']}: this model does not say what its bundle can be built from ({missing}); "
             "give --job with the job that new text is extracted with, or --store"
         ) from None
+
+
+def _corpus(identity: Mapping[str, Any], corpus: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A corpus as JOB.yaml has it; of conversations where the model was trained on some."""
+    if "turns" not in identity["model"]:
+        return corpus
+    return {
+        **{key: value for key, value in corpus.items() if key != "text"},
+        "messages": corpus.get("text", "messages"),
+    }
 
 
 def find_bundle(model: Model) -> Bundle | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from ray_jobs.scoring.model_job import features_of, only_read
 if TYPE_CHECKING:
     from ray_jobs.backbone.bundle import Bundle
     from ray_jobs.corpus.read import DocumentRows
-    from ray_jobs.engine.extractor import ExtractedRows
+    from ray_jobs.engine.extractor import ExtractedRows, Extractor
 
 TYPES = {"string": "string", "double": "float64", "bool": "bool"}  # Arrow's names -> those of kept columns
 NOT_KEPT = ("doc_id", "error")  # columns that every store has
@@ -60,10 +60,6 @@ class Scores:
         """A bundle without the SAEs that the model does not read."""
         return only_read(self.model, bundle)
 
-    def features(self, bundle: Bundle) -> Mapping[str, np.ndarray]:
-        """SAE -> features that have to be computed."""
-        return features_of(self.model, bundle)
-
     def schema(self, keep_types: Mapping[str, str]) -> StoreSchema:
         """The columns of the store of scores, behind those that the corpus' rows keep.
 
@@ -72,6 +68,14 @@ class Scores:
         """
         own = tuple((field.name, TYPES[str(field.type)]) for field in self._table.schema if field.name not in NOT_KEPT)
         return StoreSchema(keep=(*keep_types.items(), *own), saes=(), dense=())
+
+    def engine(self, bundle: Bundle, settings: Mapping[str, Any], features: StoreSchema) -> ScoreEngine:
+        """The extractor of the features that the model reads, and the model."""
+        from ray_jobs.engine.extractor import Extractor, ExtractSettings
+
+        return ScoreEngine(
+            self, Extractor(bundle, ExtractSettings(**settings), features_of(self.model, bundle)), features
+        )
 
     def rows(self, features: StoreSchema, documents: DocumentRows, extracted: ExtractedRows) -> PartRows:
         """The rows of a part.
@@ -99,3 +103,17 @@ class Scores:
     @property
     def _table(self) -> PredictionTable:
         return PredictionTable(self.model, None, bool(self.explain))
+
+
+@dataclass(frozen=True)
+class ScoreEngine:
+    """Extracts the features that a model reads, and predicts from them: a `UnitEngine`."""
+
+    scores: Scores
+    extractor: Extractor
+    features: StoreSchema
+
+    def rows(self, documents: DocumentRows, on_progress: Callable[[int, int], None]) -> PartRows:
+        """The rows of a part."""
+        extracted = self.extractor.extract(documents.text, documents.error, on_progress)
+        return self.scores.rows(self.features, documents, extracted)

@@ -19,6 +19,7 @@ from featurestore.errors import JobFailed, MismatchError
 from featurestore.urls import shown
 from ray_jobs.corpus.extracted import part_rows
 from ray_jobs.corpus.spill import Spill, run_name
+from ray_jobs.images.decoder import DecodedImages, ImageDecoder
 from ray_jobs.reporting.prometheus import UnitDetail, UnitMeter
 from ray_jobs.workers.failures import transient_storage_errors
 from ray_jobs.workers.worker_pool import Abandoned
@@ -103,6 +104,7 @@ class Worker:
         self._abandoned: set[int] = set()
         self._meter = UnitMeter(shown(task.job.store))
         self._spill = Spill(run_name(task.fingerprint))
+        self._decoder = None if task.job.corpus.image is None else ImageDecoder()
 
     def open(self) -> dict[str, Any]:
         """Open store, bundle and engine: all that can be wrong with this machine shows here and not in a unit.
@@ -132,9 +134,10 @@ class Worker:
                     "give a path or URL that is the same storage on every node"
                 )
             bundle, output = self._bundle(), self._task.output
-            self._features = store_schema(self._task.job, output.bundle(bundle) if output else bundle, {})
-            wanted = output.features(bundle) if output else None
-            self._extractor = Extractor(bundle, ExtractSettings(**self._task.settings), wanted)
+            features = store_schema(self._task.job, output.bundle(bundle) if output else bundle, {})
+            self._engine = output.engine(bundle, self._task.settings, features) if output else None
+            if self._engine is None:
+                self._extractor = Extractor(bundle, ExtractSettings(**self._task.settings))
             self._hardware = place_here(self._task.settings["device"]).hardware
         return {"host": platform.node(), "pid": os.getpid()}
 
@@ -194,6 +197,8 @@ class Worker:
     def leave(self) -> None:
         """The run ends: remove from this machine what was kept for it; answered while `run` computes."""
         self._spill.close()
+        if self._decoder is not None:
+            self._decoder.close()
 
     def _rows(self, unit: Unit, start: int, stop: int, blamed: Mapping[int, str]) -> PartRows:
         import torch
@@ -208,16 +213,17 @@ class Worker:
         for row, reason in blamed.items():
             if start <= row < stop and documents.error[row - start] is None:
                 documents.error[row - start], documents.text[row - start] = reason, None
+        images = None if self._decoder is None else DecodedImages(documents.image, self._decoder)
         fault_point("worker.computing", documents.text)
+
+        def go_on(n_documents: int, n_tokens: int) -> None:
+            self._go_on(unit.index, n_documents, n_tokens)
+
         with self._meter.phase("compute"):
-            extracted = self._extractor.extract(
-                documents.text,
-                documents.error,
-                on_progress=lambda n_documents, n_tokens: self._go_on(unit.index, n_documents, n_tokens),
-            )
+            if self._engine is not None:
+                return self._engine.rows(documents, go_on)
+            extracted = self._extractor.extract(documents.text, documents.error, on_progress=go_on, images=images)
         self._meter.was_idle(extracted.idle_seconds)
-        if self._task.output is not None:
-            return self._task.output.rows(self._features, documents, extracted)
         return part_rows(documents, extracted)
 
     def _go_on(self, unit: int, n_documents: int, n_tokens: int) -> None:
@@ -253,4 +259,5 @@ def _some(documents: DocumentRows, start: int, stop: int) -> DocumentRows:
         text=documents.text[start:stop],
         keep={name: values[start:stop] for name, values in documents.keep.items()},
         error=documents.error[start:stop],
+        image=documents.image[start:stop],
     )

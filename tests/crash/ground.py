@@ -55,7 +55,7 @@ def start(job: Path, *options: str, env: Mapping[str, str] | None = None) -> sub
 def start_command(*argv: str, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     """Any command of ours in the same way."""
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "sparsemill.py"), *argv],
+        [sys.executable, "-m", "sparsemill", *argv],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from featurestore import FeatureStore
-from tests.crash.ground import PATIENCE, ROOT, computing, descendants, eventually, working, write_model
+from tests.crash.ground import PATIENCE, computing, descendants, eventually, working, write_model
 from tests.ray_jobs.jobs import parts_of, write_corpus
 
 DOCUMENTS = 12_000  # 32 units: some tenths of a second each
@@ -27,7 +27,7 @@ def ground(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> lis
     corpus = write_corpus(tmp_path / "c.jsonl", DOCUMENTS, max_words=40, faults=True)
     model = write_model(models, corpus)
     options = ["--input", str(corpus), "--id-column", "id", "--workers", "2", "--json"]
-    return [sys.executable, str(ROOT / "sparsemill.py"), "predict", str(model), *options]
+    return [sys.executable, "-m", "sparsemill", "predict", str(model), *options]
 
 
 def start(command: list[str], out: Path) -> subprocess.Popen[str]:

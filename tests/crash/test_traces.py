@@ -84,12 +84,12 @@ def test_a_fault_that_all_workers_meet_is_one_sentence(models: Path, ground: Gro
 @pytest.mark.slow
 def test_pieces_of_a_study_that_all_fail_on_a_cluster_are_one_error(ray_files: Path) -> None:
     code = """
-import sparsemill
+from sparsemill.stages import on_ray
 from featurestore.errors import StoreError
 from training.evaluation import SourceTask
 tasks = [SourceTask("/nowhere", (), None, (), 1)] * 4
 try:
-    list(sparsemill._on_ray("local")(tasks))
+    list(on_ray("local")(tasks))
 except StoreError as error:
     print(error)
 """

@@ -63,7 +63,7 @@ def write(name: str, content: dict) -> str:
 
 def run(*argv: str, fault: str = "") -> int:
     env = {**os.environ, "SPARSEMILL_CACHE": str(root / "cache"), "SPARSEMILL_TEST_FAULT": fault}
-    return subprocess.run([sys.executable, "sparsemill.py", *argv], env=env, check=False).returncode
+    return subprocess.run([sys.executable, "-m", "sparsemill", *argv], env=env, check=False).returncode
 
 
 assert run("extract", write("finished.yaml", job)) == 0

@@ -27,7 +27,7 @@ def test_the_python_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
         finish_store(root, [write_part(root, plan, 0, rows)])
     pl.DataFrame({"id": ids[:15], "topic": ["a", "b", "c"] * 5}).write_csv(tmp_path / "labels.csv")
     monkeypatch.chdir(tmp_path)
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.partition("## A store\n")[2], re.S)
     names: dict = {}
     exec(code, names)
     assert names["X"].shape == (20, 2 * 16_384) and names["hidden"].shape == (20, 3)

@@ -28,6 +28,12 @@ split: {{seeds: 1, folds: 2}}
 bootstrap: 100
 out: out
 """
+LABEL = """\
+corpus: {path: good.jsonl, id: id}
+model: {name: ./model}
+task: {prompt: text, choices: [ham, spam], answer: label}
+out: labels.parquet
+"""
 ROWS = [{"id": f"d{n}", "text": f"a text about {n}", "label": "ham" if n % 2 else "spam", "n": n} for n in range(24)]
 
 
@@ -56,6 +62,7 @@ def make_ground(folder: Path) -> None:
     run_study(load_study(folder / "study.yaml"))
     write_study_report(str(folder / "study"))
     (folder / "job.yaml").write_text(JOB)
+    (folder / "label.yaml").write_text(LABEL)
     (folder / "of-out.yaml").write_text(yaml.safe_dump(study | {"store": "out", "out": "of-out"}))
 
 

@@ -17,7 +17,8 @@ import pytest
 import yaml
 
 import sparsemill
-from tests.mistakes.ground import JOB, STUDY, digest, make_ground, traces
+from sparsemill.commands import COMMANDS
+from tests.mistakes.ground import JOB, LABEL, STUDY, digest, make_ground, traces
 
 TABLE: dict[str, list[list[Any]]] = yaml.load(
     (Path(__file__).parent / "table.yaml").read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -40,13 +41,14 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def test_the_table_is_long_and_names_every_command_and_every_key() -> None:
+    from ray_jobs.labels.spec import LabelSpec
     from ray_jobs.spec import JobSpec
     from training.spec import StudySpec
 
     assert sum(map(len, TABLE.values())) >= LEAST
-    for command in sparsemill.COMMANDS:
+    for command in COMMANDS:
         assert TABLE.get(f"sparsemill {command}"), command
-    for spec, model in (("job.yaml", JobSpec), ("study.yaml", StudySpec)):
+    for spec, model in (("job.yaml", JobSpec), ("study.yaml", StudySpec), ("label.yaml", LabelSpec)):
         for key in model.model_fields:
             assert TABLE.get(f"{spec}: {key}"), key
 
@@ -79,10 +81,13 @@ def answer(line: str, spec: str, capsys: pytest.CaptureFixture[str]) -> tuple[in
     """The exit code and what is said of a line of the table; of a refusal it is the same as JSON."""
     argv = shlex.split(line.replace("{sha256}", "a" * 64)) if spec.startswith("sparsemill") else None
     if argv is None:
-        key, base = line.partition(":")[0], JOB if spec == "job.yaml" else STUDY
+        command, base = {"job.yaml": ("plan", JOB), "study.yaml": ("study", STUDY), "label.yaml": ("label", LABEL)}[
+            spec
+        ]
+        key = line.partition(":")[0]
         kept = (old for old in base.splitlines() if not old.startswith(f"{key}:"))
         Path(WRONG).write_text("".join(f"{one}\n" for one in (*kept, line)), encoding="utf-8")
-        argv = ["plan" if spec == "job.yaml" else "study", WRONG]
+        argv = [command, WRONG]
     capsys.readouterr()
     try:
         with warnings.catch_warnings():
@@ -98,7 +103,7 @@ def answer(line: str, spec: str, capsys: pytest.CaptureFixture[str]) -> tuple[in
     sentence = err.splitlines()[-1] if err else ""
     assert sentence.startswith("sparsemill: "), (line, out[:300], err)
     sentence = sentence.removeprefix("sparsemill: ")
-    assert json.loads(out) == {"error": sentence, "exit_code": code}, line
+    assert json.loads(out) == {"version": 1, "error": sentence, "exit_code": code}, line
     return code, sentence
 
 

@@ -23,6 +23,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def answering(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with an output matrix of its own: its answers are numbers although a row of its embedding is not."""
+    return tiny_gemma2(tmp_path_factory.mktemp("answering"), tied=False, name="tiny-answering")
+
+
+@pytest.fixture(scope="session")
 def tiny_saes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, int]]:
     """SAE name -> directory, layer."""
     root = tmp_path_factory.mktemp("saes")

@@ -26,7 +26,7 @@ def call(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]
 def test_json_is_a_row_for_each_sae(capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--model", "gemma-2-9b-it", "--site", "resid_post", "--layer", "20", "--width", "131k", "--json"]
     code, out, _ = call(capsys, "saes", *options)
-    rows = json.loads(out)
+    rows = json.loads(out)["saes"]
     assert code == 0
     assert [list(row) for row in rows] == [KEYS] * 6
     assert {row["release"] for row in rows} == {"gemma-scope-9b-it-res", "gemma-scope-9b-it-res-canonical"}

@@ -167,7 +167,10 @@ def test_stride_is_an_eighth_of_a_window_and_nothing_when_truncating() -> None:
         ({"corpus.keep": ["doc_id"]}, "'doc_id' is a column that every store has already"),
         ({"corpus.keep": ["resid_post_9__hidden_mean"]}, "is the name of a hidden-state column"),
         ({"corpus.keep": ["l12_16k__max"]}, "clashes with the columns of an SAE"),
-        ({"corpus.format": "json"}, "'corpus.format': input should be 'parquet', 'jsonl' or 'csv', not 'json'"),
+        (
+            {"corpus.format": "json"},
+            "'corpus.format': input should be 'parquet', 'jsonl', 'csv' or 'images', not 'json'",
+        ),
         ({"corpus.max_errors": 1.0}, "'corpus.max_errors': 1.0 is neither a share below 1"),
         ({"corpus.max_errors": 20.5}, "nor a whole number of documents (1 is one document); write one of these"),
         ({"corpus.max_errors": -1}, "-1 is neither a share below 1"),
@@ -221,3 +224,45 @@ def test_the_module_imports_nothing_heavy() -> None:
     code = f"import sys, ray_jobs.spec; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def image_job(**changes: Any) -> JobSpec:
+    return job({"corpus.text": ..., "corpus.image": "image", **changes})
+
+
+def test_a_job_of_images_pools_their_positions_and_needs_no_text() -> None:
+    spec = image_job()
+    assert (spec.corpus.text, spec.corpus.image, spec.model.tokens) == (None, "image", "image")
+    assert image_job(**{"corpus.text": "caption", "model.tokens": "all"}).corpus.text == "caption"
+    folder = job({"corpus.text": ..., "corpus.format": "images", "corpus.id": ...})
+    assert (folder.corpus.image, folder.corpus.find_as, folder.model.tokens) == ("image", "image", "image")
+    assert (spec.corpus.find_as, job().corpus.find_as) == ("table or image", None)
+    assert job_from_mapping(spec.model_dump(mode="json"), "/") == spec  # as a store records it
+    assert job().model.tokens == "content"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model.tokens": "content"}, "model.tokens: content is for texts; images have image, text or all"),
+        ({"model.chat": True}, "model.chat is for texts"),
+        ({"model.long_documents": "windows"}, "model.long_documents: windows is for texts; an image is fed whole"),
+        ({"corpus.keep": ["pixels"], "pixels": 8}, "the kept column 'pixels' clashes with that of pixels: 8"),
+        ({"pixels": 65}, "'pixels'"),
+    ],
+)
+def test_what_has_no_meaning_for_images_is_refused(changes: dict[str, Any], said: str) -> None:
+    assert said in refusal({"corpus.text": ..., "corpus.image": "image", **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model.tokens": "image"}, "model.tokens: image only has a meaning for images; set corpus.image"),
+        ({"model.prompt": "caption en"}, "model.prompt only has a meaning for images"),
+        ({"pixels": 8}, "pixels only has a meaning for images"),
+        ({"corpus.text": None}, "text"),
+    ],
+)
+def test_what_only_images_have_is_refused_for_texts(changes: dict[str, Any], said: str) -> None:
+    assert said in refusal(changes)

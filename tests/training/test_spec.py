@@ -44,7 +44,7 @@ def test_a_single_pooling_or_threshold_needs_no_list() -> None:
         ({"featurs": []}, "did you mean 'features'"),
         ({"probes": ["forest"]}, "probe 'forest' is not available; use logistic_l2"),
         ({"probes": []}, "name at least one probe"),
-        ({"baselines": ["bow"]}, "unknown baseline 'bow'; use tfidf, char_ngrams, hidden_mean, hidden_last, majority"),
+        ({"baselines": ["bow"]}, "unknown baseline 'bow'; use tfidf, char_ngrams, hidden_mean, hidden_last, pixels"),
         ({"baselines": ["tfidf", "tfidf"]}, "baseline 'tfidf' is given twice"),
         ({"baselines": []}, "nothing to study"),
         ({"features": [{"sae": "a", "pool": ["avg"]}]}, "unknown pooling 'avg'; use max, sum, mean"),

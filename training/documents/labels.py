@@ -22,6 +22,7 @@ from featurestore.storage.files import shown
 from featurestore.tables.same_value import class_texts, in_order, match_ids, value_text
 from training.documents.joined import joined_column
 from training.documents.named_values import meant
+from training.documents.numbers import numbers_of
 from training.documents.slices import Slices, make_slices, sliced_columns
 from training.spec import SplitSpec, StudySpec, TableColumn
 
@@ -37,6 +38,7 @@ REASONS = {
     "no_group": "they have no group",
     "no_tokens": "they have no counted token (empty text)",
     "no_text": "they have no text for TF-IDF",
+    "no_number": "they have none of the numbers that a baseline is made of",
     "no_column": "they have no value in the column that splits them",
     "elsewhere": "another store of the study does not have them",
     "excluded_class": "split.exclude_classes leaves their class out",
@@ -62,6 +64,7 @@ class StudyData:
         columns: Name -> str object [N], for the columns that a given split or transfer goes by.
         notes: What a reader must know of the tables outside the store, in sentences.
         slices: Name in the study's `by` -> its slices.
+        numbers: Name of numbers among the baselines -> float64 [N, columns].
         strata: int64 [N], finer than classes: what a split leaves some of to train on; None where a class is enough.
     """
 
@@ -78,6 +81,7 @@ class StudyData:
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     slices: Mapping[str, Slices] = field(default_factory=dict)
+    numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
     strata: np.ndarray | None = None
 
     @cached_property
@@ -112,16 +116,17 @@ def load_documents(store: FeatureStore, spec: StudySpec, others: Sequence[Featur
         StudyError: A column or table is missing or unreadable, an id stands twice, no document or only one class is
             left, or TF-IDF is asked for and there is no text.
     """
-    needs_text = bool({"tfidf", "char_ngrams"} & set(spec.baselines))
+    needs_text = bool({"tfidf", "char_ngrams"} & set(spec.named_baselines))
     text_source = spec.text_source if spec.text_source is not None else _kept_text(store)
     if needs_text and text_source is None:
-        name = "tfidf" if "tfidf" in spec.baselines else "char_ngrams"
+        name = "tfidf" if "tfidf" in spec.named_baselines else "char_ngrams"
         raise StudyError(
             f"baselines: {name} needs the text, which {shown(store.uri)} does not keep; add the text column to 'keep' "
             "in the job, or give the study 'text: {path: ..., id: ..., column: ...}'"
         )
     by = [*([spec.split.column.name] if spec.split.column else []), *([spec.transfer.by] if spec.transfer else [])]
-    wanted = [spec.label, spec.split.group, text_source, *by, *sliced_columns(spec.by)]
+    kept = [name for one in spec.numbers if one.path is None for name in one.columns]
+    wanted = [spec.label, spec.split.group, text_source, *by, *sliced_columns(spec.by), *kept]
     names = [name for name in wanted if isinstance(name, str)]
     _require_columns(store, spec)
     base = ["doc_id", "n_tokens", "truncated", "error"]
@@ -143,6 +148,9 @@ def load_documents(store: FeatureStore, spec: StudySpec, others: Sequence[Featur
         "no_tokens": (frame["n_tokens"] == 0).to_numpy(),
         "no_text": texts.is_null().to_numpy() if needs_text and texts is not None else np.zeros(len(ids), bool),
     }
+    numbers = {one.name: numbers_of(one, frame, notes) for one in spec.numbers}
+    if numbers:
+        missing["no_number"] = np.any([~np.isfinite(values).all(axis=1) for values in numbers.values()], axis=0)
     if by:
         missing["no_column"] = np.any([_is_missing(frame[name]) for name in by], axis=0)
     if others:
@@ -177,6 +185,7 @@ def load_documents(store: FeatureStore, spec: StudySpec, others: Sequence[Featur
         text_cluster=_near_duplicates(text) if text is not None and spec.split.duplicates == "together" else None,
         columns={name: np.array(_value_texts(frame[name].gather(position)), dtype=object) for name in by},
         notes=tuple(notes),
+        numbers={name: values[position] for name, values in numbers.items()},
     )
     data = _without_classes(data, spec.split)
     return replace(
@@ -255,6 +264,7 @@ def _with_classes(data: StudyData, stays: np.ndarray, reason: str) -> StudyData:
         text_cluster=renumbered(data.text_cluster),
         text=None if data.text is None else tuple(data.text[i] for i in rows),
         columns={name: values[rows] for name, values in data.columns.items()},
+        numbers={name: values[rows] for name, values in data.numbers.items()},
         left_out={**data.left_out, reason: len(data.y) - len(rows)},
     )
 
@@ -272,9 +282,9 @@ def _absent(ids: pl.Series, others: Sequence[FeatureStore]) -> np.ndarray:
 
 
 def _kept_text(store: FeatureStore) -> str | None:
-    """The corpus' own text column, if the store keeps it."""
+    """The corpus' own text column, if the store keeps it; of images none, for their prompts are not the documents."""
     corpus = store.plan.spec.get("corpus")
-    name = corpus.get("text") if isinstance(corpus, Mapping) else None
+    name = corpus.get("text") if isinstance(corpus, Mapping) and not corpus.get("image") else None
     return name if any(name == kept for kept, _ in store.schema.keep) else None
 
 
@@ -284,10 +294,14 @@ def _require_columns(store: FeatureStore, spec: StudySpec) -> None:
     named = [("label", spec.label), ("text", spec.text_source), ("split.group", spec.split.group)]
     named += [("split.column.name", spec.split.column.name)] if spec.split.column else []
     named += [("transfer.by", spec.transfer.by)] if spec.transfer else []
+    named += [("baselines", name) for one in spec.numbers if one.path is None for name in one.columns]
     for key, name in [*named, *(("by", name) for name in sliced_columns(spec.by))]:
         if isinstance(name, str) and name not in kept:
             hint = did_you_mean(name, kept) or ";"
             other = " or give it as {path: ..., id: ..., column: ...}" if key in ("label", "text") else ""
+            other = other or (
+                ", or name the table that has it: {columns: [...], path: ..., id: ...}" * (key == "baselines")
+            )
             raise StudyError(
                 f"{key}: {shown(store.uri)} keeps no column '{name}'{hint} it keeps: {', '.join(kept) or 'none'}; "
                 f"add it to 'keep' in the job{other}"

@@ -33,11 +33,13 @@ class MethodMatrix:
         column: int64 [K], the feature of the SAE (of SAEs side by side: of all of them, counted on) that each column
             is; None for other kinds.
         names: object [K], "l12_16k:1234" for each column; None for other kinds.
+        beside: float64 [N, M], numbers that `derive` puts behind the features; their `column` is -1, -2, ...
     """
 
     X: Any
     column: np.ndarray | None = None
     names: np.ndarray | None = None
+    beside: np.ndarray | None = None
 
 
 def load_pooled(store: FeatureStore, method: Method, data: StudyData) -> MethodMatrix:
@@ -56,9 +58,14 @@ def load_pooled(store: FeatureStore, method: Method, data: StudyData) -> MethodM
     if method.kind in TEXTUAL:
         assert data.text is not None
         return MethodMatrix(count_terms(data.text, method.kind))
+    if method.kind == "numbers":
+        return MethodMatrix(data.numbers[str(method.column)])
     if method.kind == "dense":
         assert method.column is not None
-        dense = np.asarray(store.dense(method.column))[data.position].astype(np.float64)
+        at = data.position
+        if method.store is not None:
+            at = positions(store.documents().select("doc_id").collect()["doc_id"], data.doc_id)
+        dense = np.asarray(store.dense(method.column))[at].astype(np.float64)
         if not np.isfinite(dense).all():
             bad = data.doc_id[~np.isfinite(dense).all(axis=1)][0]
             raise StudyError(
@@ -81,7 +88,8 @@ def load_pooled(store: FeatureStore, method: Method, data: StudyData) -> MethodM
     X = blocks[0] if len(blocks) == 1 else _beside(blocks)
     X.sort_indices()
     X, fires = _without_empty_columns(X)
-    return MethodMatrix(X, fires, np.array(names, dtype=object)[fires])
+    beside = data.numbers[str(method.column)] if method.kind == "beside" else None
+    return MethodMatrix(X, fires, np.array(names, dtype=object)[fires], beside)
 
 
 def derive(pooled: MethodMatrix, method: Method, in_place: bool = False) -> MethodMatrix:
@@ -109,7 +117,16 @@ def derive(pooled: MethodMatrix, method: Method, in_place: bool = False) -> Meth
     if method.scale == "sqrt":
         X = X.copy() if X is pooled.X and not in_place else X
         X.data = np.sqrt(X.data)
-    return MethodMatrix(X, column[fires], names[fires])
+    if pooled.beside is None:
+        return MethodMatrix(X, column[fires], names[fires])
+    beside = _signs_apart(pooled.beside)
+    more = np.arange(beside.shape[1])
+    numbers = np.array([f"{method.column}:{m}" for m in more], dtype=object)
+    return MethodMatrix(
+        _beside([X, beside]),
+        np.concatenate([column[fires], -1 - more]),
+        np.concatenate([names[fires], numbers]),
+    )
 
 
 def load_matrix(store: FeatureStore, method: Method, data: StudyData) -> MethodMatrix:
@@ -143,6 +160,14 @@ def _without_empty_columns(X: Any) -> tuple[Any, np.ndarray]:
         return X, fires
     place = (np.cumsum(there) - 1).astype(X.indices.dtype)
     return csr_matrix((X.data, place[X.indices], X.indptr), shape=(X.shape[0], len(fires))), fires
+
+
+def _signs_apart(numbers: np.ndarray) -> Any:
+    """Numbers as columns of CSR that are >= 0 like features: of each what is above zero, and what is below."""
+    from scipy.sparse import csr_matrix
+
+    both = np.concatenate([np.maximum(numbers, 0), np.maximum(-numbers, 0)], axis=1)
+    return csr_matrix(both[:, both.any(axis=0)].astype(np.float32))
 
 
 def _beside(blocks: Sequence[Any]) -> Any:

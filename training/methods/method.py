@@ -8,8 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-SPARSE = ("sae", "control")  # kinds whose matrix is made of SAE features
+SPARSE = ("sae", "control", "peer", "beside")  # kinds whose matrix is made of SAE features
+DENSE = ("dense", "numbers")  # kinds whose matrix is a few dense columns
 TEXTUAL = ("tfidf", "char")  # kinds whose matrix is made of the texts
+
+
+def store_name(uri: str) -> str:
+    """What to call another store in the name of a method."""
+    return uri.rstrip("/").rsplit("/", 1)[-1]
 
 
 @dataclass(frozen=True)
@@ -18,9 +24,10 @@ class Method:
 
     Attributes:
         name: Unique in a study, e.g. "l12_16k:max>1", "l12_16k:sum tree", "hidden_mean", "tfidf", "majority".
-        kind: "sae", "control" (an SAE with random weights), "dense", "tfidf", "char" or "majority".
+        kind: "sae", "control" (an SAE with random weights), "peer" (features of the store of a model that is itself
+            predicted), "dense", "numbers", "beside" (SAE features and numbers), "tfidf", "char" or "majority".
         sae, pool, binarize: The SAE features; names of SAEs side by side are joined by "+".
-        column: The dense column, for kind "dense".
+        column: The dense column, for kind "dense"; the name of numbers, for kinds "numbers" and "beside".
         scale, select, k, min_documents: What is learnt before the probe, see `training.spec.FeatureSpec`.
         screen: Features that pass by class means while they stream by, before `select` chooses among them; None lets
             all pass.

@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from featurestore.base.dense_names import parse_dense_name
+from featurestore.base.dense_names import PIXELS, parse_dense_name
 from featurestore.base.did_you_mean import did_you_mean
 from featurestore.base.poolings import stored_pool
 from featurestore.errors import StudyError
 from featurestore.storage.files import shown
-from training.methods.method import Method
-from training.spec import FeatureSpec, StudySpec
+from training.methods.method import Method, store_name
+from training.spec import FeatureSpec, HiddenBaseline, NumbersBaseline, StudySpec
 
 if TYPE_CHECKING:
     from featurestore.reader import FeatureStore
@@ -36,28 +36,35 @@ def plan_methods(
     """
     without_probe: list[Method] = []
     for name, kind in (("tfidf", "tfidf"), ("char_ngrams", "char")):
-        if name in spec.baselines:
+        if name in spec.named_baselines:
             without_probe.append(Method(name, kind))
     for name in ("hidden_mean", "hidden_last"):
-        if name in spec.baselines:
+        if name in spec.named_baselines:
             without_probe += _dense_methods(store, name)
-    for feature in spec.features:
+    if "pixels" in spec.named_baselines:
+        if PIXELS not in store.dense_names:
+            raise StudyError(
+                f"baselines: {shown(store.uri)} has no {PIXELS} column; extract images again with 'pixels: 16' in the "
+                "job, or drop the baseline"
+            )
+        without_probe.append(Method(PIXELS, "dense", column=PIXELS))
+    for baseline in spec.baselines:
+        if isinstance(baseline, NumbersBaseline):
+            without_probe.append(Method(baseline.name, "numbers", column=baseline.name))
+        elif isinstance(baseline, HiddenBaseline):
+            for kind in baseline.hidden:
+                without_probe += _dense_methods((others or {})[baseline.store], f"hidden_{kind}", baseline.store)
+    peers = [one for one in spec.baselines if isinstance(one, FeatureSpec)]
+    for feature in (*peers, *spec.features):
         at = store if feature.store is None else (others or {})[feature.store]
-        pools = {sae.name: sae.pools for sae in at.schema.saes}
-        for sae in feature.sae:
-            if sae not in pools:
-                there = ", ".join(pools) or "none"
-                hint = did_you_mean(sae, pools)
-                raise StudyError(f"features: {shown(at.uri)} has no SAE '{sae}'; it has: {there}{hint}")
-            for pool in feature.pool:
-                stored = stored_pool(pool)
-                if stored not in pools[sae]:
-                    there = ", ".join(pools[sae])
-                    raise StudyError(
-                        f"features: {shown(at.uri)} has no pooling '{stored}' of SAE '{sae}'; it has: {there}; "
-                        "choose one of these or extract again with it"
-                    )
-        without_probe += _sae_methods(feature, spec.screen)
+        _check_features(at, feature)
+        mine = _sae_methods(feature, spec.screen)
+        without_probe += [replace(method, kind="peer") for method in mine] if feature in peers else mine
+        without_probe += [
+            replace(method, name=f"{method.name}+{name}", kind="beside", column=name)
+            for name in feature.beside
+            for method in mine
+        ]
     methods = [Method("majority", "majority", probe=None)]
     for one in without_probe:
         for probe in spec.probes:
@@ -66,10 +73,32 @@ def plan_methods(
     return tuple(methods)
 
 
+def _check_features(at: FeatureStore, feature: FeatureSpec) -> None:
+    """Refuse an SAE or pooling that a store does not have.
+
+    Raises:
+        StudyError: Naming those that there are.
+    """
+    pools = {sae.name: sae.pools for sae in at.schema.saes}
+    for sae in feature.sae:
+        if sae not in pools:
+            there = ", ".join(pools) or "none"
+            hint = did_you_mean(sae, pools)
+            raise StudyError(f"features: {shown(at.uri)} has no SAE '{sae}'; it has: {there}{hint}")
+        for pool in feature.pool:
+            stored = stored_pool(pool)
+            if stored not in pools[sae]:
+                there = ", ".join(pools[sae])
+                raise StudyError(
+                    f"features: {shown(at.uri)} has no pooling '{stored}' of SAE '{sae}'; it has: {there}; "
+                    "choose one of these or extract again with it"
+                )
+
+
 def _sae_methods(feature: FeatureSpec, screen: int | None) -> list[Method]:
     """One method for each pooling, threshold, scale and selection; where features are screened, all are selections."""
     sae, methods = "+".join(feature.sae), []
-    prefix = "" if feature.store is None else f"{feature.store.rstrip('/').rsplit('/', 1)[-1]}/"
+    prefix = "" if feature.store is None else f"{store_name(feature.store)}/"
     for pool in feature.pool:
         for threshold in feature.binarize:
             for scale in feature.scale:
@@ -97,7 +126,8 @@ def _sae_methods(feature: FeatureSpec, screen: int | None) -> list[Method]:
     return methods
 
 
-def _dense_methods(store: FeatureStore, name: str) -> list[Method]:
+def _dense_methods(store: FeatureStore, name: str, other: str | None = None) -> list[Method]:
+    """The hidden states of a store, of each hook; `other` is its URI where it is not the study's."""
     kind = name.removeprefix("hidden_")
     hooks = {d.name: read.hook for d in store.schema.dense if (read := parse_dense_name(d.name)) and read.kind == kind}
     if not hooks:
@@ -106,6 +136,7 @@ def _dense_methods(store: FeatureStore, name: str) -> list[Method]:
             f"baselines: {shown(store.uri)} has no {name} column (dense columns: {there}); "
             f"extract again with 'hidden: [{kind}]' or drop the baseline"
         )
+    name = name if other is None else f"{store_name(other)}/{name}"
     if len(hooks) == 1:
-        return [Method(name, "dense", column=column) for column in hooks]
-    return [Method(f"{name}:{hook}", "dense", column=column) for column, hook in hooks.items()]
+        return [Method(name, "dense", column=column, store=other) for column in hooks]
+    return [Method(f"{name}:{hook}", "dense", column=column, store=other) for column, hook in hooks.items()]

@@ -24,7 +24,7 @@ def scaler(kind: str) -> Any:
     """
     from sklearn.preprocessing import StandardScaler
 
-    by_kind = {"dense": StandardScaler, "tfidf": CountsToTfidf, "char": CountsToTfidf}
+    by_kind = {"dense": StandardScaler, "numbers": StandardScaler, "tfidf": CountsToTfidf, "char": CountsToTfidf}
     return by_kind.get(kind, MaxScaler)()
 
 

@@ -23,6 +23,7 @@ from featurestore.storage.files import atomic_write, filesystem
 from training.documents.shares import share_warnings
 from training.output.decided_plain import classes_plain, decided_plain, interval_plain
 from training.output.directory import SPLIT, unwritable
+from training.results.added import what_is_added
 from training.results.decided import class_of
 from training.results.records import Decided, FoldRow, MethodRow, MethodSummary, SliceSummary, StudyResult
 from training.results.selection import representative
@@ -102,6 +103,7 @@ def summary_json(result: StudyResult) -> dict[str, Any]:
         "methods": [_summary(method, data.classes) for method in result.summary],
         "selected": {name: _summary(f, data.classes) for name, f in result.selected.items()},
         "headline": _headline(result),
+        "added": list(what_is_added(result.spec, result.comparisons)),
         "difference_macro_f1": result.headline and interval_plain(result.headline.comparison.difference),
         "comparisons": [_comparison(c) for c in result.comparisons],
         "regimes": [

@@ -25,6 +25,7 @@ from training.output.report_detail import (
     point_table,
     slice_lines,
 )
+from training.results.added import what_is_added
 from training.results.records import MethodSummary, RegimeSummary, StudyResult
 from training.results.selection import representative
 from training.scores.metrics import LEVEL, Interval
@@ -56,6 +57,7 @@ def format_study(result: StudyResult) -> str:
         *_table(_table_rows(result)),
         "",
         *_wrapped(verdict(result)),
+        *_wrapped(" ".join(what_is_added(result.spec, result.comparisons))),
         *_wrapped(_legend(result)),
         *class_lines(result),
         *slice_lines(result),

@@ -15,7 +15,7 @@ import numpy as np
 
 from training.documents.split import Split
 from training.methods.matrices import MethodMatrix
-from training.methods.method import SPARSE, Method
+from training.methods.method import DENSE, SPARSE, Method
 from training.methods.preparation import Columns, columns_of, preparation
 from training.methods.transformers import MaxScaler
 from training.probes.catalogue import PROBES, grid_of
@@ -105,7 +105,7 @@ def fit_final(method: Method, of: Labelled, rows: np.ndarray, value: float | Non
         return Final(prepare, columns, probe.fit(fold, value, n_jobs))
     prepare = preparation(method)
     X = prepare.fit_transform(in_float64(of.X[rows]), of.y[rows])
-    plain = columns_of(prepare, of.X.shape[1]) if method.kind in (*SPARSE, "dense") else None
+    plain = columns_of(prepare, of.X.shape[1]) if method.kind in (*SPARSE, *DENSE) else None
     fold = one_fold(X, of.y[rows], of.n_classes, None if weights is None else weights[rows, 0])
     return Final(prepare, plain, probe.fit(fold, value, n_jobs))
 

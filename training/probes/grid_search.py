@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from training.methods.method import SPARSE, Method
+from training.methods.method import DENSE, SPARSE, Method
 from training.methods.preparation import Columns, columns_of, preparation, scaler
 from training.methods.transformers import column_max
 from training.probes.catalogue import PROBES
@@ -57,7 +57,7 @@ def search_pieces(method: Method, of: Labelled, folds: Sequence[Fold], grid: Seq
         grid: Values of the hyper-parameter.
     """
     probe = PROBES[str(method.probe)]
-    linear = method.kind in (*SPARSE, "dense") and method.binarize != "learnt"
+    linear = method.kind in (*SPARSE, *DENSE) and method.binarize != "learnt"
     if not linear:  # every fold has a matrix of its own
         return [Piece(partial(_alone, method, of, fold, grid), (fold[:2],), False) for fold in folds]
     together = len(folds) if probe.together else 1
@@ -107,7 +107,7 @@ def _alone(method: Method, of: Labelled, fold: Fold, grid: Sequence[float], n_jo
 def _fold_columns(method: Method, of: Labelled, fit: np.ndarray) -> Columns:
     if method.kind in SPARSE and method.scales_only:
         return Columns(np.arange(of.X.shape[1]), column_max(of.X, fit))
-    if method.kind == "dense" and method.select is None:
+    if method.kind in DENSE and method.select is None:
         scale = scaler(method.kind).fit(of.X[fit])
         return Columns(np.arange(of.X.shape[1]), scale.scale_, scale.mean_)
     return columns_of(preparation(method).fit(in_float64(of.X[fit]), of.y[fit]), of.X.shape[1])

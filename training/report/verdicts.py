@@ -73,6 +73,8 @@ def lead(summary: Mapping[str, Any]) -> list[dict[str, str]]:
         kind = "good" if better else "bad"
     detail = f"{sae} against {baseline}: macro F1 {difference(comparison)} at n = {n:,}."
     said.append({"kind": kind, "text": text, "detail": detail})
+    if added := summary.get("added"):
+        said.append({"kind": "even", "text": "", "detail": " ".join(added)})
     if majority is not None and beaten:
         said.append({
             "kind": "good",

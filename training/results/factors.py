@@ -10,10 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from training.methods.method import Method
+from featurestore.base.dense_names import PIXELS
+from training.methods.method import Method, store_name
 
 AGAINST_BASELINES = "SAE features against each baseline"
 BASELINES = {"majority": "majority", "tfidf": "TF-IDF words", "char": "character n-grams", "control": "random SAE"}
+BESIDE = "What SAE features add to"  # and the name of numbers
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ def plan_factors(methods: Sequence[Method]) -> tuple[Factor, ...]:
     if sae:
         levels = {"SAE features": tuple(sae)}
         for i, method in enumerate(methods):
-            if method.kind != "sae":
-                name = BASELINES.get(method.kind, str(method.name.split(" ")[0]))
+            if method.kind not in ("sae", "beside"):
+                name = _baseline(method)
                 levels[name] = (*levels.get(name, ()), i)
         found.append(Factor(AGAINST_BASELINES, levels, "SAE features"))
     of_method: list[tuple[str, Callable[[Method], Any]]] = [
@@ -57,14 +59,30 @@ def plan_factors(methods: Sequence[Method]) -> tuple[Factor, ...]:
             name = "/".join(filter(None, value)) if isinstance(value, tuple) else str(value)
             levels[name] = (*levels.get(name, ()), i)
         found.append(Factor(question, levels))
+    for numbers in dict.fromkeys(m.column for m in methods if m.kind == "beside"):
+        both, alone = f"{numbers} and SAE features", str(numbers)
+        levels = {}
+        for i, method in enumerate(methods):
+            if method.column == numbers and method.kind in ("beside", "numbers"):
+                name = both if method.kind == "beside" else alone
+                levels[name] = (*levels.get(name, ()), i)
+        found.append(Factor(f"{BESIDE} {numbers}", levels, both))
     for probe in dict.fromkeys(m.probe for m in methods if m.probe is not None):
         levels = {}
         for i, method in enumerate(methods):
-            if method.probe == probe and method.kind in ("sae", "dense"):
-                name = "SAE features" if method.kind == "sae" else "hidden states"
+            if method.probe == probe and method.kind in ("sae", "dense") and method.column != PIXELS:
+                own = "hidden states" if method.store is None else f"hidden states of {store_name(method.store)}"
+                name = "SAE features" if method.kind == "sae" else own
                 levels[name] = (*levels.get(name, ()), i)
         found.append(Factor(f"SAE features against hidden states under {probe}", levels, "SAE features"))
     return tuple(f for f in found if len(f.levels) > 1 and (f.reference is None or f.reference in f.levels))
+
+
+def _baseline(method: Method) -> str:
+    """The baseline that a method is a way of reading."""
+    if method.kind == "peer":
+        return f"features of {store_name(str(method.store))}"
+    return BASELINES.get(method.kind, str(method.name.split(" ")[0]))
 
 
 def _threshold(binarize: float | str | None) -> str:

@@ -1,6 +1,6 @@
 """Which member of a family of methods stands for it in each split: the one with the best validation score there.
 
-There are two families, SAE features and baselines. Test scores play no part.
+There are two families, SAE features and baselines; features beside numbers are of neither. Test scores play no part.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ FAMILIES = {"sae": "SAE, selected", "baseline": "baseline, selected"}  # and how
 def select(evaluated: Evaluated) -> dict[str, tuple[int, ...]]:
     """Family -> index of the method that validation chose in each split; families without members are left out."""
     kinds = [outcome.method.kind for outcome in evaluated.outcomes]
-    members = {name: [m for m, kind in enumerate(kinds) if (kind == "sae") == (name == "sae")] for name in FAMILIES}
+    family = {kind: "sae" if kind == "sae" else "baseline" for kind in kinds if kind != "beside"}
+    members = {name: [m for m, kind in enumerate(kinds) if family.get(kind) == name] for name in FAMILIES}
     return {name: best(evaluated, mine) for name, mine in members.items() if mine}
 
 

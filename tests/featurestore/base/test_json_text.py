@@ -99,7 +99,7 @@ def test_no_other_way_leads_json_out() -> None:
     }
     known = {ROOT / package / name for package, names in inward.items() for name in names}
     packages = (ROOT / name for name in inward)
-    for path in [ROOT / "sparsemill.py", *(path for package in packages for path in package.rglob("*.py"))]:
+    for path in [path for package in (ROOT / "sparsemill", *packages) for path in package.rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and node.attr == "dumps" and path not in known:
                 line = path.read_text(encoding="utf-8").splitlines()[node.lineno - 1]

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 import yaml
 
-import sparsemill
+import sparsemill.commands
 from featurestore.starting.cli import ModelChoice
 from featurestore.starting.guess import guess_roles
 from ray_jobs.spec import load_job
@@ -26,7 +26,7 @@ Rows = list[dict[str, Any]]
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """The real choice takes 240 MB from PyPI, which tests/test_demo.py does."""
     lines = ("model: {name: google/gemma-2-2b}", "saes:", "  - {release: r, id: layer_1/width_16k, name: l1}")
-    monkeypatch.setattr(sparsemill, "_first_model", lambda: ModelChoice(lines, "l1", "a model"))
+    monkeypatch.setattr(sparsemill.commands, "_first_model", lambda: ModelChoice(lines, "l1", "a model"))
 
 
 def rows(n: int = 120) -> Rows:
@@ -164,3 +164,27 @@ def test_hostile_names_and_values_stay_in_their_line(tmp_path: Path, capsys: pyt
     assert "\x1b" not in capsys.readouterr().out
     written = yaml.safe_load((tmp_path / "o/job.yaml").read_text(encoding="utf-8"))
     assert written["corpus"]["text"] == name
+
+
+def test_a_folder_of_images_gets_a_job_of_images_with_their_folders_as_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("cats/1.png", "cats/2.jpg", "dogs/3.webp"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).touch()
+    assert sparsemill.main(["init", str(tmp_path / "photos"), "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "3 image files" in said
+    assert "cats (2), dogs (1)" in said
+    job, study = load_job(tmp_path / "out" / "job.yaml"), load_study(tmp_path / "out" / "study.yaml")
+    assert (job.corpus.format, job.corpus.image, job.corpus.text) == ("images", "image", None)
+    assert job.corpus.path == (str(tmp_path / "photos"),)
+    assert (job.corpus.keep, job.model.tokens, job.pixels) == (("label",), "image", 8)
+    assert job.saes[0].allow_mismatch
+    assert (study.label, study.baselines) == ("label", ("pixels", "hidden_mean"))
+    assert sparsemill.main(["init", str(tmp_path / "photos"), "--out", str(tmp_path / "out")]) == 2
+    again = ["init", str(tmp_path / "photos" / "cats"), "--out", str(tmp_path / "one"), "--json"]
+    capsys.readouterr()
+    assert sparsemill.main(again) == 0
+    assert json.loads(capsys.readouterr().out)["classes"] == {"cats": 2}
+    assert not (tmp_path / "one" / "study.yaml").exists()

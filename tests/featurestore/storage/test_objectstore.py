@@ -193,7 +193,7 @@ def test_no_command_waits_longer_than_twenty_seconds_and_none_hangs_when_it_ends
     ):
         begun = time.monotonic()
         done = subprocess.run(
-            [sys.executable, str(ROOT / "sparsemill.py"), *command, "--json"],
+            [sys.executable, "-m", "sparsemill", *command, "--json"],
             capture_output=True,
             text=True,
             cwd=tmp_path,

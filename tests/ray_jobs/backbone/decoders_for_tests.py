@@ -55,6 +55,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
     "gemma": {"head_dim": 8},
     "gemma3_text": {"head_dim": 8, "layer_types": ["sliding_attention", "sliding_attention", "full_attention"]},
+    "gemma4_text": {
+        "head_dim": 8,
+        "global_head_dim": 8,
+        "hidden_size_per_layer_input": 0,
+        "layer_types": ["sliding_attention", "full_attention", "full_attention"],
+    },
     "qwen2": {},
     "qwen3": {"head_dim": 8},
     "qwen2_moe": {**_MOE, "num_experts": 4, "shared_expert_intermediate_size": 24},

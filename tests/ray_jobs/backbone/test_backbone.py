@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 
 from featurestore.errors import JobSpecError
+from ray_jobs.backbone import pipeline
 from ray_jobs.backbone.attention import FLEX_BLOCK
 from ray_jobs.backbone.backbone import (
     PackedBackbone,
@@ -176,7 +177,7 @@ def test_transformers_own_modules_give_the_same(model: tuple[Bundle, ReferenceMo
     bundle, reference = model
     windows = windows_of_lengths(LENGTHS)
     for budget in (1, 100, 10_000):
-        backbone = TransformersBackbone(bundle, _load(bundle, "eager"), torch.device("cpu"))
+        backbone = TransformersBackbone(bundle, _load(bundle, "eager"), pipeline.place(bundle, "cpu"))
         found = backbone.forward(windows, budget)[LAYER_2]
         np.testing.assert_allclose(found.numpy(), residual_of(reference, windows, 2), rtol=1e-4, atol=2e-5)
 

@@ -153,7 +153,7 @@ def test_what_lies_inside_a_layer_follows_from_its_modules(family: str, tmp_path
 
     after = {
         "attn_out": modules["post_attention_layernorm"]
-        if family in ("gemma2", "gemma3_text", "olmo2", "olmo3")
+        if family in ("gemma2", "gemma3_text", "gemma4_text", "olmo2", "olmo3")
         else torch.nn.Identity(),
         "mlp_out": modules.get("post_feedforward_layernorm", torch.nn.Identity()),
     }
@@ -176,7 +176,8 @@ def test_what_lies_inside_a_layer_follows_from_its_modules(family: str, tmp_path
         torch.testing.assert_close(after["mlp_out"](made) * times, found["mlp_out"], rtol=1e-4, atol=1e-4)
         if "ln2_normalized" in found:
             norm = modules[family_of(config).mlp_norm]  # type: ignore[union-attr, index]
-            weight = getattr(norm, "weight", 1.0) + (1 if family.startswith(("gemma", "qwen3_5")) else 0)
+            plus_one = family.startswith(("gemma", "qwen3_5")) and family != "gemma4_text"
+            weight = getattr(norm, "weight", 1.0) + (1 if plus_one else 0)
             bias = getattr(norm, "bias", None)
             scaled = found["ln2_normalized"] * weight + (0 if bias is None else bias)
             torch.testing.assert_close(scaled, found["mlp_in"], rtol=1e-4, atol=1e-4)
@@ -200,6 +201,22 @@ def test_bfloat16_is_no_worse_than_transformers_own(family: str, tmp_path: Path)
 
     assert all(x_ND.isfinite().all() for x_ND in found.values())
     assert error(found["resid_post"]) <= 1.1 * error(theirs) + 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", [0, 2])
+def test_layers_of_gemma_4_that_read_embeddings_of_their_own_and_keys_of_others(tmp_path: Path, shared: int) -> None:
+    """Per-layer embeddings are added behind the MLP; the last layers may take keys and values of earlier ones."""
+    kinds = ["sliding_attention", "full_attention"] * 2
+    changes = {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 340, "num_kv_shared_layers": shared}
+    path = save_decoder(tmp_path / "tiny-gemma4", "gemma4_text", num_hidden_layers=4, layer_types=kinds, **changes)
+    model = whole_model(path, torch.float32)
+    for layer in (1, 2):
+        hooks = [Hook(layer, "resid_post"), Hook(layer, "mlp_out")]
+        bundle = bundle_of(tmp_path / str(layer), path, hooks, model.config, "float32")
+        found = activations(bundle, [[270, 271, 272]])
+        expected = states(model, [[*bundle.tokenizer.bos, 270, 271, 272]])
+        torch.testing.assert_close(found["resid_post"], expected[layer + 1], rtol=1e-4, atol=1e-4)
 
 
 def test_a_layer_that_is_not_finished_is_not_computed(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_a_run_on_a_cluster_that_is_there_already(tmp_path: Path) -> None:
 import subprocess, sys
 from ray.cluster_utils import Cluster
 there = Cluster(initialize_head=True, head_node_args={{"num_cpus": 2, "include_dashboard": False}})
-command = [sys.executable, {str(ROOT / "sparsemill.py")!r}, "extract", {str(job)!r}, "--json"]
+command = [sys.executable, "-m", "sparsemill", "extract", {str(job)!r}, "--json"]
 try:
     code = subprocess.run([*command, "--address", there.address]).returncode
 finally:

@@ -45,7 +45,7 @@ def cluster(models: Path) -> Iterator[Cluster]:
 
 
 def start(job: Path, cluster: Cluster, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-u", str(ROOT / "sparsemill.py"), "submit", str(job), "--address", cluster.dashboard]
+    command = [sys.executable, "-u", "-m", "sparsemill", "submit", str(job), "--address", cluster.dashboard]
     return subprocess.Popen(
         [*command, *options],
         stdout=subprocess.PIPE,
@@ -85,7 +85,7 @@ def jobs(cluster: Cluster) -> dict[str, str]:
 @pytest.mark.slow
 def test_a_cluster_that_asks_for_its_token_is_closed_to_others(cluster: Cluster, models: Path, tmp_path: Path) -> None:
     job = write_job(tmp_path / "job.yaml", job_mapping(models, models / "c.jsonl", tmp_path / "store"))
-    command = [sys.executable, str(ROOT / "sparsemill.py"), "submit", str(job), "--address", cluster.dashboard]
+    command = [sys.executable, "-m", "sparsemill", "submit", str(job), "--address", cluster.dashboard]
     done = subprocess.run(command, env=with_token("cd" * 32), capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 2
     assert "asks for its token" in done.stderr.splitlines()[-1]
@@ -199,7 +199,7 @@ def test_stop_ends_the_submitted_job_of_this_store_and_no_other(cluster: Cluster
     )
     submitted = [finish(start(job, cluster, "--detach"))[1].split(":")[0] for job in (theirs, ours)]
     eventually(lambda: list((tmp_path / "store-ours" / "parts").glob("*.parquet")))
-    command = [sys.executable, str(ROOT / "sparsemill.py"), "stop", str(edited), "--address", cluster.dashboard]
+    command = [sys.executable, "-m", "sparsemill", "stop", str(edited), "--address", cluster.dashboard]
     done = subprocess.run([*command, "--json"], env=with_token(), capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["stopped"] == [submitted[1]]
@@ -255,7 +255,7 @@ def test_what_is_sent_is_code_and_job_without_weights_and_caches(models: Path, t
             "featurestore",
             JOB_NAME,
             "ray_jobs",
-            "sparsemill.py",
+            "sparsemill",
         ]
         sent = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
         assert sent < 2_000_000
@@ -317,7 +317,7 @@ def test_a_harmless_runtime_environment_is_taken_as_it_is(tmp_path: Path) -> Non
 
 def test_submit_without_an_address_says_what_is_missing(tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "RAY_API_SERVER_ADDRESS"}
-    command = [sys.executable, str(ROOT / "sparsemill.py"), "submit", "job.yaml"]
+    command = [sys.executable, "-m", "sparsemill", "submit", "job.yaml"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 2
     assert "--address is missing" in done.stderr

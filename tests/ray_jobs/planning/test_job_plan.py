@@ -65,10 +65,10 @@ def test_sampled_tokens_are_those_that_the_engine_pools(models: Path, corpus: Pa
     job = make_job(models, corpus, tmp_path / "store", model={"max_tokens": 32})
     plan = make_plan(job)
     rows = Extractor(plan.bundle, ExtractSettings(**plan.settings)).extract(tiny_texts(60, max_words=30))
-    assert plan.sampled == 60
+    assert plan.sample.documents == 60
     assert plan.mean_tokens == pytest.approx(rows.n_tokens.mean())
-    assert plan.truncated_share == pytest.approx(np.mean(rows.truncated))
-    assert 0 < plan.truncated_share < 1
+    assert plan.sample.truncated_share == pytest.approx(np.mean(rows.truncated))
+    assert 0 < plan.sample.truncated_share < 1
 
 
 def test_a_begun_store_fixes_threads_and_units(models: Path, corpus: Path, tmp_path: Path) -> None:

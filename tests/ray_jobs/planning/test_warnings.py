@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from ray_jobs.planning.estimate import estimate
 from ray_jobs.planning.job_plan import JobPlan, make_plan
+from ray_jobs.planning.memory import devices_of, memory_of, sentence_of
 from ray_jobs.planning.warnings import MANY_FILES, warnings_of
 from tests.ray_jobs.jobs import make_job, write_corpus, write_models
 
@@ -65,39 +67,62 @@ def test_more_workers_than_units_are_pointed_out(models: Path, tmp_path: Path) -
     assert "workers.max is 8, but there are only 3 units" in sentence
 
 
-def test_a_bundle_that_does_not_fit_into_the_memory_of_the_device_is_said(models: Path, tmp_path: Path) -> None:
+def whale_of(plan: JobPlan, directory: Path, layer_bytes: int) -> JobPlan:
+    """The plan with a bundle whose weights say that each layer has so many bytes; they take no room on the disk."""
+    directory.mkdir()
+    for name in plan.bundle.files:
+        (directory / name).write_bytes((plan.bundle.path / name).read_bytes())
+    header, end = {}, 0
+    for name in ("embed_tokens.weight", *(f"layers.{layer}.mlp.up_proj.weight" for layer in range(3))):
+        start, end = end, end + (layer_bytes if "layers" in name else 8)
+        header[name] = {"dtype": "F32", "shape": [(end - start) // 4], "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    (directory / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+    return replace(plan, bundle=replace(plan.bundle, path=directory))
+
+
+@pytest.mark.parametrize(
+    ("memory_gb", "gpus", "dtype", "said"),
+    [
+        (24.0, 1, "bfloat16", None),
+        (3.51, 1, "bfloat16", "it does with workers.batch_tokens: 8192"),
+        (3.5, 1, "float32", "it does with model.dtype: bfloat16"),
+        (2.7, 1, "bfloat16", "it does with workers.gpus: 2"),
+        (0.6, 1, "bfloat16", "run it on hardware with more"),
+        (24.0, 0.125, "bfloat16", "it does with workers.gpus: 0.1667"),
+        (24.0, 0.125, "bfloat16", "28.1 GB of it for 8 workers at once"),
+    ],
+)
+def test_what_fits_is_said_where_a_worker_does_not(
+    models: Path, tmp_path: Path, memory_gb: float, gpus: float, dtype: str, said: str | None
+) -> None:
+    """A worker of 3 x 1 GB of layers, half a GB of CUDA and a batch of 16,384 tokens."""
     rates = tmp_path / "rates.yaml"
-    rates.write_text(
-        "hardware:\n"
-        "  tiny: {device: gpu, gflop_per_second: 9, per_hour: 1, memory_gb: 1.6}\n"
-        "  room: {device: gpu, gflop_per_second: 9, per_hour: 1, memory_gb: 24}\n",
-        encoding="utf-8",
-    )
-
-    def on(kind: str, **workers: float) -> tuple[str, ...]:
-        job = make_job(models, models / "c.jsonl", tmp_path / "store", workers=workers, model={"dtype": None})
-        job = job if workers else job.model_copy(update={"workers": job.workers.model_copy(update={"gpus": None})})
-        plan = make_plan(job, device="cuda")
-        big = replace(plan, bundle=replace(plan.bundle, path=whale))
-        return warnings_of(big, estimate(plan, hardware=kind, rates_file=str(rates)))
-
-    whale = tmp_path / "whale"
-    whale.mkdir()
-    plan = make_plan(make_job(models, models / "c.jsonl", tmp_path / "store"))
-    for name in plan.bundle.files:  # 3 GB that take no room on the disk
-        with (whale / name).open("wb") as file:
-            file.truncate(3_000_000_000 // len(plan.bundle.files))
-    (sentence,) = on("tiny")
-    assert re.search(r"the bundle is 3\.0 GB and one tiny has 1\.6 GB of memory, so it does not fit", sentence)
-    assert on("room") == ()
-    (sentence,) = on("room", gpus=0.125)
-    assert "one room has 24.0 GB of memory, of which a worker gets 0.125 (workers.gpus)" in sentence
+    card = f"{{device: gpu, gflop_per_second: 9, per_hour: 1, memory_gb: {memory_gb}}}"
+    rates.write_text(f"hardware:\n  card: {card}\n", encoding="utf-8")
+    job = make_job(models, models / "c.jsonl", tmp_path / "store", workers={"gpus": gpus}, model={"dtype": dtype})
+    plan = whale_of(make_plan(job), tmp_path / "whale", 10**9)
+    found = warnings_of(plan, estimate(plan, hardware="card", rates_file=str(rates)))
+    assert len(found) == (said is not None)
+    for sentence in found:
+        assert str(said) in sentence
+        assert "so it does not fit" in sentence
 
 
 def test_a_bundle_larger_than_this_machines_memory_is_said(models: Path, tmp_path: Path) -> None:
     plan = make_plan(make_job(models, models / "c.jsonl", tmp_path / "store"))
-    for name in plan.bundle.files:
-        with (tmp_path / name).open("wb") as file:
-            file.truncate(2**43)
-    (sentence,) = warnings_of(replace(plan, bundle=replace(plan.bundle, path=tmp_path)), estimate(plan))
-    assert "TB and this machine has" in sentence
+    whale = whale_of(plan, tmp_path / "whale", 2**43)
+    (sentence,) = warnings_of(whale, estimate(plan))
+    assert re.search(r"^this machine has .* and the job needs about 26.* TB of it", sentence)
+
+
+def test_memory_goes_to_people_and_machines_alike(models: Path, tmp_path: Path) -> None:
+    plan = make_plan(make_job(models, models / "c.jsonl", tmp_path / "store"))
+    memory = memory_of(plan, estimate(plan))
+    (one,) = memory.devices
+    assert one.total == one.programs + one.weights + one.encoders + one.batches
+    assert memory.fits and sentence_of(memory).startswith("about ")
+    two = replace(plan, job=plan.job.model_copy(update={"workers": plan.job.workers.model_copy(update={"gpus": 2.0})}))
+    first, second = devices_of(replace(two, compute=replace(two.compute, device="cuda")))
+    assert (first.device, second.device) == ("cuda:0", "cuda:1")
+    assert first.layers is not None and second.layers is not None and second.layers[1] == plan.bundle.last_layer

@@ -58,7 +58,7 @@ def environment(hub: Hub, node: Path) -> dict[str, str]:
 
 
 def start(env: dict[str, str], cwd: Path, *argv: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(ROOT / "sparsemill.py"), *argv]
+    command = [sys.executable, "-m", "sparsemill", *argv]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, cwd=cwd)
 
 

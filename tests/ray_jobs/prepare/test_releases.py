@@ -139,6 +139,46 @@ def mwhanna(repository: Path) -> torch.Tensor:
     return of["W_enc"]
 
 
+DISTILL_SCALE = 53.52995401997436
+"""As in sae-lens' registry."""
+
+
+def llama_scope_r1_distill(repository: Path) -> torch.Tensor:
+    of, folder = weights(), repository / "800M-Slimpajama-0-OpenR1-Math-220k" / "L0R"
+    config = {"d_model": D_IN, "expansion_factor": D_SAE // D_IN, "hook_point_in": "blocks.0.hook_resid_post"}
+    write(folder / "config.json", json.dumps(config))
+    tensors = {"encoder.weight": of["W_enc"].T.contiguous(), "decoder.weight": of["W_dec"].T.contiguous()}
+    biases = {"encoder.bias": of["b_enc"], "decoder.bias": of["b_dec"]}
+    save_file(
+        {**tensors, **biases, "log_jumprelu_threshold": of["threshold"].log()}, folder / "sae_weights.safetensors"
+    )
+    return DISTILL_SCALE * of["W_enc"]
+
+
+def pickled_of_8b(name: str, encoder: str, decoder: str) -> Callable[[Path], torch.Tensor]:
+    """Loaders that know the width of Llama 8B and 65,536 features by heart."""
+
+    def lay_out(repository: Path) -> torch.Tensor:
+        of = weights(4096, 65536)
+        repository.mkdir(parents=True)
+        kept = of["W_enc"].bfloat16()
+        tensors = {f"{encoder}.weight": kept.T, f"{decoder}.weight": of["W_dec"].T.bfloat16()}
+        torch.save({**tensors, f"{encoder}.bias": of["b_enc"], f"{decoder}.bias": of["b_dec"]}, repository / name)
+        return kept.float()
+
+    return lay_out
+
+
+def mntss(repository: Path) -> torch.Tensor:
+    of = weights()
+    hooks = {"feature_input_hook": "hook_resid_mid", "feature_output_hook": "hook_mlp_out"}
+    write(repository / "config.yaml", yaml.safe_dump({"model_name": "google/gemma-2-2b", **hooks}))
+    encoder = {"W_enc_0": of["W_enc"].T.contiguous(), "b_enc_0": of["b_enc"], "b_dec_0": of["b_dec"]}
+    save_file(encoder, repository / "W_enc_0.safetensors")
+    save_file({"W_dec_0": torch.zeros(D_SAE, 2, D_IN)}, repository / "W_dec_0.safetensors")
+    return of["W_enc"]
+
+
 @dataclass(frozen=True)
 class Release:
     """A release: what it is called, where it lies, how it is laid out there, and the model that it says it is of."""
@@ -199,6 +239,30 @@ RELEASES = {
         "mwhanna-qwen3-0.6b-transcoders-lowl0", "layer_0", "mwhanna/qwen3-0.6b-transcoders-lowl0", mwhanna,
         "Qwen3-0.6B", "qwen3", (0, "mlp_in"), ".safetensors",
     ),
+    "gemma-2-transcoder": Release(
+        "gemma-scope-2b-pt-transcoders", "layer_0/width_16k/average_l0_76", "google/gemma-scope-2b-pt-transcoders",
+        gemma_scope("layer_0/width_16k/average_l0_76", 16384), "gemma-2-2b", "gemma2", (0, "ln2_normalized"), ".npz",
+        width=2304,
+    ),
+    "llama-scope-r1-distill": Release(
+        "llama_scope_r1_distill", "l0r_800m_slimpajama", "fnlp/Llama-Scope-R1-Distill", llama_scope_r1_distill,
+        "DeepSeek-R1-Distill-Llama-8B", "llama", (0, "resid_post"), ".safetensors",
+    ),
+    "deepseek-r1": Release(
+        "deepseek-r1-distill-llama-8b-qresearch", "blocks.19.hook_resid_post",
+        "qresearch/DeepSeek-R1-Distill-Llama-8B-SAE-l19",
+        pickled_of_8b("DeepSeek-R1-Distill-Llama-8B-SAE-l19.pt", "encoder", "decoder"), "DeepSeek-R1-Distill-Llama-8B",
+        "llama", (19, "resid_post"), ".pt", n_layers=20, width=4096, pickled=True,
+    ),
+    "goodfire": Release(
+        "goodfire-llama-3.1-8b-instruct", "layer_19", "Goodfire/Llama-3.1-8B-Instruct-SAE-l19",
+        pickled_of_8b("Llama-3.1-8B-Instruct-SAE-l19.pth", "encoder_linear", "decoder_linear"), "Llama-3.1-8B-Instruct",
+        "llama", (19, "resid_post"), ".pth", n_layers=20, width=4096, pickled=True,
+    ),
+    "mntss": Release(
+        "mntss-gemma-2-2b-2.5m-clt-as-per-layer", "layer_0", "mntss/clt-gemma-2-2b-2.5M", mntss, "gemma-2-2b", "gemma2",
+        (0, "resid_mid"), ".safetensors",
+    ),
 }  # fmt: skip
 
 
@@ -229,7 +293,7 @@ def sparsemill(hub: Hub, directory: Path, *argv: str) -> subprocess.CompletedPro
         "HF_HOME": str(directory / "hf"),
         "SPARSEMILL_CACHE": str(directory / "cache"),
     }
-    command = [sys.executable, str(ROOT / "sparsemill.py"), *argv]
+    command = [sys.executable, "-m", "sparsemill", *argv]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=directory, timeout=300)
     assert "Traceback" not in done.stderr
     return done

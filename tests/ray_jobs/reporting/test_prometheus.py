@@ -129,7 +129,7 @@ def test_prometheus_finds_what_the_store_and_the_driver_say(tmp_path: Path) -> N
         VARIABLE: f"worker.before_write=wait@{marker}",
     }
     with head_node(environment) as cluster:
-        command = [sys.executable, str(ROOT / "sparsemill.py"), "extract", str(job), "--address", cluster.address]
+        command = [sys.executable, "-m", "sparsemill", "extract", str(job), "--address", cluster.address]
         run = subprocess.Popen(command, env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True)
         eventually(marker.exists, run)
         during = {

@@ -36,7 +36,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-u", str(ROOT / "sparsemill.py"), *map(str, arguments)]
+    return [sys.executable, "-u", "-m", "sparsemill", *map(str, arguments)]
 
 
 def eventually(what: Callable[[], object]) -> None:
@@ -102,7 +102,11 @@ def test_stop_says_that_nothing_runs_with_exit_code_one(tmp_path: Path) -> None:
     job = write_job(tmp_path / "job.yaml", job_mapping(tmp_path, tmp_path / "c.jsonl", tmp_path / "store"))
     done = subprocess.run(command("stop", job, "--json"), capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 1
-    assert json.loads(done.stdout) == {"error": f"nothing runs on {tmp_path / 'store'}", "exit_code": 1}
+    assert json.loads(done.stdout) == {
+        "version": 1,
+        "error": f"nothing runs on {tmp_path / 'store'}",
+        "exit_code": 1,
+    }
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "store").exists()
 

@@ -54,7 +54,7 @@ def test_a_dead_node_gives_nothing() -> None:
 
 
 def extract(job: Path, address: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-u", str(ROOT / "sparsemill.py"), "extract", str(job), "--address", address]
+    command = [sys.executable, "-u", "-m", "sparsemill", "extract", str(job), "--address", address]
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=job.parent)
 
 
@@ -62,7 +62,7 @@ def status_until(store: Path, words: str, run: subprocess.Popen[str]) -> float:
     """When `status` says something."""
     deadline = time.monotonic() + PATIENCE
     while True:
-        command = [sys.executable, str(ROOT / "sparsemill.py"), "status", str(store)]
+        command = [sys.executable, "-m", "sparsemill", "status", str(store)]
         if words in (said := subprocess.run(command, capture_output=True, text=True).stdout):
             return time.monotonic()
         assert run.poll() is None, f"{said}\n{run.communicate()}"

@@ -1,52 +1,47 @@
 """Mount the commands of all three packages in one program, turn exceptions into exit codes, and run the demo.
 
 A command's package is imported only when that command is asked for, so `sparsemill --help` answers at once. Exit codes:
-0 done, 1 the work failed, 2 the input or usage was wrong. This is the only file that sees stage 1 and stage 2 at once.
+0 done, 1 the work failed, 2 the input or usage was wrong.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import functools
 import gc
 import importlib
 import io
-import itertools
 import json
 import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from featurestore.base.did_you_mean import did_you_mean
 from featurestore.base.ending import END_SECONDS, end_in_time
 from featurestore.base.json_text import json_text, print_json
 from featurestore.urls import without_secrets
-
-if TYPE_CHECKING:
-    from featurestore.evidence.records import DocumentEvidence
-    from featurestore.reader import FeatureStore
-
-__version__ = "0.1.0"
+from sparsemill.stages import StageOne, extracted, gather_evidence, on_ray, scored, scored_parts
+from sparsemill.surroundings import missing
+from sparsemill.version import __version__
 
 # What one is doing -> its commands -> (module, one line of help). Each module has `<name>_parser(parser)` and
 # `<name>(args) -> exit code`.
-_GROUPS = {
+GROUPS = {
     "start here": {
-        "demo": ("sparsemill", "the whole way on real Gemma weights and real text, no account, no GPU"),
+        "demo": ("sparsemill.commands", "the whole way on real Gemma weights and real text, no account, no GPU"),
         "init": ("featurestore.starting.cli", "look at a table, and write a first job and study for it"),
-        "run": ("sparsemill", "a job and its study, from corpus to report; again: go on"),
+        "run": ("sparsemill.commands", "a job and its study, from corpus to report; again: go on"),
     },
     "from text to features": {
         "prepare": ("ray_jobs.cli", "build the model bundle that a job needs"),
         "plan": ("ray_jobs.cli", "price a job before anything is spent"),
         "extract": ("ray_jobs.cli", "run a job, or finish what is missing of it"),
+        "label": ("ray_jobs.labels.cli", "have a model answer prompts: what it chose, and whether it was right"),
         "submit": ("ray_jobs.cli", "run a job on a Ray cluster, with its log here"),
         "stop": ("ray_jobs.cli", "stop the run of a job's store, here or on a cluster"),
         "saes": ("ray_jobs.saes", "which SAEs can be run, of the registry that sae-lens has"),
@@ -69,15 +64,12 @@ _GROUPS = {
     "this machine": {
         "doctor": ("ray_jobs.doctor", "whether this machine, or a cluster, can do the work, and what to do where not"),
         "cache": ("featurestore.cache_cli", "what is kept so that it need not be made again, and removing it"),
+        "completion": ("featurestore.completion_cli", "complete commands and options in bash, zsh or fish"),
     },
 }
-COMMANDS = {name: where for group in _GROUPS.values() for name, where in group.items()}
-
-STAGE_ONE = ("ray", "torch", "transformers", "tokenizers", "safetensors", "sae_lens", "gguf", "accelerate")
+COMMANDS = {name: where for group in GROUPS.values() for name, where in group.items()}
 
 SUBMIT_SECONDS = END_SECONDS + 60  # to end: its Ctrl-C stops the job, and waits a minute for the cluster to say so
-
-EXPORT = ("anndata", "zarr", "pandas")
 
 EPILOG = """\
 start here:
@@ -119,12 +111,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     end_in_time(say, SUBMIT_SECONDS if "submit" in sys.argv[1:2] else END_SECONDS)
     gc.set_threshold(YOUNG_OBJECTS)
     try:
-        return _run(sys.argv[1:], alone=True)
+        return _run(sys.argv[1:])
     finally:
         gc.freeze()  # the system takes memory back at once; looking for what is garbage in it takes 0.4 s with torch
 
 
-def _run(argv: list[str], alone: bool = False) -> int:
+def _run(argv: list[str]) -> int:
     """Run one command; the exit code."""
     front = _front_parser()
     if not argv or argv[0] not in COMMANDS:
@@ -141,25 +133,25 @@ def _run(argv: list[str], alone: bool = False) -> int:
 
     try:
         if name == "study" and args.address:
-            args.executor = _on_ray(args.address)
+            args.executor = on_ray(args.address)
         if name == "study":
-            args.gather_evidence = _gather_evidence
+            args.gather_evidence = gather_evidence
         if name == "predict":
-            args.extracted = functools.partial(_extracted, args.job)
-            args.scored, args.scored_parts = functools.partial(_scored, alone), _scored_parts
+            args.extracted = functools.partial(extracted, args.job)
+            args.scored, args.scored_parts = scored, scored_parts
         if name == "init":
-            args.choose_model = _first_model
+            args.choose_model, args.choose_vision_model = _first_model, _first_vision_model
         if name == "names":
-            args.stage_one = _StageOne()
+            args.stage_one = StageOne()
+        if name == "completion":
+            args.whole_parser = _whole_parser
         code = int(getattr(module, name)(args))
         print(end="", flush=True)  # a full disk or a closed pipe shows here, not after the last handler
         return code
     except SparsemillError as error:
         return _fail(str(error), error.exit_code, args.json)
     except ModuleNotFoundError as error:
-        extra = "extract" if error.name in STAGE_ONE else "export" if error.name in EXPORT else "demo"
-        needed = f"{name} needs the package {error.name!r}; install it with: {_installation(extra)}"
-        return _fail(needed, 1, args.json)
+        return _fail(missing(name, error), 1, args.json)
     except KeyboardInterrupt:
         return _fail("stopped; the same command goes on from here", 130, args.json)
     except SystemExit as stop:  # SIGTERM; argparse has had its turn
@@ -179,161 +171,25 @@ def _run(argv: list[str], alone: bool = False) -> int:
 
 def command_parser(name: str) -> _Parser:
     """The parser of a command's arguments."""
-    module_name, line = COMMANDS[name]
+    _, line = COMMANDS[name]
     parser = _Parser(prog=f"sparsemill {name}", description=line, formatter_class=argparse.RawDescriptionHelpFormatter)
-    getattr(importlib.import_module(module_name), f"{name}_parser")(parser)
+    return _with_arguments(parser, name)
+
+
+def _with_arguments(parser: _Parser, name: str) -> _Parser:
+    getattr(importlib.import_module(COMMANDS[name][0]), f"{name}_parser")(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     return parser
 
 
-def _on_ray(address: str) -> Callable[[Sequence[Any]], Iterator[Any]]:
-    """Runs the pieces of a study as tasks of a Ray cluster; stage 2 itself knows no Ray.
-
-    Args:
-        address: Of the cluster, as for `extract`; "local" starts one on this machine for the length of the study.
-    """
-
-    def run(tasks: Sequence[Any]) -> Iterator[Any]:
-        from ray_jobs.workers.tasks import run_tasks
-        from training.evaluation import run_source
-
-        def work(task: Any, data: Any, splits: Any) -> list[Any]:
-            return list(run_source(dataclasses.replace(task, data=data, splits=splits)))
-
-        pieces = [(dataclasses.replace(task, n_jobs=1, data=None, splits=()), task.data, task.splits) for task in tasks]
-        where = None if address == "local" else address
-        for found in run_tasks(work, pieces, where, "a piece of the study"):
-            yield from found
-
-    return run
-
-
-def _extracted(job: str, check: Callable[[Any, str], None]) -> str:
-    """Extract a job and return its store; what the commands print goes to stderr, for stdout is the caller's.
-
-    Args:
-        job: JOB.yaml.
-        check: Called with the plan and the URI of the store before anything is extracted, to refuse it.
-    """
-    from featurestore.errors import SparsemillError
-    from ray_jobs import cli
-    from ray_jobs.planning.job_plan import expected_store
-    from ray_jobs.spec import load_job
-
-    for command in ("prepare", "extract"):
-        if command == "extract":
-            spec = load_job(job)
-            check(expected_store(spec), spec.store)
-        parser = _Parser(prog=f"sparsemill {command}")
-        getattr(cli, f"{command}_parser")(parser)
-        args = parser.parse_args([job])
-        args.json = False
-        with contextlib.redirect_stdout(sys.stderr):
-            code = int(getattr(cli, command)(args))
-        if code:
-            raise SparsemillError(
-                f"{job}: {command} ended with {code}, so there is nothing to classify; mend that first"
-            )
-    return str(load_job(job).store)
-
-
-def _gather_evidence(study: str) -> None:
-    """Keep the tokens of the documents that a study's report shows beside the study, as far as its models are here.
-
-    A study stands without them, so whatever is missing is only said: the report says it too.
-    """
-    from featurestore.errors import SparsemillError
-    from training.report.naming import missing_evidence, shown_features
-
-    try:
-        from ray_jobs.evidence.alike import gather_alike
-        from ray_jobs.evidence.gather import gather_evidence
-        from ray_jobs.quiet import silence_libraries
-
-        cache, wanted = missing_evidence(study)
-        silence_libraries()
-        for store, documents in wanted.items():
-            found = gather_evidence(store, documents, cache, say=_say)
-            for problem in dict.fromkeys(one.problem for one in found.values() if one.problem and not one.tokens):
-                _say(f"the report shows no tokens: {problem}")
-        directory, place, features = shown_features(study)
-        if features:
-            gather_alike(place, features, directory, say=_say)
-    except (SparsemillError, ModuleNotFoundError, OSError) as error:
-        _say(f"the report shows less than it could: {without_secrets(str(error))}")
-
-
-def _scored(alone: bool, args: argparse.Namespace, model: Any, warn: Callable[[str], None]) -> Iterator[Any]:
-    """What a model says of documents that are in no store, computed in this process; stage 2 itself knows no engine.
-
-    Args:
-        alone: Whether this process runs nothing but this command.
-        args: Of `predict`: `text`, or `input` with its columns, or neither for standard input.
-        model: The trained model.
-        warn: Called with what is worth knowing.
-    """
-    from ray_jobs.quiet import silence_libraries
-    from ray_jobs.scoring.documents import of_files, of_lines, of_texts
-
-    silence_libraries()
-    if args.text is not None:
-        documents = of_texts(args.text)
-    elif args.input is not None:
-        keep = [args.evaluate] if args.evaluate else []
-        documents = of_files(args.input, args.text_column, args.id_column, keep)
-    else:
-        documents = of_lines(sys.stdin.buffer)
-    first = next(documents)  # what is wrong with the input is known before seconds are spent on the engine
-    from ray_jobs.scoring.scorer import Scorer
-
-    scorer = Scorer(model, args.explain, warn, _say)
-    # Arrow would import pandas (0.2 s) to ask whether what it is given is one of its objects; from here on, none is.
-    if alone:
-        sys.modules.setdefault("pandas", cast(ModuleType, None))
-    return (scorer.score(batch) for batch in itertools.chain([first], documents))
-
-
-def _scored_parts(args: argparse.Namespace, model: Any, rule: Any) -> str:
-    """What a model says of files, computed on Ray and written as a directory of parts, whose URI is returned."""
-    from ray_jobs.quiet import silence_libraries
-    from ray_jobs.scoring.documents import corpus_of, reworded
-    from ray_jobs.scoring.run import score_corpus
-    from ray_jobs.scoring.scores import Scores
-
-    silence_libraries()
-    with reworded():
-        keep = [args.evaluate] if args.evaluate else []
-        corpus = corpus_of(args.input, args.text_column, args.id_column, keep).model_dump()
-        return score_corpus(Scores(model, rule, args.explain), corpus, args.out, args.address, args.workers).store
-
-
-class _StageOne:
-    """What `names` asks of stage 1, as `featurestore.names.evidence_cli.StageOne` says it."""
-
-    def evidence(
-        self, store: FeatureStore, wanted: Mapping[str, Sequence[tuple[str, int]]]
-    ) -> Iterator[DocumentEvidence]:
-        """The tokens of documents with the activations of features."""
-        from ray_jobs.evidence.compute import compute_evidence
-        from ray_jobs.quiet import silence_libraries
-
-        silence_libraries()
-        return compute_evidence(store, wanted, say=_say)
-
-    def neuronpedia_id(self, release: str, id: str) -> str | None:
-        """An SAE's id at Neuronpedia; None where the registry knows none."""
-        from ray_jobs.prepare.registry import neuronpedia_id
-
-        return neuronpedia_id(release, id)
-
-    def generator(self, model: str) -> tuple[str, Callable[[Sequence[str]], Iterator[str]]]:
-        """The name of a text generator of this machine, and what it writes after prompts."""
-        from ray_jobs.naming.generator import find_generator, generate
-        from ray_jobs.quiet import silence_libraries
-
-        silence_libraries()
-        found = find_generator(model)
-        return found.name, functools.partial(generate, found)
+def _whole_parser() -> _Parser:
+    """All commands in one parser, which takes a second to make; `main` asks for one command's only."""
+    parser = _Parser(prog="sparsemill")
+    parser.add_argument("--version", action="version", version=f"sparsemill {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND")
+    for name, (_, line) in COMMANDS.items():
+        _with_arguments(commands.add_parser(name, help=line), name)
+    return parser
 
 
 def _first_model() -> Any:
@@ -370,13 +226,30 @@ def _first_model() -> Any:
     )
 
 
+def _first_vision_model() -> Any:
+    """A model and an SAE for somebody's first job of images; there is none that needs no account."""
+    from featurestore.starting.cli import ModelChoice
+
+    why = "PaliGemma 2 3B at layer 12 of its Gemma 2 2B; it needs an access token of the hub, and a GPU to be quick"
+    return ModelChoice(
+        (
+            f"model:  # {why}",
+            "  name: google/paligemma2-3b-pt-224  # its licence has to be accepted on the hub once",
+            "  # prompt: caption en  # what is fed behind every image",
+            "saes:  # trained on texts of Gemma 2 2B: that it is another model is allowed here, and recorded",
+            "  - release: gemma-scope-2b-pt-res-canonical",
+            "    id: layer_12/width_16k/canonical",
+            "    name: l12_16k",
+            "    allow_mismatch: true",
+        ),
+        "l12_16k",
+        why,
+    )
+
+
 def _has_gpu() -> bool:
     """Whether there is an NVIDIA driver; torch, which would know better, takes seconds to ask."""
     return Path("/proc/driver/nvidia/version").is_file()
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -451,14 +324,6 @@ def _no_command(argv: Sequence[str]) -> str:
     if word in COMMANDS:
         return f"the command comes first: sparsemill {word} {' '.join(arg for arg in argv if arg != word)}"
     return f"there is no command '{word}'{did_you_mean(word, COMMANDS)} (commands: {', '.join(COMMANDS)})"
-
-
-def _installation(extra: str) -> str:
-    """The command that installs an extra: of the clone that this is run from, or of the package."""
-    here = Path(__file__).resolve().parent
-    if (here / "pyproject.toml").is_file():
-        return f"pip install --editable {shlex.quote(f'{here}[{extra}]')}"
-    return f"pip install 'sparsemill[{extra}]'"
 
 
 def _discard_output() -> None:
@@ -571,8 +436,8 @@ def _steps(steps: Sequence[list[str]], as_json: bool) -> tuple[int, dict[str, ob
 
 def _front_parser() -> _Parser:
     commands = "\n".join(
-        "\n".join([f"{doing}:", *(f"  {name:<9} {line}" for name, (_, line) in group.items())])
-        for doing, group in _GROUPS.items()
+        "\n".join([f"{doing}:", *(f"  {name:<10} {line}" for name, (_, line) in group.items())])
+        for doing, group in GROUPS.items()
     )
     parser = _Parser(
         prog="sparsemill",
@@ -595,7 +460,3 @@ def _fail(sentence: str, code: int, as_json: bool) -> int:
         print_json({"error": sentence, "exit_code": code})
     leave(code)
     return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())
