@@ -1,7 +1,7 @@
 """Say how much memory a worker needs on each of its devices, and what would fit where that is more than there is.
 
 On a GPU these are weights, encoders, what a full batch makes of them, and CUDA itself. On a CPU it is the process:
-Python and its libraries, the tokenizer, which takes twelve times its file, the pages of the weights that are read
+Python and its libraries, the tokenizer, which takes ten times its file, the pages of the weights that are read
 (those of layers whole, of the embedding the rows of tokens that occur), the encoders, a batch and the rows of a unit.
 Weights are mapped from files there, so the workers of one node share them. `python -m benchmarks.memory` holds these
 figures against what processes take; those for GPUs were held against runs of Gemma 2 on an H200 (docs/performance.md).
@@ -36,8 +36,8 @@ RAY_BYTES = 80e6
 """Beyond that of a process that Ray started."""
 CUDA_BYTES = 0.5e9
 """Of a device: kernels, and workspaces of cuBLAS."""
-TOKENIZER_FACTOR = 12.0
-"""Bytes in memory for each of tokenizer.json; Gemma's 33 MB take 400 MB, merges and vocabulary as hash tables."""
+TOKENIZER_FACTOR = 10.0
+"""Bytes in memory for each of tokenizer.json; Gemma's 33 MB take 330 MB, merges and vocabulary as hash tables."""
 ENCODING_BYTES = 60e6
 """Of a CPU worker: a chunk of pre-activations and the pairs of a group, whatever the SAE."""
 RESULT_COPIES = 3.0

@@ -109,6 +109,7 @@ def run_page(page: str, folder: Path) -> Iterator[str]:
 @pytest.mark.parametrize("page", RUN_HERE)
 def test_the_code_of_a_page_runs(page: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = ground.copied(finished, tmp_path)
+    monkeypatch.setenv("SPARSEMILL_CACHE", str(folder / "cache"))  # for Python, which runs in this process
     with ExitStack() as stack:
         if page in ON_S3:
             for name, value in stack.enter_context(ground.bucket(folder)).items():

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from docs.tooling.blocks import blocks_of
 from featurestore.format.schema import DenseColumn, SaeColumns, StoreSchema
 from featurestore.writing.writer import create_store, finish_store, write_part
 from tests.featurestore.stores import plan_of, random_rows
 
-PAGE = (Path(__file__).parents[2] / "docs" / "python.md").read_text(encoding="utf-8")
+PAGE = Path(__file__).parents[2] / "docs" / "python.md"
 
 
 def test_the_python_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,7 +27,7 @@ def test_the_python_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
         finish_store(root, [write_part(root, plan, 0, rows)])
     pl.DataFrame({"id": ids[:15], "topic": ["a", "b", "c"] * 5}).write_csv(tmp_path / "labels.csv")
     monkeypatch.chdir(tmp_path)
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.partition("## A store\n")[2], re.S)
+    (code,) = (block.code for block in blocks_of(PAGE) if block.reason.startswith("run by"))
     names: dict = {}
     exec(code, names)
     assert names["X"].shape == (20, 2 * 16_384) and names["hidden"].shape == (20, 3)

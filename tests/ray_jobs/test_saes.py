@@ -144,7 +144,10 @@ def test_a_preset_is_printed_as_a_job_that_loads_again(
             ["--preset", "gemma-2-9b-it/l21_16k", "--corpus", "c", "--store", "s"],
             "there is no preset 'gemma-2-9b-it/l21",
         ),
-        ([*PRESET, *PRESET, "--corpus", "c", "--store", "s", "--print"], "two SAEs are named 'l20_16k'"),
+        (
+            [*PRESET, *PRESET, "--corpus", "c", "--store", "s", "--print"],
+            "the preset gemma-2-9b-it/l20_16k is given twice; remove one",
+        ),
     ],
 )
 def test_a_job_that_is_given_in_part_or_twice_is_one_sentence(

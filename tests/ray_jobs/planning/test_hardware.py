@@ -13,7 +13,10 @@ from featurestore.errors import BundleError, JobSpecError
 from ray_jobs.backbone.bundle import open_bundle
 from ray_jobs.planning.hardware import SHIPPED_RATES, gflop_per_token, load_rates
 from ray_jobs.prepare.build import prepare
+from ray_jobs.spec import job_from_mapping
+from tests.ray_jobs.backbone.decoders_for_tests import save_decoder
 from tests.ray_jobs.jobs import make_job, write_models
+from tests.tiny import tiny_sae
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +77,21 @@ def test_operations_of_a_token_are_those_that_the_shapes_give(bundle_dir: Path) 
     attention = 4 * config["num_attention_heads"] * config["head_dim"] * mean_tokens / 2
     expected = 3 * (2 * layer + attention) + 2 * 32 * 96  # layers 0 to 2, one SAE of 96 features
     assert gflop_per_token(open_bundle(bundle_dir), mean_tokens) == pytest.approx(expected / 1e9)
+
+
+def test_layers_and_heads_count_under_whatever_names_a_family_has_for_them(tmp_path: Path) -> None:
+    path = save_decoder(tmp_path / "gpt2", "gpt2")
+    sae = tiny_sae(tmp_path / "sae", layer=1, d_sae=64, model_name="gpt2")
+    job = {
+        "corpus": {"path": "none.jsonl"},
+        "model": {"name": str(path), "dtype": "float32"},
+        "saes": [{"path": str(sae)}],
+        "store": "unused",
+    }
+    bundle = open_bundle(prepare(job_from_mapping(job, tmp_path), tmp_path / "bundles"))
+    layer = 32 * 96 + 32 * 32 + 2 * 32 * 128  # queries, keys and values in one; output; four times as wide an MLP
+    expected = 2 * (2 * layer) + 2 * 32 * 64 + 2 * 4 * 32 * 10.0 / 2
+    assert gflop_per_token(bundle, 10.0) == pytest.approx(expected / 1e9)
 
 
 def test_a_bundle_with_damaged_weights_is_said_to_be_so(bundle_dir: Path) -> None:
