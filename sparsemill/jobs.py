@@ -17,7 +17,7 @@ from featurestore.base.text import about, counted, money, size, span
 from featurestore.reader import FeatureStore
 from ray_jobs.spec import JobSpec, job_from_mapping, load_job
 from sparsemill.calling import of_stage_one
-from sparsemill.live import stream
+from sparsemill.live import moving, stream
 
 if TYPE_CHECKING:
     import polars as pl
@@ -173,7 +173,7 @@ def extract(job: Job, *, address: str | None = None, workers: int | None = None,
     spec = job_of(job)
     if workers is not None:
         spec = spec.model_copy(update={"workers": spec.workers.model_copy(update={"max": workers})})
-    run(spec, address, Progress(stream()), force)
+    run(spec, address, Progress(stream(), moving()), force)
     return FeatureStore.open(spec.store)
 
 
@@ -215,7 +215,7 @@ def label(
         spec, run_as = load_label_job(os.fspath(job))
     if workers is not None:
         run_as = run_as.model_copy(update={"workers": run_as.workers.model_copy(update={"max": workers})})
-    found = run(spec, run_as, address, Progress(stream()), overwrite, force)
+    found = run(spec, run_as, address, Progress(stream(), moving()), overwrite, force)
     fs, path = reached(found.table)
     return pl.read_parquet(read_bytes(fs, path))
 

@@ -7,13 +7,19 @@ import sys
 from importlib import import_module
 from typing import Any, TextIO, cast
 
-AGAIN = "\r\x1b[K"  # how our live lines begin: back to the start of the line, and wipe it
+from featurestore.base.live import WIPE
+
 KEPT_LINES = 200  # of what was said; more is no longer read
 
 
 def stream() -> TextIO:
     """Where progress goes to."""
     return cast(TextIO, NotebookStream()) if in_notebook() else sys.stderr
+
+
+def moving() -> bool | None:
+    """Whether a line can be written over: yes in a notebook; None where its stream has to say so."""
+    return True if in_notebook() else None
 
 
 def in_notebook() -> bool:
@@ -45,7 +51,7 @@ class NotebookStream(io.TextIOBase):
             if number:
                 self._lines = [*self._lines, self._line][-KEPT_LINES:]
                 self._line = ""
-            *_, last = f"{self._line}{piece}".split(AGAIN)
+            *_, last = f"{self._line}{piece}".split(WIPE)
             self._line = last
         return len(text)
 

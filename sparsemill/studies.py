@@ -11,12 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from featurestore.base.live import LiveLine
 from featurestore.errors import UsageError
 from featurestore.reader import FeatureStore
 from featurestore.storage.files import list_files, reached, read_bytes, shown
 from sparsemill import stages
 from sparsemill.calling import of_stage_one
-from sparsemill.live import AGAIN, stream
+from sparsemill.live import moving, stream
 from training.report.study_files import StudyFiles, read_study
 from training.report.writing import write_report
 from training.spec import StudySpec, load_study, study_from_mapping
@@ -182,14 +183,17 @@ def study(
     from training.report.study_page import write_study_report
     from training.study import run_study
 
-    spec, line = study_of(study), stream()
+    spec = study_of(study)
+    line = LiveLine(stream(), moving(), at_once=False)  # a study of seconds has nothing to say in a log
 
     def progress(done: int, total: int, method: str) -> None:
-        end = "\n" if done == total else ""
-        print(f"{AGAIN}{done}/{total} methods  {method}", end=end, file=line, flush=True)
+        line.show(lambda: f"{done}/{total} methods  {method}")
 
     executor = run_here if address is None else stages.on_ray(address)
-    run_study(spec, progress if line.isatty() else None, jobs, executor, overwrite)
+    try:
+        run_study(spec, progress, jobs, executor, overwrite)
+    finally:
+        line.close()
     if evidence:
         _gather(spec.out)
     write_study_report(spec.out)

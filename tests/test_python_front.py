@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 import sparsemill as sm
+from featurestore.base.live import LiveLine
 from sparsemill import live
 from tests.ray_jobs.jobs import job_mapping, write_corpus, write_models
 from tests.training.stores import SAE, build_store, make_documents
@@ -201,12 +202,14 @@ def test_a_line_that_moves_is_one_line_in_a_notebook(monkeypatch: pytest.MonkeyP
             return Screen()
 
     monkeypatch.setattr(live, "import_module", lambda name: Display)
-    stream = live.NotebookStream()
-    print("starting Ray", file=stream, flush=True)
+    line = LiveLine(live.NotebookStream(), True, iter(range(9)).__next__)
+    line.note("starting Ray")
     for done in range(3):
-        print(f"{live.AGAIN}{done} of 2", end="", file=stream, flush=True)
-    print(f"{live.AGAIN}done", file=stream, flush=True)
-    assert shown[0] == "starting Ray" and shown[-2:] == ["starting Ray\n2 of 2", "starting Ray\ndone"]
+        line.show(lambda done=done: f"{done} of 2")
+    assert shown[0] == "starting Ray" and shown[-1] == "starting Ray\n2 of 2"
+    line.note("done")
+    line.close()
+    assert shown[-1] == "starting Ray\ndone"
     assert live.stream() is sys.stderr or isinstance(live.stream(), io.TextIOBase)
 
 

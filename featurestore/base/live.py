@@ -15,7 +15,7 @@ from featurestore.base.terminal import cut_to, is_dumb
 
 LIVE_SECONDS = 0.5  # a line that moves faster cannot be read
 LOG_SECONDS = 30.0  # two lines a minute: a day's log stays a page or two for `less`
-_WIPE = "\r\x1b[K"
+WIPE = "\r\x1b[K"  # back to the start of the line, and wipe it
 
 
 class LiveLine:
@@ -52,7 +52,7 @@ class LiveLine:
             return
         self._next = self._clock() + (LIVE_SECONDS if self._live else LOG_SECONDS)
         if self._live:
-            self._stream.write(f"{_WIPE}{cut_to(line(), shutil.get_terminal_size().columns - 1)}")
+            self._stream.write(f"{WIPE}{cut_to(line(), shutil.get_terminal_size().columns - 1)}")
             self._stream.flush()
             self._on_screen = True
         else:
@@ -64,6 +64,6 @@ class LiveLine:
 
     def _wipe(self) -> None:
         if self._on_screen:
-            self._stream.write(_WIPE)
+            self._stream.write(WIPE)
             self._stream.flush()
             self._on_screen = False
