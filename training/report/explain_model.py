@@ -66,7 +66,8 @@ def narrowed(study: StudyFiles, top: int | None, toward: str | None, pool: str |
 
 def _with_alike(study: StudyFiles, feature: Mapping[str, Any]) -> dict[str, Any]:
     alike = alike_names(study, feature["name"])
-    return {**feature, "alike": [{"name": name, "cosine": cosine} for name, cosine in alike]}
+    found = [{"name": name, "cosine": cosine} for name, cosine in alike]
+    return {**feature, "alike": found} if found else dict(feature)
 
 
 def _pooled(study: StudyFiles, feature: Mapping[str, Any], pool: str) -> dict[str, Any]:
