@@ -26,7 +26,14 @@ from typing import Any
 import yaml
 
 from benchmarks.corpus import HEADER_ROWS, REQUIREMENT
-from benchmarks.weights import MODEL_NAME, model_directory, residual_sample, sae_directory, write_sae
+from benchmarks.weights import (
+    MODEL_NAME,
+    model_directory,
+    random_directions,
+    residual_sample,
+    sae_directory,
+    write_sae,
+)
 from ray_jobs.demo import SAE_DIR, SAE_NAME, model_file
 from ray_jobs.prepare.cache import cache_path
 
@@ -148,7 +155,8 @@ def control_sae() -> Path:
     if not path.is_dir():
         partial = path.with_suffix(".partial")
         partial.mkdir(parents=True, exist_ok=True)
-        write_sae(partial, residual_sample(model_directory(), LAYER), LAYER, D_SAE, SAE_L0, MODEL_NAME)
+        x_ND = residual_sample(model_directory(), LAYER)
+        write_sae(partial, x_ND, random_directions(x_ND, D_SAE), LAYER, SAE_L0, MODEL_NAME)
         partial.rename(path)
     return path
 

@@ -124,6 +124,14 @@ def split_directions(d_sae: int) -> Any:
     return made_FD / made_FD.norm(dim=1, keepdim=True)
 
 
+def random_directions(x_ND: Any, d_sae: int) -> Any:
+    """Unit vectors that are random in the stream with each dimension scaled to variance 1, float32 [F, D]."""
+    import torch
+
+    W_FD = torch.randn(d_sae, x_ND.shape[1], generator=torch.Generator().manual_seed(d_sae)) / x_ND.std(0)
+    return W_FD / W_FD.norm(dim=1, keepdim=True)
+
+
 def write_sae(folder: Path, x_ND: Any, W_FD: Any, layer: int, l0: float = L0, model_name: str = MODEL_NAME) -> None:
     """Write an SAE for activations like `x_ND` into an empty directory, through sae-lens.
 

@@ -70,7 +70,7 @@ def save_vision(model: Path, source: str, config: Any, directory: Path) -> Visio
         raise BundleError(
             f"the image processor of {source} makes images of {size} pixels, and its model reads {side} x {side}"
         )
-    text = json.dumps(settings, indent=1, sort_keys=True, default=str) + "\n"
+    text = json.dumps(settings, indent=1, sort_keys=True, default=str, allow_nan=False) + "\n"
     (directory / PROCESSOR_NAME).write_text(text, encoding="utf-8")
     patches = (side // config.vision_config.patch_size) ** 2
     try:
