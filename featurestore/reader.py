@@ -322,7 +322,9 @@ class FeatureStore:
     def sae(self, name: str | None = None) -> SaeColumns:
         """The columns of one SAE, or of the only one; StoreError listing the names there are if that is unclear."""
         saes = self.schema.saes
-        if name is None and len(saes) != 1:
-            there = ", ".join(sae.name for sae in saes) or "none"
+        if name is None and not saes:
+            raise StoreError(f"{shown(self.uri)} holds no features of an SAE")
+        if name is None and len(saes) > 1:
+            there = ", ".join(sae.name for sae in saes)
             raise StoreError(f"say which SAE of {shown(self.uri)}; it holds: {there}")
         return saes[0] if name is None else self.schema.sae(name)

@@ -76,7 +76,8 @@ def features_to_show(
     store: FeatureStore, doc_id: str, asked: Sequence[tuple[str | None, int]] | None
 ) -> list[tuple[str, int]]:
     """The features to show of a document, each once: those asked for, or its strongest."""
-    if asked:
+    if asked or not store.schema.saes:  # of a store without any it says so
+        asked = asked or [(None, 0)]
         return list(dict.fromkeys((store.sae(sae).name, feature) for sae, feature in asked))
     from featurestore.index.lookup import document_view
 

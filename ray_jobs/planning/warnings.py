@@ -27,6 +27,7 @@ def warnings_of(plan: JobPlan, figures: Estimate) -> tuple[str, ...]:
     """The warnings of a plan, the costliest matter first."""
     found = [
         *corpus_warnings(plan.scan, plan.job.corpus.max_errors),
+        _nothing_counted(plan),
         _disk(plan, figures),
         _memory(plan, figures),
         _truncated(plan),
@@ -40,6 +41,19 @@ def warnings_of(plan: JobPlan, figures: Estimate) -> tuple[str, ...]:
 def notes_of(plan: JobPlan) -> tuple[str, ...]:
     """What is good to know of a plan, and needs nothing to be done."""
     return corpus_notes(plan.scan, plan.job.corpus.keep)
+
+
+def _nothing_counted(plan: JobPlan) -> str | None:
+    """Conversations without a turn of the roles that count have no features, as empty texts have none."""
+    if plan.job.corpus.messages is None or plan.job.model.tokens == "all" or plan.sample.documents == 0:
+        return None
+    if round(plan.mean_tokens * plan.sample.documents) > 1:  # a mean is never 0, for it is divided by
+        return None
+    roles = " or ".join(f"'{role}'" for role in plan.job.model.turns)
+    return (
+        f"none of {counted(plan.sample.documents, 'sampled conversation')} has a token of a turn of {roles}, and "
+        "documents without counted tokens have no features; check model.turns"
+    )
 
 
 def _disk(plan: JobPlan, figures: Estimate) -> str | None:

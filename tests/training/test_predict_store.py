@@ -15,8 +15,8 @@ from featurestore.errors import UsageError
 from featurestore.models.model import id_hashes, load_model
 from tests.training.conftest import make_spec
 from tests.training.stores import build_store, make_documents
+from training.predict import _counted, predict_parser
 from training.predict import predict as command
-from training.predict import predict_parser
 from training.results.records import StudyResult
 from training.study import run_study
 
@@ -106,6 +106,10 @@ def test_the_list_on_the_screen_says_what_its_columns_are(
     assert len(lines) == 151
     assert {line[1] for line in lines[1:]} == {"ham", "spam"}
     assert all(0.5 <= float(line[2]) <= 1 and line[3] in ("yes", "no") for line in lines[1:])
+
+
+def test_one_document_is_said_as_one(result: StudyResult) -> None:
+    assert _counted(1, load_model(result.paths["model_sae"]), {"spam": 1}) == "1 document: ham 0, spam 1"
 
 
 def test_scores_that_are_no_probabilities_are_not_called_so(

@@ -63,6 +63,10 @@ def test_a_run_writes_one_table_and_the_same_command_again_does_nothing(
     assert json.loads(capsys.readouterr().out)["units_run"] == 0 and out.read_bytes() == written
     assert sparsemill.main(["status", str(out)]) == 2
     assert "did you mean 'labels.parquet.parts', from which this table was made?" in capsys.readouterr().err
+    for command in ("show", "tokens"):
+        named = ["--feature", "3"] if command == "show" else ["--doc", table[0]["id"]]
+        assert sparsemill.main([command, f"{out}.parts", *named]) == 2
+        assert capsys.readouterr().err.endswith("labels.parquet.parts holds no features of an SAE\n")
     strict = yaml.safe_load(job.read_text(encoding="utf-8"))
     strict["corpus"]["max_errors"] = 0
     (job.parent / "strict.yaml").write_text(yaml.safe_dump(strict), encoding="utf-8")

@@ -15,7 +15,8 @@ from ray_jobs.planning.estimate import estimate
 from ray_jobs.planning.job_plan import JobPlan, make_plan
 from ray_jobs.planning.memory import devices_of, memory_of, sentence_of
 from ray_jobs.planning.warnings import MANY_FILES, warnings_of
-from tests.ray_jobs.jobs import make_job, write_corpus, write_models
+from ray_jobs.spec import job_from_mapping
+from tests.ray_jobs.jobs import job_mapping, make_job, write_corpus, write_models
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,23 @@ def test_documents_that_will_be_cut_are_counted(models: Path, tmp_path: Path) ->
     (sentence,) = warned(make_plan(make_job(models, models / "c.jsonl", tmp_path / "store", model={"max_tokens": 8})))
     assert "of the sample exceeds 8 and is cut" in sentence
     assert "long_documents: windows" in sentence
+
+
+def test_conversations_without_a_turn_that_counts_are_said(models: Path, tmp_path: Path) -> None:
+    lines = [
+        json.dumps({"id": f"c{n}", "chat": [{"role": "user", "content": f"river {n}"}], "label": 0}) for n in range(20)
+    ]
+    (tmp_path / "c.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    found = {}
+    for role in ("user", "wizard"):
+        model = {"chat": True, "turns": [role]}
+        mapping = job_mapping(models, tmp_path / "c.jsonl", tmp_path / "store", model=model)
+        mapping["corpus"] = {"path": str(tmp_path / "c.jsonl"), "messages": "chat", "id": "id"}
+        found[role] = warned(make_plan(job_from_mapping(mapping, tmp_path)))
+    assert found["user"] == ()
+    (sentence,) = found["wizard"]
+    assert "none of 20 sampled conversations has a token of a turn of 'wizard'" in sentence
+    assert sentence.endswith("check model.turns")
 
 
 def test_a_corpus_of_very_many_tiny_files_is_named(models: Path, tmp_path: Path) -> None:
