@@ -122,6 +122,9 @@ def align(stores: Mapping[str, FeatureStore], common: bool = False) -> AlignedSt
     """
     if not stores:
         raise StoreError("align: give at least one store")
+    for name, store in stores.items():
+        if not isinstance(store, FeatureStore):
+            raise StoreError(f"align: '{name}' must be an open store, not {type(store).__name__}; open it first")
     ids = {name: stored_ids(store) for name, store in stores.items()}
     first, *others = stores
     found = {name: match_ids(ids[first], ids[name]) for name in stores}

@@ -4,11 +4,36 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import warnings
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from featurestore.errors import UsageError
 from sparsemill.surroundings import missing
+
+
+def path_of(value: object, name: str) -> str:
+    """The path that an argument is.
+
+    Args:
+        value: What was given.
+        name: Of the argument, and what else it may be, as a sentence says it.
+
+    Raises:
+        UsageError: It is no path.
+    """
+    if isinstance(value, str | os.PathLike):
+        return os.fspath(value)
+    raise UsageError(f"{name} must be a path, not {type(value).__name__}")
+
+
+def count_of(value: object, name: str, least: int) -> int:
+    """The whole number that an argument is, of at least `least`; UsageError where it is none."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= least:
+        return value
+    raise UsageError(f"{name} must be a whole number of at least {least}, not {value!r}")
+
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -6,6 +6,7 @@ start from the working directory, those of a file from its folder.
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from featurestore.base.html import cell, facts_html
 from featurestore.base.text import about, counted, money, size, span
+from featurestore.errors import UsageError
 from featurestore.reader import FeatureStore
 from ray_jobs.spec import JobSpec, job_from_mapping, load_job
-from sparsemill.calling import of_stage_one
+from sparsemill.calling import count_of, of_stage_one, path_of
 from sparsemill.live import moving, stream
 
 if TYPE_CHECKING:
@@ -37,7 +39,9 @@ def job_of(job: Job) -> JobSpec:
     """
     if isinstance(job, JobSpec):
         return job
-    return job_from_mapping(job, Path.cwd()) if isinstance(job, Mapping) else load_job(os.fspath(job))
+    if isinstance(job, Mapping):
+        return job_from_mapping(job, Path.cwd())
+    return load_job(path_of(job, "a job that is no mapping"))
 
 
 @of_stage_one
@@ -172,6 +176,7 @@ def extract(job: Job, *, address: str | None = None, workers: int | None = None,
 
     spec = job_of(job)
     if workers is not None:
+        count_of(workers, "workers", 1)
         spec = spec.model_copy(update={"workers": spec.workers.model_copy(update={"max": workers})})
     run(spec, address, Progress(stream(), moving()), force)
     return FeatureStore.open(spec.store)
@@ -212,8 +217,9 @@ def label(
     if isinstance(job, Mapping):
         spec, run_as = label_job_from_mapping(job, Path.cwd())
     else:
-        spec, run_as = load_label_job(os.fspath(job))
+        spec, run_as = load_label_job(path_of(job, "a label job that is no mapping"))
     if workers is not None:
+        count_of(workers, "workers", 1)
         run_as = run_as.model_copy(update={"workers": run_as.workers.model_copy(update={"max": workers})})
     found = run(spec, run_as, address, Progress(stream(), moving()), overwrite, force)
     fs, path = reached(found.table)
@@ -293,11 +299,14 @@ def tokens(
     from ray_jobs.evidence.cli import features_to_show
     from ray_jobs.evidence.compute import compute_evidence
 
-    opened = store if isinstance(store, FeatureStore) else FeatureStore.open(store, partial=True)
+    opened = store if isinstance(store, FeatureStore) else FeatureStore.open(path_of(store, "a store"), partial=True)
     asked: Sequence[Feature] = (
         () if features is None else [features] if isinstance(features, int | str | tuple) else features
     )
-    named = [one if isinstance(one, tuple) else feature_argument(str(one)) for one in asked]
+    try:
+        named = [one if isinstance(one, tuple) else feature_argument(str(one)) for one in asked]
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(f"features: {error}") from None
     ids = [documents] if isinstance(documents, str) else list(dict.fromkeys(documents))
     wanted = {doc_id: features_to_show(opened, doc_id, named) for doc_id in ids}
     return Evidence(list(compute_evidence(opened, wanted, say=_Say())))

@@ -92,7 +92,7 @@ def gather_evidence(study: str) -> None:
         silence_libraries()
         for store, documents in wanted.items():
             found = gather_evidence(store, documents, cache, say=_say)
-            for problem in dict.fromkeys(one.problem for one in found.values() if one.problem and not one.tokens):
+            for problem in _problems(found):
                 _say(f"the report shows no tokens: {problem}")
         directory, place, features = shown_features(study)
         if features:
@@ -101,6 +101,18 @@ def gather_evidence(study: str) -> None:
         _say(f"the report shows no tokens: {missing('running the model once more', error)}")
     except (SparsemillError, OSError) as error:
         _say(f"the report shows less than it could: {without_secrets(str(error))}")
+
+
+def _problems(found: Mapping[str, DocumentEvidence]) -> list[str]:
+    """Why documents have no tokens: each reason once, however many documents share it, with the first for example."""
+    by_reason: dict[str, list[str]] = {}
+    for doc_id, one in found.items():
+        if one.problem and not one.tokens:
+            by_reason.setdefault(one.problem.replace(f"document '{doc_id}'", "document '...'"), []).append(one.problem)
+    return [
+        problems[0] + (f" (and {len(problems) - 1:,} more likewise)" if len(problems) > 1 else "")
+        for problems in by_reason.values()
+    ]
 
 
 def scored(args: argparse.Namespace, model: Any, warn: Callable[[str], None]) -> Iterator[Any]:
@@ -112,9 +124,10 @@ def scored(args: argparse.Namespace, model: Any, warn: Callable[[str], None]) ->
         warn: Called with what is worth knowing.
     """
     from ray_jobs.quiet import silence_libraries
-    from ray_jobs.scoring.documents import of_files, of_lines, of_texts
+    from ray_jobs.scoring.documents import of_files, of_lines, of_texts, refuse_images
 
     silence_libraries()
+    refuse_images(model.header)
     if args.text is not None:
         documents = of_texts(args.text)
     elif args.input is not None:
@@ -132,11 +145,12 @@ def scored(args: argparse.Namespace, model: Any, warn: Callable[[str], None]) ->
 def scored_parts(args: argparse.Namespace, model: Any, rule: Any) -> str:
     """What a model says of files, computed on Ray and written as a directory of parts, whose URI is returned."""
     from ray_jobs.quiet import silence_libraries
-    from ray_jobs.scoring.documents import corpus_of, reworded
+    from ray_jobs.scoring.documents import corpus_of, refuse_images, reworded
     from ray_jobs.scoring.run import score_corpus
     from ray_jobs.scoring.scores import Scores
 
     silence_libraries()
+    refuse_images(model.header)
     with reworded():
         keep = [args.evaluate] if args.evaluate else []
         corpus = corpus_of(args.input, args.text_column, args.id_column, keep).model_dump()

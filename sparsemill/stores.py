@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from featurestore.reader import FeatureStore
+from sparsemill.calling import path_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -23,7 +24,7 @@ def open(place: str | os.PathLike[str], partial: bool = False) -> FeatureStore:
     Raises:
         StoreError: There is none, it was edited, or it is incomplete and `partial` is false.
     """
-    return FeatureStore.open(place, partial)
+    return FeatureStore.open(path_of(place, "a store"), partial)
 
 
 def names(
@@ -53,7 +54,7 @@ def names(
     from featurestore.names.table import NameTable
     from featurestore.names.which import sae_of_store
 
-    opened = store if isinstance(store, FeatureStore) else FeatureStore.open(store, partial=True)
+    opened = store if isinstance(store, FeatureStore) else FeatureStore.open(path_of(store, "a store"), partial=True)
     which = sae_of_store(opened, sae)
     rows = NameTable.open(which.sha256, which.d_sae, directory).names(features)
     texts = dict.fromkeys(("text", "source", "explainer", "method", "licence", "origin"), pl.String)

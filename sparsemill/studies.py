@@ -6,7 +6,7 @@ import argparse
 import io
 import os
 import warnings as python_warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,15 +16,13 @@ from featurestore.errors import UsageError
 from featurestore.reader import FeatureStore
 from featurestore.storage.files import list_files, reached, read_bytes, shown
 from sparsemill import stages
-from sparsemill.calling import of_stage_one
+from sparsemill.calling import count_of, of_stage_one, path_of
 from sparsemill.live import moving, stream
 from training.report.study_files import StudyFiles, read_study
 from training.report.writing import write_report
 from training.spec import StudySpec, load_study, study_from_mapping
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import polars as pl
 
     from featurestore.models.model import Model
@@ -154,7 +152,7 @@ def study_of(study: AsStudy) -> StudySpec:
         return study
     if isinstance(study, Mapping):
         return study_from_mapping(study, Path.cwd())
-    return load_study(os.fspath(study))
+    return load_study(path_of(study, "a study that is no mapping"))
 
 
 def study(
@@ -214,7 +212,7 @@ def open_study(place: str | os.PathLike[str]) -> Study:
     Raises:
         StudyError: There is none, or a file of it is damaged.
     """
-    return Study(read_study(os.fspath(place)))
+    return Study(read_study(path_of(place, "a study")))
 
 
 def report(
@@ -239,7 +237,9 @@ def report(
         place = place.place
     elif isinstance(place, FeatureStore):
         place = place.uri
-    return write_report(os.fspath(place), None if out is None else os.fspath(out), private, overwrite)
+    return write_report(
+        path_of(place, "what to report"), None if out is None else path_of(out, "out"), private, overwrite
+    )
 
 
 def predict(
@@ -278,21 +278,36 @@ def predict(
 
     if sum(source is not None for source in (text, input, store)) != 1:
         raise UsageError("there is nothing to classify, or too much; give one of text=, input= and store=")
-    loaded, rule, said = load_model(os.fspath(model)), Rule(on_error, accept_truncated), list[str]()
+    count_of(explain, "explain", 0)
+    loaded, rule, said = load_model(path_of(model, "a model")), Rule(on_error, accept_truncated), list[str]()
     rule.check(loaded.classes)
     if explain and loaded.header["kind"] == "dense":
         raise UsageError(f"explain: {loaded.header['method']} reads hidden states, which have no features to name")
     if store is not None:
-        found = _of_store(loaded, store if isinstance(store, FeatureStore) else FeatureStore.open(store), explain, said)
+        found = _of_store(
+            loaded,
+            store if isinstance(store, FeatureStore) else FeatureStore.open(path_of(store, "a store")),
+            explain,
+            said,
+        )
     else:
-        texts = [text] if isinstance(text, str) else text and list(text)
-        files = [os.fspath(input)] if isinstance(input, str | os.PathLike) else input and list(input)
+        texts = None if text is None else _strings(text, "text", "text")
+        files = None if input is None else _strings(input, "input", "path")
         columns = {"text_column": text_column, "id_column": id_column, "evaluate": None}
         options = argparse.Namespace(text=texts, input=files, explain=explain, **columns)
         found = _of_documents(loaded, options, said)
     for sentence in dict.fromkeys(said):
         python_warnings.warn(sentence, stacklevel=2)
     return _table(loaded, rule, found, bool(explain), store)
+
+
+def _strings(given: Any, name: str, what: str) -> list[str]:
+    """One text or path, or several, as a list; UsageError where one is neither."""
+    one = isinstance(given, str | os.PathLike)
+    several = [given] if one else list(given) if isinstance(given, Iterable) else None
+    if several is None or not all(isinstance(each, str | os.PathLike) for each in several):
+        raise UsageError(f"{name} must be a {what} or a list of them, not {str(given)[:60]}")
+    return [os.fspath(each) for each in several]
 
 
 def _of_store(model: Model, store: FeatureStore, explain: int, said: list[str]) -> list[Predicted]:

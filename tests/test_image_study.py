@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 import sparsemill
 from benchmarks.image_study import PHOTOGRAPHS, digits, photographs
@@ -98,7 +99,7 @@ def test_commands_that_show_texts_say_that_there_are_none(
     capsys.readouterr()
     assert sparsemill.main(["tokens", str(store), "--doc", rows[0]["id"]]) != 0
     said = capsys.readouterr().err
-    assert "its documents are images" in said
+    assert "it is an image, and tokens can be shown of texts only" in said and "corpus.keep" not in said
     study = {
         "store": str(store),
         "label": "label",
@@ -109,9 +110,25 @@ def test_commands_that_show_texts_say_that_there_are_none(
     }
     (tmp_path / "study.yaml").write_text(json.dumps(study), encoding="utf-8")
     assert sparsemill.main(["study", str(tmp_path / "study.yaml")]) == 0
-    assert (tmp_path / "study" / "report.html").is_file()
-    capsys.readouterr()
+    page = (tmp_path / "study" / "report.html").read_text(encoding="utf-8")
+    assert "The examples are images" in page
+    assert "keeps no text" not in page and "their evidence was not gathered" not in page
+    said = [line for line in capsys.readouterr().err.splitlines() if "shows no tokens" in line]
+    assert len(said) == 1 and said[0].endswith("more likewise)")
+    texts = yaml.safe_load((tmp_path / "job.yaml").read_text(encoding="utf-8"))
+    texts["corpus"].update(image=None, text="label")
+    texts["model"].pop("tokens")
+    texts.pop("pixels")
+    assert sparsemill.main(["plan", str(write_job(tmp_path / "texts.yaml", {**texts, "store": "t"}))]) == 2
+    assert "of texts only those are supported; of images (corpus.image) it can be run" in capsys.readouterr().err
+    (tmp_path / "words.yaml").write_text(json.dumps({**study, "baselines": ["tfidf"], "out": "w"}), encoding="utf-8")
+    assert sparsemill.main(["study", str(tmp_path / "words.yaml")]) == 2
+    assert "are images; use pixels, or give the study" in capsys.readouterr().err
     model = str(tmp_path / "study" / "models" / "sae.json")
+    (tmp_path / "new.csv").write_text("id,body\n1,a text\n", encoding="utf-8")
+    for out in ([], ["--out", str(tmp_path / "parts")]):
+        assert sparsemill.main(["predict", model, "--input", str(tmp_path / "new.csv"), *out]) == 2
+        assert "trained on features of images" in capsys.readouterr().err
     assert sparsemill.main(["predict", model, "--text", "a text"]) == 2
     assert "trained on features of images" in capsys.readouterr().err
     assert sparsemill.main(["predict", model, "--store", str(store), "--out", str(tmp_path / "p.csv")]) == 0

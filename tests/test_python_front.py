@@ -17,6 +17,7 @@ import yaml
 import sparsemill as sm
 from featurestore.base.live import LiveLine
 from sparsemill import live
+from tests.featurestore.stores import write_store
 from tests.ray_jobs.jobs import job_mapping, write_corpus, write_models
 from tests.training.stores import SAE, build_store, make_documents
 from training.spec import study_from_mapping
@@ -101,6 +102,47 @@ def test_a_job_is_a_path_a_mapping_or_a_spec(tmp_path: Path, monkeypatch: pytest
     assert spec.store == str(tmp_path / "store")
     with pytest.raises(sm.UsageError, match=r"^job: .*'stoer'.*did you mean 'store'"):
         job_of({**mapping, "stoer": "x"})
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: sm.plan(None), "a job that is no mapping must be a path, not NoneType"),
+        (lambda: sm.prepare(3), "a job that is no mapping must be a path, not int"),
+        (lambda: sm.label(None), "a label job that is no mapping must be a path, not NoneType"),
+        (lambda: sm.study(4), "a study that is no mapping must be a path, not int"),
+        (lambda: sm.open(["store"]), "a store must be a path, not list"),
+        (lambda: sm.open_study(None), "a study must be a path, not NoneType"),
+        (lambda: sm.tokens(None, ["a"]), "a store must be a path, not NoneType"),
+        (lambda: sm.names(3), "a store must be a path, not int"),
+        (lambda: sm.report(None), "what to report must be a path, not NoneType"),
+        (lambda: sm.predict({}, text="a"), "a model must be a path, not dict"),
+        (lambda: sm.predict("m.json", text="a", explain=-1), "explain must be a whole number of at least 0, not -1"),
+        (lambda: sm.align({"a": "store"}), "align: 'a' must be an open store, not str; open it first"),
+    ],
+)
+def test_an_argument_of_another_kind_is_one_sentence(call: Any, said: str) -> None:
+    with pytest.raises(sm.UsageError) as raised:
+        call()
+    assert str(raised.value) == said
+
+
+def test_a_number_of_workers_and_features_is_checked_before_anything_runs(tmp_path: Path) -> None:
+    job = {
+        "corpus": {"path": "c.jsonl"},
+        "model": {"name": "m"},
+        "saes": [{"path": "s", "name": "s"}],
+        "store": str(tmp_path / "none"),
+    }
+    for workers in (0, "2", True):
+        with pytest.raises(sm.UsageError, match="workers must be a whole number of at least 1"):
+            sm.extract(job, workers=workers)
+    store = tmp_path / "store"
+    write_store(store)
+    with pytest.raises(sm.UsageError, match="features: must be a feature's number, or SAE:NUMBER, not 'l12:x'"):
+        sm.tokens(str(store), ["a"], ["l12:x"])
+    with pytest.raises(sm.UsageError, match="binarize must be a threshold >= 0, not 'x'"):
+        sm.open(store).matrix("l12_64", binarize="x")  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

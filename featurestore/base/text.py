@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 _KIND_CHARACTERS = 300  # of a sentence that tell its kind; a foreign one may be a page
-_BRACKETS, _QUOTED = re.compile(r"\s*\([^()]*\)"), re.compile(r"'[^']*'|\"[^\"]*\"")
+_BRACKETS, _QUOTED = re.compile(r"\s*\([^()]*\)"), re.compile(r"(?<!\w\w)'[^']*'|\"[^\"]*\"")
 _NAME = (
     r"\b(?:(?:[A-Z]{2,}|utf|iso|latin|windows)(?:-\d+)+|(?:u?int|b?float|sha|base|cp|latin|utf)\d+)\b"  # UTF-8, int64
 )
@@ -64,7 +64,7 @@ def error_kind(sentence: str) -> str:
     """What errors that differ only in names and numbers have in common.
 
     `error_kind("the line is not JSON (Expecting value, column 1)")` is "the line is not JSON", and that of
-    "the text in 'body' is 3 MB" is "the text in '...' is N MB".
+    "the text in 'body' is 3 MB" is "the text in '...' is N MB". An apostrophe (the image's) opens no name.
     """
     text = _BRACKETS.sub("", sentence[:_KIND_CHARACTERS])
     text = _NAME_OR_NUMBER.sub(lambda found: found[1] or "N", _QUOTED.sub("'...'", text))

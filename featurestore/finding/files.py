@@ -220,6 +220,10 @@ def _whole(
     told = [(entry, _format_of(entry.path, file_format)[0]) for entry in below]
     known = [entry for entry, one in told if one is not None and (file_format in of_names or one == file_format)]
     if not known:
+        if file_format is None and any(_format_of(entry.path, IMAGE)[0] == IMAGE for entry, _ in told):
+            raise CorpusError(
+                f"corpus.path '{top.path}' is a directory of images without tables; say corpus.format: images"
+            )
         wanted = {None: "Parquet, JSONL or CSV", TABLE_OR_IMAGE: "image, Parquet, JSONL or CSV"}.get(file_format)
         raise CorpusError(
             f"corpus.path '{top.path}' is a directory without {wanted or file_format} files; name the files by a glob"

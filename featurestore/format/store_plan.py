@@ -197,6 +197,8 @@ def _near(root: str) -> str:
     place = Path(root)
     if not place.exists():
         return did_you_mean_file(root)
+    if (Path(f"{root}.parts") / STORE_JSON).is_file():
+        return f"; did you mean '{place.name}.parts', from which this table was made?"
     inside = next((parent for parent in place.parents[:2] if (parent / STORE_JSON).is_file()), None)
     if inside is not None:
         return f"; did you mean '{inside.name}', in which it lies?"

@@ -65,8 +65,8 @@ class Selection:
                 f"no pooling '{pool}' of SAE '{sae.name}' in this store; it holds: {', '.join(there)}"
                 f"{did_you_mean(pool, there)}"
             )
-        if binarize is not None and not binarize >= 0:
-            raise StoreError(f"binarize must be a threshold >= 0, not {binarize}")
+        if binarize is not None and not (isinstance(binarize, int | float | np.number) and binarize >= 0):
+            raise StoreError(f"binarize must be a threshold >= 0, not {binarize!r}")
         allowed = _DTYPES if binarize is None else _BINARY_DTYPES
         try:
             settled = np.dtype(dtype)

@@ -97,7 +97,7 @@ def _about(path: Path) -> str:
     """What a bundle says it is; a damaged one says nothing."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         said = json.loads((path / "bundle.json").read_text(encoding="utf-8"))
-        return f"{said['model']['name']}, {', '.join(sae['name'] for sae in said['saes'])}, {said['dtype']}"
+        return f"{said['model']['name']}, {', '.join(sae['name'] for sae in said['saes']) or 'no SAE'}, {said['dtype']}"
     return ""
 
 

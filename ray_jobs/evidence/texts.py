@@ -103,6 +103,8 @@ def _corpus_texts(
     """Row of the store -> text, from the corpus; and why there is none."""
     if not rows:
         return {}, None
+    if _of_images(store.plan):
+        return {}, "it is an image, and tokens can be shown of texts only"
     from ray_jobs.corpus.find import find_texts
     from ray_jobs.spec import CorpusSpec, job_from_mapping
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from featurestore.base.text import counted
+from featurestore.base.text import counted, share
 from featurestore.errors import JobFailed, MismatchError
 from featurestore.reader import FeatureStore
 from featurestore.storage.files import shown
@@ -21,6 +21,7 @@ from ray_jobs.reporting.progress import Progress
 from ray_jobs.run.driver import run_plan
 from ray_jobs.run.lease import check_free
 from ray_jobs.run.outcome import TooManyErrors
+from ray_jobs.tolerance import exceeds, limit
 
 if TYPE_CHECKING:
     from ray_jobs.labels.spec import LabelSpec
@@ -95,7 +96,7 @@ def label(
                 check_free(job.store, progress.note)
             made = plan_labels(spec, job, progress)
             if check_out(spec.out, made.store.fingerprint, overwrite):
-                return _labelled(spec, made.store.fingerprint, 0, 0.0)
+                return _checked(_labelled(spec, made.store.fingerprint, 0, 0.0), job)
             if made.missing:
                 there = len(made.units) - len(made.missing)
                 said = f" ({there:,} are there)" if there else ""
@@ -113,6 +114,18 @@ def label(
         told = str(failed).partition("; the store ")[0].replace("documents", "prompts")
         raise JobFailed(f"{told}; the table {shown(spec.out)} is whole and stays, with each error in its row")
     return _labelled(spec, made.store.fingerprint, result.units_run, result.seconds)
+
+
+def _checked(found: Labelled, job: JobSpec) -> Labelled:
+    """A table that is there; JobFailed where it has more errors than are allowed, as from the run that wrote it."""
+    allowed = job.corpus.max_errors
+    if exceeds(found.errors, found.prompts, allowed):
+        raise JobFailed(
+            f"{found.errors:,} of {counted(found.prompts, 'prompt')} ({share(found.errors, found.prompts)}) have an "
+            f"error, more than corpus.max_errors: {limit(allowed)} allows; the table {shown(found.table)} is there and "
+            "stays, with each error in its row"
+        )
+    return found
 
 
 def _labelled(spec: LabelSpec, fingerprint: str, units_run: int, seconds: float) -> Labelled:

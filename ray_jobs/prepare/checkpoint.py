@@ -115,6 +115,7 @@ def read_config(model: Checkpoint) -> Any:
     """
     config = _config(model)
     kind = str(getattr(config, "model_type", None) or model.name)
+    sees = getattr(config, "vision_config", None) is not None
     try:
         config = config.get_text_config()
         sizes = [int(getattr(config, name)) for name in ("num_hidden_layers", "hidden_size", "vocab_size")]
@@ -127,7 +128,12 @@ def read_config(model: Checkpoint) -> Any:
         raise BundleError(f"the config of {model.source} says {sizes[0]} layers of width {sizes[1]}; check the file")
     _refuse_quantised(config, model)
     if getattr(config, "use_bidirectional_attention", None) or getattr(config, "is_encoder_decoder", False):
-        raise BundleError(f"{model.source} is not a causal decoder, and only those are supported")
+        only = (
+            "of texts only those are supported; of images (corpus.image) it can be run"
+            if sees
+            else ("only those are supported")
+        )
+        raise BundleError(f"{model.source} is not a causal decoder, and {only}")
     return config
 
 

@@ -6,12 +6,12 @@ with an error, never a missing one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from featurestore.errors import CorpusError, UsageError
+from featurestore.errors import CorpusError, StudyError, UsageError
 from featurestore.finding.patterns import joined
 from featurestore.specs.spec_file import parse_spec
 from ray_jobs.corpus.read import DocumentRows, read_batches
@@ -33,6 +33,19 @@ OPTIONS = {
 }
 
 LOOKED_AT = 4_096  # bytes in which a NUL tells that it is no text
+
+
+def refuse_images(header: Mapping[str, Any]) -> None:
+    """Refuse a model of images, before texts are looked for.
+
+    Raises:
+        StudyError: It was trained on features of images.
+    """
+    if (header["trained_on"]["identity"].get("corpus") or {}).get("image"):
+        raise StudyError(
+            f"{header['method']}: this model was trained on features of images; give --store with a store of them, or "
+            "--job with the job that extracts them"
+        )
 
 
 def of_texts(texts: Sequence[str]) -> Iterator[DocumentRows]:

@@ -18,6 +18,7 @@ from featurestore.format.provenance import described, hook
 from featurestore.models.model import Model
 from ray_jobs.backbone.bundle import open_bundle
 from ray_jobs.prepare.build import kept_bundle, prepare
+from ray_jobs.scoring.documents import refuse_images
 from ray_jobs.spec import job_from_mapping
 
 if TYPE_CHECKING:
@@ -46,11 +47,8 @@ def job_of(
     header = model.header
     identity = header["trained_on"]["identity"]
     names = header["saes"] or _saes_at(header)
-    if (identity.get("corpus") or {}).get("image") and not (corpus or {}).get("image"):
-        raise StudyError(
-            f"{header['method']}: this model was trained on features of images; give --store with a store of them, or "
-            "--job with the job that extracts them"
-        )
+    if not (corpus or {}).get("image"):
+        refuse_images(header)
     try:
         sources = header.get("bundle") or (bundle and _sources(bundle))
         if not isinstance(sources, Mapping):

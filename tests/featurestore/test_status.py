@@ -144,6 +144,7 @@ def test_status_without_any_note_is_what_the_parts_say(tmp_path: Path) -> None:
         ("the text in 'body' is null", "the text in '...' is null"),
         ("it has 12,345 bytes, 3.5 too many", "it has N bytes, N too many"),
         ("(only this)", "(only this)"),
+        ("the image's file 'a.png' is not there", "the image's file '...' is not there"),
     ],
 )
 def test_kinds_of_errors_leave_out_names_and_numbers(sentence: str, kind: str) -> None:

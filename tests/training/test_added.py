@@ -77,6 +77,11 @@ def test_each_side_is_named_once_and_what_is_not_shown_is_not_said() -> None:
     assert second == "Beside margin they are not shown to add anything (macro F1 +0.004 [-0.006, +0.014])."
 
 
+def test_where_nothing_is_shown_the_sentence_is_one_of_its_own() -> None:
+    first, *_ = what_is_added(spec(), [against("majority", 0.2, shown=False), against("margin", 0.1, shown=False)])
+    assert first == "SAE features of a are not shown to differ from majority and margin in predicting 'correct'."
+
+
 def test_a_study_of_one_store_alone_says_nothing_of_this() -> None:
     alone = spec(baselines=["tfidf"], features=[{"sae": "l9"}])
     assert what_is_added(alone, [against("majority", 0.2)]) == ()

@@ -120,9 +120,15 @@ def load_documents(store: FeatureStore, spec: StudySpec, others: Sequence[Featur
     text_source = spec.text_source if spec.text_source is not None else _kept_text(store)
     if needs_text and text_source is None:
         name = "tfidf" if "tfidf" in spec.named_baselines else "char_ngrams"
+        given = "give the study 'text: {path: ..., id: ..., column: ...}'"
+        if _of_images(store):
+            raise StudyError(
+                f"baselines: {name} needs texts, and the documents of {shown(store.uri)} are images; use pixels, or "
+                f"{given} if each has one"
+            )
         raise StudyError(
             f"baselines: {name} needs the text, which {shown(store.uri)} does not keep; add the text column to 'keep' "
-            "in the job, or give the study 'text: {path: ..., id: ..., column: ...}'"
+            f"in the job, or {given}"
         )
     by = [*([spec.split.column.name] if spec.split.column else []), *([spec.transfer.by] if spec.transfer else [])]
     kept = [name for one in spec.numbers if one.path is None for name in one.columns]
@@ -284,8 +290,13 @@ def _absent(ids: pl.Series, others: Sequence[FeatureStore]) -> np.ndarray:
 def _kept_text(store: FeatureStore) -> str | None:
     """The corpus' own text column, if the store keeps it; of images none, for their prompts are not the documents."""
     corpus = store.plan.spec.get("corpus")
-    name = corpus.get("text") if isinstance(corpus, Mapping) and not corpus.get("image") else None
+    name = corpus.get("text") if isinstance(corpus, Mapping) and not _of_images(store) else None
     return name if any(name == kept for kept, _ in store.schema.keep) else None
+
+
+def _of_images(store: FeatureStore) -> bool:
+    corpus = store.plan.identity.get("corpus")
+    return isinstance(corpus, Mapping) and bool(corpus.get("image"))
 
 
 def _require_columns(store: FeatureStore, spec: StudySpec) -> None:

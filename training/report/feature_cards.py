@@ -59,6 +59,8 @@ def features_section(study: StudyFiles, names: Mapping[str, Name]) -> dict[str, 
         "private": private,
         "unmarked": len(looked) - marks,
         "marks": marks,
+        "texts": any(e["text"] for e in looked if e["marked"] is None),
+        "images": study.of_images,
         "unnamed": sum(card["label"] is None for card in cards),
     }
 
@@ -154,6 +156,7 @@ def errors_section(study: StudyFiles, names: Mapping[str, Name]) -> dict[str, An
     return {
         "seed": explanation["seed"],
         "private": private,
+        "images": study.of_images,
         "rows": [_error(study, error, names, known, private) for error in explanation["errors"]],
     }
 

@@ -75,6 +75,14 @@ class StudyFiles:
         """URI of the store, as the study has it."""
         return str(self.summary["spec"]["store"])
 
+    @property
+    def of_images(self) -> bool:
+        """Whether its documents are images, as far as its model of features says."""
+        corpus: Any = self.models.get("sae")
+        for key in ("trained_on", "identity", "corpus"):
+            corpus = corpus.get(key) if isinstance(corpus, Mapping) else None
+        return isinstance(corpus, Mapping) and bool(corpus.get("image"))
+
     def answers(self, method: str) -> Answers | None:
         """The predictions of a method; None if there are none."""
         if self._predictions is None:

@@ -35,7 +35,12 @@ def what_is_added(spec: StudySpec, comparisons: Sequence[Comparison]) -> tuple[s
         *([f"not shown to differ from {_all_of(even)}"] if even else []),
     ]
     names = dict.fromkeys(store_name(f.store or spec.store) for f in spec.features if not f.control)
-    sentences = [f"SAE features of {_all_of(list(names))} predict '{label}' {'; '.join(said)}."]
+    of = f"SAE features of {_all_of(list(names))}"
+    sentences = [
+        f"{of} predict '{label}' {'; '.join(said)}."
+        if better or worse
+        else f"{of} are not shown to differ from {_all_of(even)} in predicting '{label}'."
+    ]
     beside = [c for c in comparisons if c.question.startswith(f"{BESIDE} ")]
     for comparison in beside:
         d = comparison.difference

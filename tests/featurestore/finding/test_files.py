@@ -215,3 +215,10 @@ def test_a_url_keeps_its_query_for_opening_and_hides_it_in_messages() -> None:
     with pytest.raises(CorpusError) as refusal:
         names("file:///nowhere-at-all/*.jsonl?secret=hunter2")
     assert "hunter2" not in str(refusal.value)
+
+
+def test_a_directory_of_images_without_tables_says_how_to_read_it(tmp_path: Path) -> None:
+    (tmp_path / "cats").mkdir()
+    (tmp_path / "cats" / "a.png").write_bytes(b"")
+    with pytest.raises(CorpusError, match=r"is a directory of images without tables; say corpus\.format: images"):
+        find_files([str(tmp_path)], None)

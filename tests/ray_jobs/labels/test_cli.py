@@ -61,6 +61,13 @@ def test_a_run_writes_one_table_and_the_same_command_again_does_nothing(
     assert sparsemill.label(yaml.safe_load(job.read_text(encoding="utf-8"))).to_dicts() == table
     assert sparsemill.main(["label", str(job), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["units_run"] == 0 and out.read_bytes() == written
+    assert sparsemill.main(["status", str(out)]) == 2
+    assert "did you mean 'labels.parquet.parts', from which this table was made?" in capsys.readouterr().err
+    strict = yaml.safe_load(job.read_text(encoding="utf-8"))
+    strict["corpus"]["max_errors"] = 0
+    (job.parent / "strict.yaml").write_text(yaml.safe_dump(strict), encoding="utf-8")
+    assert sparsemill.main(["label", str(job.parent / "strict.yaml")]) == 1, "as the run that wrote it would have ended"
+    assert "more than corpus.max_errors: 0 allows" in capsys.readouterr().err and out.read_bytes() == written
     out.unlink()
     assert sparsemill.main(["label", str(job)]) == 0
     assert "40 prompts" in capsys.readouterr().out and out.read_bytes() == written
