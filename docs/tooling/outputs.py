@@ -117,6 +117,7 @@ SHAPES = (
             "reached_twice": "[list]: files that two paths reach",
             "bundle": "map: as `prepare` prints it",
             "compute": "map: device, dtype, threads, batch and attention",
+            "memory": "map: bytes that a worker needs of each device, what there is, and whether it fits",
             "calibration": "ray_jobs.planning.calibrate:Calibration?: what --calibrate measured",
             "notes": "[text]: sentences that are good to know",
             "warnings": "[text]: sentences to think about first",

@@ -385,7 +385,7 @@ def _places_in_json(text: str, messages: Sequence[Mapping[str, str]]) -> list[np
 
 
 def _spelt(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _overlaps(start_T: np.ndarray, stop_T: np.ndarray, first: int, last: int, control_T: np.ndarray) -> np.ndarray:

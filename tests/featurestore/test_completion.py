@@ -59,4 +59,4 @@ def test_zsh_reads_its_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_an_unknown_shell_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         sparsemill.main(["completion", "tcsh"])
-    assert stopped.value.code == 2 and "choose from" in capsys.readouterr().err
+    assert stopped.value.code == 2 and "there is bash, zsh, fish" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from ray_jobs.run.driver import extract
 from ray_jobs.run.outcome import TooManyErrors
 from ray_jobs.tolerance import errors_allowed, exceeds, limit
 from ray_jobs.workers.worker import Worker, WorkerTask
+from sparsemill import stages
 from tests.ray_jobs.jobs import job_mapping, make_job, parts_of, write_job, write_models
 from tests.tiny import NAN_WORD
 
@@ -121,7 +122,7 @@ def test_what_accepts_them_needs_no_other_store(models: Path, job: Path) -> None
 
 def test_new_text_of_which_too_much_fails_is_not_classified(job: Path) -> None:
     with pytest.raises(TooManyErrors, match="40 of 60 documents"):
-        sparsemill._extracted(str(job), lambda plan, uri: None)
+        stages.extracted(str(job), lambda plan, uri: None)
 
 
 def test_a_plan_that_knows_it_says_so(models: Path, job: Path, capsys: pytest.CaptureFixture[str]) -> None:

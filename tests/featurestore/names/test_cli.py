@@ -15,6 +15,7 @@ from featurestore.evidence.records import DocumentEvidence
 from featurestore.names import cli
 from featurestore.reader import FeatureStore
 from featurestore.writing.writer import create_store, finish_store, write_part
+from sparsemill import commands
 from tests.featurestore.names.evidence import evidence
 from tests.featurestore.names.test_importing import export_line, write
 from tests.featurestore.stores import SCHEMA, plan_of, random_rows
@@ -52,7 +53,7 @@ class StageOne:
 @pytest.fixture
 def stage_one(monkeypatch: pytest.MonkeyPatch) -> StageOne:
     stand_in = StageOne()
-    monkeypatch.setattr(sparsemill, "_StageOne", lambda: stand_in)
+    monkeypatch.setattr(commands, "StageOne", lambda: stand_in)
     return stand_in
 
 

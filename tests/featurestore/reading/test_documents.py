@@ -97,7 +97,7 @@ def numbered(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
 def test_a_store_with_ids_as_floats_aligns_with_one_with_ids_as_whole_numbers(
     numbered: FeatureStore, tmp_path: Path
 ) -> None:
-    floats = store_of(tmp_path, [*(f"{number}.0" for number in reversed(range(20))), str(2**53 + 1)])
+    floats = store_of(tmp_path / "floats", [*(f"{number}.0" for number in reversed(range(20))), str(2**53 + 1)])
     both = align({"whole": numbered, "floats": floats})
     assert both.reports["floats"].same and both.doc_id.tolist() == numbered.documents().collect()["doc_id"].to_list()
     assert both.position["floats"].tolist() == [*reversed(range(20)), 20]

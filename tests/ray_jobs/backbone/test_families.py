@@ -26,7 +26,7 @@ from tests.tiny import tiny_sae
 
 torch.set_num_threads(1)
 
-MODEL = SimpleNamespace(num_hidden_layers=4, hidden_size=32)
+MODEL = SimpleNamespace(model_type="llama", num_hidden_layers=4, hidden_size=32)
 N_TOKENS = 41
 FAMILIES: dict[str, dict[str, Any]] = {
     "relu": {"architecture": "standard"},

@@ -61,7 +61,7 @@ def test_json_has_the_promised_shape(store: FeatureStore, call: Callable[..., tu
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "the following arguments are required: --doc"),
+        ([], "--doc is missing"),
         (["--doc", "nobody"], "no document 'nobody'"),
         (["--doc", "d0", "--feature", "other:1"], "no SAE 'other' in this store; it holds: tiny"),
         (["--doc", "d0", "--feature", "tiny:96"], "SAE 'tiny' has no feature 96; it has features 0 to 95"),
