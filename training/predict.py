@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from featurestore.base.arguments import count_argument
 from featurestore.base.did_you_mean import did_you_mean
 from featurestore.base.json_text import json_text, print_json
+from featurestore.base.text import counted
 from featurestore.base.visible import running, visible
 from featurestore.errors import UsageError
 from featurestore.storage.outputs import overwrite_argument
@@ -168,7 +169,7 @@ def _evaluated(model: Model, store: FeatureStore, column: str) -> Evaluation:
 
 def _counted(n: int, model: Model, counts: Mapping[str, int]) -> str:
     names = [*model.classes, *(name for name in counts if name not in model.classes)]
-    return f"{n:,} documents: {', '.join(f'{name} {counts.get(name, 0):,}' for name in names)}"
+    return f"{counted(n, 'document')}: {', '.join(f'{name} {counts.get(name, 0):,}' for name in names)}"
 
 
 def _source(args: argparse.Namespace) -> str:
