@@ -224,7 +224,10 @@ def format_evaluation(evaluation: Evaluation, column: str) -> str:
             f"features{unknown})"
         )
     if evaluation.drift is None:
-        lines.append("  drift: not known, as the features of these documents or their shares in training are not kept")
+        lines.append(
+            "  drift: not known, as the features of these documents or their shares in training are not kept;\n"
+            "    of a directory of parts they never are: --out with an ending (day.parquet) measures it"
+        )
     else:
         lines.append(
             f"  drift: {evaluation.drifted:,} of {evaluation.tested:,} used features fire in another share of documents"
