@@ -261,6 +261,7 @@ SHAPES = (
             "documents": "whole: documents in it",
             "parts": "whole: parts in it",
             "decisions": "counts: decision -> documents",
+            "evaluation": "map?: with --evaluate: scores and intervals; no drift",
         },
     ),
     Shape(
