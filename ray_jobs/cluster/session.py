@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from featurestore.errors import JobFailed, UsageError
+from featurestore.urls import shown
 
 OBJECT_STORE_BYTES = 80 << 20  # unit reports only; 75 MB is the least that Ray accepts
 
@@ -132,6 +133,11 @@ def _connected(ray: Any, address: str | None, cpus: int, gpus: float) -> Iterato
         except Exception as error:  # Ray raises plain ones too
             raise JobFailed(f"Ray did not start on this machine ({_reason(error)}); run the command again") from error
     else:
+        if address.startswith(("http://", "https://")):
+            raise UsageError(
+                f"--address {shown(address)} is the URL of a dashboard, which `submit` and `stop` take; on the cluster "
+                "itself say auto, or the HOST:PORT that `ray start --head` printed"
+            )
         try:
             _knock(address)
             ray.init(address=address, **quiet)

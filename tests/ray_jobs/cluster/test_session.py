@@ -19,7 +19,12 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize(
-    ("address", "says"), [("127.0.0.1:1", "Connection refused"), ("nonsense", "Invalid address format")]
+    ("address", "says"),
+    [
+        ("127.0.0.1:1", "Connection refused"),
+        ("nonsense", "Invalid address format"),
+        ("http://127.0.0.1:8265", "the URL of a dashboard, which `submit` and `stop` take"),
+    ],
 )
 def test_an_address_where_nobody_is_is_refused_and_the_environment_restored(address: str, says: str) -> None:
     before = dict(os.environ)
