@@ -1,4 +1,4 @@
-"""What tests of several packages share: the real model and SAE of the demo, prepared once a session."""
+"""What tests of several packages share: a browser, and the real model and SAE of the demo, prepared once a session."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import pytest
 
 from docs.tooling.outputs import problem_of
 from featurestore.base import json_text
+from tests.browser import axe, browser, opened
+
+__all__ = ["axe", "browser", "opened"]  # one browser a session, whoever asks for it
 
 # Folders and files whose tests start a Ray of their own.
 STARTS_RAY = frozenset(
