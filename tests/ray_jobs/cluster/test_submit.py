@@ -17,10 +17,8 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.checks.run_files import read_runs
 from featurestore.errors import JobSpecError, UsageError
-from featurestore.format.store_plan import create_store
 from ray_jobs.cluster.package import JOB_NAME, load_runtime_env, working_directory
 from ray_jobs.cluster.submit import submit
-from ray_jobs.planning.job_plan import make_plan
 from ray_jobs.spec import job_from_mapping, load_job
 from tests.clusters import Cluster, head_node
 from tests.ray_jobs.jobs import job_mapping, write_corpus, write_job, write_models
@@ -128,14 +126,13 @@ def test_a_job_runs_with_its_log_here_and_submitted_again_resumes(
 
 
 @pytest.mark.slow
-def test_a_job_that_fails_gives_exit_code_one(
-    cluster: Cluster, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SPARSEMILL_CACHE", str(models / "cache"))
-    job = write_job(tmp_path / "job.yaml", job_mapping(models, models / "c.jsonl", tmp_path / "store"))
-    plan = make_plan(load_job(job))
-    create_store(plan.job.store, plan.store)
-    (tmp_path / "store" / "parts").write_text("a file in the way of every part", encoding="utf-8")
+def test_a_job_that_fails_gives_exit_code_one(cluster: Cluster, models: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "c.jsonl"
+    corpus.write_text('{"text": "a text"}\n{"text": null}\n', encoding="utf-8")
+    job = write_job(
+        tmp_path / "job.yaml",
+        job_mapping(models, corpus, tmp_path / "store", corpus={"id": None, "keep": [], "max_errors": 0}),
+    )
     code, out, err = finish(start(job, cluster))
     assert code == 1, out + err
     assert "failed (exit code 1); its log says why, and submitting it again resumes it" in err.splitlines()[-1]
