@@ -204,8 +204,8 @@ def test_stop_ends_the_submitted_job_of_this_store_and_no_other(cluster: Cluster
     again = subprocess.run(command, env=with_token(), capture_output=True, text=True, timeout=PATIENCE)
     assert again.returncode == 1
     assert "nothing runs on" in again.stderr.splitlines()[-1]
-    command[3] = str(theirs)  # without the cluster's address: through the store
-    done = subprocess.run(command[:4], env=with_token(), capture_output=True, text=True, timeout=PATIENCE)
+    command[4] = str(theirs)  # without the cluster's address: through the store
+    done = subprocess.run(command[:5], env=with_token(), capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     eventually(lambda: jobs(cluster)[submitted[0]] == "FAILED")  # that is: with an exit code
 
