@@ -87,7 +87,7 @@ def plan(args: argparse.Namespace) -> int:
     silence_libraries()
     from ray_jobs.planning.calibrate import calibrate
     from ray_jobs.planning.estimate import estimate
-    from ray_jobs.planning.hardware import load_rates
+    from ray_jobs.planning.hardware import device_of
     from ray_jobs.planning.job_plan import check_device, make_plan
     from ray_jobs.planning.warnings import notes_of, warnings_of
 
@@ -96,8 +96,7 @@ def plan(args: argparse.Namespace) -> int:
     hardware, rates_file = args.hardware or job.workers.hardware, args.rates or job.workers.rates
     device = None
     if hardware is not None:  # before minutes are spent on scanning
-        kind = load_rates(rates_file).kind(hardware, rates_file or "the shipped rates file")
-        device = "cuda" if kind.device == "gpu" else "cpu"
+        device = device_of(hardware, rates_file)
     elif args.rates is not None:
         raise UsageError("--rates says what each kind of hardware does; choose one of them with --hardware KIND")
     if args.calibrate and (args.rate is not None or hardware is not None):
@@ -150,8 +149,7 @@ def extract(args: argparse.Namespace) -> int:
 
     if (job := _job_of(args)) is None:
         return 0
-    if args.workers is not None:
-        job = job.model_copy(update={"workers": job.workers.model_copy(update={"max": args.workers})})
+    job = job.at_most(args.workers)
     progress = Progress()
     try:
         with sigterm_unwinds():

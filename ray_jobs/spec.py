@@ -344,6 +344,12 @@ class JobSpec(_Spec):
     units: UnitsSpec = UnitsSpec()
     value_bits: Annotated[int, Field(ge=1, le=24, strict=True)] = 8
 
+    def at_most(self, workers: int | None) -> Self:
+        """The same job on at most so many workers; as it is if None."""
+        if workers is None:
+            return self
+        return self.model_copy(update={"workers": self.workers.model_copy(update={"max": workers})})
+
     @field_validator("pool")
     @classmethod
     def _pools_are_known(cls, pools: tuple[str, ...]) -> tuple[str, ...]:

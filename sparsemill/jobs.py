@@ -127,18 +127,14 @@ def plan(
     """
     from ray_jobs.console import plan_facts, plan_lines
     from ray_jobs.planning.estimate import estimate
-    from ray_jobs.planning.hardware import load_rates
+    from ray_jobs.planning.hardware import device_of
     from ray_jobs.planning.job_plan import make_plan
     from ray_jobs.planning.warnings import notes_of, warnings_of
 
     spec = job_of(job)
     hardware = hardware or spec.workers.hardware
     rates = spec.workers.rates if rates is None else os.fspath(rates)
-    device = None
-    if hardware is not None:  # before minutes are spent on scanning
-        device = (
-            "cuda" if load_rates(rates).kind(hardware, rates or "the shipped rates file").device == "gpu" else "cpu"
-        )
+    device = None if hardware is None else device_of(hardware, rates)  # before minutes are spent on scanning
     made = make_plan(spec, _Say(), device)
     figures = estimate(made, rate, price, hardware, rates)
     return Plan(
@@ -175,9 +171,7 @@ def extract(job: Job, *, address: str | None = None, workers: int | None = None,
     from ray_jobs.run.driver import extract as run
 
     spec = job_of(job)
-    if workers is not None:
-        count_of(workers, "workers", 1)
-        spec = spec.model_copy(update={"workers": spec.workers.model_copy(update={"max": workers})})
+    spec = spec.at_most(None if workers is None else count_of(workers, "workers", 1))
     run(spec, address, Progress(stream(), moving()), force)
     return FeatureStore.open(spec.store)
 
@@ -218,9 +212,7 @@ def label(
         spec, run_as = label_job_from_mapping(job, Path.cwd())
     else:
         spec, run_as = load_label_job(path_of(job, "a label job that is no mapping"))
-    if workers is not None:
-        count_of(workers, "workers", 1)
-        run_as = run_as.model_copy(update={"workers": run_as.workers.model_copy(update={"max": workers})})
+    run_as = run_as.at_most(None if workers is None else count_of(workers, "workers", 1))
     found = run(spec, run_as, address, Progress(stream(), moving()), overwrite, force)
     fs, path = reached(found.table)
     return pl.read_parquet(read_bytes(fs, path))

@@ -56,9 +56,7 @@ def label(args: argparse.Namespace) -> int:
         return _show(spec, job, args.show, args.json)
     from ray_jobs.labels.run import label as run
 
-    if args.workers is not None:
-        job = job.model_copy(update={"workers": job.workers.model_copy(update={"max": args.workers})})
-    found = run(spec, job, args.address, overwrite=args.overwrite, force=args.force)
+    found = run(spec, job.at_most(args.workers), args.address, overwrite=args.overwrite, force=args.force)
     if args.json:
         return print_json(_facts(found))
     _print(found)

@@ -7,25 +7,22 @@ the job at hand may stand in its place. The file is read like a job: safe YAML, 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from featurestore.base.did_you_mean import did_you_mean
-from featurestore.errors import BundleError, JobSpecError
+from featurestore.errors import JobSpecError
 from featurestore.specs.spec_file import load_spec
+from ray_jobs.planning.shapes import shapes_of
 
 if TYPE_CHECKING:
     from ray_jobs.backbone.bundle import Bundle
 
 SHIPPED_RATES = Path(__file__).with_name("rates.yaml")
-
-HEADS = ("num_attention_heads", "n_head", "num_heads")
-"""What configs call the number of attention heads: most of them, GPT-2's and Bloom's, GPT-Neo's."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -95,6 +92,16 @@ def load_rates(path: str | Path | None = None) -> Rates:
     return load_spec(path or SHIPPED_RATES, Rates, JobSpecError)
 
 
+def device_of(kind: str, rates: str | Path | None = None) -> str:
+    """The torch device of a kind of hardware of a rates file.
+
+    Raises:
+        JobSpecError: The file cannot be read, or does not have it.
+    """
+    found = load_rates(rates).kind(kind, str(rates or "the shipped rates file"))
+    return "cuda" if found.device == "gpu" else "cpu"
+
+
 def gflop_per_token(bundle: Bundle, mean_tokens: float) -> float:
     """Billions of operations that a token costs: matrices, attention and SAE encoders.
 
@@ -107,17 +114,10 @@ def gflop_per_token(bundle: Bundle, mean_tokens: float) -> float:
     Raises:
         BundleError: The bundle's weights cannot be read.
     """
-    from ray_jobs.backbone.bundle import CONFIG_NAME, WEIGHTS_NAME, tensor_header
+    from ray_jobs.backbone.bundle import WEIGHTS_NAME, tensor_header
     from ray_jobs.backbone.pipeline import TOWER, layer_of
 
-    vision = bundle.vision
-    try:
-        config = json.loads((bundle.path / CONFIG_NAME).read_text(encoding="utf-8"))
-        width = _heads_width(config if vision is None else config["text_config"], bundle.d_model)
-        tower = {} if vision is None else config["vision_config"]
-        its_width = 0 if vision is None else tower["num_hidden_layers"] * _heads_width(tower, tower["hidden_size"])
-    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
-        raise BundleError(f"{bundle.path} cannot be read ({error}); delete it and prepare again") from None
+    decoder, tower = shapes_of(bundle)
     shapes = {name: shape for name, (shape, _) in tensor_header(bundle.path / WEIGHTS_NAME).items()}
     layers = bundle.last_layer + 1
     matrices = sum(
@@ -126,19 +126,14 @@ def gflop_per_token(bundle: Bundle, mean_tokens: float) -> float:
         if len(shape) >= 2 and (number := layer_of(name)) is not None and number < layers
     )
     encoders = sum(sae.d_in * sae.d_sae for sae in bundle.saes)
-    if vision is None:
+    vision, width = bundle.vision, decoder.H * decoder.E
+    if vision is None or tower is None:
         return (2 * (matrices + encoders) + 4 * layers * width * mean_tokens / 2) / 1e9
     fed = max(vision.tokens + len(vision.before) + len(vision.after), mean_tokens)
     document = fed * (2 * matrices + 4 * layers * width * fed)
     document += vision.tokens * 2 * _entries(shapes, "multi_modal_projector.")
-    document += vision.patches * (2 * _entries(shapes, TOWER) + 4 * its_width * vision.patches)
+    document += vision.patches * (2 * _entries(shapes, TOWER) + 4 * tower.layers * tower.H * tower.E * vision.patches)
     return (document / max(mean_tokens, 1.0) + 2 * encoders) / 1e9
-
-
-def _heads_width(config: Mapping[str, Any], d_model: int) -> int:
-    """How wide the attention heads of a config are side by side."""
-    heads: int = next(config[name] for name in HEADS if name in config)
-    return heads * (config.get("head_dim") or d_model // heads)
 
 
 def _entries(shapes: Mapping[str, list[int]], where: str) -> int:

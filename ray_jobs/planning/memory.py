@@ -11,22 +11,21 @@ Shapes in comments: N tokens of a batch, T of a row, D d_model, M MLP width, H h
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from featurestore.base.text import size
 from ray_jobs.planning.estimate import typical_nonzeros
-from ray_jobs.planning.hardware import HEADS
+from ray_jobs.planning.shapes import shapes_of
 
 if TYPE_CHECKING:
-    from ray_jobs.backbone.bundle import Bundle
     from ray_jobs.planning.estimate import Estimate
     from ray_jobs.planning.job_plan import JobPlan
+    from ray_jobs.planning.shapes import Shapes
 
 PYTHON_BYTES = 410e6
 """Of a worker's process with nothing opened: Python, torch, numpy, pyarrow, as far as a run reads them."""
@@ -104,18 +103,6 @@ class WorkerMemory:
         return None if self.available is None else self.needed <= self.available
 
 
-@dataclass(frozen=True)
-class _Shapes:
-    """Of a decoder, from its config."""
-
-    D: int
-    M: int
-    H: int
-    K: int
-    E: int
-    packed: bool
-
-
 def memory_of(plan: JobPlan, figures: Estimate) -> WorkerMemory:
     """What a worker of a plan needs, beside the memory of the hardware that was priced, or of this machine.
 
@@ -142,9 +129,9 @@ def devices_of(plan: JobPlan, ray: bool = True, share: float = 1.0) -> tuple[Dev
     """
     from ray_jobs.backbone.pipeline import layer_bytes, stages
 
-    sizes, shapes = layer_bytes(plan.bundle), _shapes(plan.bundle, plan.compute.attn)
+    sizes = layer_bytes(plan.bundle)
     if plan.compute.device == "cpu":
-        return (_on_cpu(plan, sum(sizes.layers) * share, sum(sizes.encoders) * share, shapes, ray),)
+        return (_on_cpu(plan, sum(sizes.layers) * share, sum(sizes.encoders) * share, ray),)
     n_devices = int(plan.settings["devices"])
     placed = stages(sizes, n_devices)
     found = []
@@ -159,7 +146,7 @@ def devices_of(plan: JobPlan, ray: bool = True, share: float = 1.0) -> tuple[Dev
                 programs=int(CUDA_BYTES),
                 weights=int(weights * share),
                 encoders=int(sum(sizes.encoders[layer] for layer in own) * share),
-                batches=int(_batch_tokens(plan) * _gpu_bytes_a_token(plan, shapes, n_hooks, share)) if own else 0,
+                batches=int(_batch_tokens(plan) * _gpu_bytes_a_token(plan, n_hooks, share)) if own else 0,
             )
         )
     return tuple(found)
@@ -201,7 +188,7 @@ def _alternatives(plan: JobPlan) -> Iterator[tuple[str, JobPlan, float]]:
         gpus *= 2
 
 
-def _on_cpu(plan: JobPlan, layers: float, encoders: float, shapes: _Shapes, ray: bool) -> DeviceMemory:
+def _on_cpu(plan: JobPlan, layers: float, encoders: float, ray: bool) -> DeviceMemory:
     """What a worker's process takes; weights are mapped from their files."""
     from ray_jobs.backbone.bundle import TOKENIZER_NAME
     from ray_jobs.engine.int8_prefilter import can_prefilter
@@ -209,7 +196,7 @@ def _on_cpu(plan: JobPlan, layers: float, encoders: float, shapes: _Shapes, ray:
     bundle = plan.bundle
     tokenizer = (bundle.path / TOKENIZER_NAME).stat().st_size
     programs = PYTHON_BYTES + tokenizer * TOKENIZER_FACTOR
-    programs += (0 if shapes.packed else TRANSFORMERS_BYTES) + (RAY_BYTES if ray else 0)
+    programs += (0 if _is_packed(plan) else TRANSFORMERS_BYTES) + (RAY_BYTES if ray else 0)
     prefilters = sum(sae.d_sae * (sae.d_in + 20) for sae in bundle.saes) if can_prefilter() else 0
     weights = layers + _embedding_read(plan)
     return DeviceMemory(
@@ -218,7 +205,7 @@ def _on_cpu(plan: JobPlan, layers: float, encoders: float, shapes: _Shapes, ray:
         programs=int(programs),
         weights=int(weights),
         encoders=int(encoders + prefilters),
-        batches=int(_batch_tokens(plan) * _cpu_bytes_a_token(plan, shapes) + ENCODING_BYTES + _rows_of_unit(plan)),
+        batches=int(_batch_tokens(plan) * _cpu_bytes_a_token(plan) + ENCODING_BYTES + _rows_of_unit(plan)),
         mapped=int(weights + encoders),
     )
 
@@ -251,41 +238,40 @@ def _longest(plan: JobPlan) -> int:
     return plan.sample.longest or plan.job.model.max_tokens
 
 
-def _cpu_bytes_a_token(plan: JobPlan, of: _Shapes) -> float:
-    """Float32 throughout but for what matrices read; the packed layers take the MLP and queries some at a time."""
+def _cpu_bytes_a_token(plan: JobPlan) -> float:
+    """Float32 throughout but for what matrices read; the packed layers take the MLP and queries some at a time.
+
+    A tower's patches come before the decoder's tokens and are gone by then; its attention makes no scores.
+    """
+    of, tower = shapes_of(plan.bundle)
     hooked = 4 * sum(plan.bundle.hooks.values())
-    if of.packed:
+    if _is_packed(plan):
         return 4 * 4 * of.D + 2 * 4 * of.E * (of.H + 2 * of.K) + 3 * 4 * 64 * of.H + hooked
-    return 6 * 4 * of.D + 3 * 4 * of.M + 3 * 4 * of.E * (of.H + 2 * of.K) + 3 * 4 * of.H * _longest(plan) + hooked
+    decoder = _modules(of, 4) + 3 * 4 * of.H * _longest(plan)
+    return max(decoder, 0 if tower is None else _modules(tower, 4)) + hooked
 
 
-def _gpu_bytes_a_token(plan: JobPlan, of: _Shapes, n_hooks: int, share: float) -> float:
+def _modules(of: Shapes, item: float) -> float:
+    """Bytes a token of a layer by transformers' modules: the stream and its sums, the MLP, what attention reads."""
+    return item * (6 * of.D + 3 * of.M + 3 * of.E * (of.H + 2 * of.K))
+
+
+def _gpu_bytes_a_token(plan: JobPlan, n_hooks: int, share: float) -> float:
     """At the MLP, where they are most: the stream in float32, gate, up and their product, two batches' hooks."""
+    of, tower = shapes_of(plan.bundle)
     item = (2 if plan.bundle.dtype == "bfloat16" else 4) * share
-    scores = 0.0 if of.packed else of.H * _longest(plan) * (2 * item + 4)
-    return (4 + item) * of.D + 3 * item * of.M + scores + 2 * 4 * of.D * n_hooks
+    scores = 0.0 if _is_packed(plan) else of.H * _longest(plan) * (2 * item + 4)
+    decoder = (4 + item) * of.D + 3 * item * of.M + scores
+    return max(decoder, 0 if tower is None else _modules(tower, item)) + 2 * 4 * of.D * n_hooks
 
 
-def _shapes(bundle: Bundle, attn: str) -> _Shapes:
-    """From the config of a bundle, whatever its family calls them."""
+def _is_packed(plan: JobPlan) -> bool:
+    """Whether the packed decoder runs the layers, or transformers' own modules."""
     from ray_jobs.backbone.backbone import SOFTCAP_EXACT
-    from ray_jobs.backbone.bundle import CONFIG_NAME
     from ray_jobs.backbone.gemma import MODEL_TYPES
 
-    config: dict[str, Any] = json.loads((bundle.path / CONFIG_NAME).read_text(encoding="utf-8"))
-
-    def first(*names: str) -> int | None:
-        return next((int(config[name]) for name in names if isinstance(config.get(name), int)), None)
-
-    heads = first(*HEADS) or 1
-    return _Shapes(
-        D=bundle.d_model,
-        M=first("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size") or 4 * bundle.d_model,
-        H=heads,
-        K=first("num_key_value_heads") or heads,
-        E=first("head_dim") or bundle.d_model // heads,
-        packed=bundle.model.model_type in MODEL_TYPES and attn in SOFTCAP_EXACT,
-    )
+    bundle = plan.bundle
+    return bundle.vision is None and bundle.model.model_type in MODEL_TYPES and plan.compute.attn in SOFTCAP_EXACT
 
 
 def _workers_here(plan: JobPlan) -> int:

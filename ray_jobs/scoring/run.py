@@ -44,8 +44,7 @@ def score_corpus(
     progress = Progress()
     # Other machines build the bundle that the job names; on this one the bundle of the training store will do.
     bundle = find_bundle(scores.model) if address is None else None
-    job = job_of(scores.model, bundle, corpus, out)
-    job = job.model_copy(update={"workers": job.workers.model_copy(update={"max": workers})})
+    job = job_of(scores.model, bundle, corpus, out).at_most(workers)
     try:
         with sigterm_unwinds():
             check_free(job.store, progress.note)

@@ -299,6 +299,13 @@ def _of_images(store: FeatureStore) -> bool:
     return isinstance(corpus, Mapping) and bool(corpus.get("image"))
 
 
+_FROM_A_TABLE = {  # key of a study -> how else its column can be given
+    "label": " or give it as {path: ..., id: ..., column: ...}",
+    "text": " or give it as {path: ..., id: ..., column: ...}",
+    "baselines": ", or name the table that has it: {columns: [...], path: ..., id: ...}",
+}
+
+
 def _require_columns(store: FeatureStore, spec: StudySpec) -> None:
     """Refuse a study that names a column which the store does not keep, by the key that names it."""
     kept = [name for name, _ in store.schema.keep]
@@ -309,13 +316,9 @@ def _require_columns(store: FeatureStore, spec: StudySpec) -> None:
     for key, name in [*named, *(("by", name) for name in sliced_columns(spec.by))]:
         if isinstance(name, str) and name not in kept:
             hint = did_you_mean(name, kept) or ";"
-            other = " or give it as {path: ..., id: ..., column: ...}" if key in ("label", "text") else ""
-            other = other or (
-                ", or name the table that has it: {columns: [...], path: ..., id: ...}" * (key == "baselines")
-            )
             raise StudyError(
                 f"{key}: {shown(store.uri)} keeps no column '{name}'{hint} it keeps: {', '.join(kept) or 'none'}; "
-                f"add it to 'keep' in the job{other}"
+                f"add it to 'keep' in the job{_FROM_A_TABLE.get(key, '')}"
             )
 
 

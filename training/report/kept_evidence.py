@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Self
 
 from featurestore.evidence.alike import Alike, read_alike
@@ -22,7 +23,6 @@ class KeptEvidence:
     cache: EvidenceCache
     source: str | None = None
     _read: dict[str, dict[tuple[str, int], tuple[DocumentEvidence, FeatureEvidence]]] = field(default_factory=dict)
-    _alike: list[Alike] = field(default_factory=list)  # once it is read
 
     @classmethod
     def beside(cls, study: str, header: Any) -> Self:
@@ -47,9 +47,11 @@ class KeptEvidence:
 
     def alike(self, sae: str, feature: int) -> list[tuple[int, float]]:
         """Features of the same SAE whose encoder rows nearly agree with one's, with the cosine; most alike first."""
-        if not self._alike:
-            self._alike.append(read_alike(self.cache.directory, self.source))
-        return list(self._alike[0].get(sae, {}).get(feature, ()))
+        return list(self._alike.get(sae, {}).get(feature, ()))
+
+    @cached_property
+    def _alike(self) -> Alike:
+        return read_alike(self.cache.directory, self.source)
 
     def _of(self, doc_id: str) -> dict[tuple[str, int], tuple[DocumentEvidence, FeatureEvidence]]:
         if doc_id not in self._read:
