@@ -50,8 +50,10 @@ def test_image_preset_is_planned_on_a_table_with_the_columns_of_its_data_set(
     """With a tiny model in the place of PaliGemma 2: neither weights nor a hub are needed to see that a job fits."""
     import datasets
 
+    from ray_jobs.backbone.bundle import WEIGHTS_NAME, tensor_header
     from ray_jobs.planning.estimate import estimate
     from ray_jobs.planning.job_plan import make_plan
+    from ray_jobs.planning.memory import memory_of
     from ray_jobs.planning.warnings import notes_of
 
     monkeypatch.setenv("SPARSEMILL_CACHE", str(tmp_path / "cache"))
@@ -78,4 +80,9 @@ def test_image_preset_is_planned_on_a_table_with_the_columns_of_its_data_set(
     assert plan.mean_tokens == 16
     assert plan.store.schema.keep == tuple((column, "string") for column, names in columns.items() if names)
     assert any("the names that the files have" in note for note in notes_of(plan))
-    assert estimate(plan, rate=100.0).worker_hours is not None
+    figures = estimate(plan, rate=100.0)
+    assert figures.worker_hours is not None
+    (memory,) = memory_of(plan, figures).devices
+    tensors = {key: n for key, (_, n) in tensor_header(plan.bundle.path / WEIGHTS_NAME).items()}
+    read = sum(n for key, n in tensors.items() if "embed_tokens" not in key)  # the tower, but no table of tokens
+    assert memory.weights == read < sum(tensors.values())

@@ -211,9 +211,16 @@ def _on_cpu(plan: JobPlan, layers: float, encoders: float, ray: bool) -> DeviceM
 
 
 def _embedding_read(plan: JobPlan) -> float:
-    """Bytes of the embedding that a corpus reads: the more tokens, the more of them, as words in texts become more."""
-    from ray_jobs.backbone.pipeline import layer_bytes
+    """Bytes of the embedding that a corpus reads: the more tokens, the more of them, as words in texts become more.
 
+    Of images the tower is read whole, and of the table of tokens the few rows of a prompt.
+    """
+    from ray_jobs.backbone.bundle import WEIGHTS_NAME, tensor_header
+    from ray_jobs.backbone.pipeline import layer_bytes, layer_of
+
+    if plan.bundle.vision is not None:
+        tensors = tensor_header(plan.bundle.path / WEIGHTS_NAME).items()
+        return sum(n for name, (_, n) in tensors if layer_of(name) is None and "embed_tokens" not in name)
     whole, sample = layer_bytes(plan.bundle).embedding, plan.sample
     if not sample.embedding_bytes or not sample.documents:
         return whole
