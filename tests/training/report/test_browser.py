@@ -20,6 +20,10 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 LOOKS = [(width, look) for look in ("light", "dark", "print") for width in (1400, 390)]
+OUT_OF_REACH = """[...document.querySelectorAll("*")].filter(
+    e => ["auto", "scroll"].includes(getComputedStyle(e).overflowX) && e.tabIndex < 0 && !e.querySelector("a, button")
+).map(e => e.outerHTML.slice(0, 99))"""
+"""What may scroll sideways, on a page with more classes than this one's, and no key gets to."""
 QUICK = [(390, "light")]
 
 
@@ -35,6 +39,7 @@ def test_a_page_is_silent_fits_and_has_nothing_serious_for_axe(
     else:
         assert shown.page.evaluate("document.documentElement.scrollWidth") <= width
     shown.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert shown.page.evaluate(OUT_OF_REACH) == []
     shown.page.evaluate(axe)
     serious = [v for v in shown.page.evaluate("axe.run()")["violations"] if v["impact"] in ("serious", "critical")]
     assert [(v["id"], v["nodes"][0]["html"]) for v in serious] == []
@@ -115,6 +120,7 @@ def test_the_policy_stops_a_script_that_would_get_in(opened: Callable[..., Any],
 def test_the_page_of_a_store_is_silent_too(opened: Callable[..., Any], axe: str, store: str) -> None:
     shown = opened(store_report(store), 390, "dark")
     assert shown.page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert shown.page.evaluate(OUT_OF_REACH) == []
     shown.page.evaluate(axe)
     serious = [v for v in shown.page.evaluate("axe.run()")["violations"] if v["impact"] in ("serious", "critical")]
     assert [(v["id"], v["nodes"][0]["html"]) for v in serious] == [] and shown.heard == []
