@@ -61,9 +61,14 @@ def doctor_parser(parser: argparse.ArgumentParser) -> None:
         "of a job also its files, model, SAEs and the place of its store; of a cluster whether it answers. Exit code 1 "
         "if something would stop the job."
     )
-    parser.epilog = "examples:\n  sparsemill doctor\n  sparsemill doctor job.yaml --address auto"
-    parser.add_argument("job", nargs="?", metavar="JOB.yaml", help="a job that is to run here")
-    parser.add_argument("--address", help="Ray cluster that it is to run on, e.g. auto")
+    parser.epilog = (
+        "examples:\n  sparsemill doctor\n  sparsemill doctor job.yaml --address auto\n"
+        "  sparsemill doctor job.yaml --address http://127.0.0.1:8265"
+    )
+    parser.add_argument("job", nargs="?", metavar="JOB.yaml", help="a job that is to run here, or there")
+    parser.add_argument(
+        "--address", help="Ray cluster that it is to run on: auto, HOST:PORT, or the URL of its dashboard as for submit"
+    )
 
 
 def doctor(args: argparse.Namespace) -> int:
@@ -91,14 +96,14 @@ def _findings(job_file: str | None, address: str | None) -> Iterator[Finding]:
 
         job = load_job(job_file)  # a mistake in it is a mistake of usage, as for every command
     yield from _packages()
-    yield from _hardware(job)
+    yield from _hardware(job if address is None else None)
     yield _cache()
     yield from _hub(job)
     if job is not None:
         yield _corpus(job)
         yield _model(job)
         yield _store(job)
-    yield _ray(address)
+    yield _ray(address, job)
 
 
 def _packages() -> Iterator[Finding]:
@@ -245,18 +250,35 @@ def _store(job: JobSpec) -> Finding:
     return _looked("store", look)
 
 
-def _ray(address: str | None) -> Finding:
+def _ray(address: str | None, job: JobSpec | None = None) -> Finding:
+    have: dict[str, float] = {}
+
     def look() -> str:
-        from ray_jobs.cluster.session import ray_cluster
+        nodes = _nodes(address)
+        for node in nodes:
+            for name in ("CPU", "GPU"):
+                have[name] = have.get(name, 0) + node.get(name, 0)
+        gpus = f", {counted(int(have['GPU']), 'GPU')}" if have.get("GPU") else ""
+        where = "starts here" if address is None else "answers"
+        return f"{where}: {counted(len(nodes), 'node')}, {counted(int(have.get('CPU', 0)), 'CPU')}{gpus}"
 
-        with ray_cluster(address, 1, 0) as ray:
-            nodes = [node for node in ray.nodes() if node["Alive"]]
-            have = ray.cluster_resources()
-            gpus = f", {counted(int(have['GPU']), 'GPU')}" if have.get("GPU") else ""
-            where = "starts here" if address is None else "answers"
-            return f"{where}: {counted(len(nodes), 'node')}, {counted(int(have.get('CPU', 0)), 'CPU')}{gpus}"
+    found = _looked("ray", look)
+    if found.verdict == "right" and address is not None and job is not None and job.workers.gpus and not have["GPU"]:
+        do = "without an autoscaler that adds nodes with GPUs, set workers.gpus: 0"
+        return Finding("ray", "note", f"{found.said}, and none of the GPUs that the job wants", do)
+    return found
 
-    return _looked("ray", look)
+
+def _nodes(address: str | None) -> list[dict[str, float]]:
+    """What each living node of a cluster has, by Ray's names of resources."""
+    from ray_jobs.cluster.session import is_dashboard, ray_cluster
+
+    if address is not None and is_dashboard(address):
+        from ray_jobs.cluster.submit import nodes_of
+
+        return nodes_of(address)
+    with ray_cluster(address, 1, 0) as ray:
+        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _looked(what: str, look: Callable[[], str]) -> Finding:

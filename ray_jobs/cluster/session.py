@@ -133,10 +133,10 @@ def _connected(ray: Any, address: str | None, cpus: int, gpus: float) -> Iterato
         except Exception as error:  # Ray raises plain ones too
             raise JobFailed(f"Ray did not start on this machine ({_reason(error)}); run the command again") from error
     else:
-        if address.startswith(("http://", "https://")):
+        if is_dashboard(address):
             raise UsageError(
-                f"--address {shown(address)} is the URL of a dashboard, which `submit` and `stop` take; on the cluster "
-                "itself say auto, or the HOST:PORT that `ray start --head` printed"
+                f"--address {shown(address)} is the URL of a dashboard, which `submit`, `stop` and `doctor` take; on "
+                "the cluster itself say auto, or the HOST:PORT that `ray start --head` printed"
             )
         try:
             _knock(address)
@@ -176,6 +176,11 @@ def sigterm_unwinds() -> Iterator[Callable[[], None]]:
         yield unwind_again
     finally:
         signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+
+
+def is_dashboard(address: str) -> bool:
+    """Whether an address is the URL of a cluster's dashboard, and not one at which Ray's own processes listen."""
+    return address.startswith(("http://", "https://"))
 
 
 def _knock(address: str) -> None:

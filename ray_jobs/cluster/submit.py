@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 RECONNECT_SECONDS = 2.0  # a dashboard that drops a connection answers again at once or is gone for longer
 MAX_SILENCE_SECONDS = 120.0  # of a dashboard that does not answer at all
 AGENT_SECONDS, NO_AGENT = 30.0, "No available agent"  # what a dashboard answers until the head node's agent is up
+MOST_NODES = 10_000  # that a dashboard lists at once
 STOP_SECONDS = 60.0  # Ray kills what it was told to stop after a few seconds
 
 _STORE = "sparsemill_store_id"  # in a job's metadata
@@ -144,6 +145,24 @@ def stop_submitted(store: str, address: str, say: Callable[[str], None]) -> list
                 if not _stopped(client, name):
                     raise JobFailed(f"{name} was told to stop and still runs; the same command asks again")
     return names
+
+
+def nodes_of(address: str) -> list[dict[str, float]]:
+    """What each living node of a cluster has, by Ray's names of resources.
+
+    Args:
+        address: URL of the cluster's dashboard.
+
+    Raises:
+        UsageError: No cluster there, or it wants another token.
+    """
+    with environment(token_environment()):
+        _client(address)  # knows tokens and says what is wrong with an address
+        from ray.util.state import list_nodes
+
+        with _refusals(address):
+            nodes = list_nodes(address, filters=[("state", "=", "ALIVE")], limit=MOST_NODES)
+    return [node.resources_total for node in nodes]
 
 
 def _store_id(store: str) -> str:

@@ -19,7 +19,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPARSEMILL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
-    monkeypatch.setattr(module, "_ray", lambda _address: module.Finding("ray", "right", "starts here"))
+    monkeypatch.setattr(module, "_ray", lambda *_: module.Finding("ray", "right", "starts here"))
 
 
 @pytest.fixture(scope="module")

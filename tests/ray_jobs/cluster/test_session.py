@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[3]
     [
         ("127.0.0.1:1", "Connection refused"),
         ("nonsense", "Invalid address format"),
-        ("http://127.0.0.1:8265", "the URL of a dashboard, which `submit` and `stop` take"),
+        ("http://127.0.0.1:8265", "the URL of a dashboard, which `submit`, `stop` and `doctor` take"),
     ],
 )
 def test_an_address_where_nobody_is_is_refused_and_the_environment_restored(address: str, says: str) -> None:

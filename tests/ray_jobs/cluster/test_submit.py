@@ -92,6 +92,25 @@ def test_a_cluster_that_asks_for_its_token_is_closed_to_others(cluster: Cluster,
 
 
 @pytest.mark.slow
+def test_doctor_asks_the_dashboard_what_the_cluster_has(cluster: Cluster, models: Path, tmp_path: Path) -> None:
+    def ray_of(token: str, **changes: Any) -> dict[str, str]:
+        mapping = {**job_mapping(models, models / "c.jsonl", tmp_path / "store"), **changes}
+        job = write_job(tmp_path / "job.yaml", mapping)
+        command = [sys.executable, "-m", "sparsemill", "doctor", str(job), "--address", cluster.dashboard, "--json"]
+        done = subprocess.run(command, env=with_token(token), capture_output=True, text=True, timeout=PATIENCE)
+        assert done.stderr == ""
+        found: dict[str, dict[str, str]] = {one["what"]: one for one in json.loads(done.stdout)["findings"]}
+        assert done.returncode == any(one["verdict"] == "wrong" for one in found.values())
+        return found["ray"]
+
+    assert ray_of(RAY_TOKEN) == {"what": "ray", "verdict": "right", "said": "answers: 1 node, 2 CPUs", "do": ""}
+    closed = ray_of("cd" * 32)
+    assert closed["verdict"] == "wrong" and "asks for its token" in closed["said"] and "RAY_AUTH_TOKEN" in closed["do"]
+    without = ray_of(RAY_TOKEN, workers={"max": 1, "gpus": 1})
+    assert without["verdict"] == "note" and without["said"].endswith("none of the GPUs that the job wants")
+
+
+@pytest.mark.slow
 def test_input_that_the_cluster_refuses_gives_exit_code_two_and_its_sentence(
     cluster: Cluster, models: Path, tmp_path: Path
 ) -> None:
