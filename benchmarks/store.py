@@ -110,9 +110,9 @@ def real_store(documents: int, width: int) -> Path:
     from benchmarks.peers.ours import job_mapping
     from benchmarks.weights import MODEL_NAME, model_directory, sae_directory
     from featurestore.format.store_plan import create_store
+    from featurestore.storage.cache import cache_path
     from featurestore.writing.writer import finish_store
     from ray_jobs.planning.job_plan import make_plan
-    from ray_jobs.prepare.cache import cache_path
     from ray_jobs.spec import job_from_mapping
     from ray_jobs.workers.worker import Worker, WorkerTask
 

@@ -16,7 +16,7 @@ import polars as pl
 import yaml
 
 from featurestore import FeatureStore
-from training.output.report import format_study
+from training.output.printed import format_study
 from training.spec import study_from_mapping
 from training.study import run_study
 

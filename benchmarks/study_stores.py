@@ -34,8 +34,8 @@ from benchmarks.weights import (
     sae_directory,
     write_sae,
 )
+from featurestore.storage.cache import cache_path
 from ray_jobs.demo import SAE_DIR, SAE_NAME, model_file
-from ray_jobs.prepare.cache import cache_path
 
 LANGUAGES = {"en": "en", "de": "german", "fr": "french", "es": "spanish"}
 LAYER, D_SAE = 9, 4096

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.corpus import evenly_spaced, load_texts
-from ray_jobs.prepare.cache import cache_path
+from featurestore.storage.cache import cache_path
 
 MODEL_NAME = "gemma-3-270m"
 L0 = 80

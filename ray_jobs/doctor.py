@@ -1,4 +1,4 @@
-"""The command `doctor`: whether this machine, and a job if one is given, can do the work; where not, what to do.
+"""The command `doctor`: what a job needs, and whether it is here: packages, devices, memory, hub, files, store, Ray.
 
 Nothing is computed and nothing is kept: a file is written to the store's place and to the cache and removed again.
 """
@@ -6,6 +6,7 @@ Nothing is computed and nothing is kept: a file is written to the store's place 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import shutil
 import sys
@@ -27,6 +28,7 @@ from featurestore.storage.cache import cache_path
 from ray_jobs.quiet import silence_libraries
 
 if TYPE_CHECKING:
+    from ray_jobs.prepare.bundle_size import BundleSize
     from ray_jobs.spec import JobSpec
 
 Verdict = Literal["right", "note", "wrong"]
@@ -97,11 +99,14 @@ def _findings(job_file: str | None, address: str | None) -> Iterator[Finding]:
         job = load_job(job_file)  # a mistake in it is a mistake of usage, as for every command
     yield from _packages()
     yield from _hardware(job if address is None else None)
-    yield _cache()
+    size_of = functools.cache(lambda: _bundle_size(job))
+    yield _cache(size_of)
     yield from _hub(job)
     if job is not None:
         yield _corpus(job)
         yield _model(job)
+        if address is None and (needed := size_of()) is not None:
+            yield _memory(job, needed)
         yield _store(job)
     yield _ray(address, job)
 
@@ -161,7 +166,43 @@ def _hardware(job: JobSpec | None) -> Iterator[Finding]:
             yield Finding("GPUs of a worker", "wrong", f"{said}, and this machine has {there}", do)
 
 
-def _cache() -> Finding:
+def _bundle_size(job: JobSpec | None) -> BundleSize | None:
+    """None without a job, or with one whose model cannot be read, of which another line speaks."""
+    from ray_jobs.prepare.bundle_size import bundle_size
+
+    if job is None:
+        return None
+    try:
+        return bundle_size(job)
+    except Exception:  # noqa: BLE001 (libraries raise anything)
+        return None
+
+
+def _memory(job: JobSpec, needed: BundleSize) -> Finding:
+    from ray_jobs.planning.memory import device_memory
+    from ray_jobs.prepare.compute_settings import settle
+
+    device, gpus = settle(job, None).device, max(1, int(job.workers.gpus or 1))
+    available = device_memory(device) * (gpus if device != "cpu" else 1)
+    said = f"weights {size(needed.weights)}, encoders {size(needed.encoders)}"
+    if needed.unknown:
+        said += f" without {', '.join(needed.unknown)}, whose files say how wide they are"
+    if not available:
+        return Finding("memory of a worker", "right", said)
+    place = "this machine" if device == "cpu" else "its GPU" if gpus == 1 else f"its {gpus} GPUs"
+    said += f"; {place} has {size(available)}" if gpus == 1 else f"; {place} have {size(available)}"
+    if needed.total <= available:
+        return Finding("memory of a worker", "right", f"{said} (what batches take besides, `plan` says)")
+    if device == "cpu":  # weights are mapped from files
+        return Finding(
+            "memory of a worker", "note", said, "weights will be read from disk again and again; take fewer layers"
+        )
+    shorter = "model.dtype: bfloat16, " if settle(job, None).dtype == "float32" else ""
+    do = f"set {shorter}workers.gpus: {2 * gpus}, or take fewer layers or narrower SAEs"
+    return Finding("memory of a worker", "wrong", said, do)
+
+
+def _cache(size_of: Callable[[], BundleSize | None] = lambda: None) -> Finding:
     place = cache_path("")
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -173,7 +214,11 @@ def _cache() -> Finding:
             "cache", "wrong", f"{place} cannot be written ({brief(error)})", "set SPARSEMILL_CACHE elsewhere"
         )
     said = f"{place}, {size(free)} free"
-    if free < LEAST_FREE_BYTES:
+    needed = size_of()
+    if needed is not None and needed.total > free:
+        do = "`sparsemill cache clean` makes room where it is not there yet; or set SPARSEMILL_CACHE elsewhere"
+        return Finding("cache", "note", f"{said}, and the job's bundle takes {size(needed.total)}", do)
+    if needed is None and free < LEAST_FREE_BYTES:
         return Finding(
             "cache", "note", said, "a bundle of a large model may not fit; `sparsemill cache clean` makes room"
         )

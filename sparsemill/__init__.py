@@ -67,7 +67,7 @@ def __getattr__(name: str) -> Any:
     home = "sparsemill.commands" if name in _COMMAND_LINE else _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'sparsemill' has no attribute {name!r}")
-    from sparsemill.surroundings import check_packages
+    from sparsemill.installation import check_packages
 
     check_packages()
     value = globals()[name] = getattr(import_module(home), name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from sparsemill.surroundings import ForeignPackageError, check_packages
+from sparsemill.installation import ForeignPackageError, check_packages
 
 
 def main() -> int:

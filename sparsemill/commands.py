@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from featurestore.base.did_you_mean import did_you_mean
-from featurestore.base.ending import END_SECONDS, end_in_time
+from featurestore.base.end_in_time import END_SECONDS, end_in_time
 from featurestore.base.json_text import json_text, print_json
 from featurestore.urls import without_secrets
+from sparsemill.installation import missing
 from sparsemill.stages import StageOne, extracted, gather_evidence, on_ray, scored, scored_parts
-from sparsemill.surroundings import missing
 from sparsemill.version import __version__
 
 # What one is doing -> its commands -> (module, one line of help). Each module has `<name>_parser(parser)` and
@@ -59,7 +59,7 @@ GROUPS = {
         "study": ("training.cli", "train and compare classifiers from a store"),
         "explain": ("training.cli", "which features decide in a trained model"),
         "report": ("training.cli", "a study or a store as one HTML page"),
-        "predict": ("training.predict", "classify texts, files or a store's documents with a trained model"),
+        "predict": ("training.predict_cli", "classify texts, files or a store's documents with a trained model"),
     },
     "this machine": {
         "doctor": ("ray_jobs.doctor", "whether this machine, or a cluster, can do the work, and what to do where not"),
@@ -334,7 +334,7 @@ def _discard_output() -> None:
 
 def demo_parser(parser: argparse.ArgumentParser) -> None:
     """Arguments of `sparsemill demo`."""
-    from featurestore.storage.outputs import overwrite_argument
+    from featurestore.storage.user_outputs import overwrite_argument
 
     parser.add_argument(
         "--out", default="sparsemill-demo", metavar="DIR", help="folder for corpus, job, store and results"
@@ -345,7 +345,7 @@ def demo_parser(parser: argparse.ArgumentParser) -> None:
 
 def demo(args: argparse.Namespace) -> int:
     """Lay out the demo's files, then run the commands that a user would run, one after the other."""
-    from featurestore.storage.outputs import local_folder
+    from featurestore.storage.user_outputs import local_folder
     from ray_jobs.demo import write_demo
 
     files = write_demo(local_folder(args.out, "the demo"), args.overwrite)
@@ -368,7 +368,7 @@ def demo(args: argparse.Namespace) -> int:
 
 def run_parser(parser: argparse.ArgumentParser) -> None:
     """Arguments of `sparsemill run`."""
-    from featurestore.storage.outputs import overwrite_argument
+    from featurestore.storage.user_outputs import overwrite_argument
 
     parser.description = (
         "Run a job and the study of its store, one command after the other: prepare, plan, extract, verify, study, "
@@ -452,7 +452,7 @@ def _front_parser() -> _Parser:
 
 
 def _fail(sentence: str, code: int, as_json: bool) -> int:
-    from featurestore.storage.answering import leave
+    from featurestore.storage.reachable import leave
 
     sentence = without_secrets(sentence)  # arguments and other libraries' words repeat a URL as it was given
     print(f"sparsemill: {sentence}", file=sys.stderr)

@@ -18,8 +18,8 @@ from featurestore.base.text import about, counted, money, size, span
 from featurestore.errors import UsageError
 from featurestore.reader import FeatureStore
 from ray_jobs.spec import JobSpec, job_from_mapping, load_job
-from sparsemill.calling import count_of, of_stage_one, path_of
 from sparsemill.live import moving, stream
+from sparsemill.quiet_calls import count_of, of_stage_one, path_of
 
 if TYPE_CHECKING:
     import polars as pl

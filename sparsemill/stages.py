@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from featurestore.urls import without_secrets
-from sparsemill.surroundings import missing
+from sparsemill.installation import missing
 
 if TYPE_CHECKING:
     from featurestore.evidence.records import DocumentEvidence

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from featurestore.reader import FeatureStore
-from sparsemill.calling import path_of
+from sparsemill.quiet_calls import path_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -52,7 +52,7 @@ def names(
     import polars as pl
 
     from featurestore.names.table import NameTable
-    from featurestore.names.which import sae_of_store
+    from featurestore.names.which_sae import sae_of_store
 
     opened = store if isinstance(store, FeatureStore) else FeatureStore.open(path_of(store, "a store"), partial=True)
     which = sae_of_store(opened, sae)

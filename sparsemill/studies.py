@@ -16,8 +16,8 @@ from featurestore.errors import UsageError
 from featurestore.reader import FeatureStore
 from featurestore.storage.files import list_files, reached, read_bytes, shown
 from sparsemill import stages
-from sparsemill.calling import count_of, of_stage_one, path_of
 from sparsemill.live import moving, stream
+from sparsemill.quiet_calls import count_of, of_stage_one, path_of
 from training.report.study_files import StudyFiles, read_study
 from training.report.writing import write_report
 from training.spec import StudySpec, load_study, study_from_mapping
@@ -273,8 +273,8 @@ def predict(
     Raises:
         UsageError: No or several sources, no such model, or the store is of another model.
     """
-    from featurestore.models.decision import Rule
     from featurestore.models.model import load_model
+    from featurestore.models.rule import Rule
 
     if sum(source is not None for source in (text, input, store)) != 1:
         raise UsageError("there is nothing to classify, or too much; give one of text=, input= and store=")

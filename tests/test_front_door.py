@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import sparsemill
-from sparsemill import surroundings
+from sparsemill import installation
 from sparsemill.stages import on_ray
 from tests.training.stores import SAE, build_store, make_documents
 
@@ -105,7 +105,7 @@ def test_a_missing_package_is_named_with_an_installation_that_works_from_this_cl
     assert sparsemill.main(export) == 1
     clone = Path(sparsemill.__file__).parent.parent
     assert f"install it with: pip install --editable '{clone}[export]'" in capsys.readouterr().err
-    monkeypatch.setattr(surroundings, "__file__", str(tmp_path / "site-packages" / "sparsemill" / "surroundings.py"))
+    monkeypatch.setattr(installation, "__file__", str(tmp_path / "site-packages" / "sparsemill" / "installation.py"))
     assert sparsemill.main(export) == 1
     assert "install it with: pip install 'sparsemill[export]'" in capsys.readouterr().err
 

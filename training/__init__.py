@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from training.output.report import format_study as format_study
+    from training.output.printed import format_study as format_study
     from training.spec import StudySpec as StudySpec
     from training.spec import load_study as load_study
     from training.spec import study_from_mapping as study_from_mapping
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _HOME = {
     "StudyResult": "study",
     "StudySpec": "spec",
-    "format_study": "output.report",
+    "format_study": "output.printed",
     "load_study": "spec",
     "run_study": "study",
     "study_from_mapping": "spec",

@@ -13,7 +13,7 @@ from featurestore.base.live import LiveLine
 from featurestore.base.terminal import print_page
 from featurestore.base.text import span
 from featurestore.errors import StudyError
-from featurestore.storage.outputs import overwrite_argument
+from featurestore.storage.user_outputs import overwrite_argument
 from featurestore.urls import shown
 
 
@@ -43,7 +43,7 @@ def study(args: argparse.Namespace) -> int:
     from training.evaluation import run_here
     from training.output.explained import TOP, format_explanation
     from training.output.files import summary_json
-    from training.output.report import format_study
+    from training.output.printed import format_study
     from training.report.study_page import write_study_report
     from training.spec import load_study
     from training.study import run_study

@@ -26,8 +26,8 @@ from training.output.files import write_study
 from training.output.final import hand_out
 from training.output.models import save_model
 from training.probes.probe import C_GRID
-from training.results.decided import class_of
 from training.results.evaluated import Evaluated
+from training.results.operating import class_of
 from training.results.records import StudyResult
 from training.results.regime_summary import overlaps, summarise_regimes
 from training.results.rows import fold_rows, method_rows

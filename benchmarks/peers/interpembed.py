@@ -25,7 +25,7 @@ import numpy as np
 from benchmarks.corpus import read_jsonl
 from benchmarks.peers import Setup, SingleProcess, load_sae
 from featurestore.errors import JobFailed
-from ray_jobs.prepare.cache import cache_path
+from featurestore.storage.cache import cache_path
 
 PACKAGES = ("interp-embed==0.1.0", "goodfire==0.3.4", "openai==3.54.0", "jiter==0.19.0", "distro==1.9.0")
 

@@ -183,7 +183,7 @@ SHAPES = (
     Shape(
         "names",
         "import and fetch",
-        ("featurestore.names.keep:Kept",),
+        ("featurestore.names.merging:Kept",),
         {**_NAMED, "notes": "[text]: sentences that are good to know"},
     ),
     Shape(

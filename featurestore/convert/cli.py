@@ -12,7 +12,7 @@ from featurestore.base.arguments import count_argument
 from featurestore.base.json_text import print_json
 from featurestore.base.text import counted
 from featurestore.convert import FORMATS
-from featurestore.storage.outputs import overwrite_argument
+from featurestore.storage.user_outputs import overwrite_argument
 from featurestore.urls import shown
 
 _MIB = 1 << 20

@@ -20,7 +20,7 @@ from featurestore.convert.source import Source
 from featurestore.convert.svmlight import write_svmlight
 from featurestore.errors import UsageError
 from featurestore.reader import FeatureStore
-from featurestore.storage.outputs import check_free, local_path, whole_file
+from featurestore.storage.user_outputs import check_free, local_path, whole_file
 from featurestore.urls import split_query
 
 

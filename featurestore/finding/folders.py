@@ -1,4 +1,4 @@
-"""Walk a folder for the files that a pattern means, each under the first name that leads to it.
+"""List a folder, on a disk or in a bucket: each file that a pattern means, under the first name that leads to it.
 
 Links are followed on local disks, and a folder is entered once for what it really is, so a walk ends whatever links
 there are; where a link led to a folder that was walked already is noted. A link to nothing, to itself, or out of the

@@ -1,4 +1,4 @@
-"""Write and read `store.json`, what a store will hold, written once and first; another job is refused here.
+"""Write and read `store.json`, and hash what decides values to the fingerprint, by which other jobs are refused.
 
 A `StorePlan` names the columns, the units and everything that decided a value; its fingerprint is the hash of those.
 Every part carries it, and a job with another one is refused with what differs. Writing parts is left to `writing`.
@@ -21,7 +21,7 @@ from featurestore.base.differences import differences, listed
 from featurestore.errors import MismatchError, StoreError
 from featurestore.format.schema import StoreSchema
 from featurestore.storage.files import atomic_write, is_local, list_files, parse_json, reached, read_bytes, shown
-from featurestore.storage.outputs import refuse_in_store
+from featurestore.storage.user_outputs import refuse_in_store
 
 FORMAT = "sparsemill.store"
 FORMAT_VERSION = 1

@@ -21,7 +21,7 @@ def calibrated(calibration: str | None, tensors: Mapping[str, np.ndarray], log_p
     """Calibrated log-probabilities [n, classes].
 
     Args:
-        calibration: A key of `featurestore.models.deciding.CALIBRATIONS`; None leaves them as they are.
+        calibration: A key of `featurestore.models.decision_checks.CALIBRATIONS`; None leaves them as they are.
         tensors: Its arrays. sigmoid: slope and offset of the log-odds of the second class, or of each of more than two.
             isotonic: scores and shares at the corners of a rising line for each of these, and where each begins.
             temperature: what log-probabilities are multiplied by.

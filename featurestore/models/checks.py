@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from featurestore.models.deciding import calibration_problem, threshold_problem
+from featurestore.models.decision_checks import calibration_problem, threshold_problem
 
 FORMAT, VERSION = "sparsemill.model", 1
 LINKS = ("softmax", "one_vs_rest", "margin", "tree")

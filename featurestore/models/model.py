@@ -38,7 +38,7 @@ class Model:
             left, right, feature [nodes], threshold [nodes], value [nodes, classes]; trained_ids uint64 [documents] or
             absent (models of earlier versions): sorted, what `id_hashes` gives for the training documents;
             document_frequency [K] or absent: share of the training documents in which a column is not zero; and the
-            arrays of a calibration (`featurestore.models.deciding.CALIBRATIONS`), where the header names one.
+            arrays of a calibration (`featurestore.models.decision_checks.CALIBRATIONS`), where the header names one.
     """
 
     header: Mapping[str, Any]

@@ -21,7 +21,7 @@ from featurestore.errors import UsageError
 from featurestore.format.schema import KEEP_TYPES
 from featurestore.models.calibration import are_probabilities
 from featurestore.storage.files import shown
-from featurestore.storage.outputs import check_free, whole_file
+from featurestore.storage.user_outputs import check_free, whole_file
 from featurestore.urls import split_query
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from featurestore.base.arguments import feature_argument
 from featurestore.errors import NamesError, UsageError
-from featurestore.names.which import NamedSae
+from featurestore.names.which_sae import NamedSae
 
 VERSION = 1  # of what --json prints
 

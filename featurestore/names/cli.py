@@ -25,8 +25,8 @@ from featurestore.names.fetching import NEURONPEDIA
 
 if TYPE_CHECKING:
     from featurestore.names.importing import Imported
-    from featurestore.names.keep import Kept
-    from featurestore.names.which import NamedSae, RegistryId
+    from featurestore.names.merging import Kept
+    from featurestore.names.which_sae import NamedSae, RegistryId
 
 
 def names_parser(parser: argparse.ArgumentParser) -> None:
@@ -100,7 +100,7 @@ def _fetch(args: argparse.Namespace) -> int:
 
 
 def _keep(args: argparse.Namespace, sae: NamedSae, read: Imported) -> int:
-    from featurestore.names.keep import keep_names
+    from featurestore.names.merging import keep_names
 
     _check_preferred(args.prefer, {name for row in read.rows for name in (row.explainer, row.method) if name})
     kept = keep_names(sae.sha256, sae.d_sae, read.rows, args.names, args.prefer)
@@ -180,7 +180,7 @@ def _kept_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _which(args: argparse.Namespace, registry_id: RegistryId | None = None) -> NamedSae:
-    from featurestore.names.which import NamedSae, sae_of_store
+    from featurestore.names.which_sae import NamedSae, sae_of_store
     from featurestore.reader import FeatureStore
 
     if (args.store is None) == (args.sha256 is None):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from featurestore.evidence.records import DocumentEvidence
     from featurestore.index.firing import Firing
     from featurestore.names.table import FeatureName
-    from featurestore.names.which import NamedSae
+    from featurestore.names.which_sae import NamedSae
     from featurestore.reader import FeatureStore
 
 
@@ -100,7 +100,7 @@ def _store_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> _Run:
     from featurestore.names.documents import name_documents
-    from featurestore.names.which import sae_of_store
+    from featurestore.names.which_sae import sae_of_store
     from featurestore.reader import FeatureStore
 
     store = FeatureStore.open(args.store)
@@ -130,7 +130,7 @@ def _keep(
     without: str,
 ) -> int:
     """Keep names and print them; `without` begins the sentence for a feature that fires and has none."""
-    from featurestore.names.keep import keep_names
+    from featurestore.names.merging import keep_names
     from featurestore.names.table import NameRow
     from featurestore.urls import shown
 

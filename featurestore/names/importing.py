@@ -19,9 +19,9 @@ from typing import Any
 
 from featurestore.base.text import counted
 from featurestore.errors import NamesError
-from featurestore.names.keep import MOST_CHARACTERS
+from featurestore.names.merging import MOST_CHARACTERS
 from featurestore.names.table import NameRow
-from featurestore.names.which import NamedSae
+from featurestore.names.which_sae import NamedSae
 from featurestore.tables.table import Table, column_names, no_column, read_table
 from featurestore.tables.values import document_id, document_text
 

@@ -2,7 +2,7 @@
 
 The sha256 is the one that stores record (docs/store.md), so names follow an encoder into every store that it made,
 whatever it is called there. The table keeps every name of every explainer; which of them is shown is decided when it is
-asked for. A name is never shown without saying where it comes from. Writing is `keep`'s.
+asked for. A name is never shown without saying where it comes from. Writing is `merging`'s.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from featurestore.finding.files import IMAGE, TABLE_OR_IMAGE, find_files
 from featurestore.finding.patterns import escaped
 from featurestore.starting.draft import image_job_text, image_study_text, job_text, study_text
 from featurestore.starting.guess import ROWS, Guess, Roles, guess_roles
-from featurestore.storage.outputs import local_folder
+from featurestore.storage.user_outputs import local_folder
 from featurestore.tables.table import no_column, read_head
 
 

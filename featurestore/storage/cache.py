@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from featurestore.storage.outputs import local_path
+from featurestore.storage.user_outputs import local_path
 
 
 def cache_path(name: str) -> Path:

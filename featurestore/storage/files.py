@@ -22,8 +22,8 @@ from featurestore.base.fault_points import fault_point
 from featurestore.base.foreign import writing
 from featurestore.base.text import first_line
 from featurestore.errors import StoreError, UsageError
-from featurestore.storage.answering import NoAnswer, first_answer
 from featurestore.storage.objectstore import STORAGE_ERRORS, is_object_store, object_store
+from featurestore.storage.reachable import NoAnswer, first_answer
 from featurestore.urls import reason_about
 from featurestore.urls import shown as shown
 

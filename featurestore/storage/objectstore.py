@@ -4,7 +4,7 @@
     gs://bucket/path[?endpoint_override=host:port&scheme=http&anonymous=true]
 
 Credentials come from the standard places (AWS_* variables, ~/.aws, instance metadata; GOOGLE_APPLICATION_CREDENTIALS)
-or from the URL; no message and no file of ours repeats them (`files.shown`). AWS_ENDPOINT_URL_S3 and AWS_ENDPOINT_URL
+or from the URL; no message and no file of ours repeats them (`urls.shown`). AWS_ENDPOINT_URL_S3 and AWS_ENDPOINT_URL
 lead to other S3 services (MinIO, Ceph, R2). Everything that can be retried is retried here, so callers see an error
 only when waiting longer would not help.
 """
@@ -30,7 +30,7 @@ REQUEST_SECONDS = 20.0
 # throttled prefix or a restarting gateway needs, and end within two and a half against a host that swallows everything.
 ATTEMPTS = 6
 GCS_SECONDS = 90  # Google's client counts time, not attempts; its default of 15 minutes outlasts anybody's patience
-FIRST_ATTEMPTS, FIRST_SECONDS = 3, 5  # instead of these until a place has answered once (`answering`)
+FIRST_ATTEMPTS, FIRST_SECONDS = 3, 5  # instead of these until a place has answered once (`reachable`)
 
 _S3_OPTIONS = ("region", "endpoint_override", "scheme")
 _GCS_OPTIONS = ("endpoint_override", "scheme", "anonymous")

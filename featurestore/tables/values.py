@@ -5,7 +5,7 @@ come from. Whole numbers are int64; with other numbers beside them float64; but 
 a float64 cannot hold, floats that are whole (1.0) become int64 too, and with any other number the column is text. So is
 a column of several kinds. NaN stays what it is in a float64 column, elsewhere it is null. CSV fields, all text, count
 as numbers only where printing the number gives the field back ("007" and "1.10" stay text). Numbers in a column of
-text have the text by which they compare (`compare.value_text`).
+text have the text by which they compare (`same_value.value_text`).
 
 A kept value that no type can hold (bytes that are not UTF-8, say) is null; its document is none the worse for it.
 """

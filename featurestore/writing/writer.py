@@ -1,4 +1,4 @@
-"""Write the part files of a store and, last, its manifest.
+"""Commit the part files of a store, each whole or not at all, and at the end its manifest.
 
 A part file is the commit of its unit: it is encoded in memory, hashed, and then appears under its final name whole or
 not at all. The same rows give the same bytes, so doing a unit twice is harmless, and parts may be written in any order

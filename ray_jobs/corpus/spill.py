@@ -24,9 +24,9 @@ from typing import BinaryIO
 
 from featurestore.errors import CorpusError
 from featurestore.finding.files import SourceFile
+from featurestore.storage.cache import cache_path
 from featurestore.storage.node_lock import node_lock
 from featurestore.tables.record import BLOCK_BYTES, Digest, decompressed, open_raw, refusals
-from ray_jobs.prepare.cache import cache_path
 
 SHARE = 0.5  # of the room on the cache's disk; the other half is for the store, for Ray and for everybody else
 _IN_USE = "in-use"  # locked by every process that reads here, until it ends, however it ends

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featurestore.base.foreign import writing
-from featurestore.storage.outputs import check_free, whole_file
-from ray_jobs.prepare.cache import cache_path
+from featurestore.storage.cache import cache_path
+from featurestore.storage.user_outputs import check_free, whole_file
 
 SAE_DIR = Path(__file__).parent / "sae"
 SAE_NAME = "l9_4k"

@@ -1,4 +1,4 @@
-"""Run the whole engine: texts in, one sparse row per SAE and document out.
+"""Run the whole engine: texts in, sparse rows out. Where memory runs out, batches become smaller.
 
 Texts are tokenised ahead on another thread, cut into windows and packed under a budget of tokens; the model is run once
 for all layers; tokens are encoded and pooled, and windows put together. On a GPU a batch is launched before the one

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from featurestore.evidence.alike import Alike, read_alike, write_alike
+from featurestore.evidence.alike_file import Alike, read_alike, write_alike
 from featurestore.evidence.cache import source
 from featurestore.reader import FeatureStore
 

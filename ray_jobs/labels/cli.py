@@ -23,7 +23,7 @@ SHOWN_CHARACTERS = 2_000  # of a prompt that is shown
 
 def label_parser(parser: argparse.ArgumentParser) -> None:
     """Arguments of `label`."""
-    from featurestore.storage.outputs import overwrite_argument
+    from featurestore.storage.user_outputs import overwrite_argument
 
     parser.description = (
         "Ask a model a question for each row of a corpus, and write what it answered, how sure it was and whether it "

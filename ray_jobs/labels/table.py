@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import UsageError
 from featurestore.storage.files import reached, shown
-from featurestore.storage.outputs import INSIST, check_free, whole_file
+from featurestore.storage.user_outputs import INSIST, check_free, whole_file
 from ray_jobs.labels.answers import LISTS, columns_of
 from ray_jobs.labels.spec import LabelSpec
 

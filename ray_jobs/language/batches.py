@@ -1,6 +1,5 @@
-"""Run prompts in batches, so that one that cannot be computed costs itself only.
+"""Run prompts in batches, halved where one fails or memory runs out, so that a bad prompt costs itself only.
 
-A batch that fails is halved until the prompt at fault is alone, and where memory ran out the halves are small enough.
 Batches depend on what one call is given and on nothing else.
 """
 

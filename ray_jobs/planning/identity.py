@@ -1,4 +1,4 @@
-"""Collect everything that decides a value of a store: the identity, of which its fingerprint is the hash.
+"""Collect what decides a value of a store: its identity, which `format.store_plan` hashes to the fingerprint.
 
 Whether a resumed run is refused is decided by comparing identities: a job with another one may not write into the
 store. It is plain data with the keys of JOB.yaml, because its differences are what the user is shown then.
@@ -19,7 +19,7 @@ from ray_jobs.engine import NUMERICS
 
 if TYPE_CHECKING:
     from ray_jobs.backbone.bundle import Bundle
-    from ray_jobs.prepare.compute import Compute
+    from ray_jobs.prepare.compute_settings import Compute
     from ray_jobs.spec import JobSpec
 
 DECIDING_SOFTWARE = ("torch", "transformers", "tokenizers")

@@ -19,7 +19,7 @@ from featurestore.finding.dialect import USUAL
 from ray_jobs.images.decoder import decoder_version
 from ray_jobs.planning.identity import deciding_software, identity, provenance
 from ray_jobs.planning.versions import check_finished, other_version, unfinished
-from ray_jobs.prepare.compute import Compute, extract_settings, settle, settle_attention
+from ray_jobs.prepare.compute_settings import Compute, extract_settings, settle, settle_attention
 from ray_jobs.prepare.hub import COMMIT
 
 if TYPE_CHECKING:

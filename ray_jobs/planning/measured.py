@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featurestore.base.json_text import json_text
+from featurestore.storage.cache import cache_path
 from ray_jobs.planning.identity import cpu_name
-from ray_jobs.prepare.cache import cache_path
 
 if TYPE_CHECKING:
     from ray_jobs.planning.job_plan import JobPlan

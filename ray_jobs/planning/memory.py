@@ -113,7 +113,7 @@ def memory_of(plan: JobPlan, figures: Estimate) -> WorkerMemory:
     if figures.hardware:
         available, place = figures.memory_gb and figures.memory_gb * 1e9, f"one {figures.hardware}"
     else:
-        available, place = (_gpu_memory(), "this machine's GPU") if on_gpu else (host_memory(), "this machine")
+        available, place = device_memory(plan.compute.device), "this machine's GPU" if on_gpu else "this machine"
     gpus = plan.job.workers.gpus or 1.0
     workers = max(1, int(1 / gpus)) if on_gpu else _workers_here(plan)
     return WorkerMemory(devices_of(plan), workers, available or None, place)
@@ -313,7 +313,10 @@ def host_memory() -> float:
     return min(memory, float(limit)) if limit.isdecimal() else memory
 
 
-def _gpu_memory() -> float:
+def device_memory(device: str) -> float:
+    """Bytes of this machine's first GPU for `cuda`, of the host for `cpu`; 0 if unknown."""
+    if device == "cpu":
+        return host_memory()
     import torch
 
     return float(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else 0.0

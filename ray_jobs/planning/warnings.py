@@ -1,4 +1,4 @@
-"""Say what should be thought about before a plan is run: disk, memory, cut documents, idle workers.
+"""Warn before a plan is run, and refuse nothing: what memory or disk lacks, cut documents, idle workers.
 
 Each warning is a sentence that says what to do. Nothing is refused here: a job that is warned of runs. Warnings are
 judged from what the plan knows already; the one thing looked up is the free space of a local store's disk.

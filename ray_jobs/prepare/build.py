@@ -3,7 +3,7 @@
 SAEs are loaded and checked first (seconds), the model after them (up to a minute). A bundle is built in a temporary
 directory, appears under its name whole or not at all, and is reused as long as nothing that it was built from changed.
 The actors of a node share one copy: the first builds it, the others wait for it, and none of them asks the hub again.
-What a bundle's files hold is in `engine.bundle`, which opens them.
+What a bundle's files hold is in `backbone.bundle`, which opens them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurestore.base.foreign import brief, writing
 from featurestore.errors import BundleError
+from featurestore.storage.cache import cache_path
 from featurestore.storage.node_lock import node_lock
 from ray_jobs.backbone.bundle import (
     CONFIG_NAME,
@@ -33,7 +34,6 @@ from ray_jobs.backbone.bundle import (
 )
 from ray_jobs.backbone.layouts import family_of
 from ray_jobs.images.feeding import save_vision
-from ray_jobs.prepare.cache import cache_path
 from ray_jobs.prepare.checkpoint import (
     Checkpoint,
     config_json,
@@ -46,7 +46,7 @@ from ray_jobs.prepare.checkpoint import (
     write_weights,
     write_whole,
 )
-from ray_jobs.prepare.compute import settle
+from ray_jobs.prepare.compute_settings import settle
 from ray_jobs.prepare.local_layouts import layout_names, local_files
 from ray_jobs.prepare.sae_loader import load_sae
 
@@ -69,7 +69,7 @@ def prepare(spec: JobSpec, cache_dir: Path | None = None, progress: Progress | N
     """Build the bundle of a job, or find it built.
 
     Args:
-        spec: The job; of it, `model`, `saes` and what the dtype follows from (see `ray_jobs.prepare.compute.settle`)
+        spec: The job; of it, `model`, `saes` and what the dtype follows from (see `compute_settings.settle`)
             matter. Without SAEs the whole model is kept, with its head.
         cache_dir: Where bundles are kept; default `bundles` in `$SPARSEMILL_CACHE` or `~/.cache/sparsemill`.
         progress: Called with a line of text before every slow step.

@@ -195,6 +195,17 @@ def config_json(config: Any) -> str:
     return json.dumps(fields, indent=1, sort_keys=True) + "\n"
 
 
+def decoder_shapes(config: Any) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every tensor of the truncated decoder `config`.
+
+    Raises:
+        BundleError: transformers cannot build it.
+    """
+    from ray_jobs.backbone.backbone import build_empty
+
+    return _shapes(_built(config, build_empty))
+
+
 def write_weights(model: Checkpoint, config: Any, dtype: Any, path: Path) -> None:
     """Write the tensors of the truncated decoder `config`, under its own names, in `dtype`, to a safetensors file.
 
@@ -205,9 +216,7 @@ def write_weights(model: Checkpoint, config: Any, dtype: Any, path: Path) -> Non
         BundleError: The decoder is not built of layers, or tensors are missing, misshapen or pickled.
         OSError: The file cannot be written.
     """
-    from ray_jobs.backbone.backbone import build_empty
-
-    shapes = _shapes(_built(config, build_empty))
+    shapes = decoder_shapes(config)
     with contextlib.ExitStack() as files:
         if model.gguf:
             read = _gguf_tensors(model, config, shapes, dtype).__getitem__

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 from featurestore.base.foreign import brief
 from featurestore.errors import BundleError
 from featurestore.storage.pointers import pointer_among
+from ray_jobs.prepare.judge_sae import SaeConfig
 from ray_jobs.prepare.pickles import is_pickle, torch_that_reads_apart
-from ray_jobs.prepare.verdict import SaeConfig
 
 if TYPE_CHECKING:
     from ray_jobs.spec import SaeSpec

@@ -18,9 +18,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from featurestore.errors import BundleError
+from featurestore.storage.cache import cache_path
 from featurestore.storage.node_lock import node_lock
 from ray_jobs.backbone.bundle import file_sha256
-from ray_jobs.prepare.cache import cache_path
 
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".npy")
 """Suffixes of files that run code when they are opened, or may (`.npy` holds objects only as pickles)."""

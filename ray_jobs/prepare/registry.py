@@ -23,9 +23,9 @@ from typing import Any
 from featurestore.errors import BundleError
 from featurestore.storage.cache import cache_path
 from ray_jobs.backbone.sites import SITES, parse_hook
+from ray_jobs.prepare.judge_sae import SaeConfig, Wanted, check_kind, judge
 from ray_jobs.prepare.models import hub_name, known_config
 from ray_jobs.prepare.pickles import is_pickle
-from ray_jobs.prepare.verdict import SaeConfig, Wanted, check_kind, judge
 
 ALLOW_PICKLE = "allow_pickle"
 
@@ -138,6 +138,12 @@ def said_of(entry: Entry) -> SaeConfig:
     }
     changes = {name: value for name, value in changes.items() if value is not None}
     return replace(said, **changes) if changes else said
+
+
+def registered_config(release: str, id: str) -> SaeConfig | None:
+    """What sae-lens' config getter will answer for an SAE of the registry; None of one that is not in it."""
+    found = next((entry for entry in entries() if entry.release == release and entry.id == id), None)
+    return None if found is None else said_of(found)
 
 
 def trained_on(release: str, model: str | None) -> str | None:

@@ -1,6 +1,6 @@
 """Load SAEs through sae-lens, and check them: against the job's model, and against sae-lens' own `encode`.
 
-An SAE is judged by its config (`verdict`) before its weights are fetched, and again by the one that came with them.
+An SAE is judged by its config (`judge_sae`) before its weights are fetched, and again by the one that came with them.
 What will run is the engine's encoder: before an SAE is accepted, it and sae-lens encode the same inputs and must agree.
 Cost: about 0.1 s a million weights.
 """
@@ -20,9 +20,9 @@ from ray_jobs.backbone.families import centred, fold
 from ray_jobs.backbone.kinds import TRANSCODERS
 from ray_jobs.prepare.encoder_hash import encoder_sha256
 from ray_jobs.prepare.hub import pinned_downloads, why_not_fetched
+from ray_jobs.prepare.judge_sae import SaeConfig, Verdict, Wanted, judge
 from ray_jobs.prepare.local_layouts import own_config, read_local
 from ray_jobs.prepare.registry import trained_on
-from ray_jobs.prepare.verdict import SaeConfig, Verdict, Wanted, judge
 
 if TYPE_CHECKING:
     import numpy as np

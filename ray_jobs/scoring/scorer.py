@@ -22,7 +22,7 @@ from ray_jobs.engine.extractor import Extractor, ExtractSettings
 from ray_jobs.engine.token_values import TokenReader, TokenValues
 from ray_jobs.planning.identity import identity
 from ray_jobs.planning.job_plan import store_schema
-from ray_jobs.prepare.compute import extract_settings, settle, settle_attention
+from ray_jobs.prepare.compute_settings import extract_settings, settle, settle_attention
 from ray_jobs.scoring.model_job import bundle_of, features_of, job_of, only_read
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ import numpy as np
 
 from featurestore.format.rows import PartRows
 from featurestore.format.schema import StoreSchema
-from featurestore.models.decision import Rule
 from featurestore.models.model import Model
 from featurestore.models.predict import predict_rows
+from featurestore.models.rule import Rule
 from featurestore.models.table import PredictionTable
 from ray_jobs.corpus.extracted import part_rows
 from ray_jobs.scoring.model_job import features_of, only_read

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from featurestore.base.ending import END_SECONDS, TOGETHER_SECONDS
+from featurestore.base.end_in_time import END_SECONDS, TOGETHER_SECONDS
 from tests.clusters import head_node
 from tests.crash.ground import (
     ORPHAN_SECONDS,

@@ -16,7 +16,7 @@ from scipy.sparse import load_npz
 from featurestore.errors import UsageError
 from featurestore.reader import FeatureStore
 from featurestore.storage.files import filesystem
-from featurestore.storage.outputs import local_path
+from featurestore.storage.user_outputs import local_path
 from sparsemill import main
 from tests.featurestore.conftest import BUCKET, S3Server
 from tests.featurestore.stores import write_store

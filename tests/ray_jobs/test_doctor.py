@@ -10,6 +10,11 @@ import pytest
 
 import sparsemill
 from ray_jobs import doctor as module
+from ray_jobs.backbone.bundle import open_bundle
+from ray_jobs.backbone.pipeline import layer_bytes
+from ray_jobs.prepare.build import prepare
+from ray_jobs.prepare.bundle_size import bundle_size
+from ray_jobs.spec import load_job
 from tests.ray_jobs.jobs import job_mapping, write_corpus, write_job, write_models
 
 
@@ -45,6 +50,7 @@ def test_a_job_that_can_run_here_is_told_so(models: Path, tmp_path: Path, capsys
     assert found["model"]["said"] == "gemma2, 4 layers, d_model 32"
     assert found["corpus"]["said"].startswith("1 file")
     assert found["hub"]["verdict"] == "note"  # nothing of this job is there
+    assert found["memory of a worker"]["verdict"] == "right"
     assert not (tmp_path / "store").exists()
     assert sparsemill.main(["doctor", str(tmp_path / "job.yaml")]) == 0
     assert "nothing would stop the work" in capsys.readouterr().out
@@ -101,6 +107,50 @@ def test_a_cache_that_cannot_be_written_is_named(
 def test_a_job_that_cannot_be_read_is_a_mistake_of_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sparsemill.main(["doctor", str(tmp_path / "none.yaml")]) == 2
     assert "none.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "available", "verdict", "do"),
+    [
+        ("cuda", 1, 1e3, "wrong", "model.dtype: bfloat16, workers.gpus: 2"),
+        ("cuda", 2, 1e3, "wrong", "workers.gpus: 4"),
+        ("cuda", 1, 1e12, "right", ""),
+        ("cpu", 0, 1e3, "note", "read from disk again and again"),
+        ("cpu", 0, 0.0, "right", ""),
+    ],
+)
+def test_a_job_that_is_larger_than_its_device_is_told_so_before_anything_is_fetched(
+    models: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    gpus: int,
+    available: float,
+    verdict: str,
+    do: str,
+) -> None:
+    monkeypatch.setattr("ray_jobs.planning.memory.device_memory", lambda asked: available * (asked == device))
+    _, found = examine(job_file(models, tmp_path, workers={"max": 1, "gpus": gpus}), capsys=capsys)
+    one = found["memory of a worker"]
+    assert one["verdict"] == verdict and do in one["do"], one
+
+
+def test_what_a_bundle_will_take_is_what_it_takes(models: Path, tmp_path: Path) -> None:
+    job = load_job(job_file(models, tmp_path))
+    said = bundle_size(job)
+    bundle = open_bundle(prepare(job, tmp_path / "bundles"))
+    sizes = layer_bytes(bundle)
+    assert said.weights == sizes.embedding + sum(sizes.layers)
+    assert said.unknown == ()
+    assert said.encoders == sum(sae.d_in * sae.d_sae * 4 for sae in bundle.saes)
+
+
+def test_of_an_sae_whose_width_only_its_files_say_no_size_is_said(models: Path, tmp_path: Path) -> None:
+    unknown = {"release": "somebody/something", "id": "layers.1", "name": "theirs"}
+    job = load_job(job_file(models, tmp_path, saes=[unknown]))
+    said = bundle_size(job)
+    assert said.unknown == ("theirs",) and said.encoders == 0 and said.weights > 0
 
 
 @pytest.mark.slow

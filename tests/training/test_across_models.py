@@ -13,7 +13,7 @@ import pytest
 from featurestore.errors import StudyError
 from tests.training.conftest import make_spec
 from tests.training.stores import SAE, build_store, make_documents
-from training.output.report import format_study
+from training.output.printed import format_study
 from training.report.study_page import study_report
 from training.results.records import StudyResult
 from training.spec import study_from_mapping

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from training.results.added import what_is_added
+from training.results.added_value import what_is_added
 from training.results.factors import AGAINST_BASELINES, BESIDE
 from training.scores.metrics import Interval
 from training.scores.significance import Comparison

@@ -22,11 +22,11 @@ from training.documents.labels import load_documents
 from training.documents.split import make_splits
 from training.methods.matrices import load_matrix
 from training.methods.method import Method
-from training.output.report import format_study
+from training.output.printed import format_study
 from training.probes.fit import fit_final
 from training.probes.folds import Labelled
 from training.probes.out_of_fold import out_of_fold
-from training.results.decided import operate
+from training.results.operating import operate
 from training.results.records import StudyResult
 from training.scores.metrics import Prediction
 from training.study import run_study

@@ -15,8 +15,8 @@ from featurestore.errors import UsageError
 from featurestore.models.model import id_hashes, load_model
 from tests.training.conftest import make_spec
 from tests.training.stores import build_store, make_documents
-from training.predict import _counted, predict_parser
-from training.predict import predict as command
+from training.predict_cli import _counted, predict_parser
+from training.predict_cli import predict as command
 from training.results.records import StudyResult
 from training.study import run_study
 

@@ -3,8 +3,7 @@
 A sampling unit is what stays on one side: a group, a cluster of near-duplicates, a chain of both, or a single
 document. scikit-learn's stratified draws come first. They count documents, or units as if all were of one size. Where
 units are large, such a draw can miss the share or leave a class out. So each draw is checked, and where it is not
-sound, the units are placed one by one (`training.documents.placing`). `training.documents.sizes` checks that there are
-enough units.
+sound, the units are placed one by one (`placing`). That there are enough of them, `too_few_units` has checked.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from training.documents.condition import Condition, Regime
 from training.documents.drawing import blocks
 from training.documents.labels import StudyData, count_units
 from training.documents.named_values import named_values, no_such_value
-from training.documents.sizes import quoted
 from training.documents.split import UNUSED, Split, check_classes
+from training.documents.too_few_units import quoted
 from training.spec import StudySpec
 
 FEWEST = 2  # documents of a class in a training set, in two inner folds, so that whatever is fitted sees the class

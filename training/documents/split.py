@@ -22,7 +22,7 @@ from training.documents.condition import STUDY, Condition
 from training.documents.drawing import blocks, hold_out
 from training.documents.labels import StudyData
 from training.documents.named_values import named_values
-from training.documents.sizes import check_sizes, check_units, quoted
+from training.documents.too_few_units import check_sizes, check_units, quoted
 from training.spec import GivenSplit, SplitSpec
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from featurestore.base.json_text import json_text
 from featurestore.errors import StudyError, UsageError
 from featurestore.evidence.cache import EVIDENCE
 from featurestore.storage.files import atomic_write, filesystem, list_files, reached, read_bytes, read_json, shown
-from featurestore.storage.outputs import INSIST, refuse_in_store
+from featurestore.storage.user_outputs import INSIST, refuse_in_store
 from training.documents.labels import StudyData
 from training.documents.split import Split, split_table
 from training.spec import SplitSpec, StudySpec

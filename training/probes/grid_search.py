@@ -1,4 +1,4 @@
-"""Score every value of a probe's hyper-parameter on every inner fold (macro F1), without doing any work twice.
+"""Score every value of a probe's grid on every inner fold; which one is taken is decided in `fit`.
 
 The folds of all splits share one matrix, as it was read (float32, CSR); where what is learnt before the probe does more
 than scale columns, a fold has a matrix of its own. How the values of one probe are tried is the probe's own business

@@ -1,4 +1,4 @@
-"""What a probe is: a classifier with a hyper-parameter that is chosen on folds; fitted, it is plain numbers.
+"""What a probe is: a classifier with a grid of values to choose from on folds; fitted, it is plain numbers.
 
 Each of the six is a class in a file of its own; `training.probes.catalogue` finds them by name. A probe holds no data:
 `search` and `fit` get `Folds` and hand back predictions and a `FittedProbe`.

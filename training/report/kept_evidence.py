@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
-from featurestore.evidence.alike import Alike, read_alike
+from featurestore.evidence.alike_file import Alike, read_alike
 from featurestore.evidence.cache import EVIDENCE, EvidenceCache, source
 from featurestore.evidence.records import DocumentEvidence, FeatureEvidence
 

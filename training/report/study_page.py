@@ -9,10 +9,10 @@ from featurestore.storage.files import atomic_write, filesystem, shown
 from training.report.behaviour import behaviour_section
 from training.report.elements.render import render
 from training.report.feature_cards import errors_section, features_section
-from training.report.harder import regimes_section, transfer_section
 from training.report.methods_tried import methods_section
 from training.report.naming import feature_names
 from training.report.records_kept import costs_section, documents_section, provenance_section
+from training.report.regimes import regimes_section, transfer_section
 from training.report.study_files import StudyFiles, read_study
 from training.report.verdicts import comparison_section, label_name, verdict_section
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from featurestore.models.calibration import calibrated
-from featurestore.models.deciding import CALIBRATIONS
+from featurestore.models.decision_checks import CALIBRATIONS
 from featurestore.models.thresholds import LOG_ZERO, class_log_odds
 
 

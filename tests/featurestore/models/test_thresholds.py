@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, logit
 
-from featurestore.models.deciding import threshold_problem
+from featurestore.models.decision_checks import threshold_problem
 from featurestore.models.thresholds import class_log_odds, decisions, unreached
 
 

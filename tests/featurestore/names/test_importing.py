@@ -15,7 +15,7 @@ import pytest
 from featurestore.errors import NamesError, TableError
 from featurestore.names.importing import contradiction, read_names
 from featurestore.names.table import NameRow
-from featurestore.names.which import NamedSae
+from featurestore.names.which_sae import NamedSae
 
 SAE = NamedSae("a" * 64, 100, "SAE 'l12_16k' of store/", "google/gemma-2-2b", 12, "gemma-2-2b/12-gemmascope-res-16k")
 

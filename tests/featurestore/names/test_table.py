@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore.errors import NamesError
-from featurestore.names.keep import MOST_CHARACTERS, keep_names
+from featurestore.names.merging import MOST_CHARACTERS, keep_names
 from featurestore.names.table import FeatureName, NameRow, NameTable, table_path, table_schema
 
 SHA = "a1" * 32
@@ -175,7 +175,7 @@ def test_a_name_is_shown_in_one_safe_line_with_its_source(name: FeatureName, sho
 def test_two_processes_lose_nothing_of_each_other(folder: Path) -> None:
     code = """
 import sys
-from featurestore.names.keep import keep_names
+from featurestore.names.merging import keep_names
 from featurestore.names.table import NameRow
 first = int(sys.argv[2])
 for n in range(first, first + 10):

@@ -20,7 +20,7 @@ from pyarrow import fs as pafs
 from featurestore.errors import StoreError, UsageError
 from featurestore.format.store_plan import create_store, read_plan
 from featurestore.reader import FeatureStore
-from featurestore.storage import answering, objectstore
+from featurestore.storage import objectstore, reachable
 from featurestore.storage.files import filesystem, reached
 from featurestore.writing.writer import write_part
 from tests.featurestore.conftest import BUCKET, Place, S3Server
@@ -135,7 +135,7 @@ SILENT = (
 def test_storage_that_does_not_answer_at_first_is_one_sentence(
     silent: str, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
-    monkeypatch.setattr(answering, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(reachable, "ANSWER_SECONDS", 1.0)
     begun = time.monotonic()
     with pytest.raises(StoreError) as caught:
         FeatureStore.open(url.format(silent))
@@ -163,7 +163,7 @@ def test_a_host_without_an_address_is_named_as_the_reason(url: str) -> None:
 def test_what_does_not_answer_is_tried_again_by_a_run(silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from ray_jobs.workers.failures import transient_storage_errors
 
-    monkeypatch.setattr(answering, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(reachable, "ANSWER_SECONDS", 0.2)
     with pytest.raises(OSError, match="does not answer"), transient_storage_errors():
         reached(SILENT[0].format(silent))
 

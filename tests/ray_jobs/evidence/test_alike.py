@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 from featurestore import FeatureStore
-from featurestore.evidence.alike import read_alike, write_alike
+from featurestore.evidence.alike_file import read_alike, write_alike
 from featurestore.evidence.cache import source
 from ray_jobs.evidence import alike
 from ray_jobs.evidence.alike import alike_features, gather_alike

@@ -12,7 +12,7 @@ from featurestore.errors import JobFailed
 from ray_jobs.backbone.bundle import Bundle, ModelInfo, SaeInfo, TokenizerInfo
 from ray_jobs.engine.extractor import ExtractSettings
 from ray_jobs.planning.identity import check_software, deciding_software, identity, provenance
-from ray_jobs.prepare.compute import Compute, extract_settings, settle
+from ray_jobs.prepare.compute_settings import Compute, extract_settings, settle
 from ray_jobs.spec import JobSpec
 from tests.ray_jobs.jobs import make_job
 

@@ -27,7 +27,7 @@ from ray_jobs.engine.extractor import Extractor, ExtractSettings
 from ray_jobs.engine.pooling import pool_saes
 from ray_jobs.prepare import sae_loader as saes
 from ray_jobs.prepare.build import default_cache_dir, prepare
-from ray_jobs.prepare.compute import settle
+from ray_jobs.prepare.compute_settings import settle
 from ray_jobs.prepare.models import same_model
 from ray_jobs.spec import JobSpec, job_from_mapping
 from tests.ray_jobs.backbone.decoders_for_tests import save_decoder

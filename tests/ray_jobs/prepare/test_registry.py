@@ -14,10 +14,10 @@ import pytest
 from featurestore.errors import BundleError
 from ray_jobs.backbone.sites import SITES
 from ray_jobs.prepare import registry
+from ray_jobs.prepare.judge_sae import SaeConfig, Wanted, check_kind, judge
 from ray_jobs.prepare.models import _MODELS, hub_name, known_config, same_model
 from ray_jobs.prepare.registry import RegisteredSae, described, entries, features_of, registered_saes, said_of
 from ray_jobs.prepare.registry import width_word as word
-from ray_jobs.prepare.verdict import SaeConfig, Wanted, check_kind, judge
 
 ROOT = Path(__file__).parents[3]
 

@@ -180,7 +180,7 @@ def test_another_encoder_under_the_same_path_is_refused(
 
 def test_scoring_here_imports_no_ray() -> None:
     code = (
-        "import sys, ray_jobs.scoring.documents, ray_jobs.scoring.scorer, training.predict, sparsemill\n"
+        "import sys, ray_jobs.scoring.documents, ray_jobs.scoring.scorer, training.predict_cli, sparsemill\n"
         "print(sorted({'ray', 'sae_lens', 'sklearn', 'transformer_lens', 'numba'} & {*sys.modules}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -14,8 +14,8 @@ from featurestore import FeatureStore
 from featurestore.errors import MismatchError
 from featurestore.format.provenance import bundle_sources
 from featurestore.format.store_plan import create_store
-from featurestore.models.decision import Rule
 from featurestore.models.model import Model
+from featurestore.models.rule import Rule
 from featurestore.writing.writer import finish_store
 from ray_jobs.corpus.read import read_rows
 from ray_jobs.planning.job_plan import JobPlan, expected_store, make_plan

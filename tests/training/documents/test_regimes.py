@@ -19,7 +19,7 @@ from training.documents.condition import Regime
 from training.documents.labels import StudyData
 from training.documents.regimes import make_conditions, with_strata
 from training.documents.split import make_splits, split_table, straddling
-from training.output.report import format_study
+from training.output.printed import format_study
 from training.spec import GivenSplit, SplitSpec, StudySpec, study_from_mapping
 from training.study import run_study
 

@@ -20,7 +20,7 @@ from training.evaluation import plan_sources, read_source
 from training.methods.matrices import derive, load_matrix, load_pooled
 from training.methods.method import SPARSE, Method
 from training.methods.plan import plan_methods
-from training.output.report import format_study
+from training.output.printed import format_study
 from training.probes.fit import evaluate, fit_final
 from training.probes.folds import Labelled
 from training.spec import PROBES

@@ -10,7 +10,7 @@ import pytest
 from featurestore.models.model import load_model
 from tests.training.conftest import make_spec
 from tests.training.stores import SAE, Documents, build_store, make_documents
-from training.output.report import verdict
+from training.output.printed import verdict
 from training.results.records import StudyResult
 from training.results.selection import representative
 from training.study import run_study

@@ -19,7 +19,7 @@ from featurestore.models.model import load_model
 from featurestore.models.predict import predict_store
 from tests.training.conftest import make_spec
 from tests.training.stores import HOOK, SAE, build_store, make_documents
-from training import cli, predict
+from training import cli, predict_cli
 from training.documents.labels import load_documents
 from training.documents.split import make_splits
 from training.methods.method import Method
@@ -141,7 +141,7 @@ def test_a_store_of_another_model_is_refused(result: StudyResult, tmp_path: Path
 
 
 def run(command: str, arguments: list[str], as_json: bool) -> int:
-    parser, module = argparse.ArgumentParser(), predict if command == "predict" else cli
+    parser, module = argparse.ArgumentParser(), predict_cli if command == "predict" else cli
     getattr(module, f"{command}_parser")(parser)
     args = parser.parse_args(arguments)
     args.json = as_json

@@ -11,7 +11,7 @@ from sklearn.metrics import log_loss as reference_log_loss
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from featurestore.models.calibration import calibrated
-from featurestore.models.deciding import CALIBRATIONS, calibration_problem
+from featurestore.models.decision_checks import CALIBRATIONS, calibration_problem
 from featurestore.models.scoring import log_proba
 from featurestore.models.thresholds import class_log_odds
 from training.scores.calibration import choose_calibration, fit_calibration, log_loss

@@ -11,9 +11,9 @@ from scipy.sparse import csr_matrix
 from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, roc_auc_score
 
 from featurestore.errors import UsageError
-from featurestore.models.decision import Rule
 from featurestore.models.model import Model
 from featurestore.models.predict import Predicted
+from featurestore.models.rule import Rule
 from featurestore.models.scoring import decide
 from tests.featurestore.models.handmade import linear_model
 from training.scores.new_documents import Evaluator, format_evaluation

@@ -15,9 +15,9 @@ from dataclasses import replace
 from featurestore.base.terminal import page_width, table_lines
 from featurestore.base.text import counted
 from training.documents.labels import describe_left_out
-from training.documents.shares import share_warnings
+from training.documents.share_warnings import share_warnings
 from training.output.files import test_looks
-from training.output.report_detail import (
+from training.output.printed_detail import (
     class_lines,
     decided_notes,
     final_line,
@@ -25,7 +25,7 @@ from training.output.report_detail import (
     point_table,
     slice_lines,
 )
-from training.results.added import what_is_added
+from training.results.added_value import what_is_added
 from training.results.records import MethodSummary, RegimeSummary, StudyResult
 from training.results.selection import representative
 from training.scores.metrics import LEVEL, Interval

@@ -1,4 +1,4 @@
-"""Settle how a job computes where it leaves that open: device, precision, threads and attention.
+"""Settle how a job computes where it leaves that open: device, precision, threads, tokens of a batch, attention.
 
 What JOB.yaml leaves open is chosen once, from the hardware, when a store is created. From then on the store says it, so
 that a run resumed on another machine, or with another number of workers, goes on writing the same bytes.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from featurestore.errors import UsageError
-from featurestore.storage.outputs import check_free, whole_file
+from featurestore.storage.user_outputs import check_free, whole_file
 
 
 def test_what_is_there_is_refused_and_says_how_to_insist(tmp_path: Path) -> None:

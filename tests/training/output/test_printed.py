@@ -12,7 +12,7 @@ from tests.training.conftest import make_spec
 from tests.training.stores import build_store, make_documents
 from training.output.explained import format_explanation
 from training.output.files import summary_json
-from training.output.report import format_study, sentence, verdict
+from training.output.printed import format_study, sentence, verdict
 from training.results.records import StudyResult
 from training.scores.significance import compare, corrected
 from training.study import run_study

@@ -12,7 +12,7 @@ from scipy.special import expit
 
 from featurestore.base.terminal import table_lines
 from featurestore.base.text import counted
-from training.results.decided import class_of
+from training.results.operating import class_of
 from training.results.records import Decided, StudyResult
 from training.results.selection import representative
 from training.scores.metrics import Interval

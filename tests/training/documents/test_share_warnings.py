@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.training.documents.test_split import data_of
-from training.documents.shares import share_warnings
+from training.documents.share_warnings import share_warnings
 from training.documents.split import make_splits
 from training.spec import SplitSpec
 

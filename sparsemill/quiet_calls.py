@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from featurestore.errors import UsageError
-from sparsemill.surroundings import missing
+from sparsemill.installation import missing
 
 
 def path_of(value: object, name: str) -> str:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from featurestore.errors import JobFailed, UsageError
-from featurestore.models.decision import Rule
 from featurestore.models.predict import CUT, EMPTY, Predicted
+from featurestore.models.rule import Rule
 
 CLASSES = ["ham", "spam"]
 BATCH = Predicted(

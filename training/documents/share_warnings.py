@@ -8,8 +8,8 @@ import numpy as np
 
 from training.documents.labels import StudyData
 from training.documents.placing import far_off
-from training.documents.sizes import quoted, units_called
 from training.documents.split import Split
+from training.documents.too_few_units import quoted, units_called
 from training.spec import SplitSpec
 
 NAMED = 3  # classes that a warning lists before it counts the others

@@ -22,13 +22,13 @@ from featurestore.base.json_text import json_text, print_json
 from featurestore.base.text import counted
 from featurestore.base.visible import running, visible
 from featurestore.errors import UsageError
-from featurestore.storage.outputs import overwrite_argument
+from featurestore.storage.user_outputs import overwrite_argument
 from featurestore.urls import shown
 
 if TYPE_CHECKING:
-    from featurestore.models.decision import Rule
     from featurestore.models.model import Model
     from featurestore.models.predict import Predicted
+    from featurestore.models.rule import Rule
     from featurestore.reader import FeatureStore
     from training.scores.new_documents import Evaluation
 
@@ -97,8 +97,8 @@ def predict_parser(parser: argparse.ArgumentParser) -> None:
 
 def predict(args: argparse.Namespace) -> int:
     """Run `sparsemill predict`: all that can be wrong is found first, then rows are read and written as they come."""
-    from featurestore.models.decision import Rule
     from featurestore.models.model import load_model
+    from featurestore.models.rule import Rule
     from featurestore.models.table import check_out
     from featurestore.models.thresholds import unreached
 

@@ -26,7 +26,7 @@ except KeyboardInterrupt:
 def started(seconds: float, then: str) -> subprocess.Popen[str]:
     code = f"""
 import sys, time
-from featurestore.base.ending import end_in_time
+from featurestore.base.end_in_time import end_in_time
 end_in_time(lambda sentence, code: print(sentence, code, flush=True), {seconds})
 print("ready", flush=True)
 {then}
