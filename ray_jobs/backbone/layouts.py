@@ -121,6 +121,8 @@ def width_of(config: Any, hook: Hook) -> tuple[int, str]:
     kinds = getattr(config, "layer_types", None)
     if kinds and kinds[hook.layer] == "linear_attention":
         return config.linear_num_value_heads * config.linear_value_head_dim, "attention heads side by side of width"
+    if getattr(config, "is_heterogeneous", False):  # Gemma 4's heads are wider in some layers
+        config = config.per_layer_config[hook.layer]
     heads = config.num_attention_heads
     head_dim = getattr(config, "v_head_dim", None) or getattr(config, "head_dim", None) or config.hidden_size // heads
     return heads * head_dim, "attention heads side by side of width"

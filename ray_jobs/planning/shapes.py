@@ -27,7 +27,7 @@ class Shapes:
         M: Of the MLP.
         H: Attention heads; one as wide as the stream where a config names none.
         K: Key/value heads.
-        E: Width of a head.
+        E: Width of a head, of the widest layer.
     """
 
     layers: int
@@ -59,6 +59,7 @@ def _shapes(config: Mapping[str, Any], d_model: int | None = None) -> Shapes:
     def first(*names: str) -> int | None:
         return next((config[name] for name in names if isinstance(config.get(name), int)), None)
 
+    layers = config.get("per_layer_config") or {}  # what some layers have otherwise
     D = d_model or first(*_D) or 0
     heads = first(*_HEADS) or 1
     return Shapes(
@@ -67,5 +68,5 @@ def _shapes(config: Mapping[str, Any], d_model: int | None = None) -> Shapes:
         M=first(*_MLP) or 4 * D,
         H=heads,
         K=first("num_key_value_heads") or heads,
-        E=first("head_dim") or D // heads,
+        E=max([first("head_dim") or D // heads, *(own.get("head_dim", 0) for own in layers.values())]),
     )

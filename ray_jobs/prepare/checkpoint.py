@@ -180,6 +180,8 @@ def truncate(config: Any, n_layers: int) -> None:
         for name, value in config.to_dict().items():
             if isinstance(value, list) and len(value) == whole and whole > 1:
                 setattr(config, name, value[:n_layers])
+            elif name == "per_layer_config" and value:  # what some layers have otherwise, by their numbers
+                config.per_layer_config = {layer: own for layer, own in value.items() if int(layer) < n_layers}
         if shared := getattr(config, "num_kv_shared_layers", 0):  # the last ones take keys and values of earlier ones
             config.num_kv_shared_layers = max(0, n_layers - (whole - shared))
         config.num_hidden_layers = n_layers

@@ -219,6 +219,38 @@ def test_layers_of_gemma_4_that_read_embeddings_of_their_own_and_keys_of_others(
         torch.testing.assert_close(found["resid_post"], expected[layer + 1], rtol=1e-4, atol=1e-4)
 
 
+_EXPERTS = {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 24}
+_WIDE = {"global_head_dim": 16, "attention_k_eq_v": True, "num_global_key_value_heads": 1}
+_OWN = {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 340}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param(_EXPERTS, marks=pytest.mark.slow, id="experts beside the MLP"),
+        pytest.param(_WIDE, marks=pytest.mark.slow, id="wider heads and one key in some layers"),
+        pytest.param({**_EXPERTS, **_WIDE, **_OWN}, id="all of it"),
+    ],
+)
+@pytest.mark.parametrize("layer", [1, 2])
+def test_what_gemma_4_has_otherwise_in_some_layers(tmp_path: Path, layer: int, changes: dict[str, Any]) -> None:
+    """Its config says by their numbers what full layers have otherwise; a decoder cut short keeps those that are left.
+
+    The last layer of a whole one is full, and that of a decoder cut short may not be.
+    """
+    kinds = ["sliding_attention", "full_attention"] * 2
+    path = save_decoder(tmp_path / "tiny-gemma4", "gemma4_text", num_hidden_layers=4, layer_types=kinds, **changes)
+    model = whole_model(path, torch.float32)
+    hooks = [Hook(layer, "resid_post"), Hook(layer, "hook_z")]
+    bundle = bundle_of(tmp_path / str(layer), path, hooks, model.config, "float32")
+    read = []
+    model.model.layers[layer].self_attn.o_proj.register_forward_pre_hook(lambda _module, args: read.append(args[0]))
+    expected = states(model, [[*bundle.tokenizer.bos, 270, 271, 272]])
+    found = activations(bundle, [[270, 271, 272]])
+    torch.testing.assert_close(found["resid_post"], expected[layer + 1], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found["hook_z"], read[0][0], rtol=1e-4, atol=1e-4)
+
+
 def test_a_layer_that_is_not_finished_is_not_computed(tmp_path: Path) -> None:
     """The deepest hook may lie before a layer's MLP; what is read is the same."""
     path = tiny_gemma2(tmp_path)
