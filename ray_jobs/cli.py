@@ -144,8 +144,8 @@ def extract(args: argparse.Namespace) -> int:
     from ray_jobs.planning.job_plan import make_plan
     from ray_jobs.reporting.progress import Progress
     from ray_jobs.run.driver import run_plan
-    from ray_jobs.run.lease import check_free
     from ray_jobs.run.outcome import TooManyErrors
+    from ray_jobs.run.store_lease import check_free
 
     if (job := _job_of(args)) is None:
         return 0

@@ -136,7 +136,7 @@ def scored(args: argparse.Namespace, model: Any, warn: Callable[[str], None]) ->
     else:
         documents = of_lines(sys.stdin.buffer)
     first = next(documents)  # what is wrong with the input is known before seconds are spent on the engine
-    from ray_jobs.scoring.scorer import Scorer
+    from ray_jobs.scoring.score_here import Scorer
 
     scorer = Scorer(model, args.explain, warn, _say)
     return (scorer.score(batch) for batch in itertools.chain([first], documents))
@@ -146,7 +146,7 @@ def scored_parts(args: argparse.Namespace, model: Any, rule: Any) -> str:
     """What a model says of files, computed on Ray and written as a directory of parts, whose URI is returned."""
     from ray_jobs.quiet import silence_libraries
     from ray_jobs.scoring.documents import corpus_of, refuse_images, reworded
-    from ray_jobs.scoring.run import score_corpus
+    from ray_jobs.scoring.score_on_ray import score_corpus
     from ray_jobs.scoring.scores import Scores
 
     silence_libraries()

@@ -1,4 +1,4 @@
-"""Write and read `store.json`, and hash what decides values to the fingerprint, by which other jobs are refused.
+"""Write and read `store.json`, and compute the fingerprint: the hash of all that decides the values of a store.
 
 A `StorePlan` names the columns, the units and everything that decided a value; its fingerprint is the hash of those.
 Every part carries it, and a job with another one is refused with what differs. Writing parts is left to `writing`.

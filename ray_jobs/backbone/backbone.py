@@ -42,7 +42,8 @@ from ray_jobs.backbone.batching import fill_batches, pad
 from ray_jobs.backbone.bundle import CONFIG_NAME, WEIGHTS_NAME, Bundle, bundle_file
 from ray_jobs.backbone.decoders import attention_of, decoder_of, drop_final_norm, layers_of, norms_of, watch
 from ray_jobs.backbone.gemma_model import open_gemma
-from ray_jobs.backbone.pipeline import Placement, moved_to, place
+from ray_jobs.backbone.layouts import family_of
+from ray_jobs.backbone.pipeline import Placement, layers_kept, moved_to, place
 from ray_jobs.backbone.sites import Hook
 from ray_jobs.backbone.tokens import Window
 
@@ -460,13 +461,20 @@ def _wanted_rows(windows: Sequence[Window], n_head: int) -> tuple[np.ndarray, bo
     return np.concatenate(rows), whole
 
 
-def build_empty(config: PretrainedConfig, attn_implementation: str = "eager", final_norm: bool = False) -> Any:
+def build_empty(
+    config: PretrainedConfig,
+    attn_implementation: str = "eager",
+    final_norm: bool = False,
+    n_layers: int | None = None,
+) -> Any:
     """The decoder of a config, its parameters without storage, its buffers (rotary tables) real.
 
     Args:
         config: The config.
         attn_implementation: Of transformers.
-        final_norm: Whether it keeps what follows the last layer.
+        final_norm: Whether it keeps what follows the last layer; a decoder of an unknown family does, for it may use it
+            elsewhere too (NanoChat's norm stands before its layers as well).
+        n_layers: How many layers it keeps; all of the config's where not given.
 
     With a vision tower and projector before it, where the config has them; the tower has no soft cap, so `sdpa` is
     exact there, and does not make all scores of thousands of patches.
@@ -482,8 +490,10 @@ def build_empty(config: PretrainedConfig, attn_implementation: str = "eager", fi
     with _ParametersOnMeta():
         model = AutoModel.from_config(config, attn_implementation=attention, dtype=torch.float32)
     decoder = decoder_of(model)
-    layers_of(decoder)
-    if not final_norm:
+    layers = layers_of(decoder)
+    if n_layers is not None:
+        del layers[n_layers:]
+    if not final_norm and family_of(decoder.config) is not None:
         drop_final_norm(decoder)
     return model
 
@@ -532,8 +542,9 @@ def _load(bundle: Bundle, attn_implementation: str) -> Any:
         said = json.loads((bundle.path / CONFIG_NAME).read_text(encoding="utf-8")).get("layer_types")
         if said and said != config.layer_types:  # Gemma 4's makes of the last layer what the last of a whole model is
             config.layer_types = said
+        n_layers = layers_kept(bundle)
     try:
-        model = build_empty(config, attn_implementation)
+        model = build_empty(config, attn_implementation, n_layers=n_layers)
     except ValueError:
         raise JobSpecError(
             f"model.attn: transformers has no {attn_implementation!r} for {bundle.model.name}; use 'eager'"

@@ -1,4 +1,4 @@
-"""Put windows into batches of at most so many tokens; how many, `prepare.compute_settings` settles.
+"""Put windows into batches of at most so many tokens; which number a job gets, `compute_settings` settles.
 
 Windows are sorted by length within what has been tokenised so far and packed end to end, so no budget is lost to
 padding; what does not fill a batch waits for the texts that are tokenised next. Batches depend on what one call is

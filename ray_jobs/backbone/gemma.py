@@ -1,4 +1,4 @@
-"""Compute the decoder layer of Gemma 2 and Gemma 3, over tokens that lie end to end without padding.
+"""Compute the packed decoder layer of Gemma 2 and 3, over tokens that lie end to end without padding.
 
 What transformers does in some forty operations a layer is done in the fewest that keep the numbers. Matrices multiply
 in the compute dtype. Everything between them (residual stream, norms, rotary embedding, scores, GELU) is float32, and

@@ -77,6 +77,16 @@ def layer_bytes(bundle: Bundle) -> LayerBytes:
     return LayerBytes(embedding, tuple(layers), tuple(encoders))
 
 
+def layers_kept(bundle: Bundle) -> int:
+    """How many layers a bundle's weights are of; some more than its SAEs read, where only some of them are used.
+
+    Raises:
+        BundleError: The file is damaged.
+    """
+    found = map(layer_of, tensor_header(bundle.path / WEIGHTS_NAME))
+    return 1 + max((number for number in found if number is not None), default=-1)
+
+
 def layer_of(name: str) -> int | None:
     """The layer that a tensor of a decoder belongs to; None for one before or behind all layers, as a tower's are."""
     found = None if name.startswith(TOWER) else _LAYER.search(name)

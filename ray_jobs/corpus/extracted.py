@@ -1,4 +1,4 @@
-"""Put documents of a corpus beside what the engine found in them, as the rows of a store."""
+"""Put documents beside what the engine found in them, as rows of a store; errors of unreadable ones included."""
 
 from __future__ import annotations
 

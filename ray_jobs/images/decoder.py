@@ -1,9 +1,9 @@
 """Have images decoded by a child process, so that none of them can harm, fill or stop the worker that reads them.
 
-Pillow is C code that strangers' bytes go through. Here it runs apart (`decode`), with little memory and none of the
-worker's environment; an image that it does not answer for in time, or that ends it, costs itself: the child is replaced
-and the next image is decoded as if that one had not been. Copying pixels from one process to another takes about a
-millisecond a megapixel, decoding them ten.
+Pillow is C code that strangers' bytes go through. Here it runs apart (`decode_child`), with little memory and none of
+the worker's environment; an image that it does not answer for in time, or that ends it, costs itself: the child is
+replaced and the next image is decoded as if that one had not been. Copying pixels from one process to another takes
+about a millisecond a megapixel, decoding them ten.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class ImageDecoder:
 
     def _start(self) -> subprocess.Popen[bytes]:
         self.close()
-        command = [sys.executable, "-I", str(Path(__file__).with_name("decode.py")), _site()]
+        command = [sys.executable, "-I", str(Path(__file__).with_name("decode_child.py")), _site()]
         environment = {key: os.environ[key] for key in ("PATH", "LD_LIBRARY_PATH") if key in os.environ}
         self._child = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, cwd="/"

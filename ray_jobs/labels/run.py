@@ -19,8 +19,8 @@ from ray_jobs.labels.table import check_out, write_table
 from ray_jobs.planning.job_plan import make_plan
 from ray_jobs.reporting.progress import Progress
 from ray_jobs.run.driver import run_plan
-from ray_jobs.run.lease import check_free
 from ray_jobs.run.outcome import TooManyErrors
+from ray_jobs.run.store_lease import check_free
 from ray_jobs.tolerance import exceeds, limit
 
 if TYPE_CHECKING:

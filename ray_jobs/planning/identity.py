@@ -1,4 +1,4 @@
-"""Collect what decides a value of a store: its identity, which `format.store_plan` hashes to the fingerprint.
+"""Collect what goes into a job's fingerprint: its identity. The hash itself is `format.store_plan`'s.
 
 Whether a resumed run is refused is decided by comparing identities: a job with another one may not write into the
 store. It is plain data with the keys of JOB.yaml, because its differences are what the user is shown then.

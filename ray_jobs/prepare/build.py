@@ -61,6 +61,9 @@ WAITING = "another process of this machine prepares this bundle; waiting for it"
 TRIAL_TOKENS = 5
 """Of the text that a decoder of an unknown family is tried on."""
 
+BUILDER = 2
+"""Raised where a bundle of the same sources is to be built anew; 2 cuts unknown decoders by their layers."""
+
 HASHED_BYTES = 2**30
 """Source files up to this size are recognised by content, larger ones by size and time: hashing takes a second a GB."""
 
@@ -222,7 +225,7 @@ def _build(directory: Path, model: Checkpoint, spec: JobSpec, dtype: str, say: P
     if answering:
         answers = asdict(write_whole(model, config, torch_dtype, directory))
     else:
-        write_weights(model, full, torch_dtype, directory / WEIGHTS_NAME)
+        write_weights(model, full, n_kept, torch_dtype, directory / WEIGHTS_NAME)
     (directory / CONFIG_NAME).write_text(config_json(full), encoding="utf-8")
     conversations = spec.corpus.messages is not None
     tokenizer = save_tokenizer(
@@ -308,7 +311,7 @@ def _key(model: Checkpoint, spec: JobSpec, dtype: str) -> str:
             for path in files
             if path.suffix in (".json", ".jinja", ".safetensors", ".gguf")
         ]
-    made_by = [FORMAT_VERSION, dtype, version("transformers"), version("sae-lens")]
+    made_by = [FORMAT_VERSION, BUILDER, dtype, version("transformers"), version("sae-lens")]
     return hashlib.sha256(json.dumps([made_by, sources]).encode()).hexdigest()[:32]
 
 

@@ -58,11 +58,9 @@ def bundle_size(job: JobSpec) -> BundleSize:
             continue
         layers.append(layer)
         encoders += said.d_sae * (said.d_in or config.hidden_size) * item
-    if layers and (deepest := max(layers)) < config.num_hidden_layers:
-        truncate(config, deepest + 1)
-    elif job.saes:
-        truncate(config, 1)
-    weights = sum(math.prod(shape) for shape in decoder_shapes(full).values()) * item
+    n_layers = config.num_hidden_layers if not job.saes else min(max(layers, default=0) + 1, config.num_hidden_layers)
+    truncate(config, n_layers)
+    weights = sum(math.prod(shape) for shape in decoder_shapes(full, n_layers).values()) * item
     return BundleSize(weights, encoders, tuple(unknown))
 
 

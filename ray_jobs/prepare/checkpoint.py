@@ -8,6 +8,7 @@ is ever run. From the hub, and from sharded directories, only the shards that ho
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import re
 import tempfile
@@ -28,6 +29,7 @@ from ray_jobs.backbone.bundle import (
     TokenizerInfo,
 )
 from ray_jobs.backbone.chat import ChatTokenizer
+from ray_jobs.backbone.layouts import family_of
 from ray_jobs.backbone.spelling import text_tokenizer
 from ray_jobs.images.feeding import check_takes_images
 from ray_jobs.prepare.chat_template import MARKER, PROBES, Template, rendering_of, turns_of
@@ -172,9 +174,17 @@ def model_name(model: Checkpoint, config: Any) -> str:
 def truncate(config: Any, n_layers: int) -> None:
     """Cut a config (in place) to its first layers, and whatever it says layer by layer with it.
 
+    That of an unknown family is left whole: what its layers compute may follow from how many there are (MiniCPM divides
+    by the root of their number, MiniMax's decay is by their share of it). Of such a decoder only the layers are cut.
+
     Raises:
         BundleError: It does not let itself be cut.
     """
+    if family_of(config) is not None:
+        _cut(config, n_layers)
+
+
+def _cut(config: Any, n_layers: int) -> None:
     whole = config.num_hidden_layers
     try:
         for name, value in config.to_dict().items():
@@ -197,19 +207,19 @@ def config_json(config: Any) -> str:
     return json.dumps(fields, indent=1, sort_keys=True) + "\n"
 
 
-def decoder_shapes(config: Any) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every tensor of the truncated decoder `config`.
+def decoder_shapes(config: Any, n_layers: int) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every tensor of the first layers of a decoder, whose config `truncate` has cut.
 
     Raises:
         BundleError: transformers cannot build it.
     """
     from ray_jobs.backbone.backbone import build_empty
 
-    return _shapes(_built(config, build_empty))
+    return _shapes(_built(config, lambda of: build_empty(of, n_layers=n_layers)))
 
 
-def write_weights(model: Checkpoint, config: Any, dtype: Any, path: Path) -> None:
-    """Write the tensors of the truncated decoder `config`, under its own names, in `dtype`, to a safetensors file.
+def write_weights(model: Checkpoint, config: Any, n_layers: int, dtype: Any, path: Path) -> None:
+    """Write the tensors of a decoder's first layers, under its own names, in `dtype`, to a safetensors file.
 
     Of a safetensors checkpoint one tensor at a time is in memory; a GGUF file, and experts that have to be fused, are
     read whole.
@@ -218,7 +228,7 @@ def write_weights(model: Checkpoint, config: Any, dtype: Any, path: Path) -> Non
         BundleError: The decoder is not built of layers, or tensors are missing, misshapen or pickled.
         OSError: The file cannot be written.
     """
-    shapes = decoder_shapes(config)
+    shapes = decoder_shapes(config, n_layers)
     with contextlib.ExitStack() as files:
         if model.gguf:
             read = _gguf_tensors(model, config, shapes, dtype).__getitem__
@@ -448,7 +458,9 @@ def _converted(
     """
     from transformers import AutoModel
 
-    kept = {name: shard for name, shard in places.items() if _layer_of(name) < config.num_hidden_layers}
+    n_layers, cut = 1 + max(map(_layer_of, names)), copy.deepcopy(config)
+    _cut(cut, n_layers)  # layers that are not kept would be made up, at their full size
+    kept = {name: shard for name, shard in places.items() if _layer_of(name) < n_layers}
     with tempfile.TemporaryDirectory(prefix="sparsemill-") as scratch:
         directory = Path(scratch)
         for shard in sorted(set(kept.values())):
@@ -459,7 +471,7 @@ def _converted(
             (directory / "model.safetensors.index.json").unlink()
         try:
             loaded, told = AutoModel.from_pretrained(
-                directory, config=config, dtype=dtype, trust_remote_code=False, output_loading_info=True
+                directory, config=cut, dtype=dtype, trust_remote_code=False, output_loading_info=True
             )
         except Exception as error:  # noqa: BLE001 (libraries raise anything)
             raise BundleError(f"{model.source} cannot be read by transformers ({brief(error)})") from None

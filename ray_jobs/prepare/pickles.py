@@ -78,7 +78,7 @@ def _convert_apart(path: Path, kept: Path) -> None:
         raise BundleError(f"{kept.parent} cannot be written ({error.strerror}); set SPARSEMILL_CACHE") from None
     with tempfile.TemporaryDirectory(prefix=".converting-", dir=kept.parent) as scratch:
         written = Path(scratch) / "weights.safetensors"
-        command = [sys.executable, "-I", str(Path(__file__).with_name("unpickle.py")), str(path), str(written)]
+        command = [sys.executable, "-I", str(Path(__file__).with_name("unpickle_child.py")), str(path), str(written)]
         environment = {key: os.environ[key] for key in ("PATH", "HOME", "LD_LIBRARY_PATH") if key in os.environ}
         try:
             done = subprocess.run(

@@ -25,8 +25,8 @@ from ray_jobs.reporting.run_record import recorded
 from ray_jobs.run.dispatcher import Committed, Dispatcher, Note, UnitsFailed
 from ray_jobs.run.failure_policy import STORAGE_TRIES, seconds_to_wait
 from ray_jobs.run.journal import Journal, records_of_parts
-from ray_jobs.run.lease import Lease, check_free, hold_store
 from ray_jobs.run.outcome import ExtractResult, check_errors
+from ray_jobs.run.store_lease import Lease, check_free, hold_store
 from ray_jobs.run.totals import RunTotals
 from ray_jobs.workers.failures import storage_refusal, transient_storage_errors
 from ray_jobs.workers.ray_pool import RayPool, gpus_each

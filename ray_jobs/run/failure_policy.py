@@ -1,4 +1,4 @@
-"""Decide what follows from a failure: one pure function of its kind, of what failed before, and of where it happened.
+"""Decide what becomes of a unit and its worker when either fails or dies: one pure function, no side effects.
 
 Nothing is done here: `what_follows` answers with an `Action`, and the dispatcher has it done. Of which kind an
 exception is was told before, beside the exception (`failures`); which document of a unit is at fault is found

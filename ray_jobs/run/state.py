@@ -1,4 +1,4 @@
-"""Keep the state of a run: its units, its workers, its searches for documents at fault, and what has been counted.
+"""Keep the state of a run: units, workers, searches for documents at fault; lost units go back into its queue.
 
 `RunState` owns them all, and each thing that happens (a worker is given a unit, a unit is committed, a worker is lost)
 is one method of it, so that the accounts always agree. It starts nobody and decides nothing: who does what next is up

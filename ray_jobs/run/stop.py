@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from featurestore.errors import JobFailed, StoreError
 from featurestore.storage.files import shown
-from ray_jobs.run import lease
-from ray_jobs.run.lease import Holder, ask_to_stop, current_holder, withdraw
+from ray_jobs.run import store_lease
+from ray_jobs.run.store_lease import Holder, ask_to_stop, current_holder, withdraw
 
 # A run looks every ten seconds, and needs some to end its workers; a Ray that only just starts is waited for.
 LONGEST_WAIT_SECONDS = 120.0
@@ -62,7 +62,7 @@ def _wait(store: str, holder: Holder, seen: bytes) -> None:
     while (now := current_holder(store)) is not None and now[1].token == holder.token:
         if now[0] != seen:
             seen, heard = now[0], time.monotonic()
-        if time.monotonic() - heard > lease.STALE_SECONDS:
+        if time.monotonic() - heard > store_lease.STALE_SECONDS:
             withdraw(store, holder)
             raise JobFailed(f"nothing runs on {shown(store)}: {holder} has not been heard of for a minute")
         if time.monotonic() - started > LONGEST_WAIT_SECONDS:

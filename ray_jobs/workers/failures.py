@@ -1,4 +1,4 @@
-"""Tell of which kind a failure is: an exception goes in, a `Failure` with its `Kind` and one sentence comes out.
+"""Tell of which kind an exception of a living worker is, as a `Failure` with its `Kind` and one sentence.
 
 There are as few kinds as there are different consequences: the job is wrong, a worker or its node is gone, memory or
 storage is short, something stands in the part's place, or computing the unit failed. The consequences themselves are

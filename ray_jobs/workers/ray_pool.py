@@ -1,4 +1,4 @@
-"""Run the workers as Ray actors, one actor a worker.
+"""Run the workers as Ray actors, one actor a worker, and tell whether a worker, its node or memory was lost.
 
 Ray never restarts one: the dispatcher starts another, so that it knows who has what. Only small records cross: a unit's
 slices on the way out, its report on the way back. Actors for which there is no room stay pending, and that is the

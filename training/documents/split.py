@@ -1,4 +1,4 @@
-"""The splits of a study: for each seed, which documents are held out, and in which inner fold each of the others is.
+"""Draw the test sets of a study, for each seed, and the inner folds of the documents that are left to train on.
 
 `make_splits` draws them once, before any feature is read, and every method uses the same. A split depends on ids,
 classes, groups and near-duplicates alone: not on the order of the store, the methods or the number of processes.

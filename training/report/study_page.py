@@ -1,4 +1,4 @@
-"""The page of a study: every section from its files, then one template."""
+"""Put the HTML page of a study together: each section from the files of the study, then one template."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def test_no_other_way_leads_json_out() -> None:
             "planning/job_plan.py",
             "prepare/build.py",
             "prepare/checkpoint.py",
-            "prepare/unpickle.py",  # read by the process that started it
+            "prepare/unpickle_child.py",  # read by the process that started it
             "cluster/package.py",
             "demo/__init__.py",
         },

@@ -17,7 +17,7 @@ from featurestore.checks.verify import verify_store
 from featurestore.errors import StoreError
 from featurestore.reader import FeatureStore
 from featurestore.writing.writer import create_store, write_part
-from ray_jobs.run.lease import hold_store
+from ray_jobs.run.store_lease import hold_store
 from sparsemill import main
 from tests.featurestore.stores import SCHEMA, plan_of, random_rows, write_store
 
@@ -72,7 +72,7 @@ def test_damage_is_found_while_a_run_is_writing(store: Path, capsys: pytest.Capt
 
 def test_a_run_that_was_killed_leaves_an_unfinished_store(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kill = (
-        "import os, signal; from ray_jobs.run.lease import hold_store\n"
+        "import os, signal; from ray_jobs.run.store_lease import hold_store\n"
         f"with hold_store({str(store)!r}): os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", kill], cwd=Path(__file__).parents[3], timeout=60)

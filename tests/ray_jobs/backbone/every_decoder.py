@@ -11,7 +11,7 @@ import torch
 from tests.tiny import write_tokenizer
 
 MOST_PARAMETERS = 3_000_000  # of a checkpoint that is saved with weights
-N_LAYERS, D_MODEL = 2, 32
+N_LAYERS, D_MODEL = 3, 32
 SMALL: dict[str, Any] = {
     **dict.fromkeys(("hidden_size", "n_embd", "d_model", "word_embed_proj_dim", "embedding_size", "emb_dim"), D_MODEL),
     **dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers", "n_layers", "decoder_layers"), N_LAYERS),
@@ -26,6 +26,7 @@ SMALL: dict[str, Any] = {
     **dict.fromkeys(("q_lora_rank", "kv_lora_rank"), 16),
     **dict.fromkeys(("linear_num_key_heads", "n_shared_experts", "first_k_dense_replace", "n_group", "topk_group"), 1),
     "linear_num_value_heads": 4,
+    "hidden_size_per_layer_input": 8,
     "index_topk": 4,
     "max_position_embeddings": 256,
     "rotary_dim": 4,
@@ -73,9 +74,9 @@ def save_smallest(path: Path, model_type: str) -> int | None:
 def _small(kind: Any, vocabulary: int) -> Any:
     """A config of a class with whatever of its fields can be small; if that contradicts itself, with fewer."""
     known = kind().to_dict()
-    optional = {"num_experts_per_tok", "num_key_value_heads"} & known.keys()
+    optional = {"num_experts_per_tok", "num_key_value_heads", "head_dim"} & known.keys()
     changes = {name: value for name, value in SMALL.items() if isinstance(known.get(name), int) or name in optional}
-    changes |= {"vocab_size": vocabulary} if "vocab_size" in known else {}
+    changes |= {name: vocabulary for name in ("vocab_size", "vocab_size_per_layer_input") if name in known}
     for name in ("text_config", "llm_config", "decoder"):
         if isinstance(known.get(name), dict):
             inner = {key: value for key, value in SMALL.items() if isinstance(known[name].get(key), int)}

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from featurestore.tables.images import MAX_IMAGE_BYTES, ImageFile
-from ray_jobs.images.decode import MEMORY_BYTES
+from ray_jobs.images.decode_child import MEMORY_BYTES
 from ray_jobs.images.decoder import DecodedImages, ImageDecoder, decoder_version
 from tests.ray_jobs.images.hostile import IMAGES, RGB, saved
 from tests.tiny_vision import png

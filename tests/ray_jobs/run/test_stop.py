@@ -15,10 +15,10 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.errors import JobFailed, JobStopped
 from featurestore.format.store_plan import open_root
-from ray_jobs.run import lease
 from ray_jobs.run import stop as stopping
-from ray_jobs.run.lease import LEASE_JSON, ask_to_stop, current_holder, hold_store
+from ray_jobs.run import store_lease
 from ray_jobs.run.stop import stop
+from ray_jobs.run.store_lease import LEASE_JSON, ask_to_stop, current_holder, hold_store
 from tests.featurestore.conftest import Place, gcs_host, place, s3_place, s3_server
 from tests.ray_jobs.jobs import job_mapping, write_corpus, write_job, write_models
 
@@ -30,8 +30,8 @@ PATIENCE = 240.0
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same protocol at a pace for tests."""
-    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.05)
-    monkeypatch.setattr(lease, "STALE_SECONDS", 1.0)
+    monkeypatch.setattr(store_lease, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(store_lease, "STALE_SECONDS", 1.0)
     monkeypatch.setattr(stopping, "POLL_SECONDS", 0.05)
 
 

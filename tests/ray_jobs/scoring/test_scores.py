@@ -20,7 +20,7 @@ from featurestore.writing.writer import finish_store
 from ray_jobs.corpus.read import read_rows
 from ray_jobs.planning.job_plan import JobPlan, expected_store, make_plan
 from ray_jobs.scoring.model_job import job_of
-from ray_jobs.scoring.scorer import Scorer
+from ray_jobs.scoring.score_here import Scorer
 from ray_jobs.scoring.scores import Scores
 from ray_jobs.workers.worker import Worker, WorkerTask
 from tests.featurestore.models.handmade import linear_model

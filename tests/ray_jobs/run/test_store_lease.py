@@ -15,16 +15,16 @@ import pytest
 
 from featurestore.checks import holder
 from featurestore.errors import JobFailed, JobStopped, StoreError
-from ray_jobs.run import lease
-from ray_jobs.run.lease import LEASE_JSON, Lease, check_free, hold_store
+from ray_jobs.run import store_lease
+from ray_jobs.run.store_lease import LEASE_JSON, Lease, check_free, hold_store
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same protocol at a pace for tests."""
-    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.05)
-    monkeypatch.setattr(lease, "STALE_SECONDS", 1.0)
-    monkeypatch.setattr(lease, "WATCH_SECONDS", 0.02)
+    monkeypatch.setattr(store_lease, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(store_lease, "STALE_SECONDS", 1.0)
+    monkeypatch.setattr(store_lease, "WATCH_SECONDS", 0.02)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_a_second_driver_elsewhere_watches_and_is_told(foreign: Path) -> None:
 
 def test_a_driver_that_was_killed_on_this_machine_holds_nothing(file: Path) -> None:
     code = (
-        "import os, signal; from ray_jobs.run.lease import hold_store\n"
+        "import os, signal; from ray_jobs.run.store_lease import hold_store\n"
         f"with hold_store({str(file.parent)!r}): os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3])
@@ -127,9 +127,9 @@ def no_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_proc")
 def test_without_proc_a_driver_that_was_killed_holds_nothing_after_a_while(file: Path) -> None:
     code = (
-        "import os, pathlib, signal; from featurestore.checks import holder; from ray_jobs.run import lease\n"
+        "import os, pathlib, signal; from featurestore.checks import holder; from ray_jobs.run import store_lease\n"
         "holder.PROC = pathlib.Path('/no-proc')\n"
-        f"with lease.hold_store({str(file.parent)!r}): os.kill(os.getpid(), signal.SIGKILL)"
+        f"with store_lease.hold_store({str(file.parent)!r}): os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3])
     assert json.loads(file.read_text())["machine"] == ""

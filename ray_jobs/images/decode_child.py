@@ -1,9 +1,9 @@
 """Decode images with Pillow: the program that `decoder` runs in a process of its own.
 
-It imports nothing of ours, so that it can run isolated from the environment (`python -I decode.py SITE`). Requests come
-on standard input, answers go to standard output, one after the other: eight bytes of length and an encoded image; a
-byte 1, height and width (four bytes each) and 3 bytes of a pixel, or a byte 0, four bytes of length and a sentence.
-Whatever an image holds, the answer depends on nothing else.
+It imports nothing of ours, so that it can run isolated from the environment (`python -I decode_child.py SITE`).
+Requests come on standard input, answers go to standard output, one after the other: eight bytes of length and an
+encoded image; a byte 1, height and width (four bytes each) and 3 bytes of a pixel, or a byte 0, four bytes of length
+and a sentence. Whatever an image holds, the answer depends on nothing else.
 
 What a picture is taken to be: its first frame; turned as its EXIF orientation says; of 16 bits the upper eight; on
 white where it is transparent; CMYK by Pillow's own conversion, without colour profiles.

@@ -14,7 +14,7 @@ from ray_jobs.cluster.session import sigterm_unwinds
 from ray_jobs.planning.job_plan import make_plan
 from ray_jobs.reporting.progress import Progress
 from ray_jobs.run.driver import run_plan
-from ray_jobs.run.lease import check_free
+from ray_jobs.run.store_lease import check_free
 from ray_jobs.scoring.model_job import bundle_of, find_bundle, job_of
 
 if TYPE_CHECKING:

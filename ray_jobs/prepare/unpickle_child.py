@@ -1,6 +1,7 @@
 """Convert a pickle of tensors to safetensors: the program that `pickles` runs in a process of its own.
 
-It imports nothing of ours, so that it can run isolated from the environment (`python -I unpickle.py SOURCE TARGET`).
+It imports nothing of ours, so that it can run isolated from the environment (`python -I unpickle_child.py SOURCE
+TARGET`).
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from featurestore.writing.writer import finish_store
 from ray_jobs.corpus.read import DocumentRows, read_rows
 from ray_jobs.planning.job_plan import JobPlan, make_plan
 from ray_jobs.scoring.model_job import find_bundle, job_of
-from ray_jobs.scoring.scorer import Scorer
+from ray_jobs.scoring.score_here import Scorer
 from ray_jobs.workers.worker import Worker, WorkerTask
 from tests.featurestore.models.handmade import linear_model
 from tests.ray_jobs.jobs import make_job, write_corpus, write_models
@@ -180,7 +180,7 @@ def test_another_encoder_under_the_same_path_is_refused(
 
 def test_scoring_here_imports_no_ray() -> None:
     code = (
-        "import sys, ray_jobs.scoring.documents, ray_jobs.scoring.scorer, training.predict_cli, sparsemill\n"
+        "import sys, ray_jobs.scoring.documents, ray_jobs.scoring.score_here, training.predict_cli, sparsemill\n"
         "print(sorted({'ray', 'sae_lens', 'sklearn', 'transformer_lens', 'numba'} & {*sys.modules}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
