@@ -44,7 +44,7 @@ _PARALLEL = Family("parallel", None)
 _GPT2 = Family(mlp_norm="ln_2", positions=True)
 
 _FAMILIES = {
-    **dict.fromkeys(("gemma2", "gemma3_text", "gemma4_text"), _GEMMA),
+    **dict.fromkeys(("gemma2", "gemma3_text", "gemma4_text", "gemma4_unified_text"), _GEMMA),
     **dict.fromkeys(("olmo2", "olmo3"), _OLMO),
     **dict.fromkeys(("cohere", "cohere2", "gptj", "phi"), _PARALLEL),
     **dict.fromkeys(("gpt2", "gpt_neo"), _GPT2),

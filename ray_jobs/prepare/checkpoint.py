@@ -129,7 +129,8 @@ def read_config(model: Checkpoint) -> Any:
     if min(sizes) < 1:
         raise BundleError(f"the config of {model.source} says {sizes[0]} layers of width {sizes[1]}; check the file")
     _refuse_quantised(config, model)
-    if getattr(config, "use_bidirectional_attention", None) or getattr(config, "is_encoder_decoder", False):
+    both_ways = getattr(config, "use_bidirectional_attention", None) not in (None, False, "vision")  # texts are causal
+    if both_ways or getattr(config, "is_encoder_decoder", False):
         only = (
             "of texts only those are supported; of images (corpus.image) it can be run"
             if sees

@@ -61,6 +61,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "hidden_size_per_layer_input": 0,
         "layer_types": ["sliding_attention", "full_attention", "full_attention"],
     },
+    "gemma4_unified_text": {
+        "head_dim": 8,
+        "global_head_dim": 16,
+        "use_bidirectional_attention": "vision",
+        "layer_types": ["sliding_attention", "full_attention", "full_attention"],
+    },
     "qwen2": {},
     "qwen3": {"head_dim": 8},
     "qwen2_moe": {**_MOE, "num_experts": 4, "shared_expert_intermediate_size": 24},

@@ -153,7 +153,7 @@ def test_what_lies_inside_a_layer_follows_from_its_modules(family: str, tmp_path
 
     after = {
         "attn_out": modules["post_attention_layernorm"]
-        if family in ("gemma2", "gemma3_text", "gemma4_text", "olmo2", "olmo3")
+        if family in ("gemma2", "gemma3_text", "gemma4_text", "gemma4_unified_text", "olmo2", "olmo3")
         else torch.nn.Identity(),
         "mlp_out": modules.get("post_feedforward_layernorm", torch.nn.Identity()),
     }
@@ -176,7 +176,7 @@ def test_what_lies_inside_a_layer_follows_from_its_modules(family: str, tmp_path
         torch.testing.assert_close(after["mlp_out"](made) * times, found["mlp_out"], rtol=1e-4, atol=1e-4)
         if "ln2_normalized" in found:
             norm = modules[family_of(config).mlp_norm]  # type: ignore[union-attr, index]
-            plus_one = family.startswith(("gemma", "qwen3_5")) and family != "gemma4_text"
+            plus_one = family.startswith(("gemma", "qwen3_5")) and not family.startswith("gemma4")
             weight = getattr(norm, "weight", 1.0) + (1 if plus_one else 0)
             bias = getattr(norm, "bias", None)
             scaled = found["ln2_normalized"] * weight + (0 if bias is None else bias)
