@@ -140,7 +140,7 @@ def _run(argv: list[str]) -> int:
             args.extracted = functools.partial(extracted, args.job)
             args.scored, args.scored_parts = scored, scored_parts
         if name == "init":
-            args.choose_model, args.choose_vision_model = _first_model, _first_vision_model
+            args.choose_model = _first_model_for
         if name == "names":
             args.stage_one = StageOne()
         if name == "completion":
@@ -192,6 +192,11 @@ def _whole_parser() -> _Parser:
     return parser
 
 
+def _first_model_for(reads: str) -> Any:
+    """A model and an SAE for somebody's first job of `text`, `image` or `messages`."""
+    return {"text": _first_model, "image": _first_vision_model, "messages": _first_chat_model}[reads]()
+
+
 def _first_model() -> Any:
     """A model and an SAE for somebody's first job: what this machine can run without an account, or with one."""
     from featurestore.starting.cli import ModelChoice
@@ -237,6 +242,28 @@ def _first_vision_model() -> Any:
             "  name: google/paligemma2-3b-pt-224  # its licence has to be accepted on the hub once",
             "  # prompt: caption en  # what is fed behind every image",
             "saes:  # trained on texts of Gemma 2 2B: that it is another model is allowed here, and recorded",
+            "  - release: gemma-scope-2b-pt-res-canonical",
+            "    id: layer_12/width_16k/canonical",
+            "    name: l12_16k",
+            "    allow_mismatch: true",
+        ),
+        "l12_16k",
+        why,
+    )
+
+
+def _first_chat_model() -> Any:
+    """A model with a chat template, and an SAE, for somebody's first job of conversations; it needs an account."""
+    from featurestore.starting.cli import ModelChoice
+
+    why = "Gemma 2 2B-IT at layer 12, which has a chat template; it needs an access token of the hub"
+    return ModelChoice(
+        (
+            f"model:  # {why}",
+            "  name: google/gemma-2-2b-it  # its licence has to be accepted on the hub once",
+            "  chat: true  # conversations are rendered by the model's own template",
+            "  turns: [user]  # whose turns are pooled",
+            "saes:  # trained on Gemma 2 2B: that it is another model is allowed here, and recorded",
             "  - release: gemma-scope-2b-pt-res-canonical",
             "    id: layer_12/width_16k/canonical",
             "    name: l12_16k",

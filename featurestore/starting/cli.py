@@ -19,7 +19,7 @@ from featurestore.errors import CorpusError, UsageError
 from featurestore.finding.files import IMAGE, TABLE_OR_IMAGE, find_files
 from featurestore.finding.patterns import escaped
 from featurestore.starting.draft import image_job_text, image_study_text, job_text, study_text
-from featurestore.starting.guess import ROWS, Guess, Roles, guess_roles
+from featurestore.starting.guess import ROWS, Documents, Guess, Roles, guess_roles
 from featurestore.storage.user_outputs import local_folder
 from featurestore.tables.table import no_column, read_head
 
@@ -36,9 +36,9 @@ def init_parser(parser: argparse.ArgumentParser) -> None:
     """Arguments of `sparsemill init`."""
     parser.description = (
         "Look at a table (CSV, JSON lines, Parquet; files of one corpus together), guess which columns hold texts, "
-        "ids, labels, groups, languages and a given split, and write job.yaml and study.yaml with comments. Asks "
-        "nothing, and writes over nothing. Of a folder of image files the job is one of images, whose labels are the "
-        "folders that they lie in."
+        "conversations or images, ids, labels, groups, languages and a given split, and write job.yaml and study.yaml "
+        "with comments. Asks nothing, and writes over nothing. Of a folder of image files the job is one of images, "
+        "whose labels are the folders that they lie in."
     )
     parser.epilog = (
         "examples:\n  sparsemill init comments.csv\n  sparsemill init part-*.parquet --out project --label toxic"
@@ -67,9 +67,10 @@ def init(args: argparse.Namespace) -> int:
     roles = _given(guess_roles(columns), args, columns)
     if roles.text is None:
         raise UsageError(
-            f"{args.files[0]}: no column looks like texts (columns: {', '.join(columns)}); say --text COLUMN"
+            f"{args.files[0]}: no column looks like texts, conversations or images (columns: {', '.join(columns)}); "
+            "say --text COLUMN"
         )
-    choice = _model(args)
+    choice = _model(args, roles.reads)
     places = [os.path.relpath(file, out) if "://" not in file else file for file in args.files]
     written = {out / "job.yaml": job_text([escaped(place) for place in places], roles, choice.lines, "store")}
     if roles.label is not None:
@@ -108,8 +109,7 @@ def _images(files: list[str]) -> tuple[int, dict[str, int]] | None:
 
 def _init_images(args: argparse.Namespace, out: Path, images: tuple[int, dict[str, int]]) -> int:
     """`init` of a folder of images."""
-    choose: Callable[[], ModelChoice] = args.choose_vision_model
-    (count, labels), choice = images, choose()
+    (count, labels), choice = images, _model(args, "image")
     folder = escaped(os.path.relpath(args.files[0], out))
     written = {out / "job.yaml": image_job_text(folder, count, labels, choice.lines, "store")}
     if len(labels) > 1:
@@ -130,10 +130,10 @@ def _init_images(args: argparse.Namespace, out: Path, images: tuple[int, dict[st
     return 0
 
 
-def _model(args: argparse.Namespace) -> ModelChoice:
-    """What the front door chose for this machine: this package knows no models."""
-    choose: Callable[[], ModelChoice] = args.choose_model
-    return choose()
+def _model(args: argparse.Namespace, reads: Documents) -> ModelChoice:
+    """What the front door chose for this machine and such documents: this package knows no models."""
+    choose: Callable[[Documents], ModelChoice] = args.choose_model
+    return choose(reads)
 
 
 def _given(roles: Roles, args: argparse.Namespace, columns: dict[str, list[object]]) -> Roles:
@@ -150,6 +150,8 @@ def _given(roles: Roles, args: argparse.Namespace, columns: dict[str, list[objec
         said[role] = Guess(name, "as you said")
     left = {name: values for name, values in columns.items() if name not in {guess.column for guess in said.values()}}
     roles = guess_roles(left) if said else roles
+    if "text" in said:
+        roles = replace(roles, reads=guess_roles({said["text"].column: columns[said["text"].column]}).reads)
     if "label" in said:
         only = guess_roles({said["label"].column: columns[said["label"].column]})
         roles = replace(roles, classes=only.classes or {"?": 0})
@@ -159,7 +161,7 @@ def _given(roles: Roles, args: argparse.Namespace, columns: dict[str, list[objec
 def _tell(roles: Roles, choice: ModelChoice, written: list[Path]) -> None:
     print_page(f"looked at {counted(roles.rows, 'row')}")
     named = (
-        ("text", roles.text),
+        (roles.reads, roles.text),
         ("id", roles.id),
         ("label", roles.label),
         ("group", roles.group),

@@ -14,7 +14,19 @@ from featurestore.base.text import counted
 from featurestore.base.visible import visible
 from featurestore.starting.guess import Guess, Roles
 
+_PLAINEST = {"text": "tfidf", "messages": "tfidf", "image": "pixels"}  # baselines that have seen no model
 _ASKED = "# What to ask: `sparsemill study` trains, compares with baselines on one frozen split, and writes a report."
+_HIDDEN = "hidden: [mean]           # the residual stream itself, for the comparison with SAE features"
+_OF_TEXTS = (
+    "# model.max_tokens is 1024: what is longer is cut; model.long_documents: windows reads on",
+    "pool: [max, sum, count]  # of a feature over a document's tokens: strongest, total, how many",
+    _HIDDEN,
+)
+_OF_IMAGES = (
+    "pool: [max, sum, count]  # of a feature over an image's positions: strongest, total, how many",
+    _HIDDEN,
+    "pixels: 8                # each image as 8 x 8 fields: a baseline that has seen no model",
+)
 _PLAIN = re.compile(r"[A-Za-z_./~][A-Za-z0-9_./ -]*")
 
 
@@ -28,26 +40,27 @@ def job_text(files: Sequence[str], roles: Roles, model: Sequence[str], store: st
         store: Where the store goes.
     """
     assert roles.text is not None
-    keep = [guess.column for guess in (roles.text, *_kept(roles)) if guess is not None]
+    of_images = roles.reads == "image"
+    documents = () if of_images else (roles.text,)
+    keep = [guess.column for guess in (*documents, *_kept(roles)) if guess is not None]
     lines = [
         _schema_line("job"),
         "# What to compute: `sparsemill plan` prices it, `sparsemill extract` runs it, or what is missing of it.",
         "corpus:",
         f"  path: {_value(list(files) if len(files) > 1 else files[0])}",
-        f"  text: {_value(roles.text.column)}  # {roles.text.why}",
+        f"  {roles.reads}: {_value(roles.text.column)}  # {roles.text.why}",
     ]
     if roles.id is not None:
         lines.append(f"  id: {_value(roles.id.column)}  # {roles.id.why}")
     else:
         lines.append("  # id: COLUMN  # no column of unique ids was found: documents are called FILE:ROW")
-    lines.append(f"  keep: {_value(keep)}  # copied into the store, for studies and reports to read")
+    if keep:
+        lines.append(f"  keep: {_value(keep)}  # copied into the store, for studies and reports to read")
     if roles.others:
         lines.append(f"  # also there: {', '.join(map(_value, roles.others))}")
     lines += [
         *model,
-        "# model.max_tokens is 1024: what is longer is cut; model.long_documents: windows reads on",
-        "pool: [max, sum, count]  # of a feature over a document's tokens: strongest, total, how many",
-        "hidden: [mean]           # the residual stream itself, for the comparison with SAE features",
+        *(_OF_IMAGES if of_images else _OF_TEXTS),
         f"store: {_value(store)}",
     ]
     return _page(lines)
@@ -72,9 +85,7 @@ def image_job_text(folder: str, images: int, labels: Mapping[str, int], model: S
             f"  format: images  # {counted(images, 'image file')}; each is a document, and its path the id",
             f"  keep: [label]  # {classes}",
             *model,
-            "pool: [max, sum, count]  # of a feature over an image's positions: strongest, total, how many",
-            "hidden: [mean]           # the residual stream itself, for the comparison with SAE features",
-            "pixels: 8                # each image as 8 x 8 fields: a baseline that has seen no model",
+            *_OF_IMAGES,
             f"store: {_value(store)}",
         ]
     )
@@ -132,7 +143,7 @@ def study_text(roles: Roles, sae: str, store: str, out: str) -> str:
         f"label: {_value(roles.label.column)}  # {roles.label.why}",
         "features:",
         f"  - {{sae: {sae}, pool: [max, sum, mean]}}",
-        "baselines: [tfidf, hidden_mean]  # what an SAE feature has to beat",
+        f"baselines: [{_PLAINEST[roles.reads]}, hidden_mean]  # what an SAE feature has to beat",
         *split,
     ]
     if roles.language is not None:

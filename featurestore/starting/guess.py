@@ -1,4 +1,4 @@
-"""Guess which column of a table holds texts, ids, labels, groups, languages and a given split, and say why.
+"""Guess which column of a table holds texts, images or conversations, ids, labels, groups and a split, and say why.
 
 A guess is made from the names of columns and from what stands in them: the first rows, evenly shared among the files.
 """
@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from featurestore.tables.same_value import is_missing, value_text
 
@@ -49,9 +49,14 @@ _LANGUAGES = ("lang", "language", "locale")
 _SPLITS = ("split", "fold", "subset", "partition", "set")
 _HELD_OUT = ("test", "heldout", "held_out", "eval")
 _TRAINED_ON = ("train", "training", "dev", "val", "valid", "validation")
+_IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
+_IMAGE_NAME = re.compile(r".*\.(png|jpe?g|gif|webp|bmp|tiff?)", re.IGNORECASE)
 MOST_CLASSES = 50
 LEAST_OF_A_CLASS = 2
 _LANGUAGE_CODE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z]{2,4})?")
+
+
+Documents = Literal["text", "image", "messages"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class Roles:
 
     Attributes:
         text: The documents.
+        reads: What these are: texts, images or conversations.
         id: Ids, unique among the rows seen.
         label: Classes.
         group: What documents share, so that they must not be divided by a split.
@@ -88,6 +94,7 @@ class Roles:
     others: tuple[str, ...]
     classes: Mapping[str, int]
     rows: int
+    reads: Documents = "text"
 
 
 def guess_roles(columns: Mapping[str, Sequence[Any]]) -> Roles:
@@ -106,7 +113,11 @@ def guess_roles(columns: Mapping[str, Sequence[Any]]) -> Roles:
             del free[found.column]
         return found
 
-    text = take(_text)
+    reads: Documents = "text"
+    if (text := take(_messages)) is not None:
+        reads = "messages"
+    elif (text := take(_text)) is None and (text := take(_image)) is not None:
+        reads = "image"
     id = take(_id)
     language = take(_language)
     split = take(_split)
@@ -114,7 +125,7 @@ def guess_roles(columns: Mapping[str, Sequence[Any]]) -> Roles:
     group = take(lambda left: _group(left, seen[label.column] if label else None))
     held_out = tuple(value for value in seen[split.column].counts if value.lower() in _HELD_OUT) if split else ()
     classes = dict(seen[label.column].counts.most_common()) if label else {}
-    return Roles(text, id, label, group, language, split, held_out, tuple(free), classes, rows)
+    return Roles(text, id, label, group, language, split, held_out, tuple(free), classes, rows, reads)
 
 
 class _Column:
@@ -124,6 +135,8 @@ class _Column:
         self.name = name
         self.word = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
         there = [value for value in values if not is_missing(value)]
+        self.is_image = bool(there) and all(map(_is_image, there))
+        self.is_messages = bool(there) and all(map(_is_conversation, there))
         self.rows, self.filled = len(values), len(there)
         self.is_text = bool(there) and all(isinstance(value, str) for value in there)
         self.is_measured = any(isinstance(value, float) and value != int(value) for value in there if value == value)
@@ -143,8 +156,36 @@ class _Column:
         return self.word in names or any(self.word.endswith(f"_{name}") for name in names)
 
 
+def _is_image(value: Any) -> bool:
+    """Encoded bytes, the path of an image, or the struct of both that `datasets` writes."""
+    if isinstance(value, Mapping):
+        return bool(value) and value.keys() <= {"bytes", "path"} and any(map(_is_image, value.values()))
+    if isinstance(value, bytes):
+        return value.startswith(_IMAGES)
+    return isinstance(value, str) and _IMAGE_NAME.fullmatch(value) is not None
+
+
+def _is_conversation(value: Any) -> bool:
+    """A list of turns."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(turn, Mapping) and turn.keys() >= {"role", "content"} for turn in value)
+    )
+
+
+def _messages(columns: Sequence[_Column]) -> Guess | None:
+    found = next((column.name for column in columns if column.is_messages), None)
+    return None if found is None else Guess(found, "lists of turns with a role and a content")
+
+
+def _image(columns: Sequence[_Column]) -> Guess | None:
+    found = next((column for column in columns if column.is_image), None)
+    return None if found is None else Guess(found.name, "paths of images" if found.is_text else "encoded images")
+
+
 def _text(columns: Sequence[_Column]) -> Guess | None:
-    texts = [column for column in columns if column.is_text]
+    texts = [column for column in columns if column.is_text and not column.is_image]
     wordy = [column for column in texts if column.words >= 2]
     named = [column for column in wordy or texts if column.named(_TEXTS)]
     best = max(named or wordy, key=lambda column: column.characters, default=None)

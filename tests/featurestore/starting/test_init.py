@@ -29,6 +29,9 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sparsemill.commands, "_first_model", lambda: ModelChoice(lines, "l1", "a model"))
 
 
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
 def rows(n: int = 120) -> Rows:
     dice = random.Random(0)
     words = ["the", "of", "and", "to", "in", "is", "it", "that", "was", "for", "on", "are"]
@@ -124,7 +127,7 @@ def test_several_files_are_one_corpus_and_strange_names_stay_themselves(tmp_path
     ("content", "words"),
     [
         ("", "not one row can be read"),
-        ("a,b\n1,2\n3,4\n", "no column looks like texts (columns: a, b); say --text COLUMN"),
+        ("a,b\n1,2\n3,4\n", "no column looks like texts, conversations or images (columns: a, b); say --text COLUMN"),
         ("a,b\n1,2\n3,4\n", "--text: "),
     ],
 )
@@ -188,3 +191,40 @@ def test_a_folder_of_images_gets_a_job_of_images_with_their_folders_as_labels(
     assert sparsemill.main(again) == 0
     assert json.loads(capsys.readouterr().out)["classes"] == {"cats": 2}
     assert not (tmp_path / "one" / "study.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "why"),
+    [
+        ("img", [{"bytes": PNG, "path": None}] * 40, "encoded images"),
+        ("raw", [PNG] * 40, "encoded images"),
+        ("file_name", [f"faces/{number}.JPG" for number in range(40)], "paths of images"),
+    ],
+)
+def test_a_table_of_images_becomes_a_job_of_images(tmp_path: Path, name: str, values: list[Any], why: str) -> None:
+    table = pl.DataFrame({name: values, "fine_label": [number % 2 for number in range(40)]})
+    table.write_parquet(tmp_path / "images.parquet")
+    assert sparsemill.main(["init", str(tmp_path / "images.parquet"), "--out", str(tmp_path)]) == 0
+    text = (tmp_path / "job.yaml").read_text()
+    assert f"image: {name}  # {why}" in text
+    job = load_job(tmp_path / "job.yaml")
+    assert (job.corpus.image, job.corpus.text, job.corpus.keep, job.pixels) == (name, None, ("fine_label",), 8)
+    assert load_study(tmp_path / "study.yaml").baselines == ("pixels", "hidden_mean")
+
+
+def test_a_text_beside_an_image_is_what_is_read(tmp_path: Path) -> None:
+    captions = [f"a caption about number {number}" for number in range(40)]
+    roles = guess_roles({"image": [PNG] * 40, "caption": captions})
+    assert roles.text is not None and (roles.text.column, roles.reads) == ("caption", "text")
+    assert roles.others == ("image",)
+
+
+def test_a_table_of_conversations_becomes_a_job_of_conversations(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "hello there"}, {"role": "assistant", "content": "hello"}]
+    table = [{"conversation": turns, "model": "some model of ours", "label": "ab"[number % 2]} for number in range(40)]
+    write_jsonl(tmp_path / "chats.jsonl", table)
+    assert sparsemill.main(["init", str(tmp_path / "chats.jsonl"), "--out", str(tmp_path)]) == 0
+    job = load_job(tmp_path / "job.yaml")
+    assert job.corpus.messages == "conversation" and job.model.chat
+    assert "conversation" in job.corpus.keep
+    assert load_study(tmp_path / "study.yaml").label == "label"
