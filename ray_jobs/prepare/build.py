@@ -266,7 +266,10 @@ def _try_decoder(bundle: Bundle) -> None:
     try:
         found = open_backbone(bundle, "cpu", "eager", head).forward([window], len(window.ids))
     except Exception as error:  # noqa: BLE001 (whatever transformers' modules raise)
-        raise BundleError(f"{refused}: cut to its first layers, such a decoder does not run ({brief(error)})") from None
+        instead = "; try model.dtype: float32" if bundle.dtype != "float32" else ""
+        raise BundleError(
+            f"{refused}: cut to its first layers, such a decoder does not run in {bundle.dtype} ({brief(error)}){instead}"
+        ) from None
     for hook, width in bundle.hooks.items():
         if found[hook].shape != (len(ids), width):
             raise BundleError(f"{refused}: what one has at {hook} is {found[hook].shape[-1]} wide, not {width}")
