@@ -19,7 +19,7 @@ import numpy as np
 
 from training.solvers.objective import Objective, Paths, log_loss
 
-# What the two ways take, in nanoseconds on one core (AMD EPYC): n = 240 to 800, K = 640 to 30,000, 2 to 20 classes.
+# What the two ways take, in nanoseconds on one core of a server: n = 240 to 800, K = 640 to 30,000, 2 to 20 classes.
 SPARSE = 1.0  # a non-zero times a column of weights, or times a row
 DENSE = 0.1  # the same of an entry of a dense matrix
 READ = 0.5  # to read an entry of a matrix from memory, which with few columns of weights is most of a product
