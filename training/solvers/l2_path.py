@@ -4,7 +4,7 @@ Each problem is the one of scikit-learn's `LogisticRegression` (mean log-loss + 
 own subset of rows and with its own scaling of the columns. What fits cost is the pass over the matrix, and all
 problems share it (`training.solvers.objective`). The method is limited-memory BFGS with a state for each problem; each
 value of C starts from the solution of the one before. A single problem from a cold start is a final model
-(`logistic_fit`).
+(`logistic_fit`). Few rows with many columns are solved in the span of the rows (`training.solvers.span`).
 """
 
 from __future__ import annotations
@@ -126,6 +126,8 @@ def minimise(
     objective: Objective | InSpan, penalty: np.ndarray, start: np.ndarray, tolerance: float, max_iterations: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Minimise all problems from `start` [P, M, K + 1]; a problem leaves the batch as soon as it is solved.
+
+    In the span of the rows there are as many entries as directions, instead of K.
 
     Returns:
         (solutions [P, M, K + 1], steps [P]; `max_iterations` steps mean that the tolerance was not reached).
