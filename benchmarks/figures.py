@@ -315,6 +315,15 @@ def growth(records: Records) -> str:
     return _table(["non-zeros", "L2", "L1"], rows)
 
 
+def few_documents(records: Records) -> str:
+    """L2 of few documents and many columns, in the columns and in the span of the documents."""
+    rows = [
+        [f"{name}, {width} columns", f"{search} s", f"{in_span} s", f"{fit} s", f"{fit_in_span} s"]
+        for name, width, search, in_span, fit, fit_in_span, *_ in records["study-few"]["rows"][1:]
+    ]
+    return _table(["", "search in the columns", "in the span", "final model in the columns", "in the span"], rows)
+
+
 def near_duplicates(records: Records) -> str:
     """The search for near-duplicates among a million texts."""
     kinds = records["near-duplicates-1000000"]["kinds"]
@@ -386,6 +395,7 @@ FIGURES: Mapping[str, Callable[[Records], str]] = {
     "formats": formats,
     "studies": studies,
     "growth": growth,
+    "few-documents": few_documents,
     "near-duplicates": near_duplicates,
     "feature-names": feature_names,
     "registry": registry,

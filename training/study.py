@@ -9,14 +9,15 @@ it, and how often it was stopped and resumed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
+from featurestore.models.model import Model
 from featurestore.reader import FeatureStore
-from training.documents.labels import load_documents
+from training.documents.labels import StudyData, load_documents
 from training.documents.regimes import make_conditions, with_strata
-from training.documents.split import make_splits, split_sha256, straddling
+from training.documents.split import Split, make_splits, split_sha256, straddling
 from training.evaluation import Executor, MethodOutcome, OutcomeCache, SourceTask, plan_sources, run_here
 from training.methods.method import Method
 from training.methods.plan import plan_methods
@@ -63,26 +64,55 @@ def run_study(
     from joblib import cpu_count
 
     started = time.perf_counter()
+    asked = _fix(spec, overwrite)
+    data, splits, conditions = asked.data, asked.splits, asked.conditions
+    everywhere = (*splits, *conditions)
+    if n_jobs is None:
+        fits = len(asked.methods) * len(everywhere) * spec.split.folds
+        n_jobs = 1 if fits * len(data.y) < PARALLEL_WORK else cpu_count()
+
+    fingerprints = {uri: store.fingerprint for uri, store in asked.stores.items()}
+    cache = OutcomeCache(spec.out, fingerprints, spec.store, data, everywhere, spec.screen)
+    tasks_of = partial(plan_sources, store=spec.store, data=data, splits=everywhere, n_jobs=n_jobs, screen=spec.screen)
+    everything = Evaluated(_outcomes(asked.methods, tasks_of, cache, executor, progress), data, everywhere)
+    result, models = _told(spec, asked, everything, n_jobs)
+    for name, model in models.items():
+        save_model(model, f"{spec.out}/models/{name}")
+    paths = write_study(result) | {f"model_{name}": f"{spec.out}/models/{name}.json" for name in models}
+    return replace(result, paths=paths, seconds=time.perf_counter() - started)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a study compares on what, fixed before anything is computed; `stores` are open, by URI, its own first."""
+
+    stores: Mapping[str, FeatureStore]
+    methods: tuple[Method, ...]
+    data: StudyData
+    splits: tuple[Split, ...]
+    conditions: tuple[Split, ...]
+
+
+def _fix(spec: StudySpec, overwrite: bool) -> _Asked:
+    """Read the documents, freeze the splits, and claim the directory of the study for them."""
     store = FeatureStore.open(spec.store)
     others = {uri: FeatureStore.open(uri) for uri in spec.other_stores}
     methods = plan_methods(store, spec, others)
     data = with_strata(load_documents(store, spec, tuple(others.values())), spec)
     splits = make_splits(data, spec.split)
     conditions = make_conditions(data, splits, spec)
-    everywhere = (*splits, *conditions)
     if spec.operating_point is not None:
         class_of(spec.operating_point, data.classes)  # before anything is spent
-    claim_out(spec, store.fingerprint, data, everywhere, overwrite)
-    fits = len(methods) * (len(splits) + len(conditions)) * spec.split.folds
-    if n_jobs is None:
-        n_jobs = 1 if fits * len(data.y) < PARALLEL_WORK else cpu_count()
+    claim_out(spec, store.fingerprint, data, (*splits, *conditions), overwrite)
+    return _Asked({spec.store: store, **others}, methods, data, splits, conditions)
 
-    fingerprints = {spec.store: store.fingerprint, **{uri: other.fingerprint for uri, other in others.items()}}
-    cache = OutcomeCache(spec.out, fingerprints, spec.store, data, everywhere, spec.screen)
-    tasks_of = partial(plan_sources, store=spec.store, data=data, splits=everywhere, n_jobs=n_jobs, screen=spec.screen)
-    everything = Evaluated(_outcomes(methods, tasks_of, cache, executor, progress), data, everywhere)
+
+def _told(
+    spec: StudySpec, asked: _Asked, everything: Evaluated, n_jobs: int
+) -> tuple[StudyResult, Mapping[str, Model]]:
+    """What the outcomes say, and the models that are handed out, by family; nothing is written yet."""
+    data, splits = asked.data, asked.splits
     plain, harder = everything.on(range(len(splits))), everything.on(range(len(splits), len(everything.splits)))
-
     winners = select(plain)
     rows = method_rows(plain, winners)
     said = summarise(plain, rows, winners, spec)
@@ -91,13 +121,13 @@ def run_study(
     named |= {} if said.headline is None else {"sae": said.headline.sae, "baseline": said.headline.baseline}
     exported = {family: representative(names) for family, names in named.items()}
     majority = versus_majority(said.comparisons, said.selected, data)
-    stores, summaries = {spec.store: store, **others}, {one.method: one for one in said.methods}
-    handed = hand_out(spec, stores, everything, exported, summaries, majority, n_jobs)
+    summaries = {one.method: one for one in said.methods}
+    handed = hand_out(spec, asked.stores, everything, exported, summaries, majority, n_jobs)
     result = StudyResult(
         spec=spec,
         data=data,
         splits=splits,
-        conditions=conditions,
+        conditions=asked.conditions,
         split_sha256=split_sha256(data, splits),
         straddling=straddling(data, spec.split),
         c_grid=C_GRID,
@@ -113,15 +143,12 @@ def run_study(
         slices=slice_scores(plain, winners, spec),
         decided=handed.decided,
         explanation=handed.explanation,
-        store_fingerprint=store.fingerprint,
+        store_fingerprint=asked.stores[spec.store].fingerprint,
         predictions=said.predictions,
         paths={},
         seconds=0.0,
     )
-    for name, model in handed.models.items():
-        save_model(model, f"{spec.out}/models/{name}")
-    paths = write_study(result) | {f"model_{name}": f"{spec.out}/models/{name}.json" for name in handed.models}
-    return replace(result, paths=paths, seconds=time.perf_counter() - started)
+    return result, handed.models
 
 
 def _outcomes(

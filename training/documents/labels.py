@@ -116,67 +116,32 @@ def load_documents(store: FeatureStore, spec: StudySpec, others: Sequence[Featur
         StudyError: A column or table is missing or unreadable, an id stands twice, no document or only one class is
             left, or TF-IDF is asked for and there is no text.
     """
-    needs_text = bool({"tfidf", "char_ngrams"} & set(spec.named_baselines))
-    text_source = spec.text_source if spec.text_source is not None else _kept_text(store)
-    if needs_text and text_source is None:
-        name = "tfidf" if "tfidf" in spec.named_baselines else "char_ngrams"
-        given = "give the study 'text: {path: ..., id: ..., column: ...}'"
-        if _of_images(store):
-            raise StudyError(
-                f"baselines: {name} needs texts, and the documents of {shown(store.uri)} are images; use pixels, or "
-                f"{given} if each has one"
-            )
-        raise StudyError(
-            f"baselines: {name} needs the text, which {shown(store.uri)} does not keep; add the text column to 'keep' "
-            f"in the job, or {given}"
-        )
+    text_source = _text_source(store, spec)
     by = [*([spec.split.column.name] if spec.split.column else []), *([spec.transfer.by] if spec.transfer else [])]
-    kept = [name for one in spec.numbers if one.path is None for name in one.columns]
-    wanted = [spec.label, spec.split.group, text_source, *by, *sliced_columns(spec.by), *kept]
-    names = [name for name in wanted if isinstance(name, str)]
-    _require_columns(store, spec)
-    base = ["doc_id", "n_tokens", "truncated", "error"]
-    columns = [*base, *dict.fromkeys(n for n in names if n not in base)]
-    frame = exact_columns(store.documents(), columns)
+    frame = _read(store, spec, [text_source, *by])
     ids = frame["doc_id"].to_list()
-    if frame["doc_id"].n_unique() < len(ids):
-        twice = frame["doc_id"].filter(frame["doc_id"].is_duplicated()).sort()[0]
-        raise StudyError(f"{shown(store.uri)}: document '{twice}' stands in it more than once; run verify on the store")
-
     notes: list[str] = []
     labels = _labels(spec.label, frame, notes)
     groups = frame[spec.split.group] if spec.split.group is not None else None
     texts = _texts(text_source, frame, notes) if text_source is not None else None
+    numbers = {one.name: numbers_of(one, frame, notes) for one in spec.numbers}
+    none = np.zeros(len(ids), bool)
     missing = {
         "error": frame["error"].is_not_null().to_numpy(),
         "no_label": labels.is_null().to_numpy(),
-        "no_group": _is_missing(groups) if groups is not None else np.zeros(len(ids), bool),
+        "no_group": _is_missing(groups) if groups is not None else none,
         "no_tokens": (frame["n_tokens"] == 0).to_numpy(),
-        "no_text": texts.is_null().to_numpy() if needs_text and texts is not None else np.zeros(len(ids), bool),
+        "no_text": texts.is_null().to_numpy() if texts is not None and _needing_text(spec) else none,
     }
-    numbers = {one.name: numbers_of(one, frame, notes) for one in spec.numbers}
     if numbers:
         missing["no_number"] = np.any([~np.isfinite(values).all(axis=1) for values in numbers.values()], axis=0)
     if by:
         missing["no_column"] = np.any([_is_missing(frame[name]) for name in by], axis=0)
     if others:
         missing["elsewhere"] = _absent(frame["doc_id"], others)
-    use, left_out = np.ones(len(ids), bool), {}
-    for reason in missing:
-        left_out[reason] = int((use & missing[reason]).sum())
-        use &= ~missing[reason]
-    if not use.any():
-        raise StudyError(
-            f"{shown(store.uri)}: no document can take part: {describe_left_out(left_out, len(ids))}; "
-            "see to what leaves out the most"
-        )
+    position, left_out = _taking_part(ids, missing, store)
 
-    position = np.array(sorted(np.flatnonzero(use), key=lambda i: (_hash(ids[i]), ids[i])), dtype=np.int64)
     classes, y = _codes(labels.gather(position))
-    if len(classes) < 2:
-        raise StudyError(
-            f"label: all {len(y)} labelled documents are '{classes[0]}'; a study needs at least two classes"
-        )
     text = None if texts is None else tuple(texts.gather(position).fill_null("").to_list())
     data = StudyData(
         position=position,
@@ -199,6 +164,66 @@ def load_documents(store: FeatureStore, spec: StudySpec, others: Sequence[Featur
         truncated=int(frame["truncated"].gather(data.position).sum() or 0),
         slices=make_slices(spec.by, frame, data.position),
     )
+
+
+def _needing_text(spec: StudySpec) -> list[str]:
+    """The baselines of a study that are made of the text."""
+    return [name for name in ("tfidf", "char_ngrams") if name in spec.named_baselines]
+
+
+def _text_source(store: FeatureStore, spec: StudySpec) -> str | TableColumn | None:
+    """Where the texts are: what the study names, or else the corpus' own; refused where a baseline needs some."""
+    source = spec.text_source if spec.text_source is not None else _kept_text(store)
+    needing = _needing_text(spec)
+    if source is not None or not needing:
+        return source
+    given = "give the study 'text: {path: ..., id: ..., column: ...}'"
+    if _of_images(store):
+        raise StudyError(
+            f"baselines: {needing[0]} needs texts, and the documents of {shown(store.uri)} are images; use pixels, or "
+            f"{given} if each has one"
+        )
+    raise StudyError(
+        f"baselines: {needing[0]} needs the text, which {shown(store.uri)} does not keep; add the text column to "
+        f"'keep' in the job, or {given}"
+    )
+
+
+def _read(store: FeatureStore, spec: StudySpec, more: Sequence[str | TableColumn | None]) -> dict[str, pl.Series]:
+    """The columns of the store that a study goes by, and `more` that it keeps; every document stands in it once."""
+    kept = [name for one in spec.numbers if one.path is None for name in one.columns]
+    wanted = [spec.label, spec.split.group, *more, *sliced_columns(spec.by), *kept]
+    names = [name for name in wanted if isinstance(name, str)]
+    _require_columns(store, spec)
+    base = ["doc_id", "n_tokens", "truncated", "error"]
+    frame = exact_columns(store.documents(), [*base, *dict.fromkeys(n for n in names if n not in base)])
+    if frame["doc_id"].n_unique() < len(frame["doc_id"]):
+        twice = frame["doc_id"].filter(frame["doc_id"].is_duplicated()).sort()[0]
+        raise StudyError(f"{shown(store.uri)}: document '{twice}' stands in it more than once; run verify on the store")
+    return frame
+
+
+def _taking_part(
+    ids: list[str], missing: Mapping[str, np.ndarray], store: FeatureStore
+) -> tuple[np.ndarray, dict[str, int]]:
+    """Rows of the documents that lack nothing, in their own order, and how many each reason leaves out.
+
+    Args:
+        ids: Of all documents [rows].
+        missing: Reason -> bool [rows], in the order in which a document is counted once.
+        store: Theirs, for the message.
+    """
+    use, left_out = np.ones(len(ids), bool), {}
+    for reason in missing:
+        left_out[reason] = int((use & missing[reason]).sum())
+        use &= ~missing[reason]
+    if not use.any():
+        raise StudyError(
+            f"{shown(store.uri)}: no document can take part: {describe_left_out(left_out, len(ids))}; "
+            "see to what leaves out the most"
+        )
+    rows = sorted(np.flatnonzero(use), key=lambda i: (_hash(ids[i]), ids[i]))
+    return np.array(rows, dtype=np.int64), left_out
 
 
 def token_counts(store: FeatureStore, data: StudyData) -> np.ndarray:
@@ -359,8 +384,12 @@ def _value_texts(values: Iterable[Any]) -> list[str | None]:
 
 
 def _codes(labels: pl.Series) -> tuple[tuple[str, ...], np.ndarray]:
-    """Class names and the class index of each label."""
+    """Class names, two at least, and the class index of each label."""
     classes = in_order(labels.to_list())
+    if len(classes) < 2:
+        raise StudyError(
+            f"label: all {len(labels)} labelled documents are '{classes[0]}'; a study needs at least two classes"
+        )
     index = {name: code for code, name in enumerate(classes)}
     return tuple(classes), np.array([index[name] for name in labels.to_list()], dtype=np.int64)
 

@@ -107,12 +107,9 @@ def explain(
     copies = _copies(matrix, final, split.train, heaviest, scaled, seen)
     assert pooled.column is not None
     strength = _columns(pooled.X, split.train, np.searchsorted(pooled.column, column[heaviest]))
-    y = data.y[split.train]
-    size = np.bincount(y, minlength=len(data.classes))
-    features = []
+    y, features = data.y[split.train], []
     for k, j in enumerate(heaviest):
         fires = scaled[:, k] != 0
-        there = np.bincount(y[fires], minlength=len(data.classes))
         lengths = None if n_tokens is None else n_tokens[split.train]
         feature = {
             "feature": int(str(names[j]).rsplit(":", 1)[1]),
@@ -121,14 +118,17 @@ def explain(
             "coefficient": float(coefficient[j]),
             "weight": float(weight[j]),
             "share": float(weight[j] / weight.sum()),
-            "document_frequency": {c: float(there[i] / size[i]) for i, c in enumerate(data.classes)},
-            "document_interval": {c: list(wilson(there[i], size[i])) for i, c in enumerate(data.classes)},
-            "document_counts": {c: [int(there[i]), int(size[i])] for i, c in enumerate(data.classes)},
+            **_fired_in(fires, y, data.classes),
             "flags": _flags(fires, strength[:, k], lengths),
             "copies": [{"name": str(names[i]), "correlation": r} for i, r in copies[k]],
             **examples_of(strength[:, k], fires, data, split.train, int(toward[j])),
         }
         features.append(feature)
+    return {**_cell(method, value, split, data, weight), "features": features}
+
+
+def _cell(method: Method, value: float | None, split: Split, data: StudyData, weight: np.ndarray) -> dict[str, Any]:
+    """What is explained: the method, the hyper-parameter chosen, the training documents, and what weights mean."""
     return {
         "method": method.name,
         "sae": method.sae,
@@ -145,7 +145,16 @@ def explain(
         "weight": "share of the tree's gain"
         if method.probe == "tree"
         else "|coefficient x difference of class means| of the scaled feature",
-        "features": features,
+    }
+
+
+def _fired_in(fires: np.ndarray, y: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    """In how many documents of each class a feature fires (bool [n]), as a share, its interval, and counts."""
+    there, size = np.bincount(y[fires], minlength=len(classes)), np.bincount(y, minlength=len(classes))
+    return {
+        "document_frequency": {c: float(there[i] / size[i]) for i, c in enumerate(classes)},
+        "document_interval": {c: list(wilson(there[i], size[i])) for i, c in enumerate(classes)},
+        "document_counts": {c: [int(there[i]), int(size[i])] for i, c in enumerate(classes)},
     }
 
 

@@ -48,6 +48,39 @@ def products(indptr, indices, data, weights, first, last, out):  # type: ignore[
 
 
 @njit(nogil=True, cache=True)
+def row_products(indptr, indices, data, factors, rows, first, last, out):  # type: ignore[no-untyped-def]
+    """Inner products of rows of X with those before them, under several weights of the columns at once.
+
+    Args:
+        indptr, indices, data: X, CSR [N, K].
+        factors: float64 [K, LANES], the weights of the columns.
+        rows: int64 [n], the rows.
+        first, last: Which of them get their products with themselves and all before.
+        out: float64 [n, n, LANES]; the lower triangle of rows first .. last is written.
+    """
+    spread = np.zeros(factors.shape)
+    for a in range(first, last):
+        start, stop = indptr[rows[a]], indptr[rows[a] + 1]
+        for k in range(start, stop):
+            j, v = indices[k], np.float64(data[k])
+            for q in range(factors.shape[1]):
+                spread[j, q] += v * factors[j, q]
+        for b in range(a + 1):
+            s0 = s1 = s2 = s3 = s4 = 0.0
+            for k in range(indptr[rows[b]], indptr[rows[b] + 1]):
+                j, v = indices[k], np.float64(data[k])
+                s0 += v * spread[j, 0]
+                s1 += v * spread[j, 1]
+                s2 += v * spread[j, 2]
+                s3 += v * spread[j, 3]
+                s4 += v * spread[j, 4]
+            o = out[a, b]
+            o[0], o[1], o[2], o[3], o[4] = s0, s1, s2, s3, s4
+        for k in range(start, stop):
+            spread[indices[k]] = 0.0
+
+
+@njit(nogil=True, cache=True)
 def loss_and_gradient(  # type: ignore[no-untyped-def]
     indptr, indices, data, weights, intercept, y, share, m, first, last, losses, gradient, total
 ):

@@ -4,7 +4,7 @@ Each problem is the one of scikit-learn's `LogisticRegression` (mean log-loss + 
 own subset of rows and with its own scaling of the columns. What fits cost is the pass over the matrix, and all
 problems share it (`training.solvers.objective`). The method is limited-memory BFGS with a state for each problem; each
 value of C starts from the solution of the one before. A single problem from a cold start is a final model
-(`logistic_fit`).
+(`logistic_fit`). Few rows with many columns are solved in the span of the rows (`training.solvers.span`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from training.solvers.objective import Objective, Paths, objective_of
+from training.solvers.span import InSpan, numbers_in_span, spans
 
 MEMORY = 10  # correction pairs kept, as in scikit-learn's L-BFGS
 IN_VAIN = 5  # steps in a row, after which a problem is as solved as float64 can tell
@@ -50,31 +51,41 @@ def logistic_paths(
     Returns:
         int64 [len(grid), N, P], the predicted class of each row (also of rows not fitted).
     """
-    n_problems = paths.fit.shape[1]
+    n_problems, everything = paths.fit.shape[1], np.arange(len(paths.y))
+    few = spans(paths, len(grid), everything)
+    numbers = numbers_in_span(paths, everything) if few else 0
+    width = (int(paths.fit.sum(axis=0).max()) if few else paths.X.shape[1]) + 1
     m = 1 if paths.n_classes == 2 else paths.n_classes
-    at_once = max(1, STATE_BYTES // (16 * MEMORY * m * (paths.X.shape[1] + 1)))
+    at_once = max(1, STATE_BYTES // (16 * MEMORY * m * width + 8 * numbers))
     found = np.empty((len(grid), len(paths.y), n_problems), dtype=np.int64)
     with ThreadPoolExecutor(n_jobs) as pool:
         for start in range(0, n_problems, at_once):
             here = slice(start, start + at_once)
-            objective = objective_of(paths.subset(here), pool if n_jobs > 1 else None)
-            x = np.zeros((objective.problems, m, paths.X.shape[1] + 1))
+            columns = objective_of(paths.subset(here), pool if n_jobs > 1 else None)
+            problems = InSpan(columns, everything) if few else columns
+            x = problems.start()
             for i, (C, tolerance) in enumerate(zip(grid, tolerances, strict=True)):
-                x, _ = minimise(objective, 1.0 / (C * objective.rows), x, tolerance, max_iterations)
-                decision = objective.decision(x, np.arange(objective.problems))
+                x, _ = minimise(problems, 1.0 / (C * problems.rows), x, tolerance, max_iterations)
+                decision = problems.decision(x, np.arange(problems.problems))
                 found[i][:, here] = decision[:, :, 0] > 0 if m == 1 else np.argmax(decision, axis=2)
     return found
 
 
 def logistic_fit(paths: Paths, C: float, tolerance: float, max_iterations: int, n_jobs: int = 1) -> Solution:
     """Fit the only problem of `paths` at one C, from a cold start."""
-    m = 1 if paths.n_classes == 2 else paths.n_classes
+    rows = np.flatnonzero(paths.fit[:, 0])
     with ThreadPoolExecutor(n_jobs) as pool:
         objective = objective_of(paths, pool if n_jobs > 1 else None)
-        cold = np.zeros((1, m, paths.X.shape[1] + 1))
-        x, steps = minimise(objective, 1.0 / (C * objective.rows), cold, tolerance, max_iterations)
-    coef = x[0, :, :-1] / objective.scale[0]
-    return Solution(coef, x[0, :, -1] - coef @ objective.shift[0], int(steps[0]), bool(steps[0] < max_iterations))
+        penalty = 1.0 / (C * objective.rows)
+        x, before = objective.start(), 0
+        if spans(paths, 1, rows):
+            problem = InSpan(objective, rows)
+            small, steps = minimise(problem, penalty, problem.start(), tolerance, max_iterations)
+            x, before = problem.of_columns(small[0], 0)[None], int(steps[0])
+        # Where the span was enough this looks at the gradient once and takes no step.
+        x, steps = minimise(objective, penalty, x, tolerance, max_iterations - before)
+    coef, taken = x[0, :, :-1] / objective.scale[0], before + int(steps[0])
+    return Solution(coef, x[0, :, -1] - coef @ objective.shift[0], taken, taken < max_iterations)
 
 
 @dataclass
@@ -112,9 +123,11 @@ class _State:
 
 
 def minimise(
-    objective: Objective, penalty: np.ndarray, start: np.ndarray, tolerance: float, max_iterations: int
+    objective: Objective | InSpan, penalty: np.ndarray, start: np.ndarray, tolerance: float, max_iterations: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Minimise all problems from `start` [P, M, K + 1]; a problem leaves the batch as soon as it is solved.
+
+    In the span of the rows there are as many entries as directions, instead of K.
 
     Returns:
         (solutions [P, M, K + 1], steps [P]; `max_iterations` steps mean that the tolerance was not reached).
@@ -123,17 +136,17 @@ def minimise(
     which = np.arange(objective.problems)
     state = _State(which, start, *objective(start, penalty, which), np.zeros(len(which), int))
     for step in range(max_iterations):
-        going = np.abs(state.gradient).max(axis=(1, 2)) > tolerance
+        going = objective.steepness(state.gradient) > tolerance
         solved[state.which] = state.x
         steps[state.which[~going]] = step
         if not going.any():
             break
         if not going.all():
             state.keep(going)
-        before, steepest = state.value, np.abs(state.gradient).max(axis=(1, 2))
+        before, steepest = state.value, objective.steepness(state.gradient)
         moved = _step(objective, penalty, state)
         # Near the minimum float64 no longer tells values apart, and gradients fall by fits and starts.
-        better = (state.value < before) | (np.abs(state.gradient).max(axis=(1, 2)) < steepest)
+        better = (state.value < before) | (objective.steepness(state.gradient) < steepest)
         state.in_vain = np.where(better, 0, state.in_vain + 1)
         moved &= state.in_vain < IN_VAIN
         if not moved.all():  # nothing left to be had
@@ -146,7 +159,7 @@ def minimise(
     return solved, steps
 
 
-def _step(objective: Objective, penalty: np.ndarray, state: _State) -> np.ndarray:
+def _step(objective: Objective | InSpan, penalty: np.ndarray, state: _State) -> np.ndarray:
     """Move every problem downhill and remember the curvature; says which could move."""
     direction = state.direction()
     slope = _dot(direction, state.gradient)

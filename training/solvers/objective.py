@@ -9,8 +9,10 @@ threads; dense ones take two products.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +21,7 @@ import numpy as np
 LANE_BYTES = 1 << 28  # gradients of all blocks of rows together
 BLOCK = 1 << 21  # non-zeros in a block of rows, the piece of work of a thread: some milliseconds
 MAX_BLOCKS = 16  # each has a gradient of its own
+PIECES = 4  # of the products of rows with rows, pieces of work of threads
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,26 @@ class Objective(ABC):
         value = losses + 0.5 * penalty * np.vecdot(x[:, :, :-1], x[:, :, :-1]).sum(axis=1)
         return value, np.concatenate([product, total[:, :, None]], axis=2)
 
+    def start(self) -> np.ndarray:
+        """Nothing learnt: zeros [P, M, K + 1]."""
+        return np.zeros((self.problems, self.m, self.paths.X.shape[1] + 1))
+
+    def steepness(self, gradient: np.ndarray) -> np.ndarray:
+        """Largest entry [p] of the gradients [p, M, K + 1]: what tolerances are of."""
+        return np.asarray(np.abs(gradient).max(axis=(1, 2)))
+
+    def combined(self, p: int, rows: np.ndarray, factors: np.ndarray) -> np.ndarray:
+        """Weights [M, K] that are the sum of some rows of problem p, as it sees them, times `factors` [rows, M]."""
+        product = np.asarray(self.paths.X[rows].T @ factors).T
+        return (product - factors.sum(axis=0)[:, None] * self.shift[p]) / self.scale[p]
+
+    @abstractmethod
+    def inner_products(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:
+        """For each problem the inner products [rows, rows] of some rows as it sees them, scaled and shifted.
+
+        With them comes the size of the numbers that were added up, whose last bits they do not know.
+        """
+
     def _unscaled(self, x: np.ndarray, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Weights [p, M, K] and intercepts [p, M] of the columns as they are."""
         weights = x[:, :, :-1] / self.scale[which, None, :]
@@ -126,6 +149,27 @@ class _Sparse(Objective):
     def _means(self) -> np.ndarray:
         share = self.share.astype(self.paths.X.dtype)  # another type would make scipy copy the matrix
         return np.ascontiguousarray((self.paths.X.T @ share).T, dtype=np.float64)
+
+    def inner_products(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:
+        """See `Objective.inner_products`; shifts are taken off the products, for shifted rows would not be sparse."""
+        from training.solvers.kernels import row_products
+
+        pieces = np.linspace(0, len(rows) ** 2, PIECES + 1) ** 0.5  # row a has a + 1 products
+        ends = [int(end) for end in np.unique(np.ceil(pieces))]
+        for start in range(0, self.problems, self._lanes):
+            here = slice(start, start + self._lanes)
+            factors = 1.0 / self.scale[here] ** 2  # [p, K]
+            shifted = factors * self.shift[here]
+            lanes = self._laid_out(factors[:, None, :])[0]
+            out = np.empty((len(rows), len(rows), self._lanes))
+            work = partial(row_products, *self._parts, lanes, rows, out=out)
+            list(self._map(work, ends[:-1], ends[1:]))
+            with_shift = self._products(shifted[:, None, :])[rows]  # [rows, p]
+            of_shift = np.vecdot(shifted, self.shift[here])
+            for q, constant in enumerate(of_shift):
+                half = np.tril(out[:, :, q])
+                products = half + np.tril(half, -1).T - with_shift[:, q, None] - with_shift[None, :, q] + constant
+                yield products, float(half.diagonal().max() + constant)
 
     def _laid_out(self, weights: np.ndarray) -> np.ndarray:
         """Weights [p, M, K] as lanes [blocks, K, LANES], zeros beyond the last."""
@@ -174,6 +218,14 @@ class _Sparse(Objective):
 class _Dense(Objective):
     """Hidden states and the like: two products of dense matrices."""
 
+    def inner_products(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:
+        """See `Objective.inner_products`."""
+        for scale, shift in zip(self.scale, self.shift, strict=True):
+            seen = (self.paths.X[rows] - shift) / scale
+            products, of_shift = seen @ seen.T, shift / scale
+            size = products.diagonal().max()
+            yield products, float(size + np.sqrt(size) * np.linalg.norm(of_shift))
+
     def _means(self) -> np.ndarray:
         return np.ascontiguousarray((self.paths.X.T @ self.share).T)
 
@@ -184,20 +236,33 @@ class _Dense(Objective):
         self, weights: np.ndarray, intercept: np.ndarray, which: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         shape = (len(self.paths.y), len(which), self.m)
-        Z, share = (self._products(weights) + intercept.ravel()).reshape(shape), self.share[:, which]
-        if self.m == 1:
-            z, is_class = Z[:, :, 0], (self.paths.y == 1).astype(np.float64)[:, None]
-            small = np.exp(-np.abs(z))
-            losses = np.maximum(z, 0.0) + np.log1p(small) - is_class * z
-            residual = ((np.where(z > 0, 1.0, small) / (1.0 + small) - is_class) * share)[:, :, None]
-        else:
-            own = np.take_along_axis(Z, np.broadcast_to(self.paths.y[:, None, None], (*shape[:2], 1)), axis=2)[:, :, 0]
-            top = Z.max(axis=2)
-            np.exp(Z - top[:, :, None], out=Z)
-            norm = Z.sum(axis=2)
-            losses = np.log(norm) + top - own
-            residual = Z / norm[:, :, None]
-            residual[np.arange(len(Z)), :, self.paths.y] -= 1.0
-            residual *= share[:, :, None]
+        Z = (self._products(weights) + intercept.ravel()).reshape(shape)
+        losses, residual = log_loss(Z, self.paths.y[:, None], self.share[:, which])
         flat = residual.reshape(len(Z), -1)
-        return (losses * share).sum(axis=0), (flat.T @ self.paths.X).reshape(weights.shape), residual.sum(axis=0)
+        return losses.sum(axis=0), (flat.T @ self.paths.X).reshape(weights.shape), residual.sum(axis=0)
+
+
+def log_loss(decision: np.ndarray, y: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted log-losses [...] and their derivatives [..., M] by the decisions.
+
+    Args:
+        decision: float64 [..., M], overwritten; with M == 1 the log-odds of class 1.
+        y: int64, class indices, to be broadcast to [...].
+        share: float64 [...], the weights.
+    """
+    if decision.shape[-1] == 1:
+        z, is_class = decision[..., 0], (y == 1).astype(np.float64)
+        small = np.exp(-np.abs(z))
+        losses = np.maximum(z, 0.0) + np.log1p(small) - is_class * z
+        residual = ((np.where(z > 0, 1.0, small) / (1.0 + small) - is_class) * share)[..., None]
+        return losses * share, residual
+    place = np.broadcast_to(y, share.shape)[..., None]
+    own = np.take_along_axis(decision, place, axis=-1)[..., 0]
+    top = decision.max(axis=-1)
+    np.exp(decision - top[..., None], out=decision)
+    norm = decision.sum(axis=-1)
+    losses = np.log(norm) + top - own
+    residual = decision / norm[..., None]
+    np.put_along_axis(residual, place, np.take_along_axis(residual, place, axis=-1) - 1.0, axis=-1)
+    residual *= share[..., None]
+    return losses * share, residual

@@ -15,6 +15,7 @@ from training.solvers.kernels import (
     largest,
     loss_and_gradient,
     products,
+    row_products,
 )
 from training.solvers.l1_path import by_column
 
@@ -39,6 +40,17 @@ def test_products_are_those_of_numpy(dtype: type) -> None:
     products(*csr_parts(X), lanes, 9, X.shape[0], out)
     expected = X.toarray().astype(np.float64) @ np.concatenate(list(lanes), axis=1)
     assert out == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_products_of_rows_with_rows_are_those_of_numpy(dtype: type) -> None:
+    X, factors, rows = matrix(dtype), np.random.default_rng(0).random((11, LANES)), np.array([2, 3, 11, 22])
+    out = np.zeros((4, 4, LANES))
+    for first, last in ((0, 1), (1, 4)):
+        row_products(*csr_parts(X), factors, rows, first, last, out)
+    dense = X.toarray().astype(np.float64)[rows]
+    for q in range(LANES):
+        assert out[:, :, q] == pytest.approx(np.tril((dense * factors[:, q]) @ dense.T), abs=1e-12)
 
 
 @pytest.mark.parametrize("m", [1, 3])
