@@ -268,7 +268,7 @@ def _try_decoder(bundle: Bundle) -> None:
     except Exception as error:  # noqa: BLE001 (whatever transformers' modules raise)
         instead = "; try model.dtype: float32" if bundle.dtype != "float32" else ""
         raise BundleError(
-            f"{refused}: cut to its first layers, such a decoder does not run in {bundle.dtype} ({brief(error)}){instead}"
+            f"{refused}: cut to its first layers, it does not run in {bundle.dtype} ({brief(error)}){instead}"
         ) from None
     for hook, width in bundle.hooks.items():
         if found[hook].shape != (len(ids), width):
