@@ -294,7 +294,8 @@ def submit(args: argparse.Namespace) -> int:
         return print_json({"address": args.address, "store": shown(job.store), **asdict(done)})
     if args.detach:
         print(f"{done.submission_id}: {done.status.lower()}; the same command without --detach follows it,")
-        print(f"`sparsemill stop {shlex.quote(args.job)} --address {shlex.quote(args.address)}` stops it")
+        print(f"`sparsemill stop {shlex.quote(args.job)} --address {shlex.quote(args.address)}` stops it,")
+        print(f"`sparsemill status {shlex.quote(shown(job.store))}` says how far it is, once it has planned")
     return 0
 
 

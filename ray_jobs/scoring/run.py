@@ -54,6 +54,8 @@ def score_corpus(
                 done = len(made.units) - len(made.missing)
                 said = f" ({there(done)})" if done else ""
                 progress.note(f"{counted(len(made.missing), 'unit')} to do{said}; starting Ray")
+            else:
+                progress.note(f"nothing to do, all documents are scored ({counted(len(made.units), 'part')})")
             return run_plan(made, address, progress)
     except (KeyboardInterrupt, SystemExit):
         progress.note(f"stopped; parts that are done stay in {shown(job.store)}")

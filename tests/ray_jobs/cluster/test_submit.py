@@ -168,7 +168,8 @@ def test_a_job_outlives_its_submitter_and_is_followed_by_the_next(
     code, out, err = finish(start(job, cluster, "--detach"))
     assert code == 0, err
     submission_id = out.split(":")[0]
-    assert f"`sparsemill stop {job} --address {cluster.dashboard}` stops it" in out
+    assert f"`sparsemill stop {job} --address {cluster.dashboard}` stops it,\n" in out
+    assert f"`sparsemill status {tmp_path / 'store'}` says how far it is" in out
     process = start(job, cluster)
     eventually(lambda: list((tmp_path / "store" / "parts").glob("*.parquet")))
     process.kill()  # a closed laptop
