@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from featurestore.base.arguments import count_argument
 from featurestore.base.json_text import json_text, print_json
 from featurestore.base.terminal import print_facts
-from featurestore.base.text import counted
+from featurestore.base.text import counted, there
 from featurestore.errors import UsageError
 from ray_jobs.console import (
     bundle_facts,
@@ -158,9 +158,10 @@ def extract(args: argparse.Namespace) -> int:
             made = make_plan(job, progress.note)
             if missing := made.missing:
                 tokens = round(made.mean_tokens * sum(unit.rows for unit in missing))
-                there = f" ({len(made.units) - len(missing):,} are there)" if len(missing) < len(made.units) else ""
+                done = len(made.units) - len(missing)
+                said = f" ({there(done)})" if done else ""
                 ray = "starting Ray" if args.address is None else f"connecting to Ray at {shown(args.address)}"
-                progress.note(f"{counted(len(missing), 'unit')} to do{there}, about {tokens:,} tokens; {ray}")
+                progress.note(f"{counted(len(missing), 'unit')} to do{said}, about {tokens:,} tokens; {ray}")
             result = run_plan(made, args.address, progress, args.force)
     except (KeyboardInterrupt, SystemExit):
         progress.note(f"stopped; parts that are done stay in {shown(job.store)}")
@@ -293,7 +294,8 @@ def submit(args: argparse.Namespace) -> int:
         return print_json({"address": args.address, "store": shown(job.store), **asdict(done)})
     if args.detach:
         print(f"{done.submission_id}: {done.status.lower()}; the same command without --detach follows it,")
-        print(f"`sparsemill stop {shlex.quote(args.job)} --address {shlex.quote(args.address)}` stops it")
+        print(f"`sparsemill stop {shlex.quote(args.job)} --address {shlex.quote(args.address)}` stops it,")
+        print(f"`sparsemill status {shlex.quote(shown(job.store))}` says how far it is, once it has planned")
     return 0
 
 

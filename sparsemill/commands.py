@@ -19,7 +19,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from featurestore.base.did_you_mean import did_you_mean
 from featurestore.base.end_in_time import END_SECONDS, end_in_time
@@ -28,6 +28,9 @@ from featurestore.urls import without_secrets
 from sparsemill.installation import missing
 from sparsemill.stages import StageOne, extracted, gather_evidence, on_ray, scored, scored_parts
 from sparsemill.version import __version__
+
+if TYPE_CHECKING:
+    from training.spec import StudySpec
 
 # What one is doing -> its commands -> (module, one line of help). Each module has `<name>_parser(parser)` and
 # `<name>(args) -> exit code`.
@@ -98,6 +101,8 @@ Open the report in a browser; it says what was found in words, and shows it:
     {files.results}/report.html
 """
 
+
+OF_EVERY_STORE = ("doc_id", "n_tokens", "truncated", "error", "length")  # what a study may name though no job keeps it
 
 YOUNG_OBJECTS = 50_000  # before garbage is looked for: importing torch makes a million objects, none of which is any
 
@@ -415,12 +420,19 @@ def run(args: argparse.Namespace) -> int:
     from ray_jobs.spec import load_job
     from training.spec import load_study
 
-    store, studied = load_job(args.job).store, load_study(args.study)
+    job, studied = load_job(args.job), load_study(args.study)
+    store = job.store
     if _place(studied.store) != _place(store):
         raise StudyError(
             f"{args.study} reads the store {shown(studied.store)}, and {args.job} writes {shown(store)}; "
             "make them the same"
         )
+    for key, column in _columns_read(studied):
+        if column not in job.corpus.keep:  # said now, and not when the job has been paid for
+            raise StudyError(
+                f"{args.study}: {key}: {args.job} keeps no column '{column}'"
+                f"{did_you_mean(column, job.corpus.keep) or ';'} add it to corpus.keep"
+            )
     steps = [
         ["prepare", args.job],
         ["plan", args.job],
@@ -432,6 +444,14 @@ def run(args: argparse.Namespace) -> int:
     if not code and args.json:
         print_json({"store": shown(store), "results": shown(studied.out), **outputs})
     return code
+
+
+def _columns_read(studied: StudySpec) -> Iterator[tuple[str, str]]:
+    """(key, column) of what a study reads in the columns that its store keeps."""
+    split = studied.split
+    asked: list[tuple[str, object]] = [("label", studied.label), ("split.group", split.group)]
+    asked += [("split.column.name", split.column and split.column.name), *(("by", one) for one in studied.by)]
+    yield from ((key, column) for key, column in asked if isinstance(column, str) and column not in OF_EVERY_STORE)
 
 
 def _place(uri: str) -> str:

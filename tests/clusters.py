@@ -38,12 +38,19 @@ class Cluster:
 
 
 @contextmanager
-def head_node(environment: Mapping[str, str], cpus: int = 2) -> Iterator[Cluster]:
-    """Run a head node for as long as it lasts."""
+def head_node(environment: Mapping[str, str], cpus: int = 2, programs: Path | None = None) -> Iterator[Cluster]:
+    """Run a head node for as long as it lasts.
+
+    Args:
+        environment: Variables beside those of this process.
+        cpus: Of the node, whatever the machine has.
+        programs: The `bin` of the environment that the node runs; by default this one's.
+    """
+    programs = programs or Path(sys.executable).parent
     files = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # short: it holds sockets
     gcs, dashboard, agent, metrics = free_ports(4)
     command = [
-        Path(sys.executable).parent / "ray",
+        programs / "ray",
         "start",
         "--head",
         "--node-ip-address=127.0.0.1",
@@ -57,7 +64,7 @@ def head_node(environment: Mapping[str, str], cpus: int = 2) -> Iterator[Cluster
         f"--temp-dir={files}",
         "--disable-usage-stats",
     ]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # as if the environment were activated
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"  # as if the environment were activated
     env = {**os.environ, "PATH": path, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", **environment}
     env["RAY_worker_niceness"] = "0"  # at Ray's 15 workers hardly start where other work has the machine
     try:

@@ -20,7 +20,7 @@ STARTS_RAY = frozenset(
         "crash", "cluster", "test_driver.py", "test_stop.py", "test_demand.py", "test_prometheus.py", "test_hub.py",
         "test_cli.py", "test_calibrate.py", "test_bad_input.py", "test_demo.py", "test_predict_new_text.py",
         "test_releases.py", "test_secret_urls.py", "test_json_text.py", "test_benchmarks.py", "test_image_study.py",
-        "test_python_front.py", "test_notebooks.py",
+        "test_python_front.py", "test_notebooks.py", "test_hours.py",
     ]
 )  # fmt: skip
 

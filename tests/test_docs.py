@@ -96,7 +96,8 @@ def test_every_benchmark_of_a_page_is_there_and_has_the_options(page: Path) -> N
     for line in commands_of(page, "python"):
         module, *arguments = shlex.split(line)[2:] if " -m " in line else [""]
         if module.partition(".")[0] in {"benchmarks", "tests"}:
-            source = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+            place = ROOT.joinpath(*module.split("."))
+            source = place / "__main__.py" if place.is_dir() else place.with_suffix(".py")
             assert source.is_file(), line
             for option in (a for a in arguments if a.startswith("--") and a != "--help"):
                 assert f'"{option}"' in source.read_text(encoding="utf-8"), f"{page.name}: {line}"

@@ -132,7 +132,8 @@ def test_a_job_and_its_study_are_found_where_one_stands(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     saes = [{"path": "no-sae", "name": "l1"}]
-    job = {"corpus": {"path": "c.jsonl"}, "model": {"name": "./no-model"}, "saes": saes, "store": "store"}
+    corpus = {"path": "c.jsonl", "keep": ["label"]}
+    job = {"corpus": corpus, "model": {"name": "./no-model"}, "saes": saes, "store": "store"}
     Path("job.yaml").write_text(yaml.safe_dump(job))
     study_file(tmp_path, "store", "study")
     assert sparsemill.main(["run", "job.yaml", "study.yaml"]) == 2

@@ -11,7 +11,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import tomllib
 import zipfile
@@ -21,11 +20,9 @@ from pathlib import Path
 import pytest
 
 import sparsemill
+from tests.wheel import PACKAGES, ROOT, build, copy_source, make_environment, site_of
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parent.parent
-SOURCES = ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "MANIFEST.in", "CHANGELOG.md", "constraints.txt")
-PACKAGES = ("sparsemill", "featurestore", "training", "ray_jobs")
 
 
 def packaged() -> set[str]:
@@ -38,21 +35,7 @@ def packaged() -> set[str]:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a build reads, copied, because setuptools builds in the folder itself."""
-    root = tmp_path_factory.mktemp("source")
-    for name in SOURCES:
-        shutil.copy(ROOT / name, root)
-    for name in PACKAGES:
-        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    return root
-
-
-def build(source: str | Path, folder: Path, cwd: Path) -> Path:
-    """The wheel of a folder or an sdist."""
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, source]
-    subprocess.run(command, cwd=cwd, check=True)
-    (built,) = folder.glob("*.whl")
-    return built
+    return copy_source(tmp_path_factory.mktemp("source"))
 
 
 @pytest.fixture(scope="module")
@@ -62,19 +45,7 @@ def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With the wheel; only the dependencies are borrowed from this environment, whose checkout is not seen."""
-    folder = tmp_path_factory.mktemp("environment") / "venv"
-    python = folder / "bin" / "python"
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", "--no-index", wheel], check=True)
-    # A path in a .pth file is searched after the environment's own, and .pth files in it (the checkout's) are not read.
-    (site_of(python) / "borrowed.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
-    return folder
-
-
-def site_of(python: Path) -> Path:
-    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    return Path(subprocess.run([python, "-c", where], check=True, capture_output=True, text=True).stdout.strip())
+    return make_environment(wheel, tmp_path_factory.mktemp("environment") / "venv")
 
 
 def test_every_file_of_the_packages_is_in_the_wheel(wheel: Path) -> None:

@@ -6,6 +6,7 @@ Imports nothing heavy until a command runs; errors are raised as they are and sh
 from __future__ import annotations
 
 import argparse
+import shlex
 
 from featurestore.base.arguments import count_argument
 from featurestore.base.json_text import print_json
@@ -41,7 +42,7 @@ def study_parser(parser: argparse.ArgumentParser) -> None:
 def study(args: argparse.Namespace) -> int:
     """Run `sparsemill study`; prints the table, or with --json the content of results.json."""
     from training.evaluation import run_here
-    from training.output.explained import TOP, format_explanation
+    from training.output.explained import format_explanation, top_of_a_study
     from training.output.files import summary_json
     from training.output.printed import format_study
     from training.report.study_page import write_study_report
@@ -71,7 +72,9 @@ def study(args: argparse.Namespace) -> int:
         return print_json({"summary": summary_json(result), "explanation": result.explanation, "paths": paths})
     print_page(format_study(result))
     if result.explanation is not None:
-        print_page(f"\n{format_explanation(result.explanation, top=TOP)}")
+        print_page(f"\n{format_explanation(result.explanation, top=top_of_a_study(result.explanation))}")
+        if result.explanation["features"]:
+            print_page(f"More of them: sparsemill explain {shlex.quote(shown(spec.out) + '/models/sae.json')}")
     print_page(f"\nResults in {shown(spec.out)} ({span(result.seconds)})\nReport: {shown(report)}")
     return 0
 

@@ -258,7 +258,7 @@ class _Answers:
                 spool = tempfile.SpooledTemporaryFile(SPOOLED_BYTES, "w+", encoding="utf-8", newline="\n")
                 self._rows = stack.enter_context(spool)
             elif not self._args.out:
-                print(f"doc_id\tprediction\t{score_prefix(self._model)}prediction\tin_training")
+                print(f"doc_id\tprediction\t{score_prefix(self._model)}prediction\tin_training\tdecision")
             self._stack = stack.pop_all()
         return self
 
@@ -331,11 +331,12 @@ def _evaluation_page(evaluation: Evaluation, column: str) -> str:
 
 
 def _lines(row: Mapping[str, Any]) -> str:
-    """A document on the screen: the decision with the likeliest class' probability, what is wrong, and the reasons."""
+    """A document on the screen: the likeliest class with its probability, the decision, what is wrong, the reasons."""
     name, known, problem = row["class"], row["in_training"], row["error"]
     best = "" if name is None else f"{row['probabilities'][name]:.3f}"
     trained = "" if known is None else ("yes" if known else "no")
-    line = "\t".join([visible(row["doc_id"]), visible(row["decision"]), best, trained])
+    likeliest = "" if name is None else visible(name)
+    line = "\t".join([visible(row["doc_id"]), likeliest, best, trained, visible(row["decision"])])
     line += f"\t{visible(problem)}" if problem else ""
     return "\n".join([line, *(_reason(reason) for reason in row["reasons"] or ())])
 

@@ -6,11 +6,14 @@ Only differences are named, each by the path that leads to it. Whether they matt
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 _SHOWN = 6  # more than a reader takes in; the rest is counted
 _SHOWN_CHARACTERS = 70  # of a value
+_SHOWN_OF_A_HASH = 12  # two that differ do so there; whoever reads it compares, and types none
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def differences(old: Any, new: Any) -> list[str]:
@@ -47,6 +50,8 @@ def _brief(value: Any) -> str:
     if isinstance(value, dict):
         value = ", ".join(f"{key} {_brief(inner)}" for key, inner in value.items())
     text = value if isinstance(value, str) else str(value)
+    if _SHA256.fullmatch(text):
+        return f"{text[:_SHOWN_OF_A_HASH]}..."
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}..."
 
 

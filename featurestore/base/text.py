@@ -20,6 +20,11 @@ def counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
+def there(n: int) -> str:
+    """`there(1)` is "1 is there", `there(1200)` is "1,200 are there"."""
+    return f"{n:,} {'is' if n == 1 else 'are'} there"
+
+
 def size(n_bytes: float) -> str:
     """Bytes in the unit that suits them: "0 bytes", "812 bytes", "1.2 kB", "3.4 TB"."""
     if n_bytes < 1000:

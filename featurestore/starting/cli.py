@@ -19,7 +19,7 @@ from featurestore.errors import CorpusError, UsageError
 from featurestore.finding.files import IMAGE, TABLE_OR_IMAGE, find_files
 from featurestore.finding.patterns import escaped
 from featurestore.starting.draft import image_job_text, image_study_text, job_text, study_text
-from featurestore.starting.guess import ROWS, Documents, Guess, Roles, guess_roles
+from featurestore.starting.guess import ROWS, Documents, Guess, Roles, guess_roles, in_words
 from featurestore.storage.user_outputs import local_folder
 from featurestore.tables.table import no_column, read_head
 
@@ -155,6 +155,8 @@ def _given(roles: Roles, args: argparse.Namespace, columns: dict[str, list[objec
     if "label" in said:
         only = guess_roles({said["label"].column: columns[said["label"].column]})
         roles = replace(roles, classes=only.classes or {"?": 0})
+        if only.classes:
+            said["label"] = Guess(said["label"].column, f"as you said: {in_words(only.classes)}")
     return replace(roles, rows=len(next(iter(columns.values()), ())), **said)
 
 
@@ -181,7 +183,7 @@ def _tell(roles: Roles, choice: ModelChoice, written: list[Path]) -> None:
 
 
 def _next_steps(written: list[Path]) -> None:
-    print_page("wrote " + " and ".join(map(str, written)) + "; read them, then:")
+    print_page(f"wrote {' and '.join(map(str, written))}; read {'them' if len(written) > 1 else 'it'}, then:")
     places = [shlex.quote(str(path)) for path in written]
     print(f"  sparsemill plan {places[0]}")
     print(f"  sparsemill {'run ' + ' '.join(places) if len(places) > 1 else 'extract ' + places[0]}")

@@ -232,7 +232,7 @@ def _label(columns: Sequence[_Column]) -> Guess | None:
     if best is None:
         return None
     by = "by its name and" if named else "the fewest values:"
-    return Guess(best.name, f"{by} {len(best.counts)} classes, {_listed(best.counts)}")
+    return Guess(best.name, f"{by} {in_words(best.counts)}")
 
 
 def _group(columns: Sequence[_Column], label: _Column | None) -> Guess | None:
@@ -242,6 +242,11 @@ def _group(columns: Sequence[_Column], label: _Column | None) -> Guess | None:
             each = column.filled / len(column.counts)
             return Guess(column.name, f"by its name, and {each:.1f} rows share a value on average")
     return None
+
+
+def in_words(classes: Mapping[str, int]) -> str:
+    """Class -> rows, in words: how many classes there are, and the largest of them."""
+    return f"{len(classes)} classes, {_listed(Counter(classes))}"
 
 
 def _listed(counts: Counter[str]) -> str:

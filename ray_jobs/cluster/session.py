@@ -208,8 +208,9 @@ def _is_on_loopback_only(address: str) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what Ray says, without its full stop."""
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    """The first line of what Ray or the system says, without its full stop."""
+    said = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return (said.splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 @cache

@@ -183,7 +183,8 @@ def _client(address: str) -> Any:
         )
     from ray.job_submission import JobSubmissionClient
 
-    with _refusals(address):
+    # Ray lets the variables RAY_API_SERVER_ADDRESS and RAY_ADDRESS win over what it is given
+    with _refusals(address), environment({"RAY_API_SERVER_ADDRESS": address}):
         return JobSubmissionClient(address)
 
 

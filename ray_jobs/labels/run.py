@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from featurestore.base.text import counted, share
+from featurestore.base.text import counted, share, there
 from featurestore.errors import JobFailed, MismatchError
 from featurestore.reader import FeatureStore
 from featurestore.storage.files import shown
@@ -98,8 +98,8 @@ def label(
             if check_out(spec.out, made.store.fingerprint, overwrite):
                 return _checked(_labelled(spec, made.store.fingerprint, 0, 0.0), job)
             if made.missing:
-                there = len(made.units) - len(made.missing)
-                said = f" ({there:,} are there)" if there else ""
+                done = len(made.units) - len(made.missing)
+                said = f" ({there(done)})" if done else ""
                 progress.note(f"{counted(len(made.missing), 'unit')} to do{said}; starting Ray")
             failed: TooManyErrors | None = None
             try:

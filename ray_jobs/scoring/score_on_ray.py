@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from featurestore.base.text import counted
+from featurestore.base.text import counted, there
 from featurestore.storage.files import shown
 from ray_jobs.cluster.session import sigterm_unwinds
 from ray_jobs.planning.job_plan import make_plan
@@ -51,9 +51,11 @@ def score_corpus(
             bundle = bundle or bundle_of(scores.model, progress.note)
             made = make_plan(job, progress.note, output=scores, bundle=bundle)
             if made.missing:
-                there = len(made.units) - len(made.missing)
-                said = f" ({there:,} are there)" if there else ""
+                done = len(made.units) - len(made.missing)
+                said = f" ({there(done)})" if done else ""
                 progress.note(f"{counted(len(made.missing), 'unit')} to do{said}; starting Ray")
+            else:
+                progress.note(f"nothing to do, all documents are scored ({counted(len(made.units), 'part')})")
             return run_plan(made, address, progress)
     except (KeyboardInterrupt, SystemExit):
         progress.note(f"stopped; parts that are done stay in {shown(job.store)}")

@@ -63,7 +63,10 @@ def make_ground(folder: Path) -> None:
     write_study_report(str(folder / "study"))
     (folder / "job.yaml").write_text(JOB)
     (folder / "label.yaml").write_text(LABEL)
-    (folder / "of-out.yaml").write_text(yaml.safe_dump(study | {"store": "out", "out": "of-out"}))
+    of_out = study | {"store": "out", "out": "of-out"}
+    (folder / "of-out.yaml").write_text(yaml.safe_dump(of_out))
+    (folder / "of-lang.yaml").write_text(yaml.safe_dump(of_out | {"by": ["lang"]}))
+    (folder / "of-labels.yaml").write_text(yaml.safe_dump(of_out | {"label": "labels"}))
 
 
 def write_corpora(folder: Path) -> None:

@@ -15,7 +15,7 @@ from featurestore.errors import UsageError
 from featurestore.models.model import id_hashes, load_model
 from tests.training.conftest import make_spec
 from tests.training.stores import build_store, make_documents
-from training.predict_cli import _counted, predict_parser
+from training.predict_cli import _counted, _lines, predict_parser
 from training.predict_cli import predict as command
 from training.results.records import StudyResult
 from training.study import run_study
@@ -102,10 +102,18 @@ def test_the_list_on_the_screen_says_what_its_columns_are(
 ) -> None:
     predict(result.paths["model_sae"], result.spec.store)
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
-    assert lines[0] == ["doc_id", "prediction", "p_prediction", "in_training"]
+    assert lines[0] == ["doc_id", "prediction", "p_prediction", "in_training", "decision"]
     assert len(lines) == 151
     assert {line[1] for line in lines[1:]} == {"ham", "spam"}
-    assert all(0.5 <= float(line[2]) <= 1 and line[3] in ("yes", "no") for line in lines[1:])
+    assert all(0.5 <= float(line[2]) <= 1 and line[3] in ("yes", "no") and line[4] == line[1] for line in lines[1:])
+
+
+def test_a_decision_on_the_screen_does_not_hide_what_its_probability_is_of() -> None:
+    row = {"doc_id": "a", "class": "spam", "probabilities": {"ham": 0.45, "spam": 0.55}, "in_training": None}
+    row |= {"decision": "undecided", "error": None, "reasons": None}
+    assert _lines(row) == "a\tspam\t0.550\t\tundecided"
+    assert _lines({**row, "decision": "ham", "in_training": False}) == "a\tspam\t0.550\tno\tham"
+    assert _lines({**row, "class": None, "error": "it is empty"}) == "a\t\t\t\tundecided\tit is empty"
 
 
 def test_one_document_is_said_as_one(result: StudyResult) -> None:

@@ -12,6 +12,7 @@ from featurestore.base.visible import running
 WIDTH = 110  # of a line in files, where nothing says how wide they are looked at
 LEAST = 80  # a text is worth a second line where lines are short
 TOP = 5  # features of a class that a screen shows
+OF_A_STUDY = 10  # of all classes on a study's page: ten lines each, and further ones would push its verdict away
 SHOWN = ("documents", "random", "counter")
 SAYS = {"documents": "strongest", "random": "drawn", "counter": "against"}
 
@@ -42,6 +43,12 @@ def format_explanation(
     if not features:
         lines.append("  none: the model weighs no feature")
     return "\n".join(lines)
+
+
+def top_of_a_study(explanation: Mapping[str, Any]) -> int:
+    """How many features of each class a study's page shows: fewer where there are many classes, but one of each."""
+    classes = len({feature["toward"] for feature in explanation["features"]})
+    return max(1, min(TOP, OF_A_STUDY // max(classes, 1)))
 
 
 def _width() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from featurestore.base.text import about, error_kind, money, share, size, span
+from featurestore.base.text import about, error_kind, money, share, size, span, there
 
 
 @pytest.mark.parametrize(
@@ -74,3 +74,7 @@ def test_what_says_under_is_not_about_something() -> None:
 )
 def test_a_kind_of_error_has_no_numbers_but_those_that_are_part_of_a_name(sentence: str, kind: str) -> None:
     assert error_kind(sentence) == kind
+
+
+def test_one_is_there_and_several_are() -> None:
+    assert [there(n) for n in (1, 2, 1200)] == ["1 is there", "2 are there", "1,200 are there"]

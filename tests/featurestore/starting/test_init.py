@@ -104,10 +104,22 @@ def test_what_is_said_is_not_guessed(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert load_study(str(tmp_path / "study.yaml")).label == "lang"
 
 
+def test_the_classes_of_a_column_that_was_named_are_counted_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_csv(tmp_path / "c.csv", [{**row, "kind": ("a", "b", "b")[n % 3]} for n, row in enumerate(rows())])
+    assert sparsemill.main(["init", str(tmp_path / "c.csv"), "--out", str(tmp_path), "--label", "kind"]) == 0
+    page = capsys.readouterr().out
+    assert "label      kind: as you said: 2 classes, 'b' (80), 'a' (40)\n" in page
+    assert f"wrote {tmp_path / 'job.yaml'} and {tmp_path / 'study.yaml'}; read them, then:" in page
+
+
 def test_without_labels_there_is_a_job_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_jsonl(tmp_path / "c.jsonl", [{"text": f"some words of {n}"} for n in range(30)])
     assert sparsemill.main(["init", str(tmp_path / "c.jsonl"), "--out", str(tmp_path)]) == 0
-    assert "no column looks like classes" in capsys.readouterr().out
+    page = capsys.readouterr().out
+    assert "no column looks like classes" in page
+    assert f"wrote {tmp_path / 'job.yaml'}; read it, then:" in page
     assert load_job(str(tmp_path / "job.yaml")).corpus.id is None
     assert not (tmp_path / "study.yaml").exists()
 

@@ -18,7 +18,7 @@ from featurestore import FeatureStore
 from featurestore.checks.run_files import read_runs
 from featurestore.errors import JobSpecError, UsageError
 from ray_jobs.cluster.package import JOB_NAME, load_runtime_env, working_directory
-from ray_jobs.cluster.submit import submit
+from ray_jobs.cluster.submit import stop_submitted, submit
 from ray_jobs.spec import job_from_mapping, load_job
 from tests.clusters import Cluster, head_node
 from tests.ray_jobs.jobs import job_mapping, write_corpus, write_job, write_models
@@ -187,7 +187,8 @@ def test_a_job_outlives_its_submitter_and_is_followed_by_the_next(
     code, out, err = finish(start(job, cluster, "--detach"))
     assert code == 0, err
     submission_id = out.split(":")[0]
-    assert f"`sparsemill stop {job} --address {cluster.dashboard}` stops it" in out
+    assert f"`sparsemill stop {job} --address {cluster.dashboard}` stops it,\n" in out
+    assert f"`sparsemill status {tmp_path / 'store'}` says how far it is" in out
     process = start(job, cluster)
     eventually(lambda: list((tmp_path / "store" / "parts").glob("*.parquet")))
     process.kill()  # a closed laptop
@@ -259,6 +260,24 @@ def test_an_address_that_is_none_is_refused_in_one_sentence(
     assert says in str(refusal.value)
     assert "verysecret" not in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("variable", ["RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"])
+def test_the_address_that_is_said_counts_and_not_that_of_the_shell(
+    cluster: Cluster, models: Path, tmp_path: Path, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's client would take the variable's cluster, and run a job somewhere else than it was told to."""
+    for name, value in with_token().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv(variable, cluster.dashboard)
+    job = load_job(write_job(tmp_path / "job.yaml", job_mapping(models, models / "c.jsonl", tmp_path / "store")))
+    before = jobs(cluster)
+    with pytest.raises(UsageError, match=r"127\.0\.0\.1:1 was not reached"):
+        submit(job, "http://127.0.0.1:1", print, print, detach=True)
+    with pytest.raises(UsageError, match=r"127\.0\.0\.1:1 was not reached"):
+        stop_submitted(job.store, "http://127.0.0.1:1", print)
+    assert os.environ[variable] == cluster.dashboard
+    assert jobs(cluster) == before
 
 
 def test_what_is_sent_is_code_and_job_without_weights_and_caches(models: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.training.conftest import make_spec
 from tests.training.stores import build_store, make_documents
-from training.output.explained import format_explanation
+from training.output.explained import format_explanation, top_of_a_study
 from training.output.files import summary_json
 from training.output.printed import format_study, sentence, verdict
 from training.results.records import StudyResult
@@ -117,6 +117,17 @@ def test_the_explanation_shows_features_classes_and_documents(result: StudyResul
     for feature in result.explanation["features"]:
         assert f"{feature['name']}  -> {feature['toward']}" in said
         assert feature["documents"][0]["doc_id"] in said
+
+
+@pytest.mark.parametrize(("classes", "shown"), [(2, 10), (4, 8), (9, 9), (20, 20)])
+def test_a_studys_page_shows_fewer_features_of_each_of_many_classes(
+    result: StudyResult, classes: int, shown: int
+) -> None:
+    assert result.explanation is not None
+    first = result.explanation["features"][0]
+    features = [{**first, "toward": f"class-{number % classes}"} for number in range(5 * classes)]
+    many = {**result.explanation, "features": features}
+    assert format_explanation(many, top=top_of_a_study(many)).count(f"  {first['name']}  -> ") == shown
 
 
 def test_small_weights_keep_their_digits_and_an_explanation_may_be_empty(result: StudyResult) -> None:
