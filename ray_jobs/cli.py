@@ -62,6 +62,8 @@ def plan_parser(parser: argparse.ArgumentParser) -> None:
         "example:\n  sparsemill plan job.yaml --calibrate\n  sparsemill plan job.yaml --hardware h100\n"
         "  sparsemill plan job.yaml --rate 190000 --price 2.5\n"
         "  sparsemill plan --preset gemma-2-9b-it/l20_16k --corpus reviews.csv --store reviews-9b\n\n"
+        "The store is not touched. The first plan of a model prepares it as `prepare` does, and keeps that in the\n"
+        "cache.\n\n"
         f"The kinds of hardware and their figures are in {Path(__file__).parent / 'planning/rates.yaml'}; edit a "
         "copy."
     )

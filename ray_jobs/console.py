@@ -70,7 +70,9 @@ def plan_lines(made: JobPlan, figures: Estimate) -> Iterator[tuple[str, str]]:
     memory = memory_of(made, figures)
     there = "" if memory.available is None else f"; {memory.place} has {size(memory.available)}"
     yield "memory", f"{sentence_of(memory)}{there}"
-    if figures.worker_hours is None:
+    if not made.missing and made.units:
+        yield "hours", "nothing to do: every unit is there"
+    elif figures.worker_hours is None:
         ways = "--calibrate measures it, --rate gives it, and --hardware takes it from the rates file"
         yield "hours", f"unknown: no rate measured here yet for this model; {ways}"
         if (other := figures.rate_elsewhere) is not None:
@@ -79,10 +81,10 @@ def plan_lines(made: JobPlan, figures: Estimate) -> Iterator[tuple[str, str]]:
     else:
         rate = f"{figures.tokens_per_second:,.0f} tokens/s a worker, {figures.rate_source}"
         yield "hours", f"{about(span(figures.worker_hours * 3600))} of one worker ({rate})"
-    if figures.wall_hours is not None:
+    if figures.wall_hours is not None and made.missing:
         many = counted(made.job.workers.max or 1, "worker")
         yield "", f"{about(span(figures.wall_hours * 3600))} with {many}"
-    if figures.cost is not None:
+    if figures.cost is not None and made.missing:
         each = money(figures.price_per_hour or 0)
         yield "cost", f"{about(money(figures.cost, figures.currency))} ({each} a worker and hour)"
 

@@ -178,8 +178,10 @@ def read_plan(uri: str, check: bool = True) -> StorePlan:
         data = read_bytes(fs, f"{root}/{STORE_JSON}")
     except (FileNotFoundError, NotADirectoryError):
         near = _near(root) if is_local(fs) else ""
+        begun = "" if near else ", or wait until a job that was just submitted has planned it"
         raise StoreError(
-            f"{shown(uri)} is not a feature store: no {STORE_JSON} there; give the directory that 'extract' wrote{near}"
+            f"{shown(uri)} is not a feature store: no {STORE_JSON} there; give the directory that 'extract' wrote"
+            f"{near or begun}"
         ) from None
     except OSError as exc:
         raise StoreError(f"{shown(uri)} cannot be read ({exc}); check the path and your access to it") from exc

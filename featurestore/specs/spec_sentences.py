@@ -60,8 +60,11 @@ def sentence_of(problems: list[Any], mapping: Mapping[str, Any], model: type[Bas
     # A union has said what else might have stood there.
     same = [p for p in problems if p is not first and _key(p, mapping) == _key(first, mapping)]
     words = [p["ctx"]["expected"] for p in same if p["type"] == "literal_error"]
-    others = len({_key(p, mapping) for p in problems}) - 1
-    return _sentence(first, mapping, model, words) + (f" ({others} more like this)" if others else "")
+    sentence = _sentence(first, mapping, model, words)
+    # A key that is missing because it was misspelt has been named already.
+    meant = [p for p in problems if p["type"] == "missing" and f"'{p['loc'][-1]}'" in sentence and p is not first]
+    others = len({_key(p, mapping) for p in problems if p not in meant}) - 1
+    return sentence + (f" ({others} more like this)" if others else "")
 
 
 def _sentence(problem: Any, mapping: Mapping[str, Any], model: type[BaseModel], words: Sequence[str]) -> str:

@@ -178,7 +178,9 @@ def _tell(roles: Roles, choice: ModelChoice, written: list[Path]) -> None:
         (role, f"{visible(guess.column)}: {visible(guess.why)}" if guess else none.get(role, ""))
         for role, guess in named
     ]
-    print_facts([*((role, text) for role, text in facts if text), ("model", choice.why)])
+    also = [("kept too", visible(", ".join(roles.kept)))] if roles.kept else []
+    also += [("not kept", visible(", ".join(roles.others)))] if roles.others else []
+    print_facts([*((role, text) for role, text in facts if text), *also, ("model", choice.why)])
     _next_steps(written)
 
 

@@ -42,7 +42,7 @@ def job_text(files: Sequence[str], roles: Roles, model: Sequence[str], store: st
     assert roles.text is not None
     of_images = roles.reads == "image"
     documents = () if of_images else (roles.text,)
-    keep = [guess.column for guess in (*documents, *_kept(roles)) if guess is not None]
+    keep = [guess.column for guess in (*documents, *_kept(roles)) if guess is not None] + list(roles.kept)
     lines = [
         _schema_line("job"),
         "# What to compute: `sparsemill plan` prices it, `sparsemill extract` runs it, or what is missing of it.",
@@ -148,14 +148,18 @@ def study_text(roles: Roles, sae: str, store: str, out: str) -> str:
     ]
     if roles.language is not None:
         lines.append(f"by: [{_value(roles.language.column)}]  # every score for each language too")
-    rarest = min(roles.classes, key=lambda name: roles.classes[name])
     lines += [
-        f"# operating_point: {{class: {_value(rarest)}, precision: 0.95}}  # a threshold with its interval",
+        f"# operating_point: {{class: CLASS, precision: 0.95}}  # a threshold for one class: {_some(roles.classes)}",
         "# class_weight: balanced  # every class counts alike in training",
         "# text: private           # no text in report, explanation and model files",
         f"out: {_value(out)}",
     ]
     return _page(lines)
+
+
+def _some(classes: Mapping[str, int]) -> str:
+    """A few classes, for a comment."""
+    return ", ".join(map(_value, list(classes)[:4])) + (", ..." if len(classes) > 4 else "")
 
 
 def _schema_line(kind: str) -> str:

@@ -53,6 +53,8 @@ _IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\
 _IMAGE_NAME = re.compile(r".*\.(png|jpe?g|gif|webp|bmp|tiff?)", re.IGNORECASE)
 MOST_CLASSES = 50
 LEAST_OF_A_CLASS = 2
+SHORT = 40
+"""Characters of a value, on average, that names something and is no text."""
 _LANGUAGE_CODE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z]{2,4})?")
 
 
@@ -79,7 +81,9 @@ class Roles:
         group: What documents share, so that they must not be divided by a split.
         language: Codes of languages.
         split: A given split; `held_out` are its values that mean so.
-        others: The remaining columns.
+        kept: Of the remaining columns those with short values that several rows share: a study may ask for them later,
+            and what is not in a store can only be had by extracting anew.
+        others: The columns that remain then.
         classes: Class -> rows seen of it.
         rows: Rows seen.
     """
@@ -91,6 +95,7 @@ class Roles:
     language: Guess | None
     split: Guess | None
     held_out: tuple[str, ...]
+    kept: tuple[str, ...]
     others: tuple[str, ...]
     classes: Mapping[str, int]
     rows: int
@@ -125,7 +130,9 @@ def guess_roles(columns: Mapping[str, Sequence[Any]]) -> Roles:
     group = take(lambda left: _group(left, seen[label.column] if label else None))
     held_out = tuple(value for value in seen[split.column].counts if value.lower() in _HELD_OUT) if split else ()
     classes = dict(seen[label.column].counts.most_common()) if label else {}
-    return Roles(text, id, label, group, language, split, held_out, tuple(free), classes, rows, reads)
+    kept = tuple(name for name, column in free.items() if column.is_category)
+    others = tuple(name for name in free if name not in kept)
+    return Roles(text, id, label, group, language, split, held_out, kept, others, classes, rows, reads)
 
 
 class _Column:
@@ -151,6 +158,11 @@ class _Column:
     @property
     def is_unique(self) -> bool:
         return self.filled == self.rows > 0 and len(self.counts) == self.rows
+
+    @property
+    def is_category(self) -> bool:
+        shared = 1 <= len(self.counts) < 0.9 * self.filled
+        return shared and not self.is_measured and self.characters <= SHORT
 
     def named(self, names: Sequence[str]) -> bool:
         return self.word in names or any(self.word.endswith(f"_{name}") for name in names)
@@ -205,7 +217,8 @@ def _id(columns: Sequence[_Column]) -> Guess | None:
 
 def _language(columns: Sequence[_Column]) -> Guess | None:
     for column in columns:
-        if column.named(_LANGUAGES) and column.counts and all(map(_LANGUAGE_CODE.fullmatch, column.counts)):
+        codes = all(map(_LANGUAGE_CODE.fullmatch, column.counts))
+        if column.named(_LANGUAGES) and column.counts and (codes or all(map(str.isalpha, column.counts))):
             return Guess(column.name, f"by its name and values: {_listed(column.counts)}")
     return None
 

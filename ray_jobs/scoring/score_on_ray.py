@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from featurestore.base.text import counted, there
+from featurestore.errors import MismatchError
 from featurestore.storage.files import shown
 from ray_jobs.cluster.session import sigterm_unwinds
 from ray_jobs.planning.job_plan import make_plan
@@ -49,7 +50,11 @@ def score_corpus(
         with sigterm_unwinds():
             check_free(job.store, progress.note)
             bundle = bundle or bundle_of(scores.model, progress.note)
-            made = make_plan(job, progress.note, output=scores, bundle=bundle)
+            try:
+                made = make_plan(job, progress.note, output=scores, bundle=bundle)
+            except MismatchError as error:
+                said = str(error).removesuffix("; choose another store or restore these settings")
+                raise MismatchError(f"{said}; say another --out, or delete these scores if nobody needs them") from None
             if made.missing:
                 done = len(made.units) - len(made.missing)
                 said = f" ({there(done)})" if done else ""

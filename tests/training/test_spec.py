@@ -89,8 +89,7 @@ def test_a_wrong_spec_is_answered_in_one_sentence(change: dict[str, Any], senten
         ({"path": "x.csv", "id": "i"}, "study: key 'label.column' is missing; add it"),
         (
             {"path": "x.csv", "id": "i", "colum": "c"},
-            "study: unknown key 'label.colum'; did you mean 'column'? (valid: path, id, column, csv) "
-            "(1 more like this)",
+            "study: unknown key 'label.colum'; did you mean 'column'? (valid: path, id, column, csv)",
         ),
     ],
 )

@@ -103,7 +103,9 @@ def test_a_directory_is_no_spec(tmp_path: Path) -> None:
 
 def test_several_problems_are_counted_and_an_unknown_key_comes_first() -> None:
     with pytest.raises(JobSpecError, match=r"unknown key 'korpus'; did you mean 'corpus'\?.*\(1 more like this\)"):
-        parse_spec({"korpus": {"path": "a"}}, Job, JobSpecError, where="job.yaml")
+        parse_spec({"korpus": {"path": "a"}, "nothing": 1}, Job, JobSpecError, where="job.yaml")
+    with pytest.raises(JobSpecError, match=r"unknown key 'korpus'; did you mean 'corpus'\?[^)]*\)$"):
+        parse_spec({"korpus": {"path": "a"}}, Job, JobSpecError, where="job.yaml")  # 'corpus' is missing for that
 
 
 def test_a_byte_order_mark_does_not_matter(tmp_path: Path) -> None:

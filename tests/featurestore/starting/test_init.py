@@ -240,3 +240,20 @@ def test_a_table_of_conversations_becomes_a_job_of_conversations(tmp_path: Path)
     assert job.corpus.messages == "conversation" and job.model.chat
     assert "conversation" in job.corpus.keep
     assert load_study(tmp_path / "study.yaml").label == "label"
+
+
+def test_short_values_that_rows_share_are_kept_for_later_questions() -> None:
+    texts = [f"a text about number {number}" for number in range(40)]
+    roles = guess_roles(
+        {
+            "text": texts,
+            "kind": ["a", "b"] * 20,
+            "country": ["Chile", "Peru", "Spain", "Cuba"] * 10,
+            "score": [number / 7 for number in range(40)],
+            "url": [f"https://example.org/{number}" for number in range(40)],
+            "language": ["spanish", "english"] * 20,
+        }
+    )
+    assert roles.language is not None and roles.language.column == "language"
+    assert roles.kept == ("country",)
+    assert roles.others == ("score", "url")
