@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from featurestore.errors import StudyError
 from featurestore.models.calibration import calibrated
 from featurestore.models.model import load_model
 from featurestore.models.predict import Predicted, predict_store
-from featurestore.models.thresholds import class_log_odds
+from featurestore.models.thresholds import class_log_odds, unreached
 from tests.training.conftest import make_spec
 from tests.training.stores import SAE, build_store, make_documents
 from training.documents.labels import load_documents
@@ -26,6 +28,7 @@ from training.output.printed import format_study
 from training.probes.fit import fit_final
 from training.probes.folds import Labelled
 from training.probes.out_of_fold import out_of_fold
+from training.report.study_page import study_report
 from training.results.operating import operate
 from training.results.records import StudyResult
 from training.scores.metrics import Prediction
@@ -180,6 +183,48 @@ def test_the_screen_says_all_of_it(kept: StudyResult, refitted: StudyResult, res
     other = f"Model files: fitted on all {len(refitted.data.y)} labelled documents after the evaluation"
     assert other in format_study(refitted)
     assert "Operating point" not in format_study(result)
+
+
+def test_what_the_model_files_threshold_did_stands_beside_the_figures_of_all_splits(kept: StudyResult) -> None:
+    summary = json.loads(Path(kept.paths["summary"]).read_text())
+    decided = summary["decided"]["sae"]
+    point = decided["operating_point"]
+    rows = pq.read_table(kept.paths["predictions"]).to_pylist()
+    first = [r for r in rows if (r["method"], r["seed"]) == (decided["method"], 0)]
+    claimed = [r for r in first if r["decision"] == "spam"]
+    right, spam = (sum(r["y_true"] == "spam" for r in some) for some in (claimed, first))
+    test = point["model_file"]["test"]
+    assert (test["precision"]["hits"], test["precision"]["documents"]) == (right, len(claimed))
+    assert test == json.loads(Path(kept.paths["model_sae"]).read_text())["operating_point"]["test"]
+    said = f"the model file's threshold (seed 0) claims {len(claimed)} of {len(first)} test documents, {right} right"
+    assert said in point["model_file"]["says"]
+    assert f"{right} of {spam} of the class found" in point["model_file"]["says"]
+    assert point["model_file"]["says"] in " ".join(format_study(kept).split())
+    page = page_text(kept)
+    assert point["model_file"]["says"] in page
+
+
+def page_text(study: StudyResult) -> str:
+    """The text of a study's page, each run of spaces as one."""
+    text = re.sub(r"<[^>]+>", "", study_report(study.spec.out).decode())
+    return " ".join(html.unescape(text).split())
+
+
+def test_an_aim_reached_on_one_document_is_warned_of_on_screen_page_and_by_predict(tmp_path: Path) -> None:
+    store = build_store(tmp_path / "store", make_documents(120, strength=0.5))
+    spec = make_spec(
+        store, tmp_path / "study", features=ONE_CELL, baselines=["tfidf"], bootstrap=100,
+        operating_point={"class": "spam", "recall": 0.98}, split={"seeds": 2, "folds": 2},
+    )  # fmt: skip
+    found = run_study(spec)
+    decided = json.loads(Path(found.paths["summary"]).read_text())["decided"]
+    few = decided["sae"]["operating_point"]["thresholds"][0]["few"]
+    assert few.startswith("recall 0.98 of 'spam' is reached out of fold on few documents (")
+    said = f"{few} (seed 0; reached on few in 2 of 2 splits)"
+    assert f"warning: {SAE}:max: {said}" in " ".join(format_study(found).split())
+    assert f"warning: {said}" in page_text(found)
+    assert few in str(unreached(load_model(found.paths["model_sae"]).header))
+    assert decided["baseline"]["operating_point"]["model_file"] is None  # TF-IDF has no file
 
 
 def test_slices_are_scored_as_if_they_were_the_test_set(kept: StudyResult) -> None:

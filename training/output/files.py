@@ -21,13 +21,14 @@ from featurestore.models.calibration import calibrated
 from featurestore.models.thresholds import decide_by
 from featurestore.storage.files import atomic_write, filesystem
 from training.documents.share_warnings import share_warnings
-from training.output.decided_plain import classes_plain, decided_plain, interval_plain
+from training.output.decided_plain import classes_plain, decided_plain
 from training.output.directory import SPLIT, unwritable
 from training.results.added_value import what_is_added
 from training.results.operating import class_of
 from training.results.records import Decided, FoldRow, MethodRow, MethodSummary, SliceSummary, StudyResult
 from training.results.selection import representative
 from training.scores.metrics import BOOTSTRAP_SEED, LEVEL, METRICS, Prediction
+from training.scores.operating_words import interval_plain
 from training.scores.significance import Comparison
 
 FORMAT_VERSION = 1

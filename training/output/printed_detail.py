@@ -16,6 +16,7 @@ from training.results.operating import class_of
 from training.results.records import Decided, StudyResult
 from training.results.selection import representative
 from training.scores.metrics import Interval
+from training.scores.operating_words import measured_plain, of_the_file, threshold_notes
 from training.spec import OperatingPointSpec
 
 MOST = 20  # rows of a table of classes or slices; results.json has the others
@@ -87,18 +88,20 @@ def point_heading(result: StudyResult) -> str:
     name = result.data.classes[class_of(spec, result.data.classes)]
     return (
         f"Operating point of '{name}': {_aim(spec)}. Thresholds come from out-of-fold scores (as probabilities before "
-        "calibration), the rest is measured on test documents:"
+        "calibration), the rest is measured on the test documents of all splits together:"
     )
 
 
 def decided_notes(result: StudyResult) -> list[str]:
-    """What has to be said of thresholds, and the calibration of each method, in sentences."""
+    """What the model files' thresholds do, what has to be said of thresholds, and the calibration of each method."""
     lines = []
     for one in _distinct(result):
-        notes = [point.note for point in one.points if point.note]
-        for note in dict.fromkeys(notes):
-            where = f" (in {notes.count(note)} of {len(one.points)} splits)" if len(one.points) > 1 else ""
-            lines.append(f"note: {one.method}: {note}{where}")
+        if one.measured_first is not None and one.in_file:
+            said = of_the_file(measured_plain(one.measured_first), result.splits[0].seed)
+            lines.append(f"{one.method}: {said}")
+        points = zip(result.splits, one.points, strict=False)
+        thresholds = [{"seed": split.seed, "note": point.note, "few": point.few} for split, point in points]
+        lines += [f"{kind}: {one.method}: {said}" for kind, said in threshold_notes(thresholds)]
     return lines + [_calibration_line(one) for one in _distinct(result) if one.calibration is not None]
 
 

@@ -15,6 +15,7 @@ from training.report.elements.charts import Scale, bars, reliability, steps
 from training.report.elements.figures import bounds, defined, percent, score, significant, whole
 from training.report.elements.svg import grid, shade
 from training.report.study_files import Answers, StudyFiles
+from training.scores.operating_words import threshold_notes
 from training.scores.wilson import wilson
 
 BINS = 10  # of a probability: the study's own calibration error has as many
@@ -239,7 +240,8 @@ def _point_section(point: Mapping[str, Any]) -> dict[str, Any]:
         "aim": f"{aim.replace('_', ' ')} {wanted}",
         "undecided": point.get("undecided") or 0,
         "reached": all(t["reached"] for t in point.get("thresholds") or (first,)),
-        "notes": list(dict.fromkeys(t["note"] for t in point.get("thresholds") or (first,) if t.get("note"))),
+        "notes": threshold_notes(point.get("thresholds") or (first,)),
+        "file": (point.get("model_file") or {}).get("says") or "",
         "rows": rows,
     }
 

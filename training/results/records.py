@@ -225,6 +225,7 @@ class Decided:
         points: For each split its thresholds; empty without an operating point.
         measured: What they come to on the test documents of all splits, and
         measured_first: of the first split alone; None without an operating point.
+        in_file: Whether a model file holds the first split's thresholds (a method of TF-IDF has none).
     """
 
     method: str
@@ -233,6 +234,7 @@ class Decided:
     points: tuple[OperatingPoint, ...] = ()
     measured: Measured | None = None
     measured_first: Measured | None = None
+    in_file: bool = True
 
 
 @dataclass(frozen=True)
