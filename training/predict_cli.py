@@ -303,6 +303,9 @@ class _Answers:
         problems = f" ({self._problems:,} failed, empty or read in part)" if self._problems else ""
         where = f"; written to {shown(self._args.out)}" if self._args.out else ""
         print(f"{_counted(self._n, self._model, self._counts)}{problems}{where}", file=sys.stderr)
+        if not self._args.out and (point := self._model.header.get("operating_point")) is not None:
+            name = visible(point["class"])
+            print(f"prediction: the likeliest class; decision: by the operating point of '{name}'", file=sys.stderr)
         if evaluation is not None:
             print(_evaluation_page(evaluation, self._args.evaluate))
 

@@ -280,6 +280,14 @@ FIGURES = (
         "    +N  l9_4k:N  at TOKENS",
     ),
     Rule(
+        "what an operating point decides",
+        r"^  flagged as (\S+): .*\n  of [\d,]+ (\S+ documents?) .*\n  undecided: .*$",
+        r"  flagged as \1: N, ...\n  of N \2 N found, ...\n  undecided: N, ...",
+        "  flagged as ham: 7, of which 5 right: precision 0.7 [0.4, 0.9]\n  of 20 ham documents 5 found: recall 0.2\n"
+        "  undecided: 3",
+        "  flagged as ham: N, ...\n  of N ham documents N found, ...\n  undecided: N, ...",
+    ),
+    Rule(
         "a figure",
         r"(?<![\w.])[+-]?\d\.\d{3}\b",
         "0.xxx",

@@ -19,6 +19,7 @@ from training.results.selection import FAMILIES
 from training.results.summary import mean, mean_of_classes
 from training.scores.metrics import (
     METRICS,
+    TOO_FEW,
     Prediction,
     accuracy,
     auprc,
@@ -29,8 +30,6 @@ from training.scores.metrics import (
     macro_f1,
 )
 from training.spec import StudySpec
-
-TOO_FEW = 30  # independent units below which a percentile bootstrap is too narrow to be believed
 
 
 def slice_scores(
