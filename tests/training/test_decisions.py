@@ -248,6 +248,32 @@ def test_slices_are_scored_as_if_they_were_the_test_set(kept: StudyResult) -> No
     assert lengths[0].startswith("1-")
 
 
+def test_slices_have_precision_and_recall_at_the_thresholds_counted_from_the_decisions(kept: StudyResult) -> None:
+    summary = json.loads(Path(kept.paths["summary"]).read_text())
+    slices = kept.data.slices["lang"]
+    lang = dict(zip(kept.data.doc_id, (slices.names[code] for code in slices.code), strict=True))
+    rows = pq.read_table(kept.paths["predictions"]).to_pylist()
+    table = {(r["by"], r["slice"], r["method"]): r for r in pq.read_table(kept.paths["slices"]).to_pylist()}
+    mine = [s for s in summary["slices"] if s["by"] == "lang" and s["method"] == f"{SAE}:max"]
+    assert {s["slice"] for s in mine} == {"en", "sw"}
+    for one in mine:
+        inside = [r for r in rows if (r["method"], lang[r["doc_id"]]) == (one["method"], one["slice"])]
+        claimed = [r for r in inside if r["decision"] == "spam"]
+        spam = [r for r in inside if r["y_true"] == "spam"]
+        both = sum(r["y_true"] == "spam" for r in claimed)
+        precision, recall = one["operating_point"]["precision"], one["operating_point"]["recall"]
+        assert (precision["hits"], precision["documents"]) == (both, len(claimed))
+        assert (recall["hits"], recall["documents"]) == (both, len(spam))
+        row = table["lang", one["slice"], one["method"]]
+        assert (row["claimed"], row["claimed_right"], row["of_class"]) == (len(claimed), both, len(spam))
+        assert row["point_recall"] == pytest.approx(both / len(spam)) and row["point_recall_low"] == recall["low"]
+        counts = f"{len(claimed)} +{both} .*{len(spam)} +{both}"
+        (line,) = re.findall(rf"^{one['slice']} +{SAE}:max .*{counts}.*$", format_study(kept), re.M)
+        assert (f"{recall['value']:.3f} [" in line) != one["too_small"]
+        assert f"{both} of {len(spam)}" in page_text(kept)
+    assert table["lang", "en", "majority"]["claimed"] is None
+
+
 def test_a_class_that_is_not_there_is_refused_before_anything_is_written(store: str, tmp_path: Path) -> None:
     spec = make_spec(store, tmp_path / "study", operating_point={"class": "spm", "recall": 0.9})
     with pytest.raises(StudyError, match=r"operating_point.class: there is no class 'spm'; .* did you mean 'spam'"):

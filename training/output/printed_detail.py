@@ -80,6 +80,27 @@ def point_table(result: StudyResult) -> list[str]:
     return table_lines(rows, left={0}, naming=1)
 
 
+def point_slices(result: StudyResult) -> list[str]:
+    """What the thresholds come to on each slice; of slices that say nothing, the counts alone."""
+    lines: list[str] = []
+    for by in dict.fromkeys(one.by for one in result.slices):
+        mine = [one for one in result.slices if one.by == by and one.method in _shown(result) and one.measured]
+        heading = ["method", "test documents", "claimed", "right", "precision", "of the class", "found", "recall"]
+        rows = [[f"by {by}", *heading]]
+        for one in mine[:MOST]:
+            assert one.measured is not None
+            p, r = one.measured.precision, one.measured.recall
+            few = " (too few to say anything)" if one.too_small else ""
+            shares = ["" if few else f"{_number(s.interval.value)} {_bounds(s.interval)}".rstrip() for s in (p, r)]
+            claimed, found = ([f"{s.n:,}", f"{s.hits:,}", share] for s, share in zip((p, r), shares, strict=True))
+            rows.append([one.slice, one.method, f"{one.documents:,}{few}", *claimed, *found])
+        if mine:
+            lines += table_lines(rows, left={0, 1}, naming=2)
+            more = len(mine) - MOST
+            lines += [f"and {counted(more, 'more row')}, in slices.parquet"] if more > 0 else []
+    return lines
+
+
 def point_heading(result: StudyResult) -> str:
     """What the operating point is; empty without one."""
     spec = result.spec.operating_point

@@ -271,6 +271,17 @@ def _slices(study: StudyFiles, method: str) -> list[dict[str, Any]]:
                  "warning": one.get("warning") or ""}
                 for one in mine if one["by"] == by
             ],
+            "at": [_slice_point(one) for one in mine if one["by"] == by and one.get("operating_point")],
         }
         for by in dict.fromkeys(one["by"] for one in mine)
     ]  # fmt: skip
+
+
+def _slice_point(one: Mapping[str, Any]) -> dict[str, Any]:
+    """What the operating point comes to on a slice; of one that says nothing, the counts alone."""
+    shares = []
+    for name in ("precision", "recall"):
+        share = one["operating_point"][name]
+        worth = ("", "") if one.get("too_small") else (score(share["value"]), bounds(share))
+        shares += [f"{share['hits']:,} of {share['documents']:,}", *worth]
+    return {"slice": one["slice"], "cells": shares, "warning": one.get("warning") or ""}

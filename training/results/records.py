@@ -193,6 +193,8 @@ class SliceSummary:
         macro_f1, accuracy, auroc: With their intervals.
         auprc, brier, ece: NaN where undefined; the last two also where scores are no probabilities.
         classes: The scores of each class.
+        measured: What the thresholds of an operating point come to on the slice, each document by those of its split;
+            None without one, and for methods that have none.
         too_small: Whether the slice says nothing.
         warning: Why it does not, or what it lacks; "" if nothing is amiss.
     """
@@ -209,6 +211,7 @@ class SliceSummary:
     brier: float
     ece: float
     classes: tuple[ClassScores, ...]
+    measured: Measured | None = None
     too_small: bool = False
     warning: str = ""
 
