@@ -248,6 +248,7 @@ SHAPES = (
             "trained_on": "whole: documents whose ids are those of training documents",
             "decisions": "counts: decision -> documents",
             "evaluation": "map?: with --evaluate: scores, intervals, what an operating point decides, drift",
+            "drift": "training.scores.drift:Shifts?: with --drift",
             "predictions": "[map]: a document each (docs/predict.md)",
         },
     ),

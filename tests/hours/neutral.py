@@ -316,6 +316,13 @@ FIGURES = (
         "drift: N of N used features",
     ),
     Rule(
+        "what drift could be seen",
+        r"(from about )[\d.e+]+( percentage points)",
+        r"\1N\2",
+        "40 documents can show a shift from about 22 percentage points up",
+        "40 documents can show a shift from about N percentage points up",
+    ),
+    Rule(
         "a feature's words",
         r"^(\S+:N  ).*( \[evidence, keywords\])$",
         r"\1WORDS\2",

@@ -1,9 +1,7 @@
 """How good a model is on new labelled documents, and whether these are like those that it was trained on.
 
 Scores are those of a study with the same bootstrap, over the documents that have features and a label of the model's.
-Drift compares, feature by feature, the share of documents that it fires in with that among the training documents
-(two-sided z-test of two proportions, Bonferroni over the features that are used): shares that moved say where new text
-is other text. What is kept of a document is a row of numbers.
+`training.scores.drift` says where new text is other text. What is kept of a document is a row of numbers.
 """
 
 from __future__ import annotations
@@ -19,9 +17,9 @@ from featurestore.base.text import counted
 from featurestore.base.visible import visible
 from featurestore.errors import UsageError
 from featurestore.models.calibration import are_probabilities
-from featurestore.models.scoring import scaled
 from featurestore.models.thresholds import CLAIMED, REJECTED, UNDECIDED
 from featurestore.tables.same_value import value_text
+from training.scores.drift import Drift, DriftMeter, Shifts, drift_lines
 from training.scores.metrics import (
     LEVEL,
     METRICS,
@@ -44,25 +42,7 @@ if TYPE_CHECKING:
     from featurestore.models.predict import Predicted
 
 RESAMPLES = 1_000  # as many as a study draws by default
-DRIFT_LEVEL = 0.05  # of a false alarm over all features together
-SHOWN = 10  # features that moved most, and labels that are no class
-
-
-@dataclass(frozen=True)
-class Drift:
-    """A used feature whose share of documents is not that of training.
-
-    Attributes:
-        sae, feature: Which.
-        training, here: Share of the documents in which it fires.
-        z: By how many standard errors they differ.
-    """
-
-    sae: str
-    feature: int
-    training: float
-    here: float
-    z: float
+SHOWN = 10  # labels that are no class
 
 
 @dataclass(frozen=True)
@@ -84,6 +64,9 @@ class Evaluation:
         drift: The features that moved most; None where the documents' features are not there, or the model does not
             know how often they fired in training.
         drifted, tested: How many features moved, of how many that are used.
+        drift_shows: The smallest shift of a share that so many documents show, median over features; None where half of
+            them could show none, or drift is not known.
+        drift_documents: Those with features, labelled or not, that drift was measured on.
     """
 
     documents: int
@@ -101,6 +84,15 @@ class Evaluation:
     drift: tuple[Drift, ...] | None
     drifted: int
     tested: int
+    drift_shows: float | None
+    drift_documents: int
+
+    @property
+    def shifts(self) -> Shifts | None:
+        """Drift as its own record; None where it is not known."""
+        if self.drift is None:
+            return None
+        return Shifts(self.drift_documents, self.tested, self.drifted, self.drift_shows, self.drift)
 
 
 @dataclass
@@ -121,8 +113,9 @@ class Evaluator:
     _unknown: Counter[str] = field(default_factory=Counter)
     _unlabelled: int = 0
     _nothing: int = 0
-    _fires: np.ndarray | None = None
-    _seen: int = 0
+
+    def __post_init__(self) -> None:
+        self.meter = DriftMeter(self.model)
 
     def add(self, batch: Predicted, labels: Sequence[Any], decisions: Sequence[str]) -> None:
         """Some more documents, with the values of the label column and what was decided."""
@@ -142,11 +135,7 @@ class Evaluator:
                 self._class.append(int(batch.y_pred[i]))
                 self._decided.append(place.get(decisions[i], -1))
                 self._proba.append(log_proba[i])
-        if self.model.header["kind"] != "dense" and batch.X is not None:
-            there = batch.X[batch.y_pred >= 0]
-            counts = np.asarray((scaled(self.model, there) != 0).sum(axis=0)).ravel()
-            self._fires = counts if self._fires is None else self._fires + counts
-            self._seen += there.shape[0]
+        self.meter.add(batch)
 
     def _text(self, raw: Any) -> str | None:
         try:
@@ -178,7 +167,7 @@ class Evaluator:
         decision = np.array(self._decided)
         decided = decision >= 0
         right = float(np.mean((y_true == decision)[decided])) if decided.any() else float("nan")
-        drift, drifted, tested = self._drift()
+        shifts = self.meter.result()
         return Evaluation(
             documents=n,
             unlabelled=self._unlabelled,
@@ -189,9 +178,11 @@ class Evaluator:
             ece=ece,
             decided=(int(decided.sum()), right),
             operating_point=self._operating_point(y_true, decision),
-            drift=drift,
-            drifted=drifted,
-            tested=tested,
+            drift=None if shifts is None else shifts.features,
+            drifted=0 if shifts is None else shifts.moved,
+            tested=0 if shifts is None else shifts.tested,
+            drift_shows=None if shifts is None else shifts.shows,
+            drift_documents=0 if shifts is None else shifts.documents,
             **scores,
         )
 
@@ -205,27 +196,6 @@ class Evaluator:
         cost = (point.get("aim") or {}).get("cost")
         aim = Aim("cost", float("nan"), **cost) if cost else Aim("")
         return {"class": point["class"], **measured_plain(measure(side, y_true == c, np.arange(len(side)), aim))}
-
-    def _drift(self) -> tuple[tuple[Drift, ...] | None, int, int]:
-        """The features that moved most, how many moved, and how many were tested."""
-        from scipy.special import ndtri
-
-        before = self.model.tensors.get("document_frequency")
-        trained = self.model.header["trained_on"].get("documents")
-        if before is None or self._fires is None or not isinstance(trained, int) or not self._seen:
-            return None, 0, 0
-        names, sae, feature = self.model.places()
-        used = self.model.used()
-        tested = np.flatnonzero([f in used[names[s]] for s, f in zip(sae, feature, strict=True)])
-        here = self._fires / self._seen
-        pooled = (before * trained + self._fires) / (trained + self._seen)
-        spread = np.sqrt(pooled * (1 - pooled) * (1 / trained + 1 / self._seen))
-        z = np.divide(here - before, spread, out=np.zeros(len(here)), where=spread > 0)
-        limit = -ndtri(DRIFT_LEVEL / max(1, len(tested)) / 2)
-        moved = tested[np.abs(z[tested]) > limit]
-        most = moved[np.lexsort((moved, -np.abs(z[moved])))][:SHOWN]
-        found = [Drift(names[sae[k]], int(feature[k]), float(before[k]), float(here[k]), float(z[k])) for k in most]
-        return tuple(found), len(moved), len(tested)
 
 
 def format_evaluation(evaluation: Evaluation, column: str) -> str:
@@ -252,19 +222,7 @@ def format_evaluation(evaluation: Evaluation, column: str) -> str:
             f"features{unknown})"
         )
     lines += [] if point is None else _point_lines(evaluation, point)
-    if evaluation.drift is None:
-        lines.append(
-            "  drift: not known, as the features of these documents or their shares in training are not kept;\n"
-            "    of a directory of parts they never are: --out with an ending (day.parquet) measures it"
-        )
-    else:
-        lines.append(
-            f"  drift: {evaluation.drifted:,} of {evaluation.tested:,} used features fire in another share of documents"
-        )
-        lines += [
-            f"    {d.sae}:{d.feature}  {d.here:.1%} of these documents, {d.training:.1%} of the training documents"
-            for d in evaluation.drift
-        ]
+    lines += [f"  {line}" for line in drift_lines(evaluation.shifts)]
     return "\n".join(lines)
 
 
