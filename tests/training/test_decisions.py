@@ -294,3 +294,14 @@ def test_an_unreachable_precision_is_said_on_screen_and_in_the_file(tmp_path: Pa
     assert header["out_of_fold"]["precision"] < 1.0
     assert "precision 1 of 'ham' is not reached out of fold" in " ".join(format_study(found).split())
     assert np.isfinite([header["low"], header["high"]]).all()
+
+
+def test_page_and_screen_give_the_same_scores_of_a_class(kept: StudyResult) -> None:
+    (one,) = (m for m in kept.summary if m.method == f"{SAE}:max")
+    shown = [f"{getattr(one.classes[1], name):.3f}" for name in ("precision", "recall", "f1", "auprc")]
+    assert re.search(rf"^spam +{SAE}:max +{' +'.join(shown)}$", format_study(kept), re.M)
+    assert "Scores of each class, as the likeliest one, means over splits:" in format_study(kept)
+    cells = "".join(rf'<td class="n">{value}</td>' for value in shown)
+    assert re.search(
+        rf'<th scope="row">spam</th><td class="n">[\d,]+</td>{cells}', study_report(kept.spec.out).decode()
+    )

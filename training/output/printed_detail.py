@@ -33,13 +33,14 @@ def class_lines(result: StudyResult) -> list[str]:
     """Precision, recall, F1 and AUPRC of each class."""
     classes = result.data.classes
     rows = [["class", "method", "precision", "recall", "F1", "AUPRC"]]
+    what = "" if len(result.splits) == 1 else ", means over splits"
     for c, name in enumerate(classes[:MOST]):
         for method in result.summary:
             if method.method in _shown(result):
                 one = method.classes[c]
                 rows.append([name, method.method, *map(_number, (one.precision, one.recall, one.f1, one.auprc))])
     more = [f"and the scores of {len(classes) - MOST:,} more in results.json"] if len(classes) > MOST else []
-    return ["", *table_lines(rows, left={0, 1}, naming=2), *more]
+    return ["", f"Scores of each class, as the likeliest one{what}:", *table_lines(rows, left={0, 1}, naming=2), *more]
 
 
 def slice_lines(result: StudyResult) -> list[str]:
