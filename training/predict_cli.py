@@ -113,6 +113,7 @@ def predict(args: argparse.Namespace) -> int:
     rule.check(model.classes)
     if args.explain and model.header["kind"] == "dense":
         raise UsageError(f"--explain: {model.header['method']} reads hidden states, which have no features to name")
+    missed, warnings = unreached(model.header), _Warnings()
     if args.drift and model.header["kind"] == "dense":
         raise UsageError(f"--drift: {model.header['method']} reads hidden states, which have no features that fire")
     if source == "input" and args.out and not PurePath(args.out).suffix:
@@ -120,14 +121,13 @@ def predict(args: argparse.Namespace) -> int:
             raise UsageError(
                 "--drift: a directory of parts keeps no features; give --out an ending (day.parquet), or leave it out"
             )
+        warnings.say(missed)
         return _parts(args, model, rule)
     if args.address or args.workers:
         raise UsageError("--address and --workers are for --input with --out DIRECTORY, which is scored on Ray")
     if args.out:
         check_out(args.out, args.overwrite)
-    warnings = _Warnings()
-    if (missed := unreached(model.header)) is not None:
-        warnings.say(missed)
+    warnings.say(missed)
     store = None
     if source in ("store", "job"):
         store = _store(args, model, warnings.say)
@@ -236,8 +236,8 @@ class _Warnings:
 
     said: list[str] = field(default_factory=list)
 
-    def say(self, sentence: str) -> None:
-        if sentence not in self.said:
+    def say(self, sentence: str | None) -> None:
+        if sentence is not None and sentence not in self.said:
             self.said.append(sentence)
             print(f"warning: {sentence}", file=sys.stderr, flush=True)
 

@@ -280,6 +280,13 @@ FIGURES = (
         "    +N  l9_4k:N  at TOKENS",
     ),
     Rule(
+        "what is to be known of a model's operating point, which depends on its threshold",
+        r"^warning: the model's operating point: .*\n",
+        "",
+        "warning: the model's operating point: precision 0.9 is reached on few\n40 documents",
+        "40 documents",
+    ),
+    Rule(
         "what an operating point decides",
         r"^  flagged as (\S+): .*\n  of [\d,]+ (\S+ documents?) .*\n  undecided: .*$",
         r"  flagged as \1: N, ...\n  of N \2 N found, ...\n  undecided: N, ...",

@@ -104,7 +104,7 @@ def _confusion(counts: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
 
 def _classes(study: StudyFiles, method: str, y_true: np.ndarray) -> list[dict[str, Any]]:
     """The scores of each class as results.json has them, means over splits, so that every page says the same."""
-    one = next((one for one in study.summary["methods"] if one["method"] == method), {})
+    one: Mapping[str, Any] = next((one for one in study.summary["methods"] if one["method"] == method), {})
     counts = {name: int((y_true == c).sum()) for c, name in enumerate(study.classes)}
     return [
         {"name": scores["class"], "n": whole(counts[scores["class"]])}

@@ -89,8 +89,8 @@ def slices_at_thresholds(
     for one in decided:
         answers = [evaluated.prediction(names.index(one.method), s) for s in range(len(one.points))]
         pairs = zip(answers, one.points, strict=True)
-        side = [sides(class_log_odds(a.log_proba, c), point.low, point.high) for a, point in pairs]
-        sided[one.method] = np.concatenate(side), np.concatenate([a.rows for a in answers])
+        of_splits = [sides(class_log_odds(a.log_proba, c), point.low, point.high) for a, point in pairs]
+        sided[one.method] = np.concatenate(of_splits), np.concatenate([a.rows for a in answers])
     found = []
     for summary in slices:
         if summary.method in sided:
@@ -142,6 +142,7 @@ def _summary(
         brier=mean([brier for brier, _ in calibrations]),
         ece=mean([ece for _, ece in calibrations]),
         classes=mean_of_classes(answers, n_classes),
+        measured=None,
         too_small=units < TOO_FEW,
         warning=_warning(np.bincount(data.y[rows], minlength=n_classes), units, len(rows), data.classes),
     )
