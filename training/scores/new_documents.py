@@ -193,8 +193,11 @@ class Evaluator:
             return None
         c = self.model.classes.index(point["class"])
         side = np.where(decision == c, CLAIMED, np.where(decision < 0, UNDECIDED, REJECTED))
-        cost = (point.get("aim") or {}).get("cost")
-        aim = Aim("cost", float("nan"), **cost) if cost else Aim("")
+        asked = point.get("aim")
+        cost = asked.get("cost") if isinstance(asked, Mapping) else None
+        named = cost if isinstance(cost, Mapping) else {}
+        both = [one for key in ("false_positive", "false_negative") if isinstance(one := named.get(key), float)]
+        aim = Aim("cost", float("nan"), *both) if len(both) == 2 else Aim("")
         return {"class": point["class"], **measured_plain(measure(side, y_true == c, np.arange(len(side)), aim))}
 
 

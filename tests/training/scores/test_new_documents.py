@@ -160,3 +160,13 @@ def test_one_document_has_no_interval_and_no_plural(model: Model) -> None:
         "flagged as spam: 0: its precision is not known\n  of 1 spam document 0 found: recall 0.000 [0.000, 0.793]"
         in page
     )
+
+
+def test_errors_of_an_operating_point_cost_what_its_model_file_says(model: Model) -> None:
+    point = {"class": "spam", "low": 0.0, "high": 1.0, "aim": {"cost": {"false_positive": 1.0, "false_negative": 20.0}}}
+    made = replace(model, header={**model.header, "operating_point": point})
+    evaluator = Evaluator(made, "label")
+    labels, decisions = [None, "spam", "spam", "ham", "ham"], ["ham", "spam", "ham", "spam", "ham"]
+    evaluator.add(predicted(made, (0.5, 0.5, 0.5, 0.5)), [*labels, *[None] * (N - 5)], [*decisions, *["ham"] * (N - 5)])
+    found = evaluator.result().operating_point
+    assert found is not None and found["cost"] == (20 + 1) / 4
