@@ -92,6 +92,11 @@ def predict_parser(parser: argparse.ArgumentParser) -> None:
         metavar="COLUMN",
         help="score the predictions against the labels of this column (of --input, or that the store keeps)",
     )
+    parser.add_argument(
+        "--drift",
+        action="store_true",
+        help="say which features fire in another share of the documents than in training; no labels are needed",
+    )
     overwrite_argument(parser, "a file that is there already")
 
 
@@ -108,15 +113,21 @@ def predict(args: argparse.Namespace) -> int:
     rule.check(model.classes)
     if args.explain and model.header["kind"] == "dense":
         raise UsageError(f"--explain: {model.header['method']} reads hidden states, which have no features to name")
+    missed, warnings = unreached(model.header), _Warnings()
+    if args.drift and model.header["kind"] == "dense":
+        raise UsageError(f"--drift: {model.header['method']} reads hidden states, which have no features that fire")
     if source == "input" and args.out and not PurePath(args.out).suffix:
+        if args.drift:
+            raise UsageError(
+                "--drift: a directory of parts keeps no features; give --out an ending (day.parquet), or leave it out"
+            )
+        warnings.say(missed)
         return _parts(args, model, rule)
     if args.address or args.workers:
         raise UsageError("--address and --workers are for --input with --out DIRECTORY, which is scored on Ray")
     if args.out:
         check_out(args.out, args.overwrite)
-    warnings = _Warnings()
-    if (missed := unreached(model.header)) is not None:
-        warnings.say(missed)
+    warnings.say(missed)
     store = None
     if source in ("store", "job"):
         store = _store(args, model, warnings.say)
@@ -225,8 +236,8 @@ class _Warnings:
 
     said: list[str] = field(default_factory=list)
 
-    def say(self, sentence: str) -> None:
-        if sentence not in self.said:
+    def say(self, sentence: str | None) -> None:
+        if sentence is not None and sentence not in self.said:
             self.said.append(sentence)
             print(f"warning: {sentence}", file=sys.stderr, flush=True)
 
@@ -236,6 +247,7 @@ class _Answers:
 
     def __init__(self, args: argparse.Namespace, model: Model, rule: Rule, store: FeatureStore | None) -> None:
         from featurestore.models.table import PredictionTable
+        from training.scores.drift import DriftMeter
         from training.scores.new_documents import Evaluator
 
         self._args, self._model, self._rule = args, model, rule
@@ -244,6 +256,7 @@ class _Answers:
         self._counts: dict[str, int] = {}
         self._problems = self._trained = self._n = 0
         self._evaluator = Evaluator(model, args.evaluate) if args.evaluate else None
+        self._meter = DriftMeter(model) if args.drift and self._evaluator is None else None
         self._stack = ExitStack()
         self._rows: IO[str] | None = None
         self._write: Callable[[Any], None] | None = None
@@ -278,6 +291,8 @@ class _Answers:
             self._counts[decision] = self._counts.get(decision, 0) + 1
         if self._evaluator is not None and labels is not None:
             self._evaluator.add(batch, labels, decisions)
+        if self._meter is not None:
+            self._meter.add(batch)
         if self._write is not None:
             self._write(self._table.rows(batch, decisions, problems))
         if self._rows is None and self._write is not None:
@@ -291,6 +306,8 @@ class _Answers:
 
     def finish(self, warnings: _Warnings) -> None:
         """Say what came of all documents."""
+        from training.scores.drift import drift_lines
+
         if self._trained:
             warnings.say(
                 f"the ids of {self._trained:,} of {self._n:,} documents are those of training documents (in_training); "
@@ -303,8 +320,13 @@ class _Answers:
         problems = f" ({self._problems:,} failed, empty or read in part)" if self._problems else ""
         where = f"; written to {shown(self._args.out)}" if self._args.out else ""
         print(f"{_counted(self._n, self._model, self._counts)}{problems}{where}", file=sys.stderr)
+        if not self._args.out and (point := self._model.header.get("operating_point")) is not None:
+            name = visible(point["class"])
+            print(f"prediction: the likeliest class; decision: by the operating point of '{name}'", file=sys.stderr)
         if evaluation is not None:
             print(_evaluation_page(evaluation, self._args.evaluate))
+        elif self._meter is not None:
+            print("\n".join(drift_lines(self._meter.result())))
 
     def _print_json(self, rows: IO[str], warnings: Sequence[str], evaluation: Evaluation | None) -> None:
         """One document, row after row, so that memory does not hold them all."""
@@ -316,7 +338,11 @@ class _Answers:
             "trained_on": self._trained,
             "decisions": self._counts,
             "evaluation": evaluation and asdict(evaluation),
+            "drift": None,
         }
+        if self._args.drift:
+            shifts = evaluation.shifts if evaluation is not None else self._meter and self._meter.result()
+            about["drift"] = shifts and asdict(shifts)
         print(json_text(about, ascii=True)[:-1], end=', "predictions": [')
         rows.seek(0)
         for number, row in enumerate(rows):

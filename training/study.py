@@ -33,7 +33,7 @@ from training.results.records import StudyResult
 from training.results.regime_summary import overlaps, summarise_regimes
 from training.results.rows import fold_rows, method_rows
 from training.results.selection import representative, select
-from training.results.slices import slice_scores
+from training.results.slices import slice_scores, slices_at_thresholds
 from training.results.summary import summarise
 from training.spec import StudySpec
 
@@ -140,7 +140,7 @@ def _told(
         comparisons=said.comparisons,
         regimes=regimes,
         overlaps=overlaps(harder),
-        slices=slice_scores(plain, winners, spec),
+        slices=slices_at_thresholds(slice_scores(plain, winners, spec), plain, handed.decided.values(), spec),
         decided=handed.decided,
         explanation=handed.explanation,
         store_fingerprint=asked.stores[spec.store].fingerprint,

@@ -247,7 +247,8 @@ SHAPES = (
             "warnings": "[text]: sentences to think about",
             "trained_on": "whole: documents whose ids are those of training documents",
             "decisions": "counts: decision -> documents",
-            "evaluation": "map?: with --evaluate: scores, intervals, drift",
+            "evaluation": "map?: with --evaluate: scores, intervals, what an operating point decides, drift",
+            "drift": "training.scores.drift:Shifts?: with --drift",
             "predictions": "[map]: a document each (docs/predict.md)",
         },
     ),
@@ -261,7 +262,7 @@ SHAPES = (
             "documents": "whole: documents in it",
             "parts": "whole: parts in it",
             "decisions": "counts: decision -> documents",
-            "evaluation": "map?: with --evaluate: scores and intervals; no drift",
+            "evaluation": "map?: with --evaluate: as for documents; no drift",
         },
     ),
     Shape(

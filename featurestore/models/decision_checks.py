@@ -25,7 +25,9 @@ def threshold_problem(header: Mapping[str, Any]) -> str | None:
     low, high = point.get("low"), point.get("high")
     if not (isinstance(low, float) and isinstance(high, float) and -np.inf < low <= high < np.inf):
         return "key 'operating_point' has no thresholds"
-    if not isinstance(point.get("reached", True), bool) or not isinstance(point.get("note", ""), str):
+    if not isinstance(point.get("reached", True), bool) or any(
+        not isinstance(point.get(key, ""), str) for key in ("note", "few")
+    ):
         return "key 'operating_point' does not say whether its aim was reached"
     return None
 

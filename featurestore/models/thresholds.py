@@ -46,9 +46,20 @@ def decisions(header: Mapping[str, Any], log_proba: np.ndarray) -> np.ndarray:
 
 
 def unreached(header: Mapping[str, Any]) -> str | None:
-    """What to know about a model whose operating point misses its aim, in a sentence; None where there is nothing."""
+    """What to know before relying on a model's operating point, in a sentence; None where there is nothing."""
     point = header.get("operating_point") or {}
-    return None if point.get("reached", True) else f"the model's operating point: {visible(point.get('note', ''))}"
+    said = [] if point.get("reached", True) else [visible(point.get("note", ""))]
+    said += [visible(point["few"])] if point.get("few") else []
+    if _claimed_in_test(point) == 0:
+        said.append("it claimed no test document, so its precision is not known")
+    return f"the model's operating point: {'; '.join(said)}" if said else None
+
+
+def _claimed_in_test(point: Mapping[str, Any]) -> Any:
+    found: Any = point
+    for key in ("test", "precision", "documents"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
 
 
 def decide_by(c: int, low: float, high: float, log_proba: np.ndarray) -> np.ndarray:

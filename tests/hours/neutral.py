@@ -280,6 +280,21 @@ FIGURES = (
         "    +N  l9_4k:N  at TOKENS",
     ),
     Rule(
+        "what is to be known of a model's operating point, which depends on its threshold",
+        r"^warning: the model's operating point: .*\n",
+        "",
+        "warning: the model's operating point: precision 0.9 is reached on few\n40 documents",
+        "40 documents",
+    ),
+    Rule(
+        "what an operating point decides",
+        r"^  flagged as (\S+): .*\n  of [\d,]+ (\S+ documents?) .*\n  undecided: .*$",
+        r"  flagged as \1: N, ...\n  of N \2 N found, ...\n  undecided: N, ...",
+        "  flagged as ham: 7, of which 5 right: precision 0.7 [0.4, 0.9]\n  of 20 ham documents 5 found: recall 0.2\n"
+        "  undecided: 3",
+        "  flagged as ham: N, ...\n  of N ham documents N found, ...\n  undecided: N, ...",
+    ),
+    Rule(
         "a figure",
         r"(?<![\w.])[+-]?\d\.\d{3}\b",
         "0.xxx",
@@ -306,6 +321,13 @@ FIGURES = (
         r"\1N of N",
         "drift: 0 of 2,524 used features",
         "drift: N of N used features",
+    ),
+    Rule(
+        "what drift could be seen",
+        r"(from about )[\d.e+]+( percentage points)",
+        r"\1N\2",
+        "40 documents can show a shift from about 22 percentage points up",
+        "40 documents can show a shift from about N percentage points up",
     ),
     Rule(
         "a feature's words",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from featurestore.errors import StudyError
 from featurestore.models.calibration import calibrated
 from featurestore.models.model import load_model
 from featurestore.models.predict import Predicted, predict_store
-from featurestore.models.thresholds import class_log_odds
+from featurestore.models.thresholds import class_log_odds, unreached
 from tests.training.conftest import make_spec
 from tests.training.stores import SAE, build_store, make_documents
 from training.documents.labels import load_documents
@@ -26,6 +28,7 @@ from training.output.printed import format_study
 from training.probes.fit import fit_final
 from training.probes.folds import Labelled
 from training.probes.out_of_fold import out_of_fold
+from training.report.study_page import study_report
 from training.results.operating import operate
 from training.results.records import StudyResult
 from training.scores.metrics import Prediction
@@ -182,6 +185,48 @@ def test_the_screen_says_all_of_it(kept: StudyResult, refitted: StudyResult, res
     assert "Operating point" not in format_study(result)
 
 
+def test_what_the_model_files_threshold_did_stands_beside_the_figures_of_all_splits(kept: StudyResult) -> None:
+    summary = json.loads(Path(kept.paths["summary"]).read_text())
+    decided = summary["decided"]["sae"]
+    point = decided["operating_point"]
+    rows = pq.read_table(kept.paths["predictions"]).to_pylist()
+    first = [r for r in rows if (r["method"], r["seed"]) == (decided["method"], 0)]
+    claimed = [r for r in first if r["decision"] == "spam"]
+    right, spam = (sum(r["y_true"] == "spam" for r in some) for some in (claimed, first))
+    test = point["model_file"]["test"]
+    assert (test["precision"]["hits"], test["precision"]["documents"]) == (right, len(claimed))
+    assert test == json.loads(Path(kept.paths["model_sae"]).read_text())["operating_point"]["test"]
+    said = f"the model file's threshold (seed 0) claims {len(claimed)} of {len(first)} test documents, {right} right"
+    assert said in point["model_file"]["says"]
+    assert f"{right} of {spam} of the class found" in point["model_file"]["says"]
+    assert point["model_file"]["says"] in " ".join(format_study(kept).split())
+    page = page_text(kept)
+    assert point["model_file"]["says"] in page
+
+
+def page_text(study: StudyResult) -> str:
+    """The text of a study's page, each run of spaces as one."""
+    text = re.sub(r"<[^>]+>", "", study_report(study.spec.out).decode())
+    return " ".join(html.unescape(text).split())
+
+
+def test_an_aim_reached_on_one_document_is_warned_of_on_screen_page_and_by_predict(tmp_path: Path) -> None:
+    store = build_store(tmp_path / "store", make_documents(120, strength=0.5))
+    spec = make_spec(
+        store, tmp_path / "study", features=ONE_CELL, baselines=["tfidf"], bootstrap=100,
+        operating_point={"class": "spam", "recall": 0.98}, split={"seeds": 2, "folds": 2},
+    )  # fmt: skip
+    found = run_study(spec)
+    decided = json.loads(Path(found.paths["summary"]).read_text())["decided"]
+    few = decided["sae"]["operating_point"]["thresholds"][0]["few"]
+    assert few.startswith("recall 0.98 of 'spam' is reached out of fold on few documents (")
+    said = f"{few} (seed 0; reached on few in 2 of 2 splits)"
+    assert f"warning: {SAE}:max: {said}" in " ".join(format_study(found).split())
+    assert f"warning: {said}" in page_text(found)
+    assert few in str(unreached(load_model(found.paths["model_sae"]).header))
+    assert decided["baseline"]["operating_point"]["model_file"] is None  # TF-IDF has no file
+
+
 def test_slices_are_scored_as_if_they_were_the_test_set(kept: StudyResult) -> None:
     from sklearn.metrics import f1_score
 
@@ -201,6 +246,32 @@ def test_slices_are_scored_as_if_they_were_the_test_set(kept: StudyResult) -> No
     lengths = table.filter(np.array([by == "length" for by in table["by"].to_pylist()]))["slice"].unique().to_pylist()
     assert len(lengths) == 4
     assert lengths[0].startswith("1-")
+
+
+def test_slices_have_precision_and_recall_at_the_thresholds_counted_from_the_decisions(kept: StudyResult) -> None:
+    summary = json.loads(Path(kept.paths["summary"]).read_text())
+    slices = kept.data.slices["lang"]
+    lang = dict(zip(kept.data.doc_id, (slices.names[code] for code in slices.code), strict=True))
+    rows = pq.read_table(kept.paths["predictions"]).to_pylist()
+    table = {(r["by"], r["slice"], r["method"]): r for r in pq.read_table(kept.paths["slices"]).to_pylist()}
+    mine = [s for s in summary["slices"] if s["by"] == "lang" and s["method"] == f"{SAE}:max"]
+    assert {s["slice"] for s in mine} == {"en", "sw"}
+    for one in mine:
+        inside = [r for r in rows if (r["method"], lang[r["doc_id"]]) == (one["method"], one["slice"])]
+        claimed = [r for r in inside if r["decision"] == "spam"]
+        spam = [r for r in inside if r["y_true"] == "spam"]
+        both = sum(r["y_true"] == "spam" for r in claimed)
+        precision, recall = one["operating_point"]["precision"], one["operating_point"]["recall"]
+        assert (precision["hits"], precision["documents"]) == (both, len(claimed))
+        assert (recall["hits"], recall["documents"]) == (both, len(spam))
+        row = table["lang", one["slice"], one["method"]]
+        assert (row["claimed"], row["claimed_right"], row["of_class"]) == (len(claimed), both, len(spam))
+        assert row["point_recall"] == pytest.approx(both / len(spam)) and row["point_recall_low"] == recall["low"]
+        counts = f"{len(claimed)} +{both} .*{len(spam)} +{both}"
+        (line,) = re.findall(rf"^{one['slice']} +{SAE}:max .*{counts}.*$", format_study(kept), re.M)
+        assert (f"{recall['value']:.3f} [" in line) != one["too_small"]
+        assert f"{both} of {len(spam)}" in page_text(kept)
+    assert table["lang", "en", "majority"]["claimed"] is None
 
 
 def test_a_class_that_is_not_there_is_refused_before_anything_is_written(store: str, tmp_path: Path) -> None:
@@ -223,3 +294,14 @@ def test_an_unreachable_precision_is_said_on_screen_and_in_the_file(tmp_path: Pa
     assert header["out_of_fold"]["precision"] < 1.0
     assert "precision 1 of 'ham' is not reached out of fold" in " ".join(format_study(found).split())
     assert np.isfinite([header["low"], header["high"]]).all()
+
+
+def test_page_and_screen_give_the_same_scores_of_a_class(kept: StudyResult) -> None:
+    (one,) = (m for m in kept.summary if m.method == f"{SAE}:max")
+    shown = [f"{getattr(one.classes[1], name):.3f}" for name in ("precision", "recall", "f1", "auprc")]
+    assert re.search(rf"^spam +{SAE}:max +{' +'.join(shown)}$", format_study(kept), re.M)
+    assert "Scores of each class, as the likeliest one, means over splits:" in format_study(kept)
+    cells = "".join(rf'<td class="n">{value}</td>' for value in shown)
+    assert re.search(
+        rf'<th scope="row">spam</th><td class="n">[\d,]+</td>{cells}', study_report(kept.spec.out).decode()
+    )

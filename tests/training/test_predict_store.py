@@ -171,3 +171,17 @@ def test_nothing_is_left_of_a_table_when_a_part_is_damaged(result: StudyResult, 
     with pytest.raises(StoreError):
         predict(result.paths["model_sae"], store, "--out", str(tmp_path / "out" / "a.csv"))
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_drift_needs_no_labels(result: StudyResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "answers.parquet")
+    assert predict(result.paths["model_sae"], result.spec.store, "--out", out, "--drift") == 0
+    said = capsys.readouterr().out
+    assert "drift: 0 of " in said and "150 documents can show a shift from about" in said
+    predict(result.paths["model_sae"], result.spec.store, "--drift", as_json=True)
+    drift = json.loads(capsys.readouterr().out)["drift"]
+    assert (drift["documents"], drift["moved"], drift["features"]) == (150, 0, [])
+    assert 0 < drift["shows"] < 1
+    predict(result.paths["model_sae"], result.spec.store, "--drift", "--evaluate", "label", as_json=True)
+    both = json.loads(capsys.readouterr().out)
+    assert both["drift"] == drift and both["evaluation"]["drift_shows"] == drift["shows"]

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from training.documents.split import Split
 from training.results.operating import class_of
 from training.results.records import Decided, MethodSummary
-from training.scores.metrics import ClassScores, Interval
-from training.scores.operating_points import Measured, OperatingPoint
-from training.scores.proportions import Proportion
+from training.scores.metrics import ClassScores
+from training.scores.operating_points import OperatingPoint
+from training.scores.operating_words import interval_plain, measured_plain, of_the_file
 from training.spec import OperatingPointSpec, StudySpec
-
-SHARES = ("precision", "recall", "caught", "false_positive_rate", "undecided")
 
 
 def decided_plain(decided: Decided, spec: StudySpec, classes: Sequence[str], splits: Sequence[Split]) -> dict[str, Any]:
@@ -30,7 +28,8 @@ def decided_plain(decided: Decided, spec: StudySpec, classes: Sequence[str], spl
                 {"seed": split.seed, "outer": split.outer, **_point(point)}
                 for split, point in zip(splits, decided.points, strict=True)
             ],
-            "test": _measured(decided.measured),
+            "test": measured_plain(decided.measured),
+            "model_file": _model_file(decided, splits[0]),
         },
     }
 
@@ -55,7 +54,7 @@ def point_header(decided: Decided, spec: StudySpec, classes: Sequence[str]) -> d
     return {
         **_asked(spec.operating_point, classes),
         **_point(decided.points[0]),
-        "test": _measured(decided.measured_first),
+        "test": measured_plain(decided.measured_first),
     }
 
 
@@ -81,9 +80,12 @@ def classes_plain(scores: Sequence[ClassScores], classes: Sequence[str]) -> list
     return [{"class": name, **asdict(one)} for name, one in zip(classes, scores, strict=True)]
 
 
-def interval_plain(interval: Interval) -> dict[str, float]:
-    """An interval."""
-    return {"value": interval.value, "low": interval.low, "high": interval.high}
+def _model_file(decided: Decided, split: Split) -> dict[str, Any] | None:
+    """What the threshold in the model file came to on the test documents of its split; None without a file."""
+    if decided.measured_first is None or not decided.in_file:
+        return None
+    test = measured_plain(decided.measured_first)
+    return {"seed": split.seed, "outer": split.outer, "test": test, "says": of_the_file(test, split.seed)}
 
 
 def _asked(spec: OperatingPointSpec, classes: Sequence[str]) -> dict[str, Any]:
@@ -97,23 +99,9 @@ def _point(point: OperatingPoint) -> dict[str, Any]:
         "high": point.high,
         "reached": point.reached,
         "note": point.note,
+        "few": point.few,
         "out_of_fold": {
             **point.out_of_fold,
-            "documents": int(point.out_of_fold["documents"]),
-            "positives": int(point.out_of_fold["positives"]),
+            **{name: int(point.out_of_fold[name]) for name in ("claimed", "hits", "documents", "positives")},
         },
-    }
-
-
-def _measured(measured: Measured) -> dict[str, Any]:
-    return {name: _share(getattr(measured, name)) for name in SHARES} | {"cost": measured.cost}
-
-
-def _share(share: Proportion) -> Mapping[str, Any]:
-    return {
-        **interval_plain(share.interval),
-        "hits": share.hits,
-        "documents": share.n,
-        "units": share.units,
-        "interval": share.method,
     }

@@ -21,13 +21,14 @@ from featurestore.models.calibration import calibrated
 from featurestore.models.thresholds import decide_by
 from featurestore.storage.files import atomic_write, filesystem
 from training.documents.share_warnings import share_warnings
-from training.output.decided_plain import classes_plain, decided_plain, interval_plain
+from training.output.decided_plain import classes_plain, decided_plain
 from training.output.directory import SPLIT, unwritable
 from training.results.added_value import what_is_added
 from training.results.operating import class_of
 from training.results.records import Decided, FoldRow, MethodRow, MethodSummary, SliceSummary, StudyResult
 from training.results.selection import representative
 from training.scores.metrics import BOOTSTRAP_SEED, LEVEL, METRICS, Prediction
+from training.scores.operating_words import interval_plain, measured_plain
 from training.scores.significance import Comparison
 
 FORMAT_VERSION = 1
@@ -186,6 +187,8 @@ def _summary(method: MethodSummary, classes: Sequence[str]) -> dict[str, Any]:
 
 def _slice(one: SliceSummary, classes: Sequence[str]) -> dict[str, Any]:
     plain = {**dataclasses.asdict(one), "classes": classes_plain(one.classes, classes)}
+    del plain["measured"]
+    plain["operating_point"] = None if one.measured is None else measured_plain(one.measured)
     return plain | {name: interval_plain(getattr(one, name)) for name in METRICS}
 
 
@@ -199,8 +202,22 @@ def _slices(result: StudyResult) -> pa.Table:
             columns[name if part == "value" else f"{name}_{part}"] = pa.array(values, pa.float64())
     for name in ("auprc", "brier", "ece"):
         columns[name] = pa.array([getattr(s, name) for s in result.slices], pa.float64())
+    columns |= _at_thresholds(result)
     columns["too_small"] = pa.array([s.too_small for s in result.slices], pa.bool_())
     return pa.table({**columns, "warning": pa.array([s.warning or None for s in result.slices], pa.string())})
+
+
+def _at_thresholds(result: StudyResult) -> dict[str, pa.Array]:
+    """What an operating point comes to on each slice; null for methods that have none."""
+    points = [None if s.measured is None else measured_plain(s.measured) for s in result.slices]
+    columns = {}
+    for share, n, hits in (("precision", "claimed", "claimed_right"), ("recall", "of_class", "of_class_claimed")):
+        columns[n] = pa.array([p and p[share]["documents"] for p in points], pa.int64())
+        columns[hits] = pa.array([p and p[share]["hits"] for p in points], pa.int64())
+        for part in ("value", "low", "high"):
+            name = f"point_{share}" if part == "value" else f"point_{share}_{part}"
+            columns[name] = pa.array([p and p[share][part] for p in points], pa.float64())
+    return columns
 
 
 def _folds(result: StudyResult) -> pa.Table:

@@ -151,7 +151,7 @@ def _decide(spec: StudySpec, evaluated: Evaluated, work: _Work, n_jobs: int) -> 
     splits = [evaluated.splits[s] for s in where]
     scores = out_of_fold(method, work.of, splits, [work.outcome.splits[s].value for s in where], n_jobs)
     answers = [evaluated.prediction(work.place, s) for s in where]
-    found = Decided(method.name)
+    found = Decided(method.name, in_file=method.kind in (*SPARSE, "dense"))
     if calibrates:
         probabilities = PROBES[str(method.probe)].has_probabilities
         calibration, tested = calibrate(scores[0], answers[0], data, splits[0], probabilities)

@@ -22,6 +22,7 @@ from training.output.printed_detail import (
     decided_notes,
     final_line,
     point_heading,
+    point_slices,
     point_table,
     slice_lines,
 )
@@ -64,6 +65,7 @@ def format_study(result: StudyResult) -> str:
         "",
         *_wrapped(point_heading(result)),
         *point_table(result),
+        *point_slices(result),
         *[line for said in decided_notes(result) for line in _wrapped(said)],
         *_wrapped(final_line(result)),
         *_questions(result),

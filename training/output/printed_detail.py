@@ -16,6 +16,7 @@ from training.results.operating import class_of
 from training.results.records import Decided, StudyResult
 from training.results.selection import representative
 from training.scores.metrics import Interval
+from training.scores.operating_words import measured_plain, of_the_file, threshold_notes
 from training.spec import OperatingPointSpec
 
 MOST = 20  # rows of a table of classes or slices; results.json has the others
@@ -32,13 +33,14 @@ def class_lines(result: StudyResult) -> list[str]:
     """Precision, recall, F1 and AUPRC of each class."""
     classes = result.data.classes
     rows = [["class", "method", "precision", "recall", "F1", "AUPRC"]]
+    what = "" if len(result.splits) == 1 else ", means over splits"
     for c, name in enumerate(classes[:MOST]):
         for method in result.summary:
             if method.method in _shown(result):
                 one = method.classes[c]
                 rows.append([name, method.method, *map(_number, (one.precision, one.recall, one.f1, one.auprc))])
     more = [f"and the scores of {len(classes) - MOST:,} more in results.json"] if len(classes) > MOST else []
-    return ["", *table_lines(rows, left={0, 1}, naming=2), *more]
+    return ["", f"Scores of each class, as the likeliest one{what}:", *table_lines(rows, left={0, 1}, naming=2), *more]
 
 
 def slice_lines(result: StudyResult) -> list[str]:
@@ -79,6 +81,27 @@ def point_table(result: StudyResult) -> list[str]:
     return table_lines(rows, left={0}, naming=1)
 
 
+def point_slices(result: StudyResult) -> list[str]:
+    """What the thresholds come to on each slice; of slices that say nothing, the counts alone."""
+    lines: list[str] = []
+    for by in dict.fromkeys(one.by for one in result.slices):
+        mine = [one for one in result.slices if one.by == by and one.method in _shown(result) and one.measured]
+        heading = ["method", "test documents", "claimed", "right", "precision", "of the class", "found", "recall"]
+        rows = [[f"by {by}", *heading]]
+        for one in mine[:MOST]:
+            assert one.measured is not None
+            p, r = one.measured.precision, one.measured.recall
+            few = " (too few to say anything)" if one.too_small else ""
+            shares = ["" if few else f"{_number(s.interval.value)} {_bounds(s.interval)}".rstrip() for s in (p, r)]
+            claimed, found = ([f"{s.n:,}", f"{s.hits:,}", share] for s, share in zip((p, r), shares, strict=True))
+            rows.append([one.slice, one.method, f"{one.documents:,}{few}", *claimed, *found])
+        if mine:
+            lines += table_lines(rows, left={0, 1}, naming=2)
+            more = len(mine) - MOST
+            lines += [f"and {counted(more, 'more row')}, in slices.parquet"] if more > 0 else []
+    return lines
+
+
 def point_heading(result: StudyResult) -> str:
     """What the operating point is; empty without one."""
     spec = result.spec.operating_point
@@ -87,18 +110,20 @@ def point_heading(result: StudyResult) -> str:
     name = result.data.classes[class_of(spec, result.data.classes)]
     return (
         f"Operating point of '{name}': {_aim(spec)}. Thresholds come from out-of-fold scores (as probabilities before "
-        "calibration), the rest is measured on test documents:"
+        "calibration), the rest is measured on the test documents of all splits together:"
     )
 
 
 def decided_notes(result: StudyResult) -> list[str]:
-    """What has to be said of thresholds, and the calibration of each method, in sentences."""
+    """What the model files' thresholds do, what has to be said of thresholds, and the calibration of each method."""
     lines = []
     for one in _distinct(result):
-        notes = [point.note for point in one.points if point.note]
-        for note in dict.fromkeys(notes):
-            where = f" (in {notes.count(note)} of {len(one.points)} splits)" if len(one.points) > 1 else ""
-            lines.append(f"note: {one.method}: {note}{where}")
+        if one.measured_first is not None and one.in_file:
+            said = of_the_file(measured_plain(one.measured_first), result.splits[0].seed)
+            lines.append(f"{one.method}: {said}")
+        points = zip(result.splits, one.points, strict=False)
+        thresholds = [{"seed": split.seed, "note": point.note, "few": point.few} for split, point in points]
+        lines += [f"{kind}: {one.method}: {said}" for kind, said in threshold_notes(thresholds)]
     return lines + [_calibration_line(one) for one in _distinct(result) if one.calibration is not None]
 
 

@@ -1,7 +1,8 @@
 """How the headline's classifier decides: what it takes for what, and how far its probabilities can be believed.
 
-Everything is counted from `predictions.parquet`, over the test documents of all splits; a document that several splits
-hold out counts in each of them, so the intervals here are of the shares shown and not of the study's comparisons.
+Scores of classes and slices are those of `results.json`. Everything else is counted from `predictions.parquet`, over
+the test documents of all splits; a document that several splits hold out counts in each of them, so the intervals here
+are of the shares shown and not of the study's comparisons.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from training.report.elements.charts import Scale, bars, reliability, steps
 from training.report.elements.figures import bounds, defined, percent, score, significant, whole
 from training.report.elements.svg import grid, shade
 from training.report.study_files import Answers, StudyFiles
+from training.scores.operating_words import threshold_notes
 from training.scores.wilson import wilson
 
 BINS = 10  # of a probability: the study's own calibration error has as many
@@ -52,7 +54,7 @@ def behaviour_section(study: StudyFiles) -> dict[str, Any] | None:
         "n": len(y_true),
         "splits": len(set(answers.seed)),
         "confusion": _confusion(counts, classes),
-        "classes": _classes(counts, classes, y_true, proba),
+        "classes": _classes(study, method, y_true),
         "reliability": _reliability(y_true, y_pred, proba) if probabilities else None,
         "confidence": _confidence(y_true, y_pred, proba) if probabilities else None,
         "curves": _curves(answers, y_true, log_proba, classes, point),
@@ -100,28 +102,15 @@ def _confusion(counts: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _classes(counts: np.ndarray, classes: Sequence[str], y_true: np.ndarray, proba: np.ndarray) -> list[dict[str, Any]]:
-    rows = []
-    for c, name in enumerate(classes):
-        hit, there, said = counts[c, c], counts[c].sum(), counts[:, c].sum()
-        f1 = 2 * hit / (there + said) if there + said else float("nan")
-        _, _, area = precision_recall(y_true == c, proba[:, c])
-        rows.append({
-            "name": name,
-            "n": whole(there),
-            "precision": _share(hit, said),
-            "recall": _share(hit, there),
-            "f1": score(f1),
-            "auprc": score(area),
-        })  # fmt: skip
-    return rows
-
-
-def _share(hits: float, n: float) -> tuple[str, str]:
-    if not n:
-        return "n/a", ""
-    low, high = wilson(hits, n)
-    return score(hits / n), f"{score(low)} to {score(high)}"
+def _classes(study: StudyFiles, method: str, y_true: np.ndarray) -> list[dict[str, Any]]:
+    """The scores of each class as results.json has them, means over splits, so that every page says the same."""
+    one: Mapping[str, Any] = next((one for one in study.summary["methods"] if one["method"] == method), {})
+    counts = {name: int((y_true == c).sum()) for c, name in enumerate(study.classes)}
+    return [
+        {"name": scores["class"], "n": whole(counts[scores["class"]])}
+        | {key: score(scores[key]) for key in ("precision", "recall", "f1", "auprc")}
+        for scores in one.get("classes") or ()
+    ]
 
 
 def precision_recall(positive: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
@@ -239,7 +228,8 @@ def _point_section(point: Mapping[str, Any]) -> dict[str, Any]:
         "aim": f"{aim.replace('_', ' ')} {wanted}",
         "undecided": point.get("undecided") or 0,
         "reached": all(t["reached"] for t in point.get("thresholds") or (first,)),
-        "notes": list(dict.fromkeys(t["note"] for t in point.get("thresholds") or (first,) if t.get("note"))),
+        "notes": threshold_notes(point.get("thresholds") or (first,)),
+        "file": (point.get("model_file") or {}).get("says") or "",
         "rows": rows,
     }
 
@@ -269,6 +259,17 @@ def _slices(study: StudyFiles, method: str) -> list[dict[str, Any]]:
                  "warning": one.get("warning") or ""}
                 for one in mine if one["by"] == by
             ],
+            "at": [_slice_point(one) for one in mine if one["by"] == by and one.get("operating_point")],
         }
         for by in dict.fromkeys(one["by"] for one in mine)
     ]  # fmt: skip
+
+
+def _slice_point(one: Mapping[str, Any]) -> dict[str, Any]:
+    """What the operating point comes to on a slice; of one that says nothing, the counts alone."""
+    shares = []
+    for name in ("precision", "recall"):
+        share = one["operating_point"][name]
+        worth = ("", "") if one.get("too_small") else (score(share["value"]), bounds(share))
+        shares += [f"{share['hits']:,} of {share['documents']:,}", *worth]
+    return {"slice": one["slice"], "cells": shares, "warning": one.get("warning") or ""}

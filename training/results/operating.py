@@ -91,7 +91,8 @@ def operate(
     unit = np.arange(len(data.y)) if data.unit is None else data.unit
     points, side, rows = [], [], []
     for scores, answer, split in zip(out_of_fold, answers, splits, strict=True):
-        point = choose_point(class_log_odds(scores, c), data.y[split.train] == c, aim, data.classes[c])
+        positive = data.y[split.train] == c
+        point = choose_point(class_log_odds(scores, c), positive, aim, data.classes[c], unit[split.train])
         points.append(point)
         side.append(sides(class_log_odds(answer.log_proba, c), point.low, point.high))
         rows.append(answer.rows)

@@ -193,6 +193,8 @@ class SliceSummary:
         macro_f1, accuracy, auroc: With their intervals.
         auprc, brier, ece: NaN where undefined; the last two also where scores are no probabilities.
         classes: The scores of each class.
+        measured: What the thresholds of an operating point come to on the slice, each document by those of its split;
+            None without one, and for methods that have none.
         too_small: Whether the slice says nothing.
         warning: Why it does not, or what it lacks; "" if nothing is amiss.
     """
@@ -209,6 +211,7 @@ class SliceSummary:
     brier: float
     ece: float
     classes: tuple[ClassScores, ...]
+    measured: Measured | None = None
     too_small: bool = False
     warning: str = ""
 
@@ -225,6 +228,7 @@ class Decided:
         points: For each split its thresholds; empty without an operating point.
         measured: What they come to on the test documents of all splits, and
         measured_first: of the first split alone; None without an operating point.
+        in_file: Whether a model file holds the first split's thresholds (a method of TF-IDF has none).
     """
 
     method: str
@@ -233,6 +237,7 @@ class Decided:
     points: tuple[OperatingPoint, ...] = ()
     measured: Measured | None = None
     measured_first: Measured | None = None
+    in_file: bool = True
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,23 @@ bootstrap over independent units as the study's own.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from featurestore.base.text import counted
+from featurestore.models.thresholds import class_log_odds, sides
 from training.documents.labels import StudyData
 from training.probes.catalogue import PROBES
 from training.results.evaluated import Evaluated
-from training.results.records import SliceSummary
+from training.results.operating import aim_of, class_of
+from training.results.records import Decided, SliceSummary
 from training.results.selection import FAMILIES
 from training.results.summary import mean, mean_of_classes
 from training.scores.metrics import (
     METRICS,
+    TOO_FEW,
     Prediction,
     accuracy,
     auprc,
@@ -28,9 +32,8 @@ from training.scores.metrics import (
     interval,
     macro_f1,
 )
+from training.scores.operating_points import measure
 from training.spec import StudySpec
-
-TOO_FEW = 30  # independent units below which a percentile bootstrap is too narrow to be believed
 
 
 def slice_scores(
@@ -69,6 +72,34 @@ def summarise_slices(
                 _summary(by, name, method, mine, replicates, data, method not in without_probabilities)
                 for (method, mine), replicates in zip(parts.items(), drawn, strict=True)
             ]
+    return tuple(found)
+
+
+def slices_at_thresholds(
+    slices: Sequence[SliceSummary], evaluated: Evaluated, decided: Iterable[Decided], spec: StudySpec
+) -> tuple[SliceSummary, ...]:
+    """The slices, with what the thresholds of methods that decide come to on each, over all splits together."""
+    if spec.operating_point is None:
+        return tuple(slices)
+    data, aim = evaluated.data, aim_of(spec.operating_point)
+    c = class_of(spec.operating_point, data.classes)
+    unit = np.arange(len(data.y)) if data.unit is None else data.unit
+    names = [outcome.method.name for outcome in evaluated.outcomes]
+    sided = {}
+    for one in decided:
+        answers = [evaluated.prediction(names.index(one.method), s) for s in range(len(one.points))]
+        pairs = zip(answers, one.points, strict=True)
+        of_splits = [sides(class_log_odds(a.log_proba, c), point.low, point.high) for a, point in pairs]
+        sided[one.method] = np.concatenate(of_splits), np.concatenate([a.rows for a in answers])
+    found = []
+    for summary in slices:
+        if summary.method in sided:
+            side, rows = sided[summary.method]
+            of = data.slices[summary.by]
+            here = of.code[rows] == list(of.names).index(summary.slice)
+            mine = rows[here]
+            summary = replace(summary, measured=measure(side[here], data.y[mine] == c, unit[mine], aim))
+        found.append(summary)
     return tuple(found)
 
 
@@ -111,6 +142,7 @@ def _summary(
         brier=mean([brier for brier, _ in calibrations]),
         ece=mean([ece for _, ece in calibrations]),
         classes=mean_of_classes(answers, n_classes),
+        measured=None,
         too_small=units < TOO_FEW,
         warning=_warning(np.bincount(data.y[rows], minlength=n_classes), units, len(rows), data.classes),
     )

@@ -18,6 +18,8 @@ CHUNK_WEIGHTS = 4_000_000  # bootstrap weights held at once: 32 MB of float64
 
 CALIBRATION_BINS = 10  # of equal width: enough to see a slope, few enough that bins of a small test set hold documents
 
+TOO_FEW = 30  # independent units below which a percentile bootstrap is too narrow to be believed
+
 METRICS = ("macro_f1", "accuracy", "auroc")
 
 

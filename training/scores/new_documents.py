@@ -1,27 +1,29 @@
 """How good a model is on new labelled documents, and whether these are like those that it was trained on.
 
 Scores are those of a study with the same bootstrap, over the documents that have features and a label of the model's.
-Drift compares, feature by feature, the share of documents that it fires in with that among the training documents
-(two-sided z-test of two proportions, Bonferroni over the features that are used): shares that moved say where new text
-is other text. What is kept of a document is a row of numbers.
+`training.scores.drift` says where new text is other text. What is kept of a document is a row of numbers.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featurestore.base.text import counted
+from featurestore.base.visible import visible
 from featurestore.errors import UsageError
 from featurestore.models.calibration import are_probabilities
-from featurestore.models.scoring import scaled
+from featurestore.models.thresholds import CLAIMED, REJECTED, UNDECIDED
 from featurestore.tables.same_value import value_text
+from training.scores.drift import Drift, DriftMeter, Shifts, drift_lines
 from training.scores.metrics import (
     LEVEL,
     METRICS,
+    TOO_FEW,
     Interval,
     Prediction,
     accuracy,
@@ -32,31 +34,15 @@ from training.scores.metrics import (
     interval,
     macro_f1,
 )
+from training.scores.operating_points import Aim, measure
+from training.scores.operating_words import measured_plain, share_text
 
 if TYPE_CHECKING:
     from featurestore.models.model import Model
     from featurestore.models.predict import Predicted
 
 RESAMPLES = 1_000  # as many as a study draws by default
-DRIFT_LEVEL = 0.05  # of a false alarm over all features together
-SHOWN = 10  # features that moved most, and labels that are no class
-
-
-@dataclass(frozen=True)
-class Drift:
-    """A used feature whose share of documents is not that of training.
-
-    Attributes:
-        sae, feature: Which.
-        training, here: Share of the documents in which it fires.
-        z: By how many standard errors they differ.
-    """
-
-    sae: str
-    feature: int
-    training: float
-    here: float
-    z: float
+SHOWN = 10  # labels that are no class
 
 
 @dataclass(frozen=True)
@@ -68,13 +54,19 @@ class Evaluation:
         unlabelled: Documents without a label.
         unknown: Label that is no class -> documents; the commonest.
         without_features: Labelled documents that failed or are empty.
-        macro_f1, accuracy, auroc: With 95 % bootstrap intervals; of the likeliest class.
+        macro_f1, accuracy, auroc: With 95 % bootstrap intervals, undefined for fewer than TOO_FEW documents; of the
+            likeliest class.
         class_f1: Class -> F1.
         brier, ece: Brier score and expected calibration error; None where scores are no probabilities.
-        decided: Scored documents that are not undecided, and their accuracy (NaN without any).
+        decided: Scored documents that are not undecided, and the share decided rightly (NaN without any).
+        operating_point: What is decided of its class: `class`, and what `training.scores.operating_words` makes of the
+            shares; None where the model has none.
         drift: The features that moved most; None where the documents' features are not there, or the model does not
             know how often they fired in training.
         drifted, tested: How many features moved, of how many that are used.
+        drift_shows: The smallest shift of a share that so many documents show, median over features; None where half of
+            them could show none, or drift is not known.
+        drift_documents: Those with features, labelled or not, that drift was measured on.
     """
 
     documents: int
@@ -88,9 +80,19 @@ class Evaluation:
     brier: float | None
     ece: float | None
     decided: tuple[int, float]
+    operating_point: dict[str, Any] | None
     drift: tuple[Drift, ...] | None
     drifted: int
     tested: int
+    drift_shows: float | None
+    drift_documents: int
+
+    @property
+    def shifts(self) -> Shifts | None:
+        """Drift as its own record; None where it is not known."""
+        if self.drift is None:
+            return None
+        return Shifts(self.drift_documents, self.tested, self.drifted, self.drift_shows, self.drift)
 
 
 @dataclass
@@ -106,13 +108,14 @@ class Evaluator:
     column: str
     _truth: list[int] = field(default_factory=list)
     _class: list[int] = field(default_factory=list)
-    _decided: list[bool] = field(default_factory=list)
+    _decided: list[int] = field(default_factory=list)
     _proba: list[np.ndarray] = field(default_factory=list)
     _unknown: Counter[str] = field(default_factory=Counter)
     _unlabelled: int = 0
     _nothing: int = 0
-    _fires: np.ndarray | None = None
-    _seen: int = 0
+
+    def __post_init__(self) -> None:
+        self.meter = DriftMeter(self.model)
 
     def add(self, batch: Predicted, labels: Sequence[Any], decisions: Sequence[str]) -> None:
         """Some more documents, with the values of the label column and what was decided."""
@@ -130,13 +133,9 @@ class Evaluator:
             else:
                 self._truth.append(place[text])
                 self._class.append(int(batch.y_pred[i]))
-                self._decided.append(decisions[i] in place)
+                self._decided.append(place.get(decisions[i], -1))
                 self._proba.append(log_proba[i])
-        if self.model.header["kind"] != "dense" and batch.X is not None:
-            there = batch.X[batch.y_pred >= 0]
-            counts = np.asarray((scaled(self.model, there) != 0).sum(axis=0)).ravel()
-            self._fires = counts if self._fires is None else self._fires + counts
-            self._seen += there.shape[0]
+        self.meter.add(batch)
 
     def _text(self, raw: Any) -> str | None:
         try:
@@ -160,13 +159,15 @@ class Evaluator:
         n, n_classes = len(y_true), len(self.model.classes)
         prediction = Prediction(np.arange(n), y_true, y_pred, log_proba)
         replicates = bootstrap([[prediction]], n_classes, n, None, RESAMPLES)[0]
+        replicates = replicates if n >= TOO_FEW else np.full_like(replicates, np.nan)
         values = (macro_f1(y_true, y_pred, n_classes), accuracy(y_true, y_pred), auroc(y_true, log_proba)[0])
         scores = {name: interval(v, r) for name, v, r in zip(METRICS, values, replicates, strict=True)}
         probabilities = are_probabilities(self.model)
         brier, ece = calibration(y_true, y_pred, log_proba) if probabilities else (None, None)
-        decided = np.array(self._decided)
-        right = float(np.mean((y_true == y_pred)[decided])) if decided.any() else float("nan")
-        drift, drifted, tested = self._drift()
+        decision = np.array(self._decided)
+        decided = decision >= 0
+        right = float(np.mean((y_true == decision)[decided])) if decided.any() else float("nan")
+        shifts = self.meter.result()
         return Evaluation(
             documents=n,
             unlabelled=self._unlabelled,
@@ -176,64 +177,73 @@ class Evaluator:
             brier=brier,
             ece=ece,
             decided=(int(decided.sum()), right),
-            drift=drift,
-            drifted=drifted,
-            tested=tested,
+            operating_point=self._operating_point(y_true, decision),
+            drift=None if shifts is None else shifts.features,
+            drifted=0 if shifts is None else shifts.moved,
+            tested=0 if shifts is None else shifts.tested,
+            drift_shows=None if shifts is None else shifts.shows,
+            drift_documents=0 if shifts is None else shifts.documents,
             **scores,
         )
 
-    def _drift(self) -> tuple[tuple[Drift, ...] | None, int, int]:
-        """The features that moved most, how many moved, and how many were tested."""
-        from scipy.special import ndtri
-
-        before = self.model.tensors.get("document_frequency")
-        trained = self.model.header["trained_on"].get("documents")
-        if before is None or self._fires is None or not isinstance(trained, int) or not self._seen:
-            return None, 0, 0
-        names, sae, feature = self.model.places()
-        used = self.model.used()
-        tested = np.flatnonzero([f in used[names[s]] for s, f in zip(sae, feature, strict=True)])
-        here = self._fires / self._seen
-        pooled = (before * trained + self._fires) / (trained + self._seen)
-        spread = np.sqrt(pooled * (1 - pooled) * (1 / trained + 1 / self._seen))
-        z = np.divide(here - before, spread, out=np.zeros(len(here)), where=spread > 0)
-        limit = -ndtri(DRIFT_LEVEL / max(1, len(tested)) / 2)
-        moved = tested[np.abs(z[tested]) > limit]
-        most = moved[np.lexsort((moved, -np.abs(z[moved])))][:SHOWN]
-        found = [Drift(names[sae[k]], int(feature[k]), float(before[k]), float(here[k]), float(z[k])) for k in most]
-        return tuple(found), len(moved), len(tested)
+    def _operating_point(self, y_true: np.ndarray, decision: np.ndarray) -> dict[str, Any] | None:
+        """What the decisions come to for the class that the model has thresholds for; documents are independent."""
+        point = self.model.header.get("operating_point")
+        if point is None:
+            return None
+        c = self.model.classes.index(point["class"])
+        side = np.where(decision == c, CLAIMED, np.where(decision < 0, UNDECIDED, REJECTED))
+        asked = point.get("aim")
+        cost = asked.get("cost") if isinstance(asked, Mapping) else None
+        named = cost if isinstance(cost, Mapping) else {}
+        both = [one for key in ("false_positive", "false_negative") if isinstance(one := named.get(key), float)]
+        aim = Aim("cost", float("nan"), *both) if len(both) == 2 else Aim("")
+        return {"class": point["class"], **measured_plain(measure(side, y_true == c, np.arange(len(side)), aim))}
 
 
 def format_evaluation(evaluation: Evaluation, column: str) -> str:
     """An evaluation as a page for people."""
-    lines = [f"Scores against '{column}' on {evaluation.documents:,} documents ({LEVEL:.0%} bootstrap intervals)"]
+    n, point = evaluation.documents, evaluation.operating_point
+    what = "Scores" if point is None else "Scores of the likeliest class"
+    how = f"{LEVEL:.0%} bootstrap intervals" if n >= TOO_FEW else f"fewer than {TOO_FEW}: no bootstrap intervals"
+    lines = [f"{what} against '{column}' on {counted(n, 'document')} ({how})"]
     for name, title in zip(METRICS, ("macro F1", "accuracy", "AUROC"), strict=True):
         found: Interval = getattr(evaluation, name)
-        shown = "undefined" if np.isnan(found.value) else f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+        bounds = "" if np.isnan(found.low) else f" ({found.low:.3f} to {found.high:.3f})"
+        shown = "undefined" if np.isnan(found.value) else f"{found.value:.3f}{bounds}"
         lines.append(f"  {title:<10} {shown}")
     lines.append("  F1         " + ", ".join(f"{name} {value:.3f}" for name, value in evaluation.class_f1.items()))
     if evaluation.brier is not None:
         lines.append(f"  calibration: Brier score {evaluation.brier:.3f}, expected error {evaluation.ece:.3f}")
-    n, right = evaluation.decided
-    if n < evaluation.documents:
-        lines.append(f"  decided: {n:,} of them, {right:.3f} right")
+    decided, right = evaluation.decided
+    if decided < n and point is None:
+        lines.append(f"  decided: {decided:,} of them{f', {right:.3f} right' if decided else ''}")
     if left := evaluation.unlabelled + sum(evaluation.unknown.values()) + evaluation.without_features:
         unknown = f", labels that are no class: {', '.join(evaluation.unknown)}" if evaluation.unknown else ""
         lines.append(
             f"  left out: {left:,} ({evaluation.unlabelled:,} without label, {evaluation.without_features:,} without "
             f"features{unknown})"
         )
-    if evaluation.drift is None:
-        lines.append(
-            "  drift: not known, as the features of these documents or their shares in training are not kept;\n"
-            "    of a directory of parts they never are: --out with an ending (day.parquet) measures it"
-        )
-    else:
-        lines.append(
-            f"  drift: {evaluation.drifted:,} of {evaluation.tested:,} used features fire in another share of documents"
-        )
-        lines += [
-            f"    {d.sae}:{d.feature}  {d.here:.1%} of these documents, {d.training:.1%} of the training documents"
-            for d in evaluation.drift
-        ]
+    lines += [] if point is None else _point_lines(evaluation, point)
+    lines += [f"  {line}" for line in drift_lines(evaluation.shifts)]
     return "\n".join(lines)
+
+
+def _point_lines(evaluation: Evaluation, point: Mapping[str, Any]) -> list[str]:
+    """What the operating point decided of its class, with counts and Wilson's intervals."""
+    name, n = visible(point["class"]), evaluation.documents
+    precision, recall, caught, undecided = (point[key] for key in ("precision", "recall", "caught", "undecided"))
+    flagged = f"{precision['documents']:,}: its precision is not known"
+    if precision["documents"]:
+        flagged = f"{precision['documents']:,}, of which {precision['hits']:,} right: precision {share_text(precision)}"
+    of = f"of {recall['documents']:,} {name} {'document' if recall['documents'] == 1 else 'documents'}"
+    found = f"{of} {recall['hits']:,} found: recall {share_text(recall)}"
+    handed = f"{undecided['hits']:,}"
+    if undecided["hits"] and recall["documents"]:
+        handed += f"; if people are right on these, recall {share_text(caught)}"
+    return [
+        f"Decisions by the operating point of '{name}' on the same {counted(n, 'document')} (Wilson's intervals)",
+        f"  flagged as {name}: {flagged}",
+        f"  {found}",
+        f"  undecided: {handed}",
+    ]

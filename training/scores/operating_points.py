@@ -6,6 +6,11 @@ its precision, recall and false-positive rate are measured on test documents, wi
 (`training.scores.proportions`); no test label has any part in the choice. A second threshold hands a share of the
 documents on to people, on the side on which the aim lets errors pass: below the first where the aim limits false
 alarms, above it where it limits misses, and where errors have a cost, on the side that saves more.
+
+An aim can be reached by chance where few documents show it. It counts as reached on few where the interval of the
+out-of-fold share does not exclude twice the errors that the aim allows, or errors half-way to all where that is less
+(for a precision of .9 that is .8, for one of .5 it is .25). The interval does not know that the threshold was chosen
+on the same documents: it is the least doubt that there is.
 """
 
 from __future__ import annotations
@@ -15,9 +20,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from featurestore.base.text import counted
 from featurestore.errors import StudyError
 from featurestore.models.thresholds import CLAIMED, REJECTED, UNDECIDED
 from training.scores.proportions import Proportion, proportion
+
+NO_ERROR = 0.01  # what must be excluded where an aim allows no error: no number of documents excludes all
 
 
 @dataclass(frozen=True)
@@ -47,8 +55,10 @@ class OperatingPoint:
             where nothing is handed on.
         reached: Whether the aim is met out of fold; if not, the thresholds are those that come nearest.
         out_of_fold: precision, recall, false_positive_rate and cost (a document; NaN for other aims) of the first
-            threshold alone, undecided (share), documents and positives, on the scores that chose it.
+            threshold alone, documents that it claims and those of the class among them (hits), undecided (share),
+            documents and positives, on the scores that chose it.
         note: What has to be said about it, in a sentence; "" if nothing.
+        few: Why the aim was reached on too few documents to rely on it, in a sentence; "" if it was not.
     """
 
     low: float
@@ -56,6 +66,7 @@ class OperatingPoint:
     reached: bool
     out_of_fold: Mapping[str, float]
     note: str = ""
+    few: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,7 +118,9 @@ class _Curve:
         return aim.false_positive * false + aim.false_negative * (self.positives - self.hits)
 
 
-def choose_point(score: np.ndarray, positive: np.ndarray, aim: Aim, name: str) -> OperatingPoint:
+def choose_point(
+    score: np.ndarray, positive: np.ndarray, aim: Aim, name: str, unit: np.ndarray | None = None
+) -> OperatingPoint:
     """Choose thresholds on out-of-fold scores.
 
     Args:
@@ -115,6 +128,7 @@ def choose_point(score: np.ndarray, positive: np.ndarray, aim: Aim, name: str) -
         positive: bool [n], whether a document is of the class.
         aim: What for.
         name: Of the class, for messages.
+        unit: int64 [n], equal where documents are not independent; None if all are.
 
     Raises:
         StudyError: A score is no number, or the documents are all of the class or all not.
@@ -131,11 +145,15 @@ def choose_point(score: np.ndarray, positive: np.ndarray, aim: Aim, name: str) -
         "recall": float(curve.recall[at]),
         "false_positive_rate": float(curve.false_positive_rate[at]),
         "cost": float(curve.cost(aim)[at]) / curve.n if aim.kind == "cost" else float("nan"),
+        "claimed": float(curve.claimed[at]),
+        "hits": float(curve.hits[at]),
         "undecided": abs(int(curve.claimed[at] - curve.claimed[other])) / curve.n,
         "documents": float(curve.n),
         "positives": float(curve.positives),
     }
-    return OperatingPoint(float(low), float(high), reached, found, "; ".join(notes))
+    of = np.arange(curve.n) if unit is None else unit
+    few = _few(score >= curve.threshold[at], positive, of, aim, name) if reached else ""
+    return OperatingPoint(float(low), float(high), reached, found, "; ".join(notes), few)
 
 
 def measure(side: np.ndarray, positive: np.ndarray, unit: np.ndarray, aim: Aim) -> Measured:
@@ -214,15 +232,46 @@ def _second(curve: _Curve, aim: Aim, at: int) -> int:
     return below if missed >= alarms else above
 
 
+def _few(claimed: np.ndarray, positive: np.ndarray, unit: np.ndarray, aim: Aim, name: str) -> str:
+    """Why the documents that an aim was reached on are few; "" if they are not, or the aim is a cost."""
+    if aim.kind == "cost":
+        return ""
+    if aim.kind == "precision":
+        shown = proportion(positive[claimed], unit[claimed])
+        where = f"{counted(shown.n, 'claimed document')}, {shown.hits:,} of {'it' if shown.n == 1 else 'them'} right"
+    elif aim.kind == "recall":
+        shown = proportion(claimed[positive], unit[positive])
+        where = f"{counted(shown.n, 'document')} of the class, {shown.hits:,} claimed"
+    else:
+        shown = proportion(claimed[~positive], unit[~positive])
+        where = f"{counted(shown.n, 'document')} of other classes, {shown.hits:,} claimed"
+    rising = aim.kind == "false_positive_rate"
+    allowed = aim.value if rising else 1 - aim.value
+    most = min(2 * allowed, (1 + allowed) / 2) if allowed else NO_ERROR
+    limit = most if rising else 1 - most
+    if (shown.interval.high < limit) if rising else (shown.interval.low > limit):
+        return ""
+    half = "half-way to all of them" if rising else "half of the aim"
+    than = "twice the errors that the aim allows" if 2 * allowed <= (1 + allowed) / 2 else half
+    than = than if allowed else "and the aim allows no error"
+    return (
+        f"{_said(aim)} {aim.value:g} of '{name}' is reached out of fold on few documents ({where}): the interval "
+        f"[{shown.interval.low:.3f}, {shown.interval.high:.3f}] does not exclude {limit:.3g}, {than}"
+    )
+
+
+def _said(aim: Aim) -> str:
+    return aim.kind.replace("_", "-").replace("false-positive-rate", "false-positive rate")
+
+
 def _not_reached(curve: _Curve, aim: Aim, at: int, name: str) -> str:
     if aim.kind == "cost":
         return (
             f"out of fold it would cost least to claim no document for '{name}'; the threshold is the cheapest that "
             "claims one"
         )
-    said = aim.kind.replace("_", "-").replace("false-positive-rate", "false-positive rate")
     value = (curve.precision if aim.kind == "precision" else curve.false_positive_rate)[at]
     return (
-        f"{said} {aim.value:g} of '{name}' is not reached out of fold by any threshold that finds a document; the "
-        f"nearest is {value:.3g}, at recall {curve.recall[at]:.3g}, and its threshold is used"
+        f"{_said(aim)} {aim.value:g} of '{name}' is not reached out of fold by any threshold that finds a document; "
+        f"the nearest is {value:.3g}, at recall {curve.recall[at]:.3g}, and its threshold is used"
     )

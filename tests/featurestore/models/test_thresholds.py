@@ -69,3 +69,11 @@ def test_an_aim_that_was_missed_is_said_with_what_cannot_be_seen_spelled_out() -
     assert unreached({}) is None
     for wrong in ({"reached": 3}, {"note": ["x"]}):
         assert threshold_problem({"classes": ["a"], "operating_point": point | wrong}) is not None
+
+
+def test_an_aim_reached_on_few_documents_and_a_threshold_that_claimed_none_are_said() -> None:
+    point = {"reached": True, "note": "", "few": "on 1", "test": {"precision": {"documents": 0}}}
+    said = "the model's operating point: on 1; it claimed no test document, so its precision is not known"
+    assert unreached({"operating_point": point}) == said
+    assert unreached({"operating_point": point | {"few": "", "test": {"precision": {"documents": 3}}}}) is None
+    assert unreached({"operating_point": {"test": "edited by hand"}}) is None

@@ -88,7 +88,8 @@ def test_alarms_without_drift_are_rare(model: Model) -> None:
         batch = predicted(model, (0.1, 0.1, 0.1, 0.1), seed)
         evaluator = Evaluator(model, "label")
         evaluator.add(batch, ["ham"] * N, Rule().decide(model.classes, batch))
-        alarms += evaluator._drift()[1] > 0
+        shifts = evaluator.meter.result()
+        alarms += shifts is not None and shifts.moved > 0
     assert alarms <= 8  # 3 are expected at a level of 5 %
 
 
@@ -108,3 +109,64 @@ def test_labels_that_are_no_class_of_the_model_are_one_sentence(model: Model) ->
         evaluator.result()
     with pytest.raises(UsageError, match="its values are lists"):
         evaluator.add(batch, [["ham"]] * N, ["ham"] * N)
+
+
+def test_what_an_operating_point_decides_is_counted_by_hand_and_told_apart_from_the_likeliest_class(
+    model: Model,
+) -> None:
+    header = {**model.header, "operating_point": {"class": "spam", "low": 0.0, "high": 1.0, "aim": {"precision": 0.9}}}
+    made = replace(model, header=header)
+    batch = predicted(made, (0.5, 0.5, 0.5, 0.5))
+    rows = [  # labelled, decided: 24 flagged with 18 right; of 36 found 18, handed on 2
+        *[("spam", "spam")] * 18, *[("ham", "spam")] * 6, *[("spam", "undecided")] * 2, *[("spam", "ham")] * 16,
+        *[("ham", "undecided")] * 2, *[("ham", "ham")] * 36,
+    ]  # fmt: skip
+    labels: list[Any] = [None] * N
+    decisions = ["undecided"] * N
+    for i, (label, decision) in enumerate(rows, start=1):  # the first document has no features
+        labels[i], decisions[i] = label, decision
+    evaluator = Evaluator(made, "label")
+    evaluator.add(batch, labels, decisions)
+    found = evaluator.result()
+    point = found.operating_point
+    assert point is not None and point["class"] == "spam"
+    assert (point["precision"]["hits"], point["precision"]["documents"]) == (18, 24)
+    assert (point["recall"]["value"], point["caught"]["value"]) == (18 / 36, 20 / 36)
+    assert point["false_positive_rate"]["value"] == 6 / 44
+    assert (point["undecided"]["hits"], point["undecided"]["documents"]) == (4, 80)
+    assert found.decided == (76, pytest.approx((18 + 36) / 76))
+    page = format_evaluation(found, "label")
+    assert page.startswith("Scores of the likeliest class against 'label' on 80 documents (95% bootstrap intervals)")
+    assert (  # Wilson by hand
+        "Decisions by the operating point of 'spam' on the same 80 documents (Wilson's intervals)\n"
+        "  flagged as spam: 24, of which 18 right: precision 0.750 [0.551, 0.880]\n"
+        "  of 36 spam documents 18 found: recall 0.500 [0.345, 0.655]\n"
+        "  undecided: 4; if people are right on these, recall 0.556 [0.396, 0.705]\n"
+    ) in page
+
+
+def test_one_document_has_no_interval_and_no_plural(model: Model) -> None:
+    header = {**model.header, "operating_point": {"class": "spam", "low": 0.0, "high": 1.0}}
+    made = replace(model, header=header)
+    evaluator = Evaluator(made, "label")
+    labels = [None, "spam", *[None] * (N - 2)]
+    evaluator.add(predicted(made, (0.5, 0.5, 0.5, 0.5)), labels, ["ham"] * N)
+    found = evaluator.result()
+    assert np.isnan([found.macro_f1.low, found.macro_f1.high]).all()
+    page = format_evaluation(found, "label")
+    assert "on 1 document (fewer than 30: no bootstrap intervals)" in page
+    assert " to " not in page.split("Decisions")[0]
+    assert (
+        "flagged as spam: 0: its precision is not known\n  of 1 spam document 0 found: recall 0.000 [0.000, 0.793]"
+        in page
+    )
+
+
+def test_errors_of_an_operating_point_cost_what_its_model_file_says(model: Model) -> None:
+    point = {"class": "spam", "low": 0.0, "high": 1.0, "aim": {"cost": {"false_positive": 1.0, "false_negative": 20.0}}}
+    made = replace(model, header={**model.header, "operating_point": point})
+    evaluator = Evaluator(made, "label")
+    labels, decisions = [None, "spam", "spam", "ham", "ham"], ["ham", "spam", "ham", "spam", "ham"]
+    evaluator.add(predicted(made, (0.5, 0.5, 0.5, 0.5)), [*labels, *[None] * (N - 5)], [*decisions, *["ham"] * (N - 5)])
+    found = evaluator.result().operating_point
+    assert found is not None and found["cost"] == (20 + 1) / 4

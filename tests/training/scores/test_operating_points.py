@@ -138,6 +138,54 @@ def test_scores_that_no_threshold_can_be_chosen_on_are_refused(score: list, posi
         choose_point(np.array(score), np.array(positive), Aim("recall", 0.5), "spam")
 
 
+def split_scores(right: int, wrong: int, others: int, missed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of 9 for documents that are claimed, 1 for the others."""
+    positive = np.repeat([True, False, False, True], [right, wrong, others, missed])
+    return np.repeat([9.0, 9.0, 1.0, 1.0], [right, wrong, others, missed]), positive
+
+
+def test_a_precision_reached_on_one_document_is_said_with_the_interval_by_hand() -> None:
+    point = choose_point(*split_scores(1, 0, 54, 53), Aim("precision", 0.9), "hateful")
+    low = 1 / (1 + 1.959964**2)  # Wilson's lower end of n right of n is n / (n + z^2): 0.207 for one
+    assert point.reached
+    assert point.few == (
+        "precision 0.9 of 'hateful' is reached out of fold on few documents (1 claimed document, 1 of it right): the "
+        f"interval [{low:.3f}, 1.000] does not exclude 0.8, twice the errors that the aim allows"
+    )
+    assert (point.out_of_fold["claimed"], point.out_of_fold["hits"]) == (1, 1)
+
+
+def test_as_many_documents_as_exclude_twice_the_errors_are_not_few() -> None:
+    few = [bool(choose_point(*split_scores(n, 0, 54, 53), Aim("precision", 0.9), "x").few) for n in range(1, 40)]
+    assert few.index(False) + 1 == 16  # n / (n + 3.8415) > .8 from n = 15.4
+    assert not any(few[15:])
+
+
+def test_a_precision_of_a_half_is_held_to_half_of_it() -> None:
+    few = [choose_point(*split_scores(n, 0, 200, 53), Aim("precision", 0.5), "x").few for n in (1, 2)]
+    assert few[0].endswith("does not exclude 0.25, half of the aim")
+    assert few[1] == ""  # 2 / (2 + 3.8415) is .342
+
+
+def test_a_recall_of_few_documents_of_the_class_and_a_rate_of_few_others_are_said_too() -> None:
+    recall = choose_point(*split_scores(18, 0, 500, 2), Aim("recall", 0.9), "x").few
+    assert "(20 documents of the class, 18 claimed): the interval [0.699, 0.972] does not exclude 0.8" in recall
+    rate = choose_point(*split_scores(50, 0, 150, 50), Aim("false_positive_rate", 0.01), "x").few
+    low = 1.959964**2 / (150 + 1.959964**2)  # upper end of none of 150: z^2 / (n + z^2)
+    assert f"(150 documents of other classes, 0 claimed): the interval [0.000, {low:.3f}] does not exclude 0.02" in rate
+    assert choose_point(*split_scores(50, 0, 400, 50), Aim("false_positive_rate", 0.01), "x").few == ""
+    assert "does not exclude 0.99, and the aim allows no error" in (
+        choose_point(*split_scores(50, 0, 400, 50), Aim("precision", 1.0), "x").few
+    )
+
+
+def test_documents_of_one_group_count_as_few() -> None:
+    score, positive = split_scores(30, 0, 54, 53)
+    unit = np.arange(len(score)) // 10
+    assert choose_point(score, positive, Aim("precision", 0.9), "x").few == ""
+    assert "does not exclude 0.8" in choose_point(score, positive, Aim("precision", 0.9), "x", unit).few
+
+
 def test_what_a_threshold_comes_to_is_counted_on_the_documents_given() -> None:
     side = np.array([CLAIMED, CLAIMED, CLAIMED, UNDECIDED, UNDECIDED, REJECTED, REJECTED, REJECTED])
     positive = np.array([True, True, False, True, False, True, False, False])
