@@ -169,7 +169,7 @@ def study(
         study: The path of STUDY.yaml, a mapping of the same keys (with `out`), or a `StudySpec`.
         jobs: Threads; by the size of the study where None.
         address: Ray cluster whose nodes share the work, e.g. "auto"; this process does it where None.
-        overwrite: Whether the results of another study in the same place may be replaced.
+        overwrite: Whether the results and model files of another study in the same place may be replaced.
         evidence: Whether the report shows tokens of its documents, for which the language model is run once more; where
             it is not here, or stage 1 is not installed, the report says so.
 

@@ -119,6 +119,7 @@ def summary_json(result: StudyResult) -> dict[str, Any]:
             "refit": result.spec.refit,
             "documents": len(data.y) if result.spec.refit else len(result.splits[0].train),
         },
+        "made_of": dict(result.made_of),
         "feature_overlap": [
             dict(zip(("method", "train", "other", "jaccard"), overlap, strict=True)) for overlap in result.overlaps
         ],

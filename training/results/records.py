@@ -260,6 +260,7 @@ class StudyResult:
         explanation: Of the SAE method that the headline names (`training.output.explain`); None without SAE features.
         store_fingerprint: Of the store read.
         predictions: [methods][seeds], for predictions.parquet.
+        made_of: Method -> hash of what it is made of, by which another study is told (`training.output.another_study`).
         paths: Name -> path of each file written.
         seconds: Wall time; the only thing here that a rerun may change.
     """
@@ -285,5 +286,6 @@ class StudyResult:
     explanation: Mapping[str, Any] | None
     store_fingerprint: str
     predictions: tuple[tuple[Prediction, ...], ...]
+    made_of: Mapping[str, str]
     paths: Mapping[str, str]
     seconds: float
