@@ -147,8 +147,12 @@ def resampled(result: StudyResult) -> str:
 def _headline(result: StudyResult) -> dict[str, Any] | None:
     if result.headline is None:
         return None
-    sides = {"sae": result.headline.sae, "baseline": result.headline.baseline}
-    methods = {side: {"method": representative(names), "cells": list(names)} for side, names in sides.items()}
+    found = result.headline
+    sides = {"sae": (found.sae, found.sae_macro_f1), "baseline": (found.baseline, found.baseline_macro_f1)}
+    methods = {
+        side: {"method": representative(names), "cells": list(names), "macro_f1": interval_plain(reached)}
+        for side, (names, reached) in sides.items()
+    }
     return {**methods, "comparison": _comparison(result.headline.comparison)}
 
 

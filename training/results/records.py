@@ -123,11 +123,14 @@ class Headline:
     Attributes:
         comparison: One of the study's corrected comparisons.
         sae, baseline: The method that validation chose for either side in each split.
+        sae_macro_f1, baseline_macro_f1: What these reach together, of which the comparison is the difference.
     """
 
     comparison: Comparison
     sae: tuple[str, ...]
     baseline: tuple[str, ...]
+    sae_macro_f1: Interval
+    baseline_macro_f1: Interval
 
 
 class FoldRow(NamedTuple):
