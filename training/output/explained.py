@@ -85,9 +85,11 @@ def _width() -> int:
 def _majority(majority: Mapping[str, Any] | None) -> list[str]:
     if majority is None or majority["beaten"]:
         return []
+    both = majority.get("macro_f1")  # earlier versions do not say
+    figures = f"{both[0]:.3f} against {both[1]:.3f}, " if both else ""
     return [
         f"The model is not shown to be better than always answering '{majority['answer']}' (macro F1 "
-        f"{majority['difference']['value']:+.3f}), so what follows explains no working classifier.",
+        f"{figures}{majority['difference']['value']:+.3f}), so what follows explains no working classifier.",
         "",
     ]
 

@@ -59,8 +59,8 @@ def lead(summary: Mapping[str, Any]) -> list[dict[str, str]]:
         said.append({
             "kind": "bad",
             "text": f"The classifier is not shown to be better than always answering {_commonest(summary)}.",
-            "detail": f"Macro F1 differs by {difference(majority)} at n = {n:,}{chance}. Nothing below explains a "
-            "working model.",
+            "detail": f"Macro F1 {_figures(majority)}{difference(majority)} at n = {n:,}{chance}. "
+            "Nothing below explains a working model.",
         })  # fmt: skip
     headline = summary.get("headline")
     if headline is None:
@@ -82,7 +82,8 @@ def lead(summary: Mapping[str, Any]) -> list[dict[str, str]]:
         said.append({
             "kind": "good",
             "text": "",
-            "detail": f"Always answering {_commonest(summary)} is beaten: macro F1 {difference(majority)}.",
+            "detail": f"Always answering {_commonest(summary)} is beaten: macro F1 {_figures(majority)}"
+            f"{difference(majority)}.",
         })  # fmt: skip
     return said
 
@@ -119,6 +120,12 @@ def difference(comparison: Mapping[str, Any]) -> str:
     p = p_value(comparison["p_adjusted"])
     said = f"{signed(value['value'])} ({between}; corrected p {p if p.startswith('<') else f'= {p}'})"
     return said if between else signed(value["value"])
+
+
+def _figures(comparison: Mapping[str, Any]) -> str:
+    """What a difference is of, to stand before it; "differs by" in studies of earlier versions, which do not say."""
+    a, b = (comparison.get(f"{side}_macro_f1") for side in ("a", "b"))
+    return "differs by " if a is None or b is None else f"{score(a)} against {score(b)}, "
 
 
 def comparison_section(study: StudyFiles) -> list[dict[str, Any]]:
