@@ -410,7 +410,7 @@ def run_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", metavar="JOB.yaml", help="the job")
     parser.add_argument("study", metavar="STUDY.yaml", help="the study of the store that the job writes")
     parser.add_argument("--address", help="Ray cluster to extract on, e.g. auto (default: a local Ray for this run)")
-    overwrite_argument(parser, "the results of another study in the same place")
+    overwrite_argument(parser, "the results and model files of another study in the same place")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -20,6 +20,7 @@ from sparsemill.live import moving, stream
 from sparsemill.quiet_calls import count_of, of_stage_one, path_of
 from training.report.study_files import StudyFiles, read_study
 from training.report.writing import write_report
+from training.results.selection import FAMILIES
 from training.spec import StudySpec, load_study, study_from_mapping
 
 if TYPE_CHECKING:
@@ -53,15 +54,16 @@ class Study:
     def methods(self) -> pl.DataFrame:
         """A row for each method: `method`, `kind`, scores with `_low` and `_high` of their intervals, how often chosen.
 
-        Families with the member that validation chose in each split stand first, as kind "selected".
+        Families with the member that validation chose in each split stand first, as kind "selected": "SAE, selected"
+        and "baseline, selected".
         """
         import polars as pl
 
-        families = self.summary["selected"].values()
+        families = [{**one, "method": FAMILIES[family]} for family, one in self.summary["selected"].items()]
         return pl.DataFrame([_scores(one) for one in (*families, *self.summary["methods"])], infer_schema_length=None)
 
     def comparisons(self) -> pl.DataFrame:
-        """A row for each corrected comparison: `a`, `b`, the `difference` of macro F1 with interval and p, `shown`."""
+        """A row for each corrected comparison: `a`, `b`, their macro F1, the `difference` with interval, p, `shown`."""
         import polars as pl
 
         rows = [
@@ -69,6 +71,8 @@ class Study:
                 "question": one["question"],
                 "a": one["a"],
                 "b": one["b"],
+                "a_macro_f1": one.get("a_macro_f1"),
+                "b_macro_f1": one.get("b_macro_f1"),
                 **_interval("difference", one["difference"]),
                 "p_adjusted": one["p_adjusted"],
                 "shown": one["shown"],
@@ -169,7 +173,7 @@ def study(
         study: The path of STUDY.yaml, a mapping of the same keys (with `out`), or a `StudySpec`.
         jobs: Threads; by the size of the study where None.
         address: Ray cluster whose nodes share the work, e.g. "auto"; this process does it where None.
-        overwrite: Whether the results of another study in the same place may be replaced.
+        overwrite: Whether the results and model files of another study in the same place may be replaced.
         evidence: Whether the report shows tokens of its documents, for which the language model is run once more; where
             it is not here, or stage 1 is not installed, the report says so.
 

@@ -36,7 +36,7 @@ def study_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", metavar="STUDY.yaml", help="which labels, features and baselines; where results go")
     parser.add_argument("--jobs", type=count_argument, default=None, help="threads (default: by size of the study)")
     parser.add_argument("--address", default=None, help="Ray cluster whose nodes share the work, e.g. auto")
-    overwrite_argument(parser, "the results of another study in the same place")
+    overwrite_argument(parser, "the results and model files of another study in the same place")
 
 
 def study(args: argparse.Namespace) -> int:

@@ -21,11 +21,12 @@ from training.documents.split import Split, make_splits, split_sha256, straddlin
 from training.evaluation import Executor, MethodOutcome, OutcomeCache, SourceTask, plan_sources, run_here
 from training.methods.method import Method
 from training.methods.plan import plan_methods
+from training.output.another_study import made_of, refuse_other_models, stale_models
 from training.output.directory import claim_out
 from training.output.explain import versus_majority
 from training.output.files import write_study
 from training.output.final import hand_out
-from training.output.models import save_model
+from training.output.models import remove_model, save_model
 from training.probes.probe import C_GRID
 from training.results.evaluated import Evaluated
 from training.results.operating import class_of
@@ -58,7 +59,8 @@ def run_study(
         overwrite: Whether the results of another study in `spec.out` may be replaced.
 
     Raises:
-        StudyError: `spec.out` holds another study, or the store cannot answer the study; one sentence says why.
+        StudyError: `spec.out` holds another study, or a model file that would become another by methods that were
+            added; or the store cannot answer the study. One sentence says why.
         StoreError: The store is none, or is incomplete.
     """
     from joblib import cpu_count
@@ -76,6 +78,10 @@ def run_study(
     tasks_of = partial(plan_sources, store=spec.store, data=data, splits=everywhere, n_jobs=n_jobs, screen=spec.screen)
     everything = Evaluated(_outcomes(asked.methods, tasks_of, cache, executor, progress), data, everywhere)
     result, models = _told(spec, asked, everything, n_jobs)
+    if not overwrite:
+        refuse_other_models(spec.out, models)
+    for family in stale_models(spec.out, models):
+        remove_model(f"{spec.out}/models/{family}")
     for name, model in models.items():
         save_model(model, f"{spec.out}/models/{name}")
     paths = write_study(result) | {f"model_{name}": f"{spec.out}/models/{name}.json" for name in models}
@@ -84,13 +90,17 @@ def run_study(
 
 @dataclass(frozen=True)
 class _Asked:
-    """What a study compares on what, fixed before anything is computed; `stores` are open, by URI, its own first."""
+    """What a study compares on what, fixed before anything is computed; `stores` are open, by URI, its own first.
+
+    `made_of` is what `training.output.another_study` says of the methods.
+    """
 
     stores: Mapping[str, FeatureStore]
     methods: tuple[Method, ...]
     data: StudyData
     splits: tuple[Split, ...]
     conditions: tuple[Split, ...]
+    made_of: Mapping[str, str]
 
 
 def _fix(spec: StudySpec, overwrite: bool) -> _Asked:
@@ -103,8 +113,10 @@ def _fix(spec: StudySpec, overwrite: bool) -> _Asked:
     conditions = make_conditions(data, splits, spec)
     if spec.operating_point is not None:
         class_of(spec.operating_point, data.classes)  # before anything is spent
-    claim_out(spec, store.fingerprint, data, (*splits, *conditions), overwrite)
-    return _Asked({spec.store: store, **others}, methods, data, splits, conditions)
+    stores = {spec.store: store, **others}
+    made = made_of(methods, {uri: one.fingerprint for uri, one in stores.items()}, spec.store, data, spec.screen)
+    claim_out(spec, store.fingerprint, data, (*splits, *conditions), overwrite, made)
+    return _Asked(stores, methods, data, splits, conditions, made)
 
 
 def _told(
@@ -145,6 +157,7 @@ def _told(
         explanation=handed.explanation,
         store_fingerprint=asked.stores[spec.store].fingerprint,
         predictions=said.predictions,
+        made_of=asked.made_of,
         paths={},
         seconds=0.0,
     )

@@ -207,10 +207,33 @@ FIGURES = (
     ),
     Rule(
         "the two that a study compares, and where the line broke between them",
-        r"\(l\d+_\d+k:\w+(?: in \d of \d seeds)?\) and the best baseline\s+\((\w+)[^)]*\):\s+macro F1\s+",
-        r"(CELL) and the best baseline (\1): macro F1 ",
-        "features (l9_4k:sum in 3 of 5 seeds) and the best baseline\n(hidden_mean): macro F1 0.xxx",
-        "features (CELL) and the best baseline (hidden_mean): macro F1 0.xxx",
+        r"\((?:selected\s+by[^)]*|l\d+_\d+k:\w+)\)\s+and\s+the\s+best\s+baseline\s+\((\w+)\):\s+macro\s+F1\s+"
+        r"(\S+)\s+against\s+(\S+)\s+(\S+)\s+(\[\S+)\s+(\S+\])",
+        r"(CELL) and the best baseline (\1): macro F1 \2 against \3 \4 \5 \6",
+        "features (selected by validation:\nl9_4k:sum in 3 of 5 splits) and the best baseline\n(hidden_mean): macro F1 "
+        "0.9\nagainst 0.8, +0.1\n[0.0, 0.2]",
+        "features (CELL) and the best baseline (hidden_mean): macro F1 0.9 against 0.8, +0.1 [0.0, 0.2]",
+    ),
+    Rule(
+        "where the line of a comparison broke",
+        r"^(    (?:no difference shown|higher with|lower with) .*[^)])\n      (?=\S)",
+        r"\1 ",
+        "    no difference shown at n = 160 between a 0.9 and b\n      0.8 (0.1",
+        "    no difference shown at n = 160 between a 0.9 and b 0.8 (0.1",
+    ),
+    Rule(
+        "how often the method of a model file was selected",
+        r"^(models/\w+\.json is \S+ macro F1 \S+) \(selected[^)]*\)",
+        r"\1",
+        "models/sae.json is l9_4k:POOL, macro F1 0.9 (selected in 3 of 5 splits; 0.8 is\nof all that was selected)",
+        "models/sae.json is l9_4k:POOL, macro F1 0.9",
+    ),
+    Rule(
+        "which share of the decision the features carry",
+        r"^  [\d,]+ features have weight in it; .*$",
+        "  N features have weight in it; ...",
+        "  1,021 features have weight in it; the 20 that are kept carry 11% of the decision",
+        "  N features have weight in it; ...",
     ),
     Rule(
         "the pooling of the cell that was chosen",
@@ -221,8 +244,8 @@ FIGURES = (
     ),
     Rule(
         "which poolings are compared",
-        r"(between|higher with) (?:max|sum|mean) (and|than with) (?:max|sum|mean)\b",
-        r"\1 POOL \2 POOL",
+        r"(between|higher with) (?:max|sum|mean)( \S+)? (and|than with) (?:max|sum|mean)\b",
+        r"\1 POOL\2 \3 POOL",
         "no difference shown between mean and sum",
         "no difference shown between POOL and POOL",
     ),

@@ -118,7 +118,7 @@ def test_other_numbers_are_computed_anew_and_the_rest_is_kept(result: StudyResul
     spec = spec_of(ground, Path(result.spec.out))
     spec["baselines"][2] = {"columns": ["margin"], "path": str(other), "id": "id"}
     fresh: list[str] = []
-    again = run_study(study_from_mapping(spec, ground), lambda _done, _of, name: fresh.append(name))
+    again = run_study(study_from_mapping(spec, ground), lambda _done, _of, name: fresh.append(name), overwrite=True)
     assert fresh == ["done before", "margin", f"{SAE}:max+margin"]
     assert next(one for one in again.summary if one.method == "margin").macro_f1.value == 1.0
 

@@ -28,7 +28,17 @@ def spec(**changes: Any) -> StudySpec:
 def against(baseline: str, difference: float, shown: bool = True, question: str = AGAINST_BASELINES) -> Comparison:
     p = 0.001 if shown else 0.6
     a = "SAE features" if question == AGAINST_BASELINES else f"{baseline} and SAE features"
-    return Comparison(question, a, baseline, Interval(difference, difference - 0.01, difference + 0.01), p, 0.005, p)
+    return Comparison(
+        question,
+        a,
+        baseline,
+        Interval(difference, difference - 0.01, difference + 0.01),
+        p,
+        0.005,
+        p,
+        0.6 + difference,
+        0.6,
+    )
 
 
 @pytest.mark.parametrize(
@@ -74,7 +84,10 @@ def test_each_side_is_named_once_and_what_is_not_shown_is_not_said() -> None:
         "SAE features of a predict 'correct' better than majority; worse than margin; not shown to differ from TF-IDF "
         "words."
     )
-    assert second == "Beside margin they are not shown to add anything (macro F1 +0.004 [-0.006, +0.014])."
+    assert (
+        second
+        == "Beside margin they are not shown to add anything (macro F1 0.604 against 0.600, +0.004 [-0.006, +0.014])."
+    )
 
 
 def test_where_nothing_is_shown_the_sentence_is_one_of_its_own() -> None:

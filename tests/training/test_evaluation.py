@@ -91,7 +91,7 @@ def test_only_what_changes_a_cell_computes_it_anew(tmp_path: Path, store: str) -
     ran = []
     for change in ({}, asked, {"class_weight": "balanced"}, {}):
         counting = Counting()
-        run_study(make_spec(store, tmp_path / "study", **{**small, **change}), executor=counting)
+        run_study(make_spec(store, tmp_path / "study", **{**small, **change}), executor=counting, overwrite=True)
         ran.append(len(counting.ran))
     assert ran == [2, 0, 1, 0]  # majority looks at no weight
 

@@ -1,7 +1,8 @@
 """Claim the directory of a study: the same study goes on there, another one is refused with what differs.
 
 A study is known by its store, classes and split: all of it is in `split.parquet`, whose footer says what the split was
-drawn from. That file is written before anything is computed, so that a study that was stopped is known too. Further
+drawn from. That file is written before anything is computed, so that a study that was stopped is known too. Once it is
+finished it is known by its methods and by how its model files decide as well (`training.output.another_study`). Further
 features, baselines, probes and regimes do not make it another study, for a grid grows. What is computed is kept under a
 hash of what decided it (`training.evaluation`), and never in the way of anything else.
 """
@@ -24,6 +25,7 @@ from featurestore.storage.files import atomic_write, filesystem, list_files, rea
 from featurestore.storage.user_outputs import INSIST, refuse_in_store
 from training.documents.labels import StudyData
 from training.documents.split import Split, split_table
+from training.output.another_study import changes_of_decisions
 from training.spec import SplitSpec, StudySpec
 
 if TYPE_CHECKING:
@@ -45,7 +47,14 @@ DIRECTORIES = ("models", EVIDENCE)
 _MARK = b"sparsemill.study"  # in the footer of split.parquet
 
 
-def claim_out(spec: StudySpec, fingerprint: str, data: StudyData, splits: Sequence[Split], overwrite: bool) -> None:
+def claim_out(
+    spec: StudySpec,
+    fingerprint: str,
+    data: StudyData,
+    splits: Sequence[Split],
+    overwrite: bool,
+    made: Mapping[str, str],
+) -> None:
     """Make the directory of a study its own, before hours are spent; `split.parquet` is written.
 
     Evidence that was kept while the study's text was not private is deleted once it is.
@@ -56,6 +65,7 @@ def claim_out(spec: StudySpec, fingerprint: str, data: StudyData, splits: Sequen
         data: Its documents.
         splits: Its splits, those of regimes too.
         overwrite: Whether results of another study there may be replaced.
+        made: What `another_study.made_of` says of its methods.
 
     Raises:
         StudyError: It holds a store, another study (the message says what differs), or files of others under the names
@@ -73,7 +83,7 @@ def claim_out(spec: StudySpec, fingerprint: str, data: StudyData, splits: Sequen
     if "store.json" in there:
         raise StudyError(f"out: {shown(spec.out)} is a feature store; choose another directory for the results")
     about, table = _about(spec, fingerprint), split_table(data, splits)
-    problem = _problem(spec.out, there, about, table)
+    problem = _problem(spec, there, about, table, made)
     if problem is not None and not overwrite:
         raise StudyError(f"out: {shown(spec.out)} {problem}; give the study another 'out', {INSIST}")
     sink = pa.BufferOutputStream()
@@ -106,19 +116,26 @@ def _about(spec: StudySpec, fingerprint: str) -> dict[str, Any]:
     }
 
 
-def _problem(out: str, there: Mapping[str, int], about: Mapping[str, Any], table: pa.Table) -> str | None:
+def _problem(
+    spec: StudySpec, there: Mapping[str, int], about: Mapping[str, Any], table: pa.Table, made: Mapping[str, str]
+) -> str | None:
     """Why the results of a study must not go into a directory; None if they may."""
     if SPLIT not in there and SUMMARY not in there:
         strange = next((name for name in WRITTEN if name in there), None)
         return None if strange is None else f"holds '{strange}', and no study that it belongs to"
-    fs, root = filesystem(out)
+    fs, root = filesystem(spec.out)
+    reading = SUMMARY
     try:
+        summary = read_json(fs, f"{root}/{SUMMARY}") if SUMMARY in there else None
+        reading = SPLIT if SPLIT in there else SUMMARY
         before = _read_split(fs, root) if SPLIT in there else None
         mark = (before.schema.metadata or {}).get(_MARK) if before is not None else None
-        old = json.loads(mark) if mark else _of_summary(read_json(fs, f"{root}/{SUMMARY}"))
+        old = json.loads(mark) if mark else _of_summary(summary)
         changes = _changes(old, about) or ([] if before is None else _row_changes(before, table))
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
-        return f"holds a '{SPLIT if SPLIT in there else SUMMARY}' that is of no study"
+        reading = SUMMARY
+        changes = changes or ([] if summary is None else changes_of_decisions(summary, spec, made))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException):
+        return f"holds a '{reading}' that is of no study"
     return f"holds another study: {listed(changes)}" if changes else None
 
 
@@ -126,7 +143,7 @@ def _read_split(fs: Any, root: str) -> pa.Table:
     return pq.read_table(pa.BufferReader(read_bytes(fs, f"{root}/{SPLIT}")))
 
 
-def _of_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
+def _of_summary(summary: Any) -> dict[str, Any]:
     """The same as `_about`, of a study by an earlier version."""
     spec = summary["spec"]
     label = spec["label"] if isinstance(spec["label"], str) else spec["label"]["column"]

@@ -172,6 +172,7 @@ def versus_majority(
     return {
         "answer": data.classes[int(np.bincount(data.y).argmax())],
         "difference": asdict(found.difference),
+        "macro_f1": [found.a_macro_f1, found.b_macro_f1],
         "p_adjusted": found.p_adjusted,
         "auroc": asdict(area),
         "beaten": found.shown and found.difference.value > 0 and not area.low <= CHANCE,

@@ -37,12 +37,37 @@ def format_explanation(
     of = "all labelled documents" if explanation.get("refit") else f"training documents of seed {explanation['seed']}"
     lines.append(f"Features that decide most in {explanation['method']} ({of}{chosen}):")
     features: Sequence[Mapping[str, Any]] = explanation["features"]
+    lines += _carried(explanation, features, top)
     for name in dict.fromkeys(f["toward"] for f in features):
         for feature in [f for f in features if f["toward"] == name][:top]:
             lines += _feature(feature, names or {}, marked or {})
     if not features:
         lines.append("  none: the model weighs no feature")
     return "\n".join(lines)
+
+
+def carried(features: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """How many features are listed, and which share of the decision they carry; None in earlier versions' files."""
+    if not features or "share" not in features[0]:
+        return None
+    return {"features": len(features), "share": sum(feature["share"] or 0.0 for feature in features)}
+
+
+def _carried(explanation: Mapping[str, Any], features: Sequence[Mapping[str, Any]], top: int | None) -> list[str]:
+    """Which share of the decision the kept features carry, as the report says it, and those below if fewer are."""
+    listed, deciding = explanation.get("listed") or carried(features), explanation.get("deciding")
+    if listed is None or not deciding:
+        return []
+    classes = dict.fromkeys(f["toward"] for f in features)
+    below = carried([f for name in classes for f in [f for f in features if f["toward"] == name][:top]])
+    few = below is not None and below["features"] < listed["features"]
+    rest = f", the {below['features']} below {_percent(below['share'])}" if few and below is not None else ""
+    heaviest = f"the {listed['features']} that are kept carry {_percent(listed['share'])} of the decision"
+    return [f"  {deciding:,} features have weight in it; {heaviest}{rest}"]
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share < 0.1 or 0.9 < share < 1 else f"{share:.0%}"
 
 
 def top_of_a_study(explanation: Mapping[str, Any]) -> int:
@@ -60,9 +85,11 @@ def _width() -> int:
 def _majority(majority: Mapping[str, Any] | None) -> list[str]:
     if majority is None or majority["beaten"]:
         return []
+    both = majority.get("macro_f1")  # earlier versions do not say
+    figures = f"{both[0]:.3f} against {both[1]:.3f}, " if both else ""
     return [
         f"The model is not shown to be better than always answering '{majority['answer']}' (macro F1 "
-        f"{majority['difference']['value']:+.3f}), so what follows explains no working classifier.",
+        f"{figures}{majority['difference']['value']:+.3f}), so what follows explains no working classifier.",
         "",
     ]
 

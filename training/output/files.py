@@ -120,6 +120,7 @@ def summary_json(result: StudyResult) -> dict[str, Any]:
             "refit": result.spec.refit,
             "documents": len(data.y) if result.spec.refit else len(result.splits[0].train),
         },
+        "made_of": dict(result.made_of),
         "feature_overlap": [
             dict(zip(("method", "train", "other", "jaccard"), overlap, strict=True)) for overlap in result.overlaps
         ],
@@ -147,8 +148,12 @@ def resampled(result: StudyResult) -> str:
 def _headline(result: StudyResult) -> dict[str, Any] | None:
     if result.headline is None:
         return None
-    sides = {"sae": result.headline.sae, "baseline": result.headline.baseline}
-    methods = {side: {"method": representative(names), "cells": list(names)} for side, names in sides.items()}
+    found = result.headline
+    sides = {"sae": (found.sae, found.sae_macro_f1), "baseline": (found.baseline, found.baseline_macro_f1)}
+    methods = {
+        side: {"method": representative(names), "cells": list(names), "macro_f1": interval_plain(reached)}
+        for side, (names, reached) in sides.items()
+    }
     return {**methods, "comparison": _comparison(result.headline.comparison)}
 
 

@@ -90,3 +90,11 @@ def save_model(model: Model, path: str) -> None:
     fs.create_dir(root.rsplit("/", 1)[0], recursive=True)
     atomic_write(fs, f"{root}.safetensors", save(dict(model.tensors)))
     atomic_write(fs, f"{root}.json", f"{json_text(dict(model.header), indent=2)}\n".encode())
+
+
+def remove_model(path: str) -> None:
+    """Delete `path`.json and `path`.safetensors, the JSON file first, so that nobody takes half a model for one."""
+    fs, root = filesystem(path)
+    for name in (f"{root}.json", f"{root}.safetensors"):
+        if fs.get_file_info(name).type.name == "File":
+            fs.delete_file(name)

@@ -20,6 +20,7 @@ from training.output.files import test_looks
 from training.output.printed_detail import (
     class_lines,
     decided_notes,
+    file_lines,
     final_line,
     point_heading,
     point_slices,
@@ -28,12 +29,11 @@ from training.output.printed_detail import (
 )
 from training.results.added_value import what_is_added
 from training.results.records import MethodSummary, RegimeSummary, StudyResult
-from training.results.selection import representative
+from training.results.selection import FAMILIES, selected_words
 from training.scores.metrics import LEVEL, Interval
 from training.scores.significance import ALPHA, Comparison
 
 WIDTH = 110
-FAMILIES = {"sae": "SAE", "baseline": "baseline"}
 
 
 def format_study(result: StudyResult) -> str:
@@ -68,6 +68,7 @@ def format_study(result: StudyResult) -> str:
         *point_slices(result),
         *[line for said in decided_notes(result) for line in _wrapped(said)],
         *_wrapped(final_line(result)),
+        *[line for said in file_lines(result) for line in _wrapped(said)],
         *_questions(result),
         *_regimes(result),
         *_overlap(result),
@@ -84,11 +85,12 @@ def verdict(result: StudyResult) -> str:
         (family,) = result.selected.values()
         return (
             f"Nothing to compare: the study has only {'SAE features' if 'sae' in result.selected else 'baselines'}, "
-            + (f"and the selected one reaches macro F1 {_value(family.macro_f1)}.")
+            f"of which the selected ({selected_words(family.members)}) reach macro F1 {_value(family.macro_f1)}."
         )
-    sae, baseline = (_named(names) for names in (result.headline.sae, result.headline.baseline))
+    sae, baseline = (selected_words(names) for names in (result.headline.sae, result.headline.baseline))
     comparison = result.headline.comparison
-    by = f"macro F1 {_difference(comparison)}"
+    reached = [_value(side) for side in (result.headline.sae_macro_f1, result.headline.baseline_macro_f1)]
+    by = f"macro F1 {reached[0]} against {reached[1]}, {_difference(comparison)}"
     if not comparison.shown:
         n = len(result.data.y)
         return (
@@ -101,10 +103,11 @@ def verdict(result: StudyResult) -> str:
 def sentence(comparison: Comparison, n: int) -> str:
     """A comparison in plain words; whether a difference is shown is decided after correction."""
     by = _difference(comparison)
+    a, b = f"{comparison.a} {comparison.a_macro_f1:.3f}", f"{comparison.b} {comparison.b_macro_f1:.3f}"
     if not comparison.shown:
-        return f"no difference shown at n = {n:,} between {comparison.a} and {comparison.b} ({by})"
+        return f"no difference shown at n = {n:,} between {a} and {b} ({by})"
     better = "higher" if comparison.difference.value > 0 else "lower"
-    return f"{better} with {comparison.a} than with {comparison.b} ({by})"
+    return f"{better} with {a} than with {b} ({by})"
 
 
 def _difference(comparison: Comparison) -> str:
@@ -191,9 +194,7 @@ def _table_rows(result: StudyResult) -> list[list[str]]:
     seeds = len(result.splits)
     rows = [["", "method", "macro F1", f"{LEVEL:.0%} interval", "accuracy", "AUROC", "C", "validation F1", "chosen"]]
     # A family whose member is the same in every seed stands in the table already.
-    families = [
-        replace(f, method=f"{FAMILIES[n]}, selected") for n, f in result.selected.items() if len(set(f.members)) > 1
-    ]
+    families = [replace(f, method=FAMILIES[n]) for n, f in result.selected.items() if len(set(f.members)) > 1]
     rows += [
         [
             "*" if method.chosen and method.kind == "sae" else "",
@@ -226,13 +227,6 @@ def _legend(result: StudyResult) -> str:
     if "sae" not in result.selected:
         return f"{what}."
     return f"{what}, and so is the SAE cell marked *: 'chosen' says in how many seeds. No test score selects anything."
-
-
-def _named(names: Sequence[str]) -> str:
-    """The method that stands for a family, with how often it was selected if not always."""
-    top = representative(names)
-    share = names.count(top)
-    return top if share == len(names) else f"{top} in {share} of {len(names)} seeds"
 
 
 def _chosen(method: MethodSummary) -> str:

@@ -138,6 +138,23 @@ def final_line(result: StudyResult) -> str:
     return f"Model files: the evaluated models, fitted on {train:,} training documents of seed {result.splits[0].seed}"
 
 
+def file_lines(result: StudyResult) -> list[str]:
+    """What each model file is, with its own score: a file holds one method, and a family may stand for several."""
+    lines = []
+    found = {family: (one.members, one.macro_f1) for family, one in result.selected.items()}
+    if (headline := result.headline) is not None:
+        found |= {"sae": (headline.sae, headline.sae_macro_f1)}
+        found |= {"baseline": (headline.baseline, headline.baseline_macro_f1)}
+    for family, (names, reached) in found.items():
+        if f"model_{family}" in result.paths:
+            name = representative(names)
+            (own,) = (one.macro_f1 for one in result.summary if one.method == name)
+            often = f"selected in {names.count(name)} of {len(names)} splits"
+            note = "" if set(names) == {name} else f" ({often}; {_number(reached.value)} is of all that was selected)"
+            lines.append(f"models/{family}.json is {name}, macro F1 {_number(own.value)}{note}")
+    return lines
+
+
 def _claimed_from(decided: Decided) -> str:
     points = decided.points
     above = _ends([point.high for point in points])

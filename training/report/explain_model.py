@@ -9,6 +9,7 @@ from featurestore.base.did_you_mean import did_you_mean
 from featurestore.errors import StudyError
 from featurestore.evidence.records import DocumentEvidence
 from featurestore.models.model import load_model
+from training.output.explained import carried
 from training.report.elements.marked import marked
 from training.report.kept_evidence import KeptEvidence
 from training.report.naming import EXAMPLES, alike_names, key_of
@@ -61,7 +62,8 @@ def narrowed(study: StudyFiles, top: int | None, toward: str | None, pool: str |
     if pool is not None:
         kept = [_pooled(study, feature, pool) for feature in kept]
         explanation["shown_by"] = pool
-    return {**explanation, "features": kept}
+    listed = carried(features)
+    return {**explanation, "features": kept, **({} if listed is None else {"listed": listed})}
 
 
 def _with_alike(study: StudyFiles, feature: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from featurestore.evidence.records import DocumentEvidence
+from training.output.explained import carried
 from training.report.elements.charts import Scale
 from training.report.elements.figures import percent, significant, whole
 from training.report.elements.marked import Marked, marked
@@ -50,7 +51,7 @@ def features_section(study: StudyFiles, names: Mapping[str, Name]) -> dict[str, 
         "weight": explanation["weight"],
         "documents": whole(explanation["documents"]),
         "deciding": whole(explanation["deciding"]) if explanation.get("deciding") else "",
-        "covered": percent(sum(f.get("share") or 0.0 for f in features)) if features and "share" in features[0] else "",
+        "covered": "" if (listed := carried(features)) is None else percent(listed["share"]),
         "parameter": explanation.get("parameter"),
         "value": significant(explanation.get("value", explanation.get("C"))),
         "pool": explanation.get("pool"),

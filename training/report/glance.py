@@ -12,7 +12,8 @@ from training.report.elements.figures import score
 from training.report.elements.plain import visible
 from training.report.methods_tried import KINDS
 from training.report.study_files import StudyFiles
-from training.report.verdicts import SIDES, label_name, lead
+from training.report.verdicts import label_name, lead, sides
+from training.results.selection import FAMILIES
 
 MOST = 20  # methods in the picture; the frame has all
 
@@ -25,7 +26,7 @@ def sentences(study: StudyFiles) -> list[str]:
 def one_line(study: StudyFiles, place: str) -> str:
     """The study in a line."""
     summary = study.summary
-    found = [f"{SIDES[side]} {score(one['macro_f1']['value'])}" for side, one in _selected(study) if side in SIDES]
+    found = [f"{side} {score(reached['value'])} ({words})" for _, side, words, reached in sides(summary)]
     n = counted(summary["documents"]["used"], "document")
     said = [f"{label_name(summary)!r} of {n}", counted(len(summary["methods"]), "method")]
     said += [f"macro F1 of {', '.join(found)}"] if found else []
@@ -36,9 +37,7 @@ def page(study: StudyFiles, place: str) -> str:
     """The same as HTML: the verdict, a plot of all methods with their intervals, and where the whole report lies."""
     methods: list[dict[str, Any]] = list(study.summary["methods"])
     majority = next((m["macro_f1"]["value"] for m in methods if m["kind"] == "majority"), None)
-    dots = [
-        Dot(f"{SIDES[side]}, selected", m["macro_f1"], _klass(side)) for side, m in _selected(study) if side in SIDES
-    ]
+    dots = [Dot(FAMILIES[side], m["macro_f1"], _klass(side)) for side, m in _selected(study) if side in FAMILIES]
     best = sorted(methods, key=lambda m: -(m["validation_macro_f1"] or 0.0))
     dots += [Dot(m["method"], m["macro_f1"], KINDS.get(m["kind"], "base")) for m in best[:MOST]]
     more = f"; {len(methods) - MOST:,} more in methods()" if len(methods) > MOST else ""

@@ -9,6 +9,7 @@ from training.report.elements.charts import Scale
 from training.report.elements.figures import NONE, bounds, defined, score
 from training.report.elements.svg import grid, shade
 from training.report.study_files import StudyFiles
+from training.results.selection import FAMILIES
 
 MOST_MAPS = 12  # more are no picture; the table above has every cell
 KINDS = {"sae": "sae", "control": "control", "majority": "none"}
@@ -16,8 +17,13 @@ KINDS = {"sae": "sae", "control": "control", "majority": "none"}
 
 def methods_section(study: StudyFiles) -> dict[str, Any]:
     """A row for each method, with its interval on a common axis; the majority's score is the line through all rows."""
-    methods: Sequence[Mapping[str, Any]] = study.summary["methods"]
+    methods: list[Mapping[str, Any]] = list(study.summary["methods"])
     majority = next((m["macro_f1"]["value"] for m in methods if m["kind"] == "majority"), None)
+    methods += [  # a family whose member is the same in every split stands in the table already
+        {**one, "method": FAMILIES[family], "kind": "sae" if family == "sae" else "baseline"}
+        for family, one in study.summary["selected"].items()
+        if family in FAMILIES and len(set(one["cells"])) > 1
+    ]
     scale = Scale.over([m["macro_f1"] for m in methods], majority)
     headline = study.summary.get("headline") or {}
     named = {headline[side]["method"] for side in ("sae", "baseline") if side in headline}

@@ -10,7 +10,7 @@ from training.report.elements.figures import bounds, defined, score, significant
 from training.report.elements.svg import grid, shade
 from training.report.study_files import StudyFiles
 
-FAMILIES = {"SAE, selected": ("SAE features", "sae"), "baseline, selected": ("best baseline", "base")}
+FAMILIES = {name: (name, klass) for name, klass in (("SAE, selected", "sae"), ("baseline, selected", "base"))}
 REGIMES = {
     "n": ("How many training documents it takes", "training documents"),
     "noise": ("How wrong labels hurt", "share of wrong training labels"),

@@ -13,6 +13,7 @@ from training.report.elements.charts import Scale
 from training.report.elements.figures import bounds, defined, p_value, percent, score, signed, whole
 from training.report.study_files import StudyFiles
 from training.results.factors import AGAINST_BASELINES
+from training.results.selection import FAMILIES, selected_words
 
 CHANCE = 0.5  # AUROC
 SIDES = {"sae": "SAE features", "baseline": "best baseline"}
@@ -25,9 +26,7 @@ def verdict_section(study: StudyFiles) -> dict[str, Any]:
     majority = methods.get("majority")
     mark = majority["macro_f1"]["value"] if majority else None
     entries = [
-        (SIDES[side], _stands_for(summary, side), family["macro_f1"], "sae" if side == "sae" else "base")
-        for side, family in summary["selected"].items()
-        if side in SIDES
+        (side, words, reached, "sae" if klass == "sae" else "base") for klass, side, words, reached in sides(summary)
     ]
     entries += [("always the commonest class", "majority", majority["macro_f1"], "none")] if majority else []
     scale = Scale.over([entry[2] for entry in entries], mark)
@@ -42,7 +41,11 @@ def verdict_section(study: StudyFiles) -> dict[str, Any]:
         }
         for side, method, interval, klass in entries
     ]
-    return {"lead": lead(summary), "facts": _facts(study), "rows": rows, "head": scale.head()}
+    files = [
+        (family, model["method"], score(model["evaluation"]["macro_f1"]["value"]) if model.get("evaluation") else "")
+        for family, model in study.models.items()
+    ]
+    return {"files": files, "lead": lead(summary), "facts": _facts(study), "rows": rows, "head": scale.head()}
 
 
 def lead(summary: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -56,14 +59,14 @@ def lead(summary: Mapping[str, Any]) -> list[dict[str, str]]:
         said.append({
             "kind": "bad",
             "text": f"The classifier is not shown to be better than always answering {_commonest(summary)}.",
-            "detail": f"Macro F1 differs by {difference(majority)} at n = {n:,}{chance}. Nothing below explains a "
-            "working model.",
+            "detail": f"Macro F1 {_figures(majority)}{difference(majority)} at n = {n:,}{chance}. "
+            "Nothing below explains a working model.",
         })  # fmt: skip
     headline = summary.get("headline")
     if headline is None:
         return [*said, {"kind": "even", "text": _without_headline(summary), "detail": ""}]
     comparison = headline["comparison"]
-    sae, baseline = (_named(headline[side]) for side in ("sae", "baseline"))
+    sae, baseline = (_side_words(summary, side) for side in ("sae", "baseline"))
     if not comparison["shown"]:
         text = "No difference is shown between SAE features and the best baseline."
         kind = "even"
@@ -71,7 +74,7 @@ def lead(summary: Mapping[str, Any]) -> list[dict[str, str]]:
         better = comparison["difference"]["value"] > 0
         text = f"SAE features do {'better' if better else 'worse'} than the best baseline."
         kind = "good" if better else "bad"
-    detail = f"{sae} against {baseline}: macro F1 {difference(comparison)} at n = {n:,}."
+    detail = f"{sae} against {baseline}: difference of macro F1 {difference(comparison)} at n = {n:,}."
     said.append({"kind": kind, "text": text, "detail": detail})
     if added := summary.get("added"):
         said.append({"kind": "even", "text": "", "detail": " ".join(added)})
@@ -79,7 +82,8 @@ def lead(summary: Mapping[str, Any]) -> list[dict[str, str]]:
         said.append({
             "kind": "good",
             "text": "",
-            "detail": f"Always answering {_commonest(summary)} is beaten: macro F1 {difference(majority)}.",
+            "detail": f"Always answering {_commonest(summary)} is beaten: macro F1 {_figures(majority)}"
+            f"{difference(majority)}.",
         })  # fmt: skip
     return said
 
@@ -87,7 +91,7 @@ def lead(summary: Mapping[str, Any]) -> list[dict[str, str]]:
 def _without_headline(summary: Mapping[str, Any]) -> str:
     reached = {side: score(family["macro_f1"]["value"]) for side, family in summary["selected"].items()}
     if reached.keys() >= SIDES.keys():  # of an earlier version, which named no comparison
-        return f"SAE features reach macro F1 {reached['sae']}, the best baseline {reached['baseline']}."
+        return f"Selected by validation, SAE features reach macro F1 {reached['sae']}, baselines {reached['baseline']}."
     only = "SAE features" if "sae" in reached else "baselines"
     best = f"; the selected one reaches macro F1 {next(iter(reached.values()))}" if reached else ""
     return f"Nothing to compare: the study has only {only}{best}."
@@ -118,6 +122,12 @@ def difference(comparison: Mapping[str, Any]) -> str:
     return said if between else signed(value["value"])
 
 
+def _figures(comparison: Mapping[str, Any]) -> str:
+    """What a difference is of, to stand before it; "differs by" in studies of earlier versions, which do not say."""
+    a, b = (comparison.get(f"{side}_macro_f1") for side in ("a", "b"))
+    return "differs by " if a is None or b is None else f"{score(a)} against {score(b)}, "
+
+
 def comparison_section(study: StudyFiles) -> list[dict[str, Any]]:
     """Every comparison under its question, with its interval on the axis that all of them share."""
     comparisons: Sequence[Mapping[str, Any]] = study.summary.get("comparisons") or ()
@@ -142,9 +152,11 @@ def comparison_section(study: StudyFiles) -> list[dict[str, Any]]:
 
 
 def _words(c: Mapping[str, Any]) -> str:
+    figures = [(c[side], c.get(f"{side}_macro_f1")) for side in ("a", "b")]  # earlier versions have none
+    a, b = (name if value is None else f"{name} {score(value)}" for name, value in figures)
     if not c["shown"]:
-        return f"no difference shown between {c['a']} and {c['b']}"
-    return f"{'higher' if c['difference']['value'] > 0 else 'lower'} with {c['a']} than with {c['b']}"
+        return f"no difference shown between {a} and {b}"
+    return f"{'higher' if c['difference']['value'] > 0 else 'lower'} with {a} than with {b}"
 
 
 def _side(c: Mapping[str, Any]) -> str:
@@ -169,6 +181,44 @@ def _facts(study: StudyFiles) -> list[tuple[str, str, str]]:
     ]
 
 
+def sides(summary: Mapping[str, Any]) -> list[tuple[str, str, str, Mapping[str, Any]]]:
+    """What is named first: family, what it is called, which methods stand for it, and what these reach.
+
+    The two sides of the headline, whose figures its difference is of; without a headline what validation selected.
+    """
+    headline = summary.get("headline")
+    found = []
+    for side, family in summary["selected"].items():
+        if side not in SIDES:
+            continue
+        if headline is None:
+            found.append((side, FAMILIES[side], selected_words(family["cells"]), family["macro_f1"]))
+        elif (reached := _reached(summary, headline[side])) is not None:
+            found.append((side, SIDES[side], selected_words(headline[side]["cells"]), reached))
+    return found
+
+
+def _reached(summary: Mapping[str, Any], side: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The score of one side of the headline; in studies of earlier versions that of the row that it is, if one is."""
+    if "macro_f1" in side:
+        return dict(side["macro_f1"])
+    cells = list(side["cells"])
+    if len(set(cells)) == 1:
+        rows = [m for m in summary["methods"] if m["method"] == cells[0]]
+    else:
+        rows = [family for family in summary["selected"].values() if list(family["cells"]) == cells]
+    return rows[0]["macro_f1"] if rows else None
+
+
+def _side_words(summary: Mapping[str, Any], side: str) -> str:
+    """One side of the headline with its figure."""
+    stands = summary["headline"][side]
+    reached = _reached(summary, stands)
+    words = selected_words(stands["cells"])
+    words = words if words == stands["method"] else f"{SIDES[side]} ({words})"
+    return words if reached is None else f"{words}, {score(reached['value'])},"
+
+
 def label_name(summary: Mapping[str, Any]) -> str:
     label = summary["spec"]["label"]
     return str(label if isinstance(label, str) else label["column"])
@@ -178,18 +228,3 @@ def _commonest(summary: Mapping[str, Any]) -> str:
     classes = summary["documents"]["classes"]
     name = max(classes, key=lambda c: classes[c])
     return f"'{name}' ({percent(classes[name] / max(sum(classes.values()), 1))} of the documents)"
-
-
-def _stands_for(summary: Mapping[str, Any], side: str) -> str:
-    headline = summary.get("headline")
-    if headline is not None:
-        return _named(headline[side])
-    cells = summary["selected"][side]["cells"]
-    return _named({"method": max(dict.fromkeys(cells), key=cells.count), "cells": cells})
-
-
-def _named(side: Mapping[str, Any]) -> str:
-    """The method that stands for a side, with how often it was selected if not always."""
-    cells, method = side["cells"], side["method"]
-    share = list(cells).count(method)
-    return str(method) if share == len(cells) else f"{method} in {share} of {len(cells)} splits"

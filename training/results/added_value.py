@@ -44,7 +44,8 @@ def what_is_added(spec: StudySpec, comparisons: Sequence[Comparison]) -> tuple[s
     beside = [c for c in comparisons if c.question.startswith(f"{BESIDE} ")]
     for comparison in beside:
         d = comparison.difference
-        by = f"macro F1 {d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
+        both = f"{comparison.a_macro_f1:.3f} against {comparison.b_macro_f1:.3f}"
+        by = f"macro F1 {both}, {d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
         if not comparison.shown:
             sentences.append(f"Beside {comparison.b} they are not shown to add anything ({by}).")
         else:

@@ -123,11 +123,14 @@ class Headline:
     Attributes:
         comparison: One of the study's corrected comparisons.
         sae, baseline: The method that validation chose for either side in each split.
+        sae_macro_f1, baseline_macro_f1: What these reach together, of which the comparison is the difference.
     """
 
     comparison: Comparison
     sae: tuple[str, ...]
     baseline: tuple[str, ...]
+    sae_macro_f1: Interval
+    baseline_macro_f1: Interval
 
 
 class FoldRow(NamedTuple):
@@ -265,6 +268,7 @@ class StudyResult:
         explanation: Of the SAE method that the headline names (`training.output.explain`); None without SAE features.
         store_fingerprint: Of the store read.
         predictions: [methods][seeds], for predictions.parquet.
+        made_of: Method -> hash of what it is made of, by which another study is told (`training.output.another_study`).
         paths: Name -> path of each file written.
         seconds: Wall time; the only thing here that a rerun may change.
     """
@@ -290,5 +294,6 @@ class StudyResult:
     explanation: Mapping[str, Any] | None
     store_fingerprint: str
     predictions: tuple[tuple[Prediction, ...], ...]
+    made_of: Mapping[str, str]
     paths: Mapping[str, str]
     seconds: float

@@ -11,6 +11,8 @@ from training.results.evaluated import Evaluated
 
 FAMILIES = {"sae": "SAE, selected", "baseline": "baseline, selected"}  # and how tables name what validation chose
 
+MOST = 3  # methods that a sentence names; the tables have all
+
 
 def select(evaluated: Evaluated) -> dict[str, tuple[int, ...]]:
     """Family -> index of the method that validation chose in each split; families without members are left out."""
@@ -24,6 +26,17 @@ def best(evaluated: Evaluated, members: Sequence[int]) -> tuple[int, ...]:
     """For each split the member with the best validation score of that split; among equals the first."""
     n = len(evaluated.splits)
     return tuple(max(members, key=lambda m: evaluated.validation(m, s)) for s in range(n))
+
+
+def selected_words(names: Sequence[str]) -> str:
+    """What stands for a family: the method, or that validation selected several, and which in how many splits."""
+    counts = sorted(dict.fromkeys(names), key=lambda name: -names.count(name))
+    if len(counts) == 1:
+        return counts[0]
+    said = [f"{name} in {names.count(name)}" for name in counts[:MOST]]
+    said[0] += f" of {len(names)} splits"
+    more = [f"{len(counts) - MOST} more"] if len(counts) > MOST else []
+    return f"selected by validation: {', '.join([*said, *more])}"
 
 
 def representative(names: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from training.results.evaluated import Evaluated
 from training.results.factors import AGAINST_BASELINES, Factor, plan_factors
 from training.results.records import Headline, MethodRow, MethodSummary, Summaries
 from training.results.selection import best
-from training.scores.metrics import METRICS, ClassScores, Prediction, bootstrap, class_scores, interval
+from training.scores.metrics import METRICS, ClassScores, Interval, Prediction, bootstrap, class_scores, interval
 from training.scores.significance import Comparison, compare, corrected
 from training.spec import StudySpec
 
@@ -63,7 +63,9 @@ def summarise(
     }
     comparisons = _compared(factors, f1, drawn, validated)
     named = {key: tuple(evaluated.outcomes[m].method.name for m in ms) for key, ms in levels.items()}
-    return Summaries(summary, selected, _headline(factors, comparisons, validated, named), comparisons, predictions)
+    sides = {key: interval(f1[key], drawn[key]) for key in levels}
+    headline = _headline(factors, comparisons, validated, named, sides)
+    return Summaries(summary, selected, headline, comparisons, predictions)
 
 
 def mean(values: Sequence[float]) -> float:
@@ -94,7 +96,8 @@ def _compared(
         for name in f.levels:
             if name != against:
                 a, b = (f.question, against), (f.question, name)
-                tests.append(compare(f.question, against, name, f1[a] - f1[b], drawn[a] - drawn[b]))
+                test = compare(f.question, against, name, f1[a] - f1[b], drawn[a] - drawn[b])
+                tests.append(replace(test, a_macro_f1=f1[a], b_macro_f1=f1[b]))
     return corrected(tests)
 
 
@@ -103,6 +106,7 @@ def _headline(
     comparisons: Sequence[Comparison],
     validated: Mapping[Level, float],
     named: Mapping[Level, tuple[str, ...]],
+    sides: Mapping[Level, Interval],
 ) -> Headline | None:
     """The comparison with the baseline that validates best; None where SAE features or baselines are missing."""
     if not factors or factors[0].question != AGAINST_BASELINES:
@@ -110,7 +114,8 @@ def _headline(
     f = factors[0]
     best_baseline = max((n for n in f.levels if n != f.reference), key=lambda name: validated[f.question, name])
     (comparison,) = (c for c in comparisons if (c.question, c.b) == (f.question, best_baseline))
-    return Headline(comparison, named[f.question, comparison.a], named[f.question, comparison.b])
+    a, b = (f.question, comparison.a), (f.question, comparison.b)
+    return Headline(comparison, named[a], named[b], sides[a], sides[b])
 
 
 def _summary(

@@ -31,6 +31,7 @@ class Comparison:
         p: Of no difference; NaN where the interval is undefined.
         spread: Standard error of the difference.
         p_adjusted: Corrected for all comparisons of the study.
+        a_macro_f1, b_macro_f1: What the difference is of, each with the member that validation chose in each split.
     """
 
     question: str
@@ -40,6 +41,8 @@ class Comparison:
     p: float
     spread: float
     p_adjusted: float = float("nan")
+    a_macro_f1: float = float("nan")
+    b_macro_f1: float = float("nan")
 
     @property
     def shown(self) -> bool:

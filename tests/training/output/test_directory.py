@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,9 +15,10 @@ import pytest
 
 from featurestore.errors import StudyError
 from tests.training.conftest import make_spec
-from tests.training.stores import SAE, build_store, make_documents
+from tests.training.stores import SAE, Documents, build_store, make_documents
 from training.evaluation import MethodOutcome, SourceTask
-from training.spec import load_study
+from training.output.another_study import KINDS
+from training.spec import StudySpec, load_study
 from training.study import run_study
 
 SMALL: dict[str, Any] = {
@@ -29,8 +31,8 @@ SMALL: dict[str, Any] = {
 
 def nothing(tasks: Sequence[SourceTask]) -> Iterator[MethodOutcome]:
     """An executor that must not be asked."""
-    raise AssertionError("computed something")
-    yield
+    assert not tasks, "computed something"
+    yield from ()
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -41,13 +43,17 @@ def contents(folder: Path) -> dict[str, bytes]:
 def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a store and the study `out` of it."""
     folder = tmp_path_factory.mktemp("place")
-    documents = make_documents(80)
+    run_study(make_spec(build_store(folder / "store", documents_of(0)), folder / "out", **SMALL))
+    return folder
+
+
+def documents_of(seed: int) -> Documents:
+    documents = make_documents(80, seed=seed)
     documents.extra = {
         "lang": ["de" if i % 3 else "en" for i in range(80)],
         "topic": [f"t{i % 4 // 2}" for i in range(80)],
     }
-    run_study(make_spec(build_store(folder / "store", documents), folder / "out", **SMALL))
-    return folder
+    return documents
 
 
 @pytest.fixture
@@ -90,16 +96,136 @@ def test_another_store_is_another_study_and_the_same_one_elsewhere_is_not(ground
     study(ground, store="moved")
 
 
-def test_more_features_baselines_and_probes_go_on(ground: Path) -> None:
+def test_more_features_baselines_and_probes_go_on_where_no_model_file_becomes_another(ground: Path) -> None:
     first_cells = set(contents(ground / "out" / "cells"))
-    study(
-        ground,
-        features=[{"sae": SAE, "pool": ["max", "sum"]}],
-        baselines=["hidden_mean"],
-        probes=["logistic_l2", "tree"],
-    )
+    more: dict[str, Any] = {"features": [{"sae": SAE, "pool": ["max", "count"]}], "baselines": ["hidden_mean"]}
+    study(ground, **more)
     assert first_cells < set(contents(ground / "out" / "cells"))
-    study(ground, bootstrap=200)
+    study(ground, **{**more, "bootstrap": 200}, executor=nothing)
+
+
+def test_a_model_file_that_would_become_another_is_kept_until_somebody_insists(ground: Path) -> None:
+    grown: dict[str, Any] = {"probes": ["logistic_l2", "tree"]}  # validation prefers trees here
+    before = contents(ground / "out")
+    with pytest.raises(
+        StudyError,
+        match=r"out/models/sae.json is l1_tiny:max, and would become l1_tiny:max tree, by what was added to the study; "
+        "nothing is replaced, and what was computed is kept; give the study another 'out', or replace it with --over",
+    ):
+        study(ground, **grown)
+    after = contents(ground / "out")
+    del before["split.parquet"]  # whose footer says where the store lies, which was moved
+    assert {name: after[name] for name in before} == before
+    study(ground, executor=nothing)  # the study that is there is itself still
+    study(ground, overwrite=True, executor=nothing, **grown)
+    assert json.loads((ground / "out/models/sae.json").read_text())["method"] == f"{SAE}:max tree"
+
+
+def test_a_model_file_of_no_method_any_more_is_kept_too(ground: Path) -> None:
+    study(ground, baselines=["hidden_mean"])
+    model = ground / "out/models/baseline.json"
+    written = json.loads(model.read_text()) | {"method": "hidden_last"}
+    model.write_text(json.dumps(written))
+    with pytest.raises(StudyError, match=r"models/baseline.json is hidden_last, and would become hidden_mean, by "):
+        study(ground, baselines=["hidden_mean"])
+    assert json.loads(model.read_text())["method"] == "hidden_last"
+
+
+WHOLE: dict[str, Any] = {
+    "features": [{"sae": SAE, "pool": ["max", "sum"]}],
+    "baselines": ["hidden_mean", "tfidf"],
+    "probes": ["logistic_l2"],
+    "split": {"seeds": 2, "folds": 2, "duplicates": "ignore"},
+    "regimes": {"train_sizes": [20]},
+    "transfer": {"by": "topic"},
+    "bootstrap": 100,
+}
+POINT = {"class": "spam", "precision": 0.8}
+KEYS: dict[str, list[tuple[dict[str, Any], str | None]]] = {
+    "store": [({"store": "posts"}, r"store \S+/store \(")],
+    "label": [({"label": "lang"}, "label label -> lang")],
+    "text": [({"text": "lang"}, "method tfidf is made of something else"), ({"text": "private"}, None)],
+    "features": [
+        ({"features": [{"sae": SAE, "pool": "sum"}]}, f"method {SAE}:max -> \\(none\\)"),
+        ({"features": [{"sae": SAE, "pool": ["max", "sum"], "control": True}]}, f"method {SAE}:max is made of some"),
+        ({"features": [{"sae": SAE, "pool": ["max", "sum"], "min_documents": 2}]}, f"method {SAE}:max -> "),
+        ({"features": [{"sae": SAE, "pool": ["sum", "max"]}]}, None),
+        ({"features": [{"sae": SAE, "pool": ["max", "sum"], "scale": ["max_abs", "sqrt"]}]}, None),
+    ],
+    "baselines": [
+        ({"baselines": ["tfidf"]}, r"method hidden_mean -> \(none\)"),
+        ({"baselines": ["hidden_mean", "tfidf", "majority", "char_ngrams"]}, None),
+    ],
+    "probes": [
+        ({"probes": ["softmax"]}, r"method tfidf -> \(none\); method hidden_mean -> "),
+        ({"probes": ["logistic_l2", "softmax"]}, None),
+    ],
+    "split": [({"split": {**WHOLE["split"], "test": 0.3}}, "split.test 0.2 -> 0.3")],
+    "regimes": [
+        ({"regimes": {"train_sizes": [20, 30]}}, None),
+        ({"regimes": {}}, r"regime n=20 -> \(none\)"),
+    ],
+    "transfer": [
+        ({"transfer": {"by": "topic"}}, None),
+        ({"transfer": {"by": "topic", "train": "t0"}}, r"regime train=t1 -> \(none\)"),
+    ],
+    "screen": [({"screen": 10}, r"screen \(none\) -> 10")],
+    "bootstrap": [({"bootstrap": 200}, None)],
+    "class_weight": [({"class_weight": "balanced"}, r"class_weight \(none\) -> balanced")],
+    "by": [({"by": ["lang"]}, None)],
+    "operating_point": [({"operating_point": POINT}, r"operating_point \(none\) -> class spam, precision 0.8")],
+    "calibrate": [({"calibrate": False}, "calibrate True -> False")],
+    "refit": [({"refit": True}, "refit False -> True")],
+    "out": [({"out": "elsewhere"}, None)],
+}
+
+
+@pytest.fixture(scope="module")
+def whole(first: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two stores and a study with all kinds of methods."""
+    folder = Path(shutil.copytree(first, tmp_path_factory.mktemp("whole") / "ground"))
+    shutil.rmtree(folder / "out")
+    build_store(folder / "posts", documents_of(1), units=2)
+    study(folder, **WHOLE)
+    return folder
+
+
+def test_the_table_of_what_makes_another_study_has_every_key() -> None:
+    assert KEYS.keys() == StudySpec.model_fields.keys()
+    kinds = {key: kind for kind, keys in KINDS.items() for key in keys}
+    assert kinds.keys() == KEYS.keys()
+    page = (Path(__file__).parents[3] / "docs/promises.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("| `")]
+    told = {key: kind.strip() for keys, kind in rows for key in re.findall("`(.+?)`", keys)}
+    assert told == kinds
+    for key, changes in KEYS.items():
+        refused = {said is not None for _, said in changes}
+        expected = {"always": {True}, "once finished": {True}, "never": {False}}
+        assert refused == expected.get(kinds[key], {True, False})
+
+
+@pytest.mark.parametrize(("change", "said"), [one for changes in KEYS.values() for one in changes], ids=str)
+def test_each_key_of_a_study_replaces_no_model_file_unasked(
+    whole: Path, tmp_path: Path, change: dict[str, Any], said: str | None
+) -> None:
+    ground = Path(shutil.copytree(whole, tmp_path / "ground"))
+    before = contents(ground / "out")
+    if said is not None:
+        with pytest.raises(StudyError, match=f"out holds another study: {said}.*, or replace it with --overwrite"):
+            study(ground, executor=nothing, **{**WHOLE, **change})
+        assert contents(ground / "out") == before
+        study(ground, overwrite=True, **{**WHOLE, **change})
+        return
+    try:
+        if "out" in change:
+            run_study(make_spec(str(ground / "store"), ground / change["out"], **WHOLE))
+        else:
+            study(ground, **{**WHOLE, **change})
+    except StudyError as exc:  # of what was added, something validates better
+        assert "models/sae.json is l1_tiny:max, and would become " in str(exc)
+    after = contents(ground / "out")
+    for name in ("models/sae.safetensors", "models/baseline.safetensors"):
+        assert (name in before) == (name in after) and before.get(name) == after.get(name)
 
 
 def test_regimes_are_added_and_not_taken_away(ground: Path) -> None:

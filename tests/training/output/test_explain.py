@@ -61,7 +61,7 @@ def test_the_explained_method_is_the_one_that_the_headline_names(tmp_path: Path)
         pytest.fail("every first seed selected what most seeds did, so nothing was tested")
     assert found.explanation is not None
     assert found.explanation["method"] == named
-    assert f"SAE features ({named} in 2 of 3 seeds)" in " ".join(verdict(found).split())
+    assert f"SAE features (selected by validation: {named} in 2 of 3 splits, " in " ".join(verdict(found).split())
     assert load_model(found.paths["model_sae"]).header["method"] == named
     assert load_model(found.paths["model_baseline"]).header["method"] == representative(found.headline.baseline)
 
