@@ -197,6 +197,15 @@ def _whole_parser() -> _Parser:
     return parser
 
 
+_BORROWED_SAE = (
+    "  - release: gemma-scope-2b-pt-res-canonical",
+    "    id: layer_12/width_16k/canonical",
+    "    name: l12_16k",
+    "    allow_mismatch: true",
+)
+"""An SAE that was trained on Gemma 2 2B, in a job of another model made from it."""
+
+
 def _first_model_for(reads: str) -> Any:
     """A model and an SAE for somebody's first job of `text`, `image` or `messages`."""
     return {"text": _first_model, "image": _first_vision_model, "messages": _first_chat_model}[reads]()
@@ -247,10 +256,7 @@ def _first_vision_model() -> Any:
             "  name: google/paligemma2-3b-pt-224  # its licence has to be accepted on the hub once",
             "  # prompt: caption en  # what is fed behind every image",
             "saes:  # trained on texts of Gemma 2 2B: that it is another model is allowed here, and recorded",
-            "  - release: gemma-scope-2b-pt-res-canonical",
-            "    id: layer_12/width_16k/canonical",
-            "    name: l12_16k",
-            "    allow_mismatch: true",
+            *_BORROWED_SAE,
         ),
         "l12_16k",
         why,
@@ -269,10 +275,7 @@ def _first_chat_model() -> Any:
             "  chat: true  # conversations are rendered by the model's own template",
             "  turns: [user]  # whose turns are pooled",
             "saes:  # trained on Gemma 2 2B: that it is another model is allowed here, and recorded",
-            "  - release: gemma-scope-2b-pt-res-canonical",
-            "    id: layer_12/width_16k/canonical",
-            "    name: l12_16k",
-            "    allow_mismatch: true",
+            *_BORROWED_SAE,
         ),
         "l12_16k",
         why,
