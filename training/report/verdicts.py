@@ -216,7 +216,7 @@ def _side_words(summary: Mapping[str, Any], side: str) -> str:
     reached = _reached(summary, stands)
     words = selected_words(stands["cells"])
     words = words if words == stands["method"] else f"{SIDES[side]} ({words})"
-    return words if reached is None else f"{words}, {score(reached['value'])},"
+    return words if reached is None else f"{words} at {score(reached['value'])}"
 
 
 def label_name(summary: Mapping[str, Any]) -> str:

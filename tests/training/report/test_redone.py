@@ -72,7 +72,7 @@ def test_in_html_and_at_a_glance(found: StudyResult) -> None:
     page = study_page(study)
     sae, baseline = (number(row["value"]) for row in page["verdict"]["rows"][:2])
     (detail,) = (said["detail"] for said in page["verdict"]["lead"] if "difference of" in said["detail"])
-    figures = [number(one) for one in re.findall(r"\), ([\d.]+),", detail)]
+    figures = [number(one) for one in re.findall(r" at (\d\.\d+)", detail)]
     (difference,) = re.findall(rf"difference of macro F1 ({SIGNED})", detail)
     assert figures == [sae, baseline] and sae - baseline == pytest.approx(number(difference), abs=NEAR)
     assert any(detail in sentence for sentence in sentences(study))
