@@ -27,9 +27,8 @@ _OF_LABELS = {"error": "red", "failed": "red", "WRONG": "red", "ok": "green", "w
 
 
 def page_width() -> int:
-    """Columns that a line of stdout may take: the terminal's, or `$COLUMNS` where it is set; in a pipe any number."""
-    asked = os.environ.get("COLUMNS", "").isdecimal() and int(os.environ["COLUMNS"]) > 0
-    return shutil.get_terminal_size().columns if asked or sys.stdout.isatty() else sys.maxsize
+    """Columns that a line of stdout may take."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
 
 
 def is_dumb() -> bool:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from featurestore.base import terminal
-from featurestore.base.terminal import cut_to, fact_lines, page_width, print_facts, print_page, table_lines
+from featurestore.base.terminal import cut_to, fact_lines, print_facts, print_page, table_lines
 
 ROWS = [
     ["", "method", "macro F1", "interval", "note"],
@@ -106,11 +106,3 @@ def test_a_page_is_as_wide_as_its_terminal(monkeypatch: pytest.MonkeyPatch) -> N
     assert terminal.page_width() > 1_000_000
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     assert terminal.page_width() == 60
-
-
-def test_a_pipe_has_no_width_unless_one_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("COLUMNS", raising=False)
-    assert page_width() == sys.maxsize
-    for said, width in (("60", 60), ("0", sys.maxsize), ("wide", sys.maxsize)):
-        monkeypatch.setenv("COLUMNS", said)
-        assert page_width() == width
