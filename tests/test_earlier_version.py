@@ -200,13 +200,17 @@ def test_a_finished_study_goes_on_in_its_place_and_another_one_is_refused_there(
 ) -> None:
     before = {path.name: path.read_bytes() for path in (ground / "study/cells").iterdir()}
     scores = pl.read_parquet(ground / "study/results.parquet")
-    code, _, err = call("study", change_job(ground / "study.yaml", features=[{"sae": "tiny", "pool": ["max"]}]))
+    code, _, err = call("study", ground / "study.yaml")
     assert code == 0, err
     assert {
         path.name: path.read_bytes() for path in (ground / "study/cells").iterdir()
     } == before  # none is computed anew
     after = pl.read_parquet(ground / "study/results.parquet")
-    assert after["macro_f1"].to_list() == scores.filter(pl.col("method") != "tiny:sum")["macro_f1"].to_list()
+    assert after["macro_f1"].to_list() == scores["macro_f1"].to_list()
+    code, _, err = call("study", change_job(ground / "study.yaml", features=[{"sae": "tiny", "pool": ["max"]}]))
+    assert (code, "study holds another study: method tiny:sum -> (none); give the study another" in err) == (2, True)
+    assert pl.read_parquet(ground / "study/results.parquet").equals(after)
+    change_job(ground / "study.yaml", features=[{"sae": "tiny", "pool": ["max", "sum"]}])
     code, _, err = call("study", change_job(ground / "study.yaml", label="lang"))
     assert (code, "study holds another study: label label -> lang; give the study another" in err) == (2, True)
 

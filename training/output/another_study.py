@@ -153,8 +153,9 @@ def _there(out: str) -> dict[str, Mapping[str, Any]]:
 def _same(was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Whether two model files are of one method and decide for one aim; keys that one version lacks do not count."""
     keys = [key for key in ("method", "class_weight", "refit") if key in was and key in now]
-    calibrates = [(header.get("calibration") is not None) for header in (was, now)]
-    return all(was[key] == now[key] for key in keys) and calibrates[0] == calibrates[1] and _point(was) == _point(now)
+    if "calibration" in was and "calibration" in now and (was["calibration"] is None) != (now["calibration"] is None):
+        return False
+    return all(was[key] == now[key] for key in keys) and _point(was) == _point(now)
 
 
 def _point(header: Mapping[str, Any]) -> Any:

@@ -166,7 +166,10 @@ def test_explain_prints_the_features_of_a_model(result: StudyResult, capsys: pyt
     assert run("explain", [result.paths["model_sae"]], False) == 0
     assert "Features that decide most in l1_tiny" in capsys.readouterr().out
     assert run("explain", [result.paths["model_sae"]], True) == 0
-    assert json.loads(capsys.readouterr().out)["explanation"] == result.explanation
+    said = json.loads(capsys.readouterr().out)["explanation"]
+    listed = said.pop("listed")
+    assert said == result.explanation
+    assert listed["features"] == 20 and 0 < listed["share"] <= 1
 
 
 def test_a_model_says_what_its_bundle_can_be_built_from(tmp_path: Path) -> None:
