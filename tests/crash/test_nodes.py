@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,7 @@ QUICK_HEALTH = {  # a node is given up after some three seconds instead of half 
     "RAY_health_check_failure_threshold": "3",
 }
 NODES = 3
+LONGEST = 480.0  # seconds for nodes to be started, a run, and no more
 
 
 @pytest.fixture
@@ -177,17 +179,21 @@ def nodes(head: int) -> int:
     return sum("/raylet/raylet" in command.split(" ")[0] for command in descendants(head).values()) - 1
 
 
-def test_the_autoscaler_starts_three_nodes_for_a_run_and_stops_them_afterwards(
-    ground: Ground, models: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_the_autoscaler_starts_three_nodes_for_a_run_and_stops_them_afterwards(ground: Ground, models: Path) -> None:
     write_job(ground.job, {**mapping(models, ground.store), "workers": {"max": NODES, "cpus": 1, "gpus": 0}})
-    directory = tmp_path_factory.mktemp("a")  # socket paths below it may have 100 characters
-    with autoscaling_head(directory) as (address, head):
+    # Paths of sockets may have 107 characters, of which pytest's own directories leave too few.
+    with (
+        tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as directory,
+        autoscaling_head(Path(directory)) as (address, head),
+    ):
         eventually(lambda: nodes(head) == 0)
         driver = start(ground.job, "--json", "--address", address, env=CLOSED)
         seen: set[int] = set()
+        given_up = time.monotonic() + LONGEST
         while driver.poll() is None:
             seen.add(nodes(head))
+            if time.monotonic() > given_up:
+                driver.kill()
             time.sleep(0.2)
         out, err = driver.communicate()
         assert driver.returncode == 0, err
