@@ -202,7 +202,7 @@ def _memory(job: JobSpec, needed: BundleSize) -> Finding:
     return Finding("memory of a worker", "wrong", said, do)
 
 
-def _cache(size_of: Callable[[], BundleSize | None] = lambda: None) -> Finding:
+def _cache(size_of: Callable[[], BundleSize | None]) -> Finding:
     place = cache_path("")
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -308,7 +308,8 @@ def _ray(address: str | None, job: JobSpec | None = None) -> Finding:
         return f"{where}: {counted(len(nodes), 'node')}, {counted(int(have.get('CPU', 0)), 'CPU')}{gpus}"
 
     found = _looked("ray", look)
-    if found.verdict == "right" and address is not None and job is not None and job.workers.gpus and not have["GPU"]:
+    wanted = address is not None and job is not None and job.workers.gpus
+    if found.verdict == "right" and wanted and not have.get("GPU"):
         do = "without an autoscaler that adds nodes with GPUs, set workers.gpus: 0"
         return Finding("ray", "note", f"{found.said}, and none of the GPUs that the job wants", do)
     return found

@@ -27,6 +27,7 @@ class KSparse(Probe):
     name = "k_sparse"
     parameter = "k"
     grid = (1.0, 4.0, 16.0, 64.0, 128.0, 256.0, 512.0)
+    revision = 1  # as `LogisticL2`, by which it searches
 
     def estimator(self, value: float) -> Any:
         """A pipeline of the selection and the regression."""

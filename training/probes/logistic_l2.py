@@ -29,6 +29,7 @@ class LogisticL2(Probe):
     grid = C_GRID
     together = True
     in_place = True
+    revision = 1  # before, searches of few rows stopped further from the solution, and could choose another C
 
     def estimator(self, value: float) -> L2LogisticRegression:
         """`training.probes.estimators.L2LogisticRegression`, which solves what scikit-learn's own does."""
