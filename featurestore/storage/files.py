@@ -182,8 +182,31 @@ def _check_regular(fs: pafs.FileSystem, path: str) -> None:
 
 
 def read_bytes(fs: pafs.FileSystem, path: str) -> bytes:
-    """The whole file in memory; FileNotFoundError if there is none."""
+    """The whole file in memory, as it was at one moment; FileNotFoundError if there is none.
+
+    Arrow asks an object store for a file's size, then for that many bytes. A file that another process replaces between
+    the two comes cut off, and one that it deletes fails as an internal error, so both are looked at again.
+    """
     _check_regular(fs, path)
+    if is_local(fs):
+        return _read_once(fs, path)
+    for last in (False, False, True):
+        try:
+            data = _read_once(fs, path)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            if fs.get_file_info(path).type == pafs.FileType.NotFound:
+                raise FileNotFoundError(f"{path}: there is no such file") from None
+            if last:
+                raise
+            continue
+        if last or fs.get_file_info(path).size in (None, len(data)):
+            break
+    return data
+
+
+def _read_once(fs: pafs.FileSystem, path: str) -> bytes:
     with fs.open_input_stream(path, compression=None) as stream:
         return bytes(stream.read())
 
