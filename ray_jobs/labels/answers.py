@@ -18,12 +18,13 @@ from featurestore.format.rows import PartRows
 from featurestore.format.schema import StoreSchema
 from ray_jobs.labels.grading import cut_off, grade
 from ray_jobs.labels.prompts import Asker, Question
-from ray_jobs.labels.spec import LabelSpec, TaskSpec
+from ray_jobs.labels.spec import LabelSpec, TaskSpec, as_asked
 
 if TYPE_CHECKING:
     from ray_jobs.backbone.bundle import Bundle
     from ray_jobs.corpus.read import DocumentRows
     from ray_jobs.language.tokens import Completions
+    from ray_jobs.spec import CorpusSpec
 
 REVISION = 1
 """Grows when the same task on the same model comes out otherwise."""
@@ -67,6 +68,10 @@ class Labels:
         """What of it decides a value, for the fingerprint."""
         task = self.task.model_dump(mode="json", exclude_none=True)
         return {"labels": REVISION, "task": task, "text": self.text, "separator": self.separator}
+
+    def corpus(self, corpus: CorpusSpec) -> CorpusSpec:
+        """The corpus as `as_asked` has it."""
+        return as_asked(corpus)
 
     def bundle(self, bundle: Bundle) -> Bundle:
         """The bundle, of which all is needed."""
@@ -138,11 +143,9 @@ class Labeller:
         )
 
     def _question(self, documents: DocumentRows, row: int) -> Question | str:
-        """A row's question. A prompt may be made of numbers, so it is no error that its first column is no text."""
-        error = documents.error[row]
-        if error is not None and not error.startswith(("the text in '", "the row has no text '")):
-            return error
-        return self._asker.question({name: values[row] for name, values in documents.keep.items()})
+        return documents.error[row] or self._asker.question(
+            {name: values[row] for name, values in documents.keep.items()}
+        )
 
     def _chosen(
         self, questions: Sequence[Question], on_progress: Callable[[int, int], None] | None

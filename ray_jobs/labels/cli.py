@@ -88,15 +88,15 @@ def _show(spec: LabelSpec, job: JobSpec, count: int, as_json: bool) -> int:
     from ray_jobs.corpus.scan import scan
     from ray_jobs.corpus.slices import slices
     from ray_jobs.labels.prompts import Asker, Question
-    from ray_jobs.labels.spec import of_text
+    from ray_jobs.labels.spec import as_asked, of_text
 
     scanned, job = of_text(spec, job, lambda settled: (scan(settled.corpus), settled))
     parts = slices(scanned, 0, min(count, scanned.rows))
     asker = Asker(spec.task, spec.text)
     shown: list[dict[str, Any]] = []
-    for rows in read_batches(parts, job.corpus, scanned.keep_types):
+    for rows in read_batches(parts, as_asked(job.corpus), scanned.keep_types):
         for number, doc_id in itertools.islice(enumerate(rows.doc_id), count):
-            found = asker.question({name: values[number] for name, values in rows.keep.items()})
+            found = rows.error[number] or asker.question({name: values[number] for name, values in rows.keep.items()})
             asked = asdict(found) if isinstance(found, Question) else {"error": found}
             shown.append({"id": doc_id, **asked, "separator": spec.separator})
     if as_json:

@@ -226,6 +226,11 @@ def of_text(spec: LabelSpec, job: JobSpec, do: Callable[[JobSpec], T]) -> T:
     raise AssertionError("a task reads a column")
 
 
+def as_asked(corpus: CorpusSpec) -> CorpusSpec:
+    """The corpus of a label job as its rows are read: prompts are made of kept columns, whatever is in its text."""
+    return corpus.model_copy(update={"text": None})
+
+
 @contextmanager
 def reworded() -> Iterator[None]:
     """What is wrong with a corpus, said of the task's columns where those may be meant.

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ray_jobs.corpus.read import DocumentRows
     from ray_jobs.corpus.scanned import CorpusScan
     from ray_jobs.planning.units import Unit
-    from ray_jobs.spec import JobSpec
+    from ray_jobs.spec import CorpusSpec, JobSpec
 
 SAMPLED_DOCUMENTS = 512  # of the scan's sample; tokenising them takes a fraction of a second
 PAGE_BYTES = 2**16  # of a mapped file: Linux maps as much around what is read, if it is in the page cache
@@ -61,6 +61,10 @@ class UnitOutput(Protocol):
 
     def identity(self) -> dict[str, Any]:
         """What of it decides a value, as JSON."""
+        ...
+
+    def corpus(self, corpus: CorpusSpec) -> CorpusSpec:
+        """The corpus as its rows are read; without a text where a document needs none."""
         ...
 
     def bundle(self, bundle: Bundle) -> Bundle:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ray_jobs.backbone.bundle import Bundle
     from ray_jobs.corpus.read import DocumentRows
     from ray_jobs.engine.extractor import ExtractedRows, Extractor
+    from ray_jobs.spec import CorpusSpec
 
 TYPES = {"string": "string", "double": "float64", "bool": "bool"}  # Arrow's names -> those of kept columns
 NOT_KEPT = ("doc_id", "error")  # columns that every store has
@@ -55,6 +56,10 @@ class Scores:
             digest.update(np.ascontiguousarray(tensor).tobytes())
         rule = {"on_error": self.rule.on_error, "accept_truncated": self.rule.accept_truncated}
         return {"model": digest.hexdigest(), "method": self.model.header["method"], **rule, "explain": self.explain}
+
+    def corpus(self, corpus: CorpusSpec) -> CorpusSpec:
+        """The corpus as it is."""
+        return corpus
 
     def bundle(self, bundle: Bundle) -> Bundle:
         """A bundle without the SAEs that the model does not read."""

@@ -208,7 +208,9 @@ class Worker:
         self._go_on(unit.index, 0, 0)
         torch.set_num_threads(self._task.settings["threads"])  # a setting of the calling thread, and Ray has several
         with self._meter.phase("read"):
-            rows = read_rows(unit.slices, self._task.job.corpus, self._task.keep_types, self._spill)
+            output, corpus = self._task.output, self._task.job.corpus
+            corpus = output.corpus(corpus) if output else corpus
+            rows = read_rows(unit.slices, corpus, self._task.keep_types, self._spill)
             documents = _some(rows, start, stop)
         for row, reason in blamed.items():
             if start <= row < stop and documents.error[row - start] is None:

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 import yaml
 
-import sparsemill.commands
+import sparsemill.first_job
 from featurestore.starting.cli import ModelChoice
 from featurestore.starting.guess import guess_roles
 from ray_jobs.spec import load_job
@@ -26,7 +26,7 @@ Rows = list[dict[str, Any]]
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """The real choice takes 240 MB from PyPI, which tests/test_demo.py does."""
     lines = ("model: {name: google/gemma-2-2b}", "saes:", "  - {release: r, id: layer_1/width_16k, name: l1}")
-    monkeypatch.setattr(sparsemill.commands, "_first_model", lambda: ModelChoice(lines, "l1", "a model"))
+    monkeypatch.setattr(sparsemill.first_job, "_text_model", lambda: ModelChoice(lines, "l1", "a model"))
 
 
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +67,8 @@ def label_mapping(model: Path, corpus: Path, out: Path, /, **changes: Any) -> di
     }
 
 
-def run_here(mapping: dict[str, Any], base: Path) -> list[dict[str, Any]]:
-    """Run a label job without Ray; the rows of its table."""
+def run_here(mapping: dict[str, Any], base: Path, blamed: Mapping[int, str] | None = None) -> list[dict[str, Any]]:
+    """Run a label job without Ray; the rows of its table. `blamed`: rows of each unit that would make it fail, and why."""
     import pyarrow.parquet as pq
 
     spec, job = label_job_from_mapping(mapping, base)
@@ -76,7 +76,7 @@ def run_here(mapping: dict[str, Any], base: Path) -> list[dict[str, Any]]:
     create_store(job.store, plan.store)
     worker = Worker(WorkerTask.of(plan))
     worker.open()
-    finish_store(job.store, [worker.run(unit).record for unit in plan.units])  # type: ignore[union-attr]
+    finish_store(job.store, [worker.run(unit, blamed).record for unit in plan.units])  # type: ignore[union-attr]
     assert FeatureStore.open(job.store).verify().ok
     write_table(spec, FeatureStore.open(job.store))
     rows: list[dict[str, Any]] = pq.read_table(spec.out).to_pylist()

@@ -38,6 +38,13 @@ def test_questions_are_shown_as_they_will_be_asked_without_a_model(
     assert not (job.parent / "cache").exists()
 
 
+def test_a_line_that_cannot_be_parsed_is_shown_as_one(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus = job.parent / "rows.jsonl"
+    corpus.write_text(corpus.read_text(encoding="utf-8").replace("{", "[", 1), encoding="utf-8")
+    assert sparsemill.main(["label", str(job), "--show", "1", "--json"]) == 0
+    assert "JSON" in json.loads(capsys.readouterr().out)["questions"][0]["error"]
+
+
 def test_a_column_that_is_not_there_is_said_in_a_sentence(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mapping = yaml.safe_load(job.read_text(encoding="utf-8"))
     mapping["task"]["answer"] = "rigth"

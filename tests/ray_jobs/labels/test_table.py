@@ -120,3 +120,10 @@ def test_a_prompt_may_be_made_of_numbers(kind: str, answering: Path, tmp_path: P
     mapping = label_mapping(answering, corpus, tmp_path / "labels.parquet")
     mapping["task"] = {"prompt": "{a} + {b} =", "choices": ["{sum}", "7"], "answer": "sum"}
     assert [row["prompt"] for row in run_here(mapping, tmp_path)] == [f"{n} + 2 =" for n in range(4)]
+
+
+def test_a_row_that_makes_its_worker_fail_is_left_out_though_its_text_is_none(answering: Path, tmp_path: Path) -> None:
+    rows = [{"id": n, "question": n, "options": ["yes", "no"], "right": 0} for n in range(3)]
+    mapping = label_mapping(answering, write_rows(tmp_path / "rows.jsonl", rows), tmp_path / "labels.parquet")
+    found = run_here(mapping, tmp_path, {1: "its worker dies"})
+    assert [row["error"] for row in found] == [None, "its worker dies", None]
