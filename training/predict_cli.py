@@ -257,7 +257,7 @@ class _Answers:
         self._problems = self._trained = self._n = 0
         self._evaluator = Evaluator(model, args.evaluate) if args.evaluate else None
         self._meter = DriftMeter(model) if args.drift and self._evaluator is None else None
-        self._stack = ExitStack()
+        self._stack, self._table_open = ExitStack(), ExitStack()
         self._rows: IO[str] | None = None
         self._write: Callable[[Any], None] | None = None
 
@@ -266,7 +266,8 @@ class _Answers:
 
         with ExitStack() as stack:
             if self._args.out:
-                self._write = stack.enter_context(open_table(self._args.out, self._table.schema))
+                self._write = self._table_open.enter_context(open_table(self._args.out, self._table.schema))
+                stack.push(self._table_open)
             if self._args.json:
                 spool = tempfile.SpooledTemporaryFile(SPOOLED_BYTES, "w+", encoding="utf-8", newline="\n")
                 self._rows = stack.enter_context(spool)
@@ -305,9 +306,10 @@ class _Answers:
                 print(_lines(row))
 
     def finish(self, warnings: _Warnings) -> None:
-        """Say what came of all documents."""
+        """Have the table appear, and say what came of all documents; that nobody listens costs no table."""
         from training.scores.drift import drift_lines
 
+        self._table_open.close()
         if self._trained:
             warnings.say(
                 f"the ids of {self._trained:,} of {self._n:,} documents are those of training documents (in_training); "

@@ -85,7 +85,7 @@ class PredictionTable:
                 *((("reasons", pa.string()),) if explain else ()),
             ]
         )
-        self._rows = None if store is None else _RowReader(store, ["doc_id", *self._kept])
+        self._rows = None if store is None else RowReader(store, ["doc_id", *self._kept])
 
     def rows(self, batch: Predicted, decision: Sequence[str], problem: Sequence[str | None]) -> pa.Table:
         """The next rows, with the columns that the store keeps of them.
@@ -193,7 +193,7 @@ def open_table(out: str, schema: pa.Schema) -> Iterator[Write]:
         yield write
 
 
-class _RowReader:
+class RowReader:
     """Some columns of a store's documents, so many rows at a time."""
 
     def __init__(self, store: FeatureStore, columns: list[str]) -> None:
@@ -201,6 +201,7 @@ class _RowReader:
         self._left: pa.RecordBatch | None = None
 
     def take(self, n: int) -> pa.Table:
+        """The next `n` rows, of which there are that many."""
         pieces = []
         while n:
             batch = next(self._batches) if self._left is None else self._left

@@ -22,6 +22,7 @@ from featurestore.errors import NamesError, UsageError
 from featurestore.names.arguments import VERSION, asked, checked, feature_option
 from featurestore.names.evidence_cli import StageOne, generate, generate_arguments, keywords, keywords_arguments
 from featurestore.names.fetching import NEURONPEDIA
+from featurestore.urls import without_secrets
 
 if TYPE_CHECKING:
     from featurestore.names.importing import Imported
@@ -144,7 +145,8 @@ def _list(args: argparse.Namespace) -> int:
     if args.json:
         facts = {"sha256": sae.sha256, "d_sae": sae.d_sae, "table": str(table.path), "names": len(table)}
         more = {"features": len(table.features()), "prefer": list(table.prefer), "explainers": explainers}
-        print_json({"version": VERSION, **facts, **more, "rows": [asdict(row) for row in rows]})
+        plain = [{**asdict(row), "origin": row.origin and without_secrets(row.origin)} for row in rows]
+        print_json({"version": VERSION, **facts, **more, "rows": plain})
         return 0
     if not len(table):
         print_page(f"{sae.title}: nothing is named yet; `sparsemill names import`, `fetch` or `keywords` name features")

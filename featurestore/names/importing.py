@@ -24,6 +24,7 @@ from featurestore.names.table import NameRow
 from featurestore.names.which_sae import NamedSae
 from featurestore.tables.table import Table, column_names, no_column, read_table
 from featurestore.tables.values import document_id, document_text
+from featurestore.urls import shown
 
 _FEATURE, _TEXT = ("feature", "index"), ("name", "description")
 _OPTIONAL = {
@@ -145,7 +146,7 @@ class _File:
             explainer=_label(values.get("explainer")) or self._explainer,
             method=_label(values.get("method")),
             licence=_label(values.get("licence")) or self._licence,
-            origin=self._origin,
+            origin=shown(self._origin),
         )
 
     def _feature(self, at: int, value: Any) -> tuple[int | None, str | None]:

@@ -71,7 +71,7 @@ def init(args: argparse.Namespace) -> int:
             "say --text COLUMN"
         )
     choice = _model(args, roles.reads)
-    places = [os.path.relpath(file, out) if "://" not in file else file for file in args.files]
+    places = [_from(out, file) if "://" not in file else file for file in args.files]
     written = {out / "job.yaml": job_text([escaped(place) for place in places], roles, choice.lines, "store")}
     if roles.label is not None:
         written[out / "study.yaml"] = study_text(roles, choice.sae, "store", "study")
@@ -93,6 +93,11 @@ def init(args: argparse.Namespace) -> int:
     return 0
 
 
+def _from(folder: Path, file: str) -> str:
+    """The path of a file from a folder that may be a link: a job's paths start where its file really lies."""
+    return os.path.relpath(os.path.abspath(file), folder.resolve())  # noqa: PTH100  (links stay what they are)
+
+
 def _images(files: list[str]) -> tuple[int, dict[str, int]] | None:
     """How many images a folder has, and how many in each folder of them; None where it is no folder of images."""
     if len(files) != 1 or not Path(files[0]).is_dir():
@@ -110,7 +115,7 @@ def _images(files: list[str]) -> tuple[int, dict[str, int]] | None:
 def _init_images(args: argparse.Namespace, out: Path, images: tuple[int, dict[str, int]]) -> int:
     """`init` of a folder of images."""
     (count, labels), choice = images, _model(args, "image")
-    folder = escaped(os.path.relpath(args.files[0], out))
+    folder = escaped(_from(out, args.files[0]))
     written = {out / "job.yaml": image_job_text(folder, count, labels, choice.lines, "store")}
     if len(labels) > 1:
         written[out / "study.yaml"] = image_study_text(choice.sae, "store", "study")

@@ -51,12 +51,12 @@ class Cached:
 
 
 def cached(kinds: Sequence[str] = tuple(KINDS)) -> Iterator[Cached]:
-    """Everything in the cache, by kind and then by how long it was not used."""
+    """Everything that is finished in the cache, by kind and then by how long it was not used."""
     for kind in kinds:
         found = []
         folder = cache_path(kind)
         for path in folder.iterdir() if folder.is_dir() else ():
-            if not path.is_symlink() and path.suffix != ".lock":
+            if not path.is_symlink() and path.suffix != ".lock" and not path.name.startswith("."):
                 with contextlib.suppress(FileNotFoundError):  # somebody else cleans too
                     found.append(Cached(kind, path, *_size_and_use(path), _about(path)))
         yield from sorted(found, key=lambda one: (one.used, one.path.name))

@@ -65,11 +65,13 @@ def filesystem(uri: str | os.PathLike[str], patient: bool = True) -> tuple[pafs.
             return native, path.rstrip("/")
         import fsspec
 
+        from featurestore.storage.fsspec_files import FsspecHandler
+
         foreign, path = fsspec.core.url_to_fs(text)
     except (ImportError, *STORAGE_ERRORS) as exc:
         reason = reason_about(text, first_line(exc).rstrip(". "), type(exc).__name__)
         raise UsageError(f"{shown(text)}: cannot be opened ({reason}); check the URL and credentials") from exc
-    return pafs.PyFileSystem(pafs.FSSpecHandler(foreign)), path.rstrip("/")
+    return pafs.PyFileSystem(FsspecHandler(foreign)), path.rstrip("/")
 
 
 def reached(uri: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:

@@ -8,19 +8,26 @@ the lock's directory is on a network file system, nodes may or may not exclude e
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+LOOK_SECONDS = 1.0
+
 
 @contextmanager
-def node_lock(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+def node_lock(
+    path: Path, on_wait: Callable[[], None] | None = None, while_waiting: Callable[[], None] | None = None
+) -> Iterator[None]:
     """Hold the lock file at `path`, which is made if missing and stays.
 
     Args:
         path: The file; one for each thing to guard.
         on_wait: Called once, before waiting for another process.
+        while_waiting: Called every second meanwhile.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,5 +41,12 @@ def node_lock(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator
         except BlockingIOError:
             if on_wait is not None:
                 on_wait()
-            fcntl.flock(file, fcntl.LOCK_EX)
+            while while_waiting is not None:
+                while_waiting()
+                time.sleep(LOOK_SECONDS)
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+            else:
+                fcntl.flock(file, fcntl.LOCK_EX)
         yield  # closing the file lets go of the lock

@@ -7,14 +7,15 @@ appears whole or not at all. Directories with contents of their own (stores, stu
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from featurestore.base.foreign import writing
 from featurestore.errors import UsageError
@@ -115,9 +116,24 @@ def local_folder(place: str, what: str) -> Path:
     return folder
 
 
+class _Recorded(io.FileIO):
+    """A file that remembers how writing it failed."""
+
+    failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.failure = error
+            raise
+
+
 @contextmanager
 def whole_file(place: str) -> Iterator[BinaryIO]:
     """A binary file to fill, which appears at `place` when the block ends without an error; parents are made.
+
+    What the block raises about anything else than writing this file is raised as it is.
 
     Raises:
         UsageError: It cannot be written there.
@@ -128,26 +144,48 @@ def whole_file(place: str) -> Iterator[BinaryIO]:
 
     fs, path = filesystem(place)
     local = is_local(fs)
-    folder, name = Path(path).parent, f".{Path(path).name}.{secrets.token_hex(4)}.tmp"
+    # An object is one upload, so it is gathered on this machine's disk first.
+    folder = Path(path).parent if local else Path(tempfile.gettempdir())
+    temporary = folder / f".{Path(path).name}.{secrets.token_hex(4)}.tmp"
+    with _told(place):
+        folder.mkdir(parents=True, exist_ok=True)
+        raw = _Recorded(temporary, "xb")
+    try:
+        with ExitStack() as stack:
+            file = io.BufferedWriter(raw)
+            stack.callback(_close, file)
+            try:
+                yield file
+            except Exception as error:
+                if raw.failure is None:
+                    raise
+                raise _unwritten(place, raw.failure) from error
+            with _told(place):
+                file.flush()
+                os.fsync(file.fileno())
+        with _told(place):
+            if local:
+                temporary.replace(path)
+            else:
+                atomic_write(fs, path, pa.memory_map(str(temporary)).read_buffer() if temporary.stat().st_size else b"")
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _close(file: BinaryIO) -> None:
+    """Let go of a file; what of it could not be written has been said by then."""
+    with suppress(OSError):
+        file.close()
+
+
+@contextmanager
+def _told(place: str) -> Iterator[None]:
     try:
         with writing(place):
-            if local:
-                folder.mkdir(parents=True, exist_ok=True)
-            else:  # an object is one upload, so it is gathered on this machine's disk first
-                folder = Path(tempfile.gettempdir())
-            temporary = folder / name
-            try:
-                with temporary.open("xb") as file:
-                    yield file
-                    file.flush()
-                    os.fsync(file.fileno())
-                if local:
-                    temporary.replace(path)
-                else:
-                    atomic_write(
-                        fs, path, pa.memory_map(str(temporary)).read_buffer() if temporary.stat().st_size else b""
-                    )
-            finally:
-                temporary.unlink(missing_ok=True)
-    except OSError as exc:
-        raise UsageError(f"{shown(place)} cannot be written ({exc.strerror or exc}); check space and access") from exc
+            yield
+    except OSError as error:
+        raise _unwritten(place, error) from error
+
+
+def _unwritten(place: str, error: OSError) -> UsageError:
+    return UsageError(f"{shown(place)} cannot be written ({error.strerror or error}); check space and access")

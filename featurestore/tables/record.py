@@ -196,7 +196,12 @@ class _Head:
 
 
 def open_text(
-    file: SourceFile, offset: int, end: int | None, stack: ExitStack, text: BinaryIO | None = None
+    file: SourceFile,
+    offset: int,
+    end: int | None,
+    stack: ExitStack,
+    text: BinaryIO | None = None,
+    on_block: Callable[[], None] | None = None,
 ) -> BinaryIO:
     """The decompressed bytes `[offset, end)`: a seek, or decompressing (not parsing) what lies before.
 
@@ -206,6 +211,7 @@ def open_text(
         end: Where to end; None for the end of the file.
         stack: Closes what is opened.
         text: The whole text of a compressed file, where it is at hand.
+        on_block: Called after each block of what lies before, which may take hours.
     """
     seekable = open_raw(file, stack) if file.compression is None else text
     if seekable is not None:
@@ -216,6 +222,8 @@ def open_text(
         skip = offset
         while skip > 0 and (block := stream.read(min(skip, BLOCK_BYTES))):
             skip -= len(block)
+            if on_block is not None:
+                on_block()
     return stream if end is None else cast("BinaryIO", _Head(stream, end - offset))
 
 

@@ -8,6 +8,7 @@ over, submitting again resumes it: the store knows what is done.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import shlex
 import time
@@ -93,7 +94,8 @@ def _submit(
     digest = hashlib.sha256(as_json(job).encode()).hexdigest()
     client = _client(address)
     metadata = {"sparsemill_job": digest, "sparsemill_store": shown(job.store), _STORE: _store_id(job.store)}
-    running = next((info for info in _jobs(client) if (info.metadata or {}).get("sparsemill_job") == digest), None)
+    with _refusals(address):
+        running = next((info for info in _jobs(client) if (info.metadata or {}).get("sparsemill_job") == digest), None)
     if running is not None:
         submission_id = str(running.submission_id)
         say(f"this job is running there already as {submission_id}; following it")
@@ -260,13 +262,18 @@ def _follow(client: Any, submission_id: str, log: Callable[[str], None]) -> None
                 printed = position
 
     while True:
+        broke = False
         try:
             asyncio.run(tail())
         except KeyboardInterrupt:
             raise
         except Exception:  # noqa: BLE001  (aiohttp, RuntimeError, ...: whether the job lives is what counts)
+            broke = True
             time.sleep(RECONNECT_SECONDS)
         if _info(client, submission_id).status.is_terminal():
+            if broke:  # its last lines, which say why it ended, may have come meanwhile
+                with contextlib.suppress(Exception):
+                    log(client.get_job_logs(submission_id)[printed:])
             return
         time.sleep(RECONNECT_SECONDS)
 

@@ -103,7 +103,8 @@ def records_of(part: Slice, wanted: Wanted, spill: Spill | None = None) -> Itera
             yield from with_partitions(records, read, wanted, told)
         else:
             text = spill.open(file, part.sha256, part.text_bytes, stack) if spill and part.is_far else None
-            stream = open_text(file, part.mark_offset, part.end_offset, stack, text)
+            on_block = spill.on_block if spill else None
+            stream = open_text(file, part.mark_offset, part.end_offset, stack, text, on_block)
             read, told = without_partitions(file, part.header if file.format == "csv" else None, wanted)
             records = text_records(stream, file, read, part.header, part.mark_offset)
             before = part.first_row - part.mark_row

@@ -18,6 +18,7 @@ import platform
 import secrets
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
@@ -41,12 +42,14 @@ class Spill:
 
     Args:
         run: Name of the run's directory.
+        on_block: Called again and again while a text is written out or another process does so.
 
     Attributes:
         refused: A sentence for each text that could not be kept.
     """
 
-    def __init__(self, run: str) -> None:
+    def __init__(self, run: str, on_block: Callable[[], None] | None = None) -> None:
+        self.on_block = on_block
         self.refused: list[str] = []
         self._directory = _root() / run
         self._in_use: BinaryIO | None = None
@@ -75,7 +78,7 @@ class Spill:
                     return text
                 except FileNotFoundError:
                     pass  # not there yet, or just removed to make room
-                with node_lock(self._directory / f"{sha256}.lock"):
+                with node_lock(self._directory / f"{sha256}.lock", while_waiting=self.on_block):
                     if not path.exists():
                         self._keep(file, sha256, text_bytes, path)
         except _NoRoomError as reason:
@@ -118,6 +121,8 @@ class Spill:
                 left = text_bytes
                 while not self._closed and (block := text.read(BLOCK_BYTES)) and (left := left - len(block)) >= 0:
                     _write(out, block)
+                    if self.on_block is not None:
+                        self.on_block()
                 if self._closed:
                     return
                 if left or digest.hexdigest() != sha256:

@@ -145,19 +145,26 @@ def answer(data: bytes) -> bytes:
     return struct.pack("<BII", 1, height, width) + pixels
 
 
+def limits(what: int, most: int) -> tuple[int, int]:
+    """So much of a resource, or what the system allows at most, which only root may raise; and what it allows."""
+    hard = resource.getrlimit(what)[1]
+    return (most if hard == resource.RLIM_INFINITY else min(most, hard)), hard
+
+
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Answer until there are no more requests."""
     while len(head := requests.read(8)) == 8:
         (length,) = struct.unpack("<Q", head)
         used = resource.getrusage(resource.RUSAGE_SELF)  # an end for the time in which there is nobody to end it
-        resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + CPU_SECONDS, -1))
+        spent = int(used.ru_utime + used.ru_stime)
+        resource.setrlimit(resource.RLIMIT_CPU, limits(resource.RLIMIT_CPU, spent + CPU_SECONDS))
         answers.write(answer(requests.read(length)))
         answers.flush()
 
 
 def main(site: str) -> int:
     """Serve, within the limits."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_AS, (limits(resource.RLIMIT_AS, MEMORY_BYTES)[0],) * 2)
     sys.path.append(site)
     warnings.simplefilter("ignore")
     from PIL import Image

@@ -47,7 +47,7 @@ ASKED = {"open": Where.OPENING, "run": Where.UNIT, "range": Where.RANGE, "live":
 
 @dataclass(frozen=True)
 class Committed:
-    """A unit's part is in its place: the worker's report, and the host that it came from."""
+    """A unit's part is in its place: a worker's report, and its host; a slower worker of the same unit reports too."""
 
     report: Report
     host: str
@@ -192,14 +192,15 @@ class Dispatcher:
             self._say_what_was_found(answer.unit, state.range_passed(worker, now))
         elif isinstance(answer.value, Abandoned):
             state.committed(worker, answer.unit, None, now)
-        elif state.committed(worker, answer.unit, answer.value, now):
-            self._committed(worker, answer.unit, answer.value)
+        else:
+            self._happened.append(Committed(answer.value, state.workers.host[worker]))
+            if state.committed(worker, answer.unit, answer.value, now):
+                self._first_to_commit(answer.unit, answer.value)
 
-    def _committed(self, worker: int, unit: int, report: Report) -> None:
+    def _first_to_commit(self, unit: int, report: Report) -> None:
         fault_point("driver.after_commit")
         for slower in self._state.queue.holders(unit):
             self._pool.abandon(slower, unit)
-        self._happened.append(Committed(report, self._state.workers.host[worker]))
         for note in set(report.notes) - self._said:
             self._said.add(note)
             self._note(note)

@@ -72,8 +72,8 @@ class UnitSearch:
         else:
             self._errors += 1
         if self._deaths >= MAX_DEATHS or self._errors >= MAX_ERRORS:
+            self.found += start not in self.blamed  # one that fails though it is left out is no news
             self.blamed[start] = DIED if reason is None else f"the worker failed on this document: {reason}"
-            self.found += 1
             self._todo.pop()
             self._deaths = self._errors = 0
 

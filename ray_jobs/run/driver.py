@@ -24,7 +24,7 @@ from ray_jobs.reporting.rate import JobSize
 from ray_jobs.reporting.run_record import recorded
 from ray_jobs.run.dispatcher import Committed, Dispatcher, Note, UnitsFailed
 from ray_jobs.run.failure_policy import STORAGE_TRIES, seconds_to_wait
-from ray_jobs.run.journal import Journal, records_of_parts
+from ray_jobs.run.journal import Journal, read_records, records_of_parts
 from ray_jobs.run.outcome import ExtractResult, check_errors
 from ray_jobs.run.store_lease import Lease, check_free, hold_store
 from ray_jobs.run.totals import RunTotals
@@ -91,7 +91,9 @@ def _complete(plan: JobPlan, address: str | None, progress: Progress | None, lea
     with_retries(lambda: create_store(uri, plan.store))
     totals = _do_missing(plan, address, progress, lease) if plan.missing else RunTotals()
     there = {unit.index: plan.committed[unit.index] for unit in plan.units if unit.index in plan.committed}
-    records = [*totals.records, *with_retries(lambda: records_of_parts(uri, plan.store, there))]
+    records = [record for record in totals.records if record.unit not in totals.given_again]
+    records += with_retries(lambda: read_records(uri, plan.store, sorted(totals.given_again)))
+    records += with_retries(lambda: records_of_parts(uri, plan.store, there))
     lease.check()
     fault_point("driver.before_manifest")
     with_retries(lambda: finish_store(uri, records))

@@ -13,7 +13,7 @@ import contextlib
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
@@ -95,9 +95,17 @@ def records_of_parts(uri: str, store: StorePlan, sizes: Mapping[int, int]) -> li
         StoreError: A part cannot be read.
     """
     known = earlier_records(uri, sizes)
-    unknown = [unit for unit in sizes if unit not in known]
+    return [*known.values(), *read_records(uri, store, [unit for unit in sizes if unit not in known])]
+
+
+def read_records(uri: str, store: StorePlan, units: Sequence[int]) -> list[PartRecord]:
+    """The records of parts as they are in storage, which are read whole.
+
+    Raises:
+        StoreError: A part cannot be read.
+    """
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
-        return [*known.values(), *pool.map(lambda unit: read_record(uri, unit, store), unknown)]
+        return list(pool.map(lambda unit: read_record(uri, unit, store), units))
 
 
 def earlier_records(uri: str, sizes: Mapping[int, int]) -> dict[int, PartRecord]:

@@ -58,6 +58,7 @@ class RunState:
     def __init__(self, units: Sequence[Unit], job: JobSize) -> None:
         self.job = job
         self.totals = RunTotals()
+        self._given: set[int] = set()
         self.queue = UnitQueue(unit.index for unit in units)
         self.workers = WorkerTable()
         self.searches = DocumentSearches()
@@ -166,6 +167,7 @@ class RunState:
             if unit is None:
                 break
             given.append(unit)
+            self._hand_out(unit)
         self._look_at(worker, now)
         return given
 
@@ -173,25 +175,32 @@ class RunState:
         """Hand a worker a unit that another one has, too."""
         self.totals.events["second run"] += 1
         self.queue.take_again(worker, unit)
+        self._hand_out(unit)
         self._look_at(worker, now)
+
+    def _hand_out(self, unit: int) -> None:
+        if unit in self._given:
+            self.totals.given_again.add(unit)
+        self._given.add(unit)
 
     def worth_a_second_run(self, now: float) -> list[int]:
         """Units that one worker has and is late with, or that wait behind such a unit; the last is the latest."""
         found = []
-        for worker, (head, since) in self.workers.computing.items():
+        for worker, (head, _) in self.workers.computing.items():
+            elapsed = self.workers.seconds_computing(worker, now)
             for unit in self.queue.held_by(worker):
                 if unit not in self.queue.done and len(self.queue.holders(unit)) == 1:
-                    late = self._durations.lateness(self._tokens(head), now - since)
-                    if unit != head or self._durations.is_overdue(self._tokens(unit), now - since):
+                    late = self._durations.lateness(self._tokens(head), elapsed)
+                    if unit != head or self._durations.is_overdue(self._tokens(unit), elapsed):
                         found.append((unit != head, late, unit))
         return [unit for _, _, unit in sorted(found)]
 
     def missed_deadlines(self, now: float) -> list[tuple[int, int, str]]:
         """Workers that have missed a deadline: worker, its unit, and why it is waited for no longer."""
         found = []
-        for worker, (unit, since) in self.workers.computing.items():
+        for worker, (unit, _) in self.workers.computing.items():
             stalled = self.workers.seconds_stalled(worker, now)
-            reason = self._durations.missed(self._tokens(unit), now - since, stalled)
+            reason = self._durations.missed(self._tokens(unit), self.workers.seconds_computing(worker, now), stalled)
             if reason is not None:
                 found.append((worker, unit, reason))
         return found

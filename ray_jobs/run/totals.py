@@ -25,6 +25,8 @@ class RunTotals:
         work_seconds: That workers were busy with them.
         by_place: Where -> tokens, and seconds that workers there were busy.
         workers: Workers at the most.
+        given_again: Units that were handed out more than once. A worker that was given up, or was slower, may have
+            written its part after the one that reported it.
         events: How often what happened: failures by kind, and "second run", "search", "deadline".
     """
 
@@ -35,6 +37,7 @@ class RunTotals:
     work_seconds: float = 0.0
     by_place: dict[Place, tuple[int, float]] = field(default_factory=dict)
     workers: int = 0
+    given_again: set[int] = field(default_factory=set)
     events: Counter[str] = field(default_factory=Counter)
 
     def add(self, report: Report, host: str) -> None:

@@ -11,7 +11,7 @@ from featurestore.checks.run_files import UnderWay
 
 ASKED_AT_ONCE, ASKED_SHARE = 100, 10  # workers asked how far they are: a hundred or a tenth, so each every ten seconds
 
-UnitProgress = tuple[int, int, int]  # unit, and its documents and tokens so far
+UnitProgress = tuple[int, int, int, int]  # unit, its documents and tokens so far, and what was read before the next
 
 
 class WorkerTable:
@@ -36,6 +36,7 @@ class WorkerTable:
         self._asked: set[int] = set()  # those that have not answered the last question
         self._progress: dict[int, UnitProgress] = {}
         self._moved: dict[int, float] = {}  # worker -> when it last got further
+        self._read: dict[int, float] = {}  # worker -> when it last read on towards its unit's first row
         self._turn = 0  # whom to ask next
         self._serial = 0
 
@@ -49,8 +50,8 @@ class WorkerTable:
         """One less."""
         self.started.discard(worker)
         self._asked.discard(worker)
-        tables = (self.host, self.not_full, self.idle, self.computing, self.searching, self._progress, self._moved)
-        for table in tables:
+        tables = (self.host, self.not_full, self.idle, self.computing, self.searching, self._progress)
+        for table in (*tables, self._moved, self._read):
             table.pop(worker, None)
 
     def update(self, worker: int, held: Sequence[int], full: int, now: float) -> None:
@@ -70,6 +71,7 @@ class WorkerTable:
             self.idle.pop(worker, None)
             if self.computing.get(worker, (None,))[0] != unit:
                 self.computing[worker], self._moved[worker] = (unit, now), now
+                self._read.pop(worker, None)
         if worker in self.searching or len(held) >= full:
             self.not_full.pop(worker, None)
         else:
@@ -89,16 +91,23 @@ class WorkerTable:
         self._asked.discard(worker)
         if progress is not None and progress != self._progress.get(worker):
             self._progress[worker], self._moved[worker] = progress, now
+            unit, documents, tokens, read = progress
+            if read and not (documents or tokens) and self.computing.get(worker, (None,))[0] == unit:
+                self._read[worker] = now
 
     def seconds_stalled(self, worker: int, now: float) -> float:
         """Seconds since a worker last got further."""
         return now - self._moved[worker]
 
+    def seconds_computing(self, worker: int, now: float) -> float:
+        """Seconds that a worker has been at its unit, without what reading up to its first row took."""
+        return now - max(self.computing[worker][1], self._read.get(worker, 0.0))
+
     def under_way(self, now: float) -> tuple[UnderWay, ...]:
         """What each of those that compute is at; documents that are only tried are no progress of their unit."""
         found = []
         for worker, (unit, since) in self.computing.items():
-            reported, documents, tokens = self._progress.get(worker, (-1, 0, 0))
+            reported, documents, tokens, _ = self._progress.get(worker, (-1, 0, 0, 0))
             if reported != unit or worker in self.searching:
                 documents = tokens = 0
             found.append(UnderWay(unit, self.host.get(worker, ""), round(now - since, 1), documents, tokens))

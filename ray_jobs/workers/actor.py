@@ -41,7 +41,7 @@ class WorkerActor:
     def try_range(self, unit: Unit, start: int, stop: int, blamed: Mapping[int, str]) -> Failure | None:
         return self._outcome(lambda: self._worker.try_range(unit, start, stop, blamed))
 
-    def live(self) -> tuple[int, int, int] | Failure:
+    def live(self) -> tuple[int, int, int, int] | Failure:
         return self._outcome(self._worker.live)
 
     def abandon(self, unit: int) -> Failure | None:

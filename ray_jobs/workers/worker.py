@@ -100,10 +100,10 @@ class Worker:
 
     def __init__(self, task: WorkerTask) -> None:
         self._task = task
-        self._live = (-1, 0, 0)
+        self._live = (-1, 0, 0, 0)
         self._abandoned: set[int] = set()
         self._meter = UnitMeter(shown(task.job.store))
-        self._spill = Spill(run_name(task.fingerprint))
+        self._spill = Spill(run_name(task.fingerprint), self._read_on)
         self._decoder = None if task.job.corpus.image is None else ImageDecoder()
 
     def open(self) -> dict[str, Any]:
@@ -156,7 +156,7 @@ class Worker:
         from featurestore.writing.writer import write_part
 
         started = time.perf_counter()
-        self._live = (unit.index, 0, 0)
+        self._live = (unit.index, 0, 0, 0)
         self._meter.begin()
         with transient_storage_errors():
             try:
@@ -180,14 +180,17 @@ class Worker:
         from featurestore.errors import StoreError
         from featurestore.format.rules import problems
 
-        self._live = (unit.index, 0, 0)
+        self._live = (unit.index, 0, 0, 0)
         with transient_storage_errors():
             rows = self._rows(unit, start, stop, blamed)
             if (problem := next(problems(self._plan.schema, rows), None)) is not None:
                 raise StoreError(problem)
 
-    def live(self) -> tuple[int, int, int]:
-        """Unit under way (-1 before the first), its documents and tokens so far; answered while `run` computes."""
+    def live(self) -> tuple[int, int, int, int]:
+        """Unit under way (-1 before the first), and how far it is; answered while `run` computes.
+
+        Its documents and tokens so far, and blocks of a compressed file that were read since the last of these changed.
+        """
         return self._live
 
     def abandon(self, unit: int) -> None:
@@ -230,10 +233,17 @@ class Worker:
 
     def _go_on(self, unit: int, n_documents: int, n_tokens: int) -> None:
         """Called between batches."""
-        self._live = (unit, n_documents, n_tokens)
+        self._live = (unit, n_documents, n_tokens, 0)
         if unit in self._abandoned:
             self._abandoned.discard(unit)
             raise _Stop
+
+    def _read_on(self) -> None:
+        """Called while a compressed file is read up to a unit's first row, which may take longer than any unit."""
+        unit, n_documents, n_tokens, blocks = self._live
+        self._live = (unit, n_documents, n_tokens, blocks + 1)
+        if unit in self._abandoned:
+            self._go_on(unit, n_documents, n_tokens)
 
     def _bundle(self) -> Bundle:
         from ray_jobs.backbone.bundle import MANIFEST_NAME, open_bundle

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +70,20 @@ def test_a_table_replaces_nothing_unless_asked_to(result: StudyResult, tmp_path:
     assert out.read_text() == "mine"
     assert predict(result.paths["model_sae"], result.spec.store, "--out", str(out), "--overwrite") == 0
     assert len(pl.read_csv(out)) == 150
+
+
+@pytest.mark.parametrize("more", [["--json"], []])
+def test_a_table_is_there_though_nobody_listens_to_what_is_said(
+    more: list[str], result: StudyResult, tmp_path: Path
+) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    out = tmp_path / "answers.csv"
+    options = ["--store", result.spec.store, "--out", str(out), "--evaluate", "label", *more]
+    command = [sys.executable, "-m", "sparsemill", "predict", result.paths["model_sae"], *options]
+    done = subprocess.run(command, stdout=writes, stderr=subprocess.PIPE, text=True)
+    os.close(writes)
+    assert "cannot be written" not in done.stderr and len(pl.read_csv(out)) == 150
 
 
 def test_documents_of_the_training_set_are_marked(

@@ -57,6 +57,13 @@ def test_an_export_is_read_gzipped_or_plain_in_any_order(tmp_path: Path) -> None
     assert read.notes == ()
 
 
+def test_what_opens_a_url_is_not_kept_with_the_names(tmp_path: Path) -> None:
+    path = write(tmp_path / "batch.jsonl", [export_line(7, "cats")])
+    read = read_names([path], SAE, origins=["s3://KEY:topsecret@bucket/n.csv?X-Amz-Signature=topsecret"])
+    assert read.rows[0].origin is not None
+    assert "bucket/n.csv" in read.rows[0].origin and "topsecret" not in read.rows[0].origin
+
+
 @pytest.mark.parametrize("columns", [("feature", "name"), ("index", "description")])
 def test_a_table_of_ones_own_is_read_from_every_format(tmp_path: Path, columns: tuple[str, str]) -> None:
     feature, text = columns

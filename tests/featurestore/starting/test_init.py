@@ -87,6 +87,14 @@ def test_a_table_becomes_a_job_and_a_study(
         assert said in page
 
 
+def test_a_job_written_through_a_link_finds_its_corpus(tmp_path: Path) -> None:
+    (tmp_path / "real" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real/deep")
+    write_csv(tmp_path / "c.csv", rows())
+    assert sparsemill.main(["init", str(tmp_path / "c.csv"), "--out", str(tmp_path / "link")]) == 0
+    assert load_job(str(tmp_path / "link" / "job.yaml")).corpus.path == (str(tmp_path / "c.csv"),)
+
+
 def test_nothing_that_is_there_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_csv(tmp_path / "c.csv", rows())
     (tmp_path / "study.yaml").write_text("mine")

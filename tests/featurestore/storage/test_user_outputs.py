@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,29 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     place = str(tmp_path / "file" / "a.csv")
     with pytest.raises(UsageError, match=r"a\.csv cannot be written \(.+\); check space"), whole_file(place):
         pass
+
+
+def test_what_fails_beside_the_file_is_not_said_to_be_the_file(tmp_path: Path) -> None:
+    with pytest.raises(BrokenPipeError), whole_file(str(tmp_path / "a.csv")) as file:
+        file.write(b"row")
+        raise BrokenPipeError(32, "Broken pipe")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_takes_no_more_is_said_whoever_writes_it(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    table = pa.table({"a": range(200_000)})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        for write in (lambda file: file.write(bytes(200_000)), lambda file: csv.write_csv(table, file)):
+            said = r"a\.csv cannot be written \(File too large\)"
+            with pytest.raises(UsageError, match=said), whole_file(str(tmp_path / "a.csv")) as file:
+                write(file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert not list(tmp_path.iterdir())

@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.checks.run_files import read_runs
 from featurestore.errors import JobSpecError, UsageError
+from ray_jobs.cluster import submit as submitting
 from ray_jobs.cluster.package import JOB_NAME, load_runtime_env, working_directory
 from ray_jobs.cluster.submit import stop_submitted, submit
 from ray_jobs.spec import job_from_mapping, load_job
@@ -40,6 +42,30 @@ def cluster(models: Path) -> Iterator[Cluster]:
     secrets = {"HF_TOKEN": "hf_onthenodesonlyonthenodesonlyonth", "RAY_AUTH_TOKEN": RAY_TOKEN}
     with head_node({"SPARSEMILL_CACHE": str(models / "cache"), **secrets}) as node:
         yield node
+
+
+class _Cut:
+    """A dashboard that answers, but for the log's connection, which breaks just before the job ends."""
+
+    def __init__(self, log: str) -> None:
+        self.log = log
+
+    async def tail_job_logs(self, _: str) -> AsyncIterator[str]:
+        yield self.log[:5]
+        raise ConnectionResetError
+
+    def get_job_info(self, _: str) -> SimpleNamespace:
+        return SimpleNamespace(status=SimpleNamespace(is_terminal=lambda: True))
+
+    def get_job_logs(self, _: str) -> str:
+        return self.log
+
+
+def test_the_last_lines_are_shown_though_the_connection_broke(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submitting, "RECONNECT_SECONDS", 0.0)
+    said: list[str] = []
+    submitting._follow(_Cut("line\nwhy it ended\n"), "id", said.append)
+    assert "".join(said) == "line\nwhy it ended\n"
 
 
 def start(job: Path, cluster: Cluster, *options: str) -> subprocess.Popen[str]:

@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import shutil
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 
 from featurestore.errors import CorpusError
+from featurestore.storage.node_lock import node_lock
 from featurestore.tables import record
 from ray_jobs.corpus import spill as module
 from ray_jobs.corpus.read import DocumentRows, read_rows
@@ -92,6 +95,30 @@ def test_a_remote_file_is_fetched_once(opened: list[str]) -> None:
     spill = Spill("run")
     assert texts(read_rows(unit, job, {}, spill) for unit in units(scanned)) == [f"remote {i}" for i in range(N)]
     assert len(opened) == 3
+
+
+def test_whoever_writes_a_text_out_or_waits_for_it_says_that_it_goes_on(tmp_path: Path) -> None:
+    job = corpus(tmp_path)
+    scanned = scan(job)
+    last = units(scanned)[-1]
+    turns: list[int] = []
+    read_rows(last, job, {}, Spill("writing", lambda: turns.append(0)))
+    assert turns
+    turns.clear()
+    begun = threading.Event()
+
+    def hold() -> None:
+        directory = module._root() / "waiting"
+        with node_lock(directory / f"{last[0].sha256}.lock"):
+            begun.set()
+            while not turns:
+                time.sleep(0.01)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    begun.wait()
+    assert read_rows(last, job, {}, Spill("waiting", lambda: turns.append(0))).text
+    holder.join()
 
 
 def test_a_file_of_few_units_is_not_written_out(tmp_path: Path, kept: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +45,17 @@ def test_every_image_is_right_or_says_why_not_and_its_neighbour_is_untouched(nam
         assert np.abs(found.astype(int) - wanted).max() <= tolerance
     neighbour = decoder.decode(png(RGB))
     assert np.array_equal(neighbour, RGB)
+
+
+@pytest.mark.parametrize("name", ["RLIMIT_CPU", "RLIMIT_AS"])
+def test_a_limit_that_the_system_sets_is_never_asked_to_be_raised(name: str) -> None:
+    asked = (
+        f"import resource as r; r.setrlimit(r.{name}, (2**32, 2**32)); "
+        f"from ray_jobs.images.decode_child import limits; "
+        f"print(limits(r.{name}, 2**33) == (2**32, 2**32), limits(r.{name}, 7) == (7, 2**32))"
+    )
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True"]
 
 
 def test_there_are_forty_of_them_and_more() -> None:

@@ -68,7 +68,7 @@ def label_mapping(model: Path, corpus: Path, out: Path, /, **changes: Any) -> di
 
 
 def run_here(mapping: dict[str, Any], base: Path, blamed: Mapping[int, str] | None = None) -> list[dict[str, Any]]:
-    """Run a label job without Ray; the rows of its table. `blamed`: rows of each unit that would make it fail, and why."""
+    """Run a label job without Ray; the rows of its table. `blamed`: rows of each unit that make it fail, and why."""
     import pyarrow.parquet as pq
 
     spec, job = label_job_from_mapping(mapping, base)

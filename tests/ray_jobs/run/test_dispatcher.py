@@ -83,7 +83,7 @@ class ToldPool:
         self._answer(worker, 0.1, Answer("range", worker, unit, failure=failure))
 
     def ask(self, worker: int) -> None:
-        self._due.append((self._now, Answer("live", worker, value=(0, 0, 0))))
+        self._due.append((self._now, Answer("live", worker, value=(0, 0, 0, 0))))
 
     def abandon(self, worker: int, unit: int) -> None:
         self.abandoned.append((worker, unit))
@@ -283,6 +283,7 @@ def test_an_overdue_unit_is_done_a_second_time_and_the_first_to_commit_wins() ->
     assert run.pool.now() < 50, "the slow one was waited for"
     assert (run.pool.ran_on[5][0], 5) in run.pool.abandoned
     assert run.totals.events["second run"] >= 1
+    assert 5 in run.totals.given_again
 
 
 def test_what_waits_behind_a_slow_unit_is_done_by_those_who_have_nothing() -> None:

@@ -114,3 +114,16 @@ def test_units_are_searched_side_by_side_and_each_by_one_worker() -> None:
     searches.failed(4, "raised")
     searches.failed(4, "raised")
     assert searches.blamed(4) == {}
+
+
+def test_a_document_that_fails_though_it_is_left_out_ends_the_search_in_vain() -> None:
+    searches = DocumentSearches()
+    searches.begin(3, 1)
+    for _ in range(MAX_ERRORS):
+        span = searches.next_range(())
+        assert span is not None and not searches.was_in_vain(3)
+        searches.failed(3, "ValueError: poisoned")
+    searches.begin(3, 1)  # the unit without it fails all the same
+    for _ in range(MAX_ERRORS):
+        searches.failed(3, "ValueError: poisoned")
+    assert searches.was_in_vain(3) and searches.next_range(()) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import shutil
@@ -10,7 +11,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from featurestore import FeatureStore
@@ -19,10 +22,12 @@ from featurestore.format.store_plan import create_store
 from featurestore.status import run_status
 from ray_jobs.cluster.session import ray_cluster
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
-from ray_jobs.planning.job_plan import make_plan
+from ray_jobs.planning.job_plan import JobPlan, make_plan
 from ray_jobs.reporting.progress import Progress
+from ray_jobs.run import driver
 from ray_jobs.run.driver import extract, run_plan
 from ray_jobs.run.outcome import ExtractResult, TooManyErrors
+from ray_jobs.run.totals import RunTotals
 from tests.ray_jobs.jobs import job_mapping as mapping_of
 from tests.ray_jobs.jobs import make_job, parts_of, write_corpus, write_job, write_models
 
@@ -53,6 +58,32 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def first_run(models: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> ExtractResult:
     """A store made by one worker without any disturbance."""
     return extract(make_job(models, corpus, tmp_path_factory.mktemp("whole") / "store"))
+
+
+def test_the_manifest_says_what_is_there_of_parts_that_two_workers_may_have_written(
+    models: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(models, corpus, tmp_path / "store")
+    done = driver._do_missing
+
+    def overwritten(plan: JobPlan, *more: Any) -> RunTotals:
+        """A slower worker on other hardware replaces the part after the run has heard of the first."""
+        totals = done(plan, *more)
+        path = tmp_path / "store" / "parts" / "part-000001.parquet"
+        table, said = pq.read_table(path), pq.read_metadata(path).metadata
+        with pq.ParquetWriter(path, table.schema, compression="zstd", compression_level=19) as writer:
+            writer.write_table(table)
+            writer.add_key_value_metadata({k: v for k, v in said.items() if k.startswith(b"sparsemill")})
+        totals.given_again.add(1)
+        return totals
+
+    monkeypatch.setattr(driver, "_do_missing", overwritten)
+    extract(job)
+    monkeypatch.undo()
+    manifest = json.loads((tmp_path / "store" / "manifest.json").read_text(encoding="utf-8"))
+    data = (tmp_path / "store" / "parts" / "part-000001.parquet").read_bytes()
+    (said,) = (part for part in manifest["parts"] if part["unit"] == 1)
+    assert (said["bytes"], said["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
 
 
 @pytest.fixture(scope="module")

@@ -104,7 +104,7 @@ def test_speed_counts_what_is_under_way_and_begins_with_the_first_worker() -> No
     state.worker_opened(state.add_worker(), "host", 50.0)
     state.give_units(0, 50.0)
     assert state.snapshot(50.0, 1, None).tokens_per_second is None
-    state.worker_answered(0, (0, 5, 50), 60.0)
+    state.worker_answered(0, (0, 5, 50, 0), 60.0)
     assert state.snapshot(60.0, 1, None).tokens_per_second == 5.0
     state.committed(0, 0, report(0), 70.0)
     now = state.snapshot(70.0, 1, None)
@@ -117,7 +117,7 @@ def test_documents_that_are_only_tried_are_no_progress() -> None:
         state.give_units(0, 0.0)
         fail(state, 0, Kind.UNIT)
     state.give_range(0, 0, 0.0)
-    state.worker_answered(0, (0, 4, 40), 1.0)
+    state.worker_answered(0, (0, 4, 40, 0), 1.0)
     assert [(unit.documents, unit.tokens) for unit in state.snapshot(2.0, 1, None).under_way] == [(0, 0)]
 
 

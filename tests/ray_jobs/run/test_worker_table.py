@@ -47,11 +47,22 @@ def test_everybody_is_asked_in_turn_and_nobody_twice_before_an_answer() -> None:
 
 def test_who_says_the_same_again_has_not_moved() -> None:
     table = busy_table(1)
-    table.answered(0, (0, 3, 30), now=5.0)
-    table.answered(0, (0, 3, 30), now=9.0)
+    table.answered(0, (0, 3, 30, 0), now=5.0)
+    table.answered(0, (0, 3, 30, 0), now=9.0)
     assert table.seconds_stalled(0, now=10.0) == 5.0
     (under,) = table.under_way(now=10.0)
     assert (under.unit, under.host, under.seconds, under.documents, under.tokens) == (0, "here", 10.0, 3, 30)
+
+
+def test_reading_up_to_the_first_row_is_getting_further_and_no_time_of_the_unit() -> None:
+    table = busy_table(1)
+    for blocks in range(1, 100):
+        table.answered(0, (0, 0, 0, blocks), now=20.0 * blocks)
+    assert table.seconds_stalled(0, now=2000.0) == table.seconds_computing(0, now=2000.0) == 20.0
+    table.answered(0, (0, 3, 30, 0), now=2010.0)
+    assert table.seconds_computing(0, now=2020.0) == 40.0
+    table.update(0, [7], full=2, now=2100.0)
+    assert table.seconds_computing(0, now=2101.0) == 1.0
 
 
 def test_of_one_who_is_gone_nothing_is_left() -> None:

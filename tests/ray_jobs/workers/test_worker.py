@@ -82,14 +82,14 @@ def test_progress_can_be_asked_for_while_a_unit_runs(models: Path, tmp_path: Pat
     plan = make_plan(job)
     create_store(job.store, plan.store)
     worker = opened(replace(WorkerTask.of(plan), settings={**plan.settings, "batch_tokens": 64}))
-    assert worker.live() == (-1, 0, 0)
+    assert worker.live() == (-1, 0, 0, 0)
     thread = threading.Thread(target=worker.run, args=(plan.units[0],))
     thread.start()
     seen = set()
     while thread.is_alive():
         seen.add(worker.live())
         thread.join(0.002)
-    under_way = sorted(tokens for unit, documents, tokens in seen if unit == 0 and 0 < documents < 150)
+    under_way = sorted(tokens for unit, documents, tokens, _ in seen if unit == 0 and 0 < documents < 150)
     assert len(under_way) > 2
     assert worker.live()[:2] == (0, 150)
     assert worker.live()[2] == read_record(job.store, 0).tokens
