@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from docs.tooling.outputs import problem_of
 from featurestore.base import json_text
 from tests.browser import axe, browser, opened
+
+settings.register_profile("sparsemill", deadline=None)  # a loaded machine is slow, and no test is about time
+settings.load_profile("sparsemill")
 
 __all__ = ["axe", "browser", "opened"]  # one browser a session, whoever asks for it
 

@@ -256,7 +256,7 @@ def schemas(draw: st.DrawFn) -> StoreSchema:
     return StoreSchema(tuple((f"k {i}", kind) for i, kind in enumerate(keep)), saes, (), draw(st.integers(8, 24)))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(schema=schemas(), sizes=st.lists(st.integers(1, 12), min_size=1, max_size=3), seed=st.integers(0, 999))
 def test_any_store_comes_back_as_it_was_written(
     tmp_path: Path, schema: StoreSchema, sizes: list[int], seed: int

@@ -128,7 +128,7 @@ def assert_rounded(stored: np.ndarray, exact: np.ndarray, bits: int) -> None:
     assert (error <= np.maximum(exact * 2.0**-bits, smallest)).all()
 
 
-@settings(max_examples=STORES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=STORES, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(stores(), st.booleans())
 def test_any_store_is_read_back_and_verifies(store: tuple[StoreSchema, list[PartRows]], small_groups: bool) -> None:
     schema, parts = store
@@ -150,7 +150,7 @@ def test_any_store_is_read_back_and_verifies(store: tuple[StoreSchema, list[Part
             assert X.indices.tolist() == written.indices.tolist() and X.indptr.tolist() == written.indptr.tolist()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(stores(), st.integers(20, 400))
 def test_the_bytes_of_a_part_do_not_depend_on_how_its_rows_come(
     store: tuple[StoreSchema, list[PartRows]], group_bytes: int

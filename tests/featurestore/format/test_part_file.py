@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from featurestore.checks.verify import verify_store
@@ -171,7 +171,6 @@ def test_a_file_cut_while_it_is_read_is_an_error(tmp_path: Path, monkeypatch: py
 
 
 @given(st.integers(0, 2**62), st.integers(0, 2**62))
-@settings(deadline=None)
 def test_a_number_is_written_over_a_larger_one_without_moving_anything(one: int, other: int) -> None:
     small, large = sorted((one, other))
     data = bytearray(_struct(large))

@@ -140,7 +140,7 @@ def pages_of(values: list[float]) -> bytes:
 @given(number=st.integers(-(2**63), 2**63 - 1))
 @example(number=2**31 - 1)
 @example(number=-1)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_forged_page_header_is_refused_or_true(field: int, number: int) -> None:
     """Type, unpacked size and packed size of the first page, replaced by any number."""
     data = pages_of([1.0] * 100)
@@ -182,7 +182,7 @@ def forge(data: bytes, field: int, number: int) -> bytes:
 
 
 @given(st.binary(max_size=200))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_any_bytes_are_refused_in_one_sentence(data: bytes) -> None:
     for text in (False, True):
         with pytest.raises(ValueError, match=r"^[^\n]*$"):

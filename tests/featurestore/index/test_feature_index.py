@@ -43,7 +43,7 @@ def test_every_feature_of_the_index_is_that_of_the_matrix(store: FeatureStore, p
         np.testing.assert_allclose(entry.second_moment, (values.astype(float) ** 2).mean(), rtol=1e-13)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_the_strongest_are_the_first_of_a_stable_sort(data: st.DataObject) -> None:
     n, d, k = data.draw(st.integers(0, 20)), data.draw(st.integers(1, 4)), data.draw(st.integers(1, 5))

@@ -73,7 +73,7 @@ def test_a_polars_expression_selects_rows_as_filter_does(store: FeatureStore, ro
     assert doc_id.tolist() == numbered["doc_id"].to_list()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_selection_is_a_slice_of_the_whole(store: FeatureStore, data: st.DataObject) -> None:
     rows = data.draw(st.none() | st.lists(st.booleans(), min_size=N, max_size=N).map(np.array))
@@ -92,7 +92,7 @@ def test_any_selection_is_a_slice_of_the_whole(store: FeatureStore, data: st.Dat
     assert sp.csr_matrix((X.data, X.indices, X.indptr), X.shape).has_canonical_format  # scipy's own look
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(features=st.lists(st.integers(0, 63), unique=True), indices=st.lists(st.integers(0, 63)))
 def test_a_wide_sae_is_searched_as_a_narrow_one_is_looked_up(features: list[int], indices: list[int]) -> None:
     narrow = Selection.of(SCHEMA.sae("l12_64"), "max", None, np.float32, features, None)

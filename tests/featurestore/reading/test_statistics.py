@@ -99,7 +99,7 @@ def test_no_selected_document_has_no_mean(store: FeatureStore) -> None:
     assert found.n_documents == 0 and np.isnan(found.mean).all() and not found.document_frequency.any()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_any_cut_into_batches_gives_the_same(data: st.DataObject) -> None:
     n, d = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 6))

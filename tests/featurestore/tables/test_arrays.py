@@ -38,7 +38,7 @@ def read(data: bytes, offset: int = 0, step: int = 1 << 20) -> list[tuple[int, A
     return [(at, json.loads(text)) for at, text in elements(Dribble(data[offset:], step), offset, FILE)]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(OBJECTS, st.sampled_from([None, 0, 2]), st.booleans(), st.integers(1, 7))
 def test_the_elements_are_those_that_json_finds_from_every_offset(
     objects: list[dict[str, Any]], indent: int | None, ascii_only: bool, step: int

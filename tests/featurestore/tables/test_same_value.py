@@ -98,7 +98,7 @@ spellings = st.tuples(
 ).map(lambda pair: pair[1].format(pair[0]))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(ours=st.lists(spellings, unique=True, max_size=12), theirs=st.lists(st.none() | spellings, max_size=12))
 def test_ids_meet_what_equals_them_and_only_then_what_is_the_same_number(
     ours: list[str], theirs: list[str | None]

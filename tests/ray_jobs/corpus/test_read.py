@@ -37,7 +37,7 @@ table_rows = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(
     rows=table_rows,
     kind=st.sampled_from(["parquet", "jsonl", "jsonl.gz", "jsonl.zst", "csv", "csv.gz", "csv.zst"]),
@@ -75,7 +75,7 @@ def test_any_partition_of_any_format_gives_every_row_in_order(
     assert not any(error for part in parts for error in part.error)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     data=st.lists(st.binary(max_size=12) | st.sampled_from([b'{"text":"a"}', b'"', b"\n", b"\r\n", b","]), max_size=30)
 )
@@ -265,7 +265,7 @@ def test_tabs_separate_the_fields_of_a_tsv(tmp_path: Path) -> None:
     assert documents(spec(written(tmp_path / "a.tsv.gz", gzip.compress(b"text\tx\na, b\t1\n")))).text == ["a, b"]
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(
     rows=st.lists(
         st.tuples(

@@ -124,7 +124,7 @@ shards = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(shards)
 def test_no_digit_of_a_number_is_lost_whatever_it_stands_beside(shards: list[tuple[str, list[Any]]]) -> None:
     given: list[Any] = []

@@ -92,7 +92,7 @@ def test_half_precision_weights_give_float32_activations(
         np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-5, atol=1e-5)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10**6),
     d_in=st.sampled_from([8, 33, 256]),
@@ -139,7 +139,7 @@ def _edge(weights: SaeWeights, r_NF: np.ndarray, token: int, feature: int, k: in
     return float(np.sort(pre_F)[-k] - weights.bias_F[feature])
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 10**6),
     d_in=st.sampled_from([16, 64, 300]),
@@ -207,7 +207,7 @@ def test_inputs_beyond_what_float32_can_bound_are_encoded_the_plain_way() -> Non
     assert plain
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10**6),
     n_tokens=st.integers(1, 6),

@@ -68,7 +68,7 @@ def bounds(lengths: list[int]) -> list[tuple[int, int]]:
     return list(zip((ends - lengths).tolist(), ends.tolist(), strict=True))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6),
     n_features=st.integers(1, 40),
@@ -89,7 +89,7 @@ def test_each_window_is_pooled_like_its_dense_activations(
         assert_row_equals(row, acts[start:stop], POOLS, rtol=1e-6)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=5),
     density=st.sampled_from([0.0, 0.05, 0.4]),
@@ -105,7 +105,7 @@ def test_windows_merge_into_the_pooling_of_the_whole_document(
     assert_row_equals(merged, acts, pools, rtol=1e-6)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6),
     pools=st.sets(st.sampled_from(POOLS), min_size=1).map(lambda chosen: tuple(sorted(chosen))),
@@ -167,7 +167,7 @@ def test_sums_of_many_tokens_are_exact_to_float32() -> None:
     assert values["sum"].item() == rows.values["sum"][0]
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(
     windows=st.lists(st.lists(st.integers(1, 5), max_size=4), min_size=1, max_size=7),
     pools=st.sets(st.sampled_from(POOLS), min_size=1).map(lambda chosen: tuple(sorted(chosen))),

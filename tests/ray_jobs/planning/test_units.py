@@ -26,7 +26,7 @@ def scanned(*rows: int, mean_text_bytes: float = 1000.0) -> CorpusScan:
 sizes = st.lists(st.integers(0, 3000), min_size=1, max_size=8).filter(any)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(sizes, st.none() | st.integers(1, 500), st.floats(0, 1e6), st.sampled_from(["cpu", "cuda"]))
 def test_units_cover_every_row_of_every_file_once_and_in_order(
     rows: list[int], size: int | None, mean_tokens: float, device: str
@@ -45,7 +45,7 @@ def test_units_cover_every_row_of_every_file_once_and_in_order(
     assert all(unit.rows == sum(part.n_rows for part in unit.slices) > 0 for unit in units)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(sizes, st.integers(1, 500))
 def test_a_slice_begins_at_the_nearest_mark_before_its_rows(rows: list[int], size: int) -> None:
     for unit in plan_units(scanned(*rows), size, 100.0):

@@ -24,7 +24,7 @@ def run(search: UnitSearch, raising: set[int], deadly: set[int]) -> int:
     return computed
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(rows=st.integers(1, 200), data=st.data())
 def test_exactly_the_documents_at_fault_are_found(rows: int, data: st.DataObject) -> None:
     documents = st.sets(st.integers(0, rows - 1), max_size=6)

@@ -121,7 +121,7 @@ def test_documents_that_are_only_tried_are_no_progress() -> None:
     assert [(unit.documents, unit.tokens) for unit in state.snapshot(2.0, 1, None).under_way] == [(0, 0)]
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(
     n_units=st.integers(0, 6),
     events=st.lists(

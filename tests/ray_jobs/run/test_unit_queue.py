@@ -47,7 +47,7 @@ def test_of_two_workers_with_one_unit_the_first_to_commit_wins() -> None:
     assert (queue.open, queue.holders(0), queue.done) == (0, (), {0})
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     n_units=st.integers(0, 8),
     events=st.lists(st.tuples(st.sampled_from(["take", "commit", "again", "fail"]), st.integers(0, 2)), max_size=60),

@@ -80,7 +80,7 @@ def test_empty_texts_are_nobodys_duplicates() -> None:
     assert near_duplicates([]).tolist() == []
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=12), st.randoms())
 def test_any_texts_in_any_order_give_the_same_clusters(texts: list[str], random: object) -> None:
     order = list(range(len(texts)))
@@ -90,7 +90,7 @@ def test_any_texts_in_any_order_give_the_same_clusters(texts: list[str], random:
     assert same_partition(one[order].tolist(), other.tolist())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_shingles_are_those_of_the_levelled_text_and_overlap_as_sets_do(one: str, other: str) -> None:
     a, b = shingles_by_hand(one), shingles_by_hand(other)
@@ -99,7 +99,7 @@ def test_shingles_are_those_of_the_levelled_text_and_overlap_as_sets_do(one: str
         assert jaccard(shingle_set(one), shingle_set(other)) == overlap(a, b)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**32),
     own=st.integers(1, 30),

@@ -22,7 +22,7 @@ def test_units_are_counted_by_class_and_parts_by_unit() -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(sizes=st.lists(st.integers(1, 60), min_size=3, max_size=9), share=st.sampled_from([0.1, 0.2, 0.5]))
 def test_a_share_is_as_near_as_every_choice_of_units_allows_or_not_far_off(sizes: list[int], share: float) -> None:
     counts, wanted = csr_array(np.array(sizes)[:, None]), share * sum(sizes)
@@ -35,7 +35,7 @@ def test_a_share_is_as_near_as_every_choice_of_units_allows_or_not_far_off(sizes
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_a_class_with_units_enough_is_in_every_part(data: st.DataObject) -> None:
     parts = data.draw(st.integers(2, 5))

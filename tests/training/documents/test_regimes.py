@@ -59,7 +59,7 @@ def test_sizes_are_nested_stratified_and_exact() -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32), n_classes=st.integers(2, 4), folds=st.integers(2, 6))
 def test_no_harder_training_set_is_refused_by_the_luck_of_a_seed(seed: int, n_classes: int, folds: int) -> None:
     rng = np.random.default_rng(seed)

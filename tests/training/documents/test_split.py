@@ -34,7 +34,7 @@ def data_of(y: list[int], group: list[int] | None = None) -> StudyData:
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     sizes=st.lists(st.integers(8, 40), min_size=2, max_size=4),
     folds=st.integers(2, 6),
@@ -129,7 +129,7 @@ def structure(rng: np.random.Generator, mixed: bool) -> StudyData:
     return replace(data, text_cluster=sizes() if rng.random() < 0.5 else None, columns={"part": part})
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32), st.booleans(), st.sampled_from([0.05, 0.2, 0.5]), st.integers(2, 6), st.integers(0, 4))
 def test_any_structure_is_divided_or_refused_in_one_sentence(
     seed: int, mixed: bool, test: float, folds: int, outer: int

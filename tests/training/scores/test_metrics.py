@@ -22,7 +22,7 @@ def draw(n: int, n_classes: int, seed: int, skill: float = 1.0, ties: bool = Fal
     return Prediction(np.arange(n), y, np.argmax(scores, axis=1), log_softmax(scores, axis=1))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(n=st.integers(1, 60), n_classes=st.integers(2, 5), seed=st.integers(0, 10**6), skill=st.floats(-1, 3))
 def test_macro_f1_and_accuracy_equal_scikit_learn(n: int, n_classes: int, seed: int, skill: float) -> None:
     p = draw(n, n_classes, seed, skill)

@@ -139,7 +139,7 @@ def gradient(one: Paths, found: Solution, C: float) -> np.ndarray:
     return np.hstack([residual.T @ Z + penalty, residual.sum(axis=0)[:, None]])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     n=st.integers(4, 24),
