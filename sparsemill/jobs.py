@@ -7,11 +7,13 @@ start from the working directory, those of a file from its folder.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from featurestore.base.html import cell, facts_html
 from featurestore.base.text import about, counted, money, size, span
@@ -133,6 +135,11 @@ def plan(
 
     spec = job_of(job)
     hardware = hardware or spec.workers.hardware
+    if rates is not None and hardware is None:
+        raise UsageError("rates= says what each kind of hardware does; choose one of them with hardware=")
+    for name, number in (("rate", rate), ("price", price)):
+        if number is not None and not (isinstance(number, Real) and 0 < number < math.inf):
+            raise UsageError(f"{name} must be a number above 0, not {number!r}")
     rates = spec.workers.rates if rates is None else os.fspath(rates)
     device = None if hardware is None else device_of(hardware, rates)  # before minutes are spent on scanning
     made = make_plan(spec, _Say(), device)
@@ -288,20 +295,21 @@ def tokens(
         StoreError: There is no such document or feature, or model and text are not here any more.
     """
     from featurestore.base.arguments import feature_argument
-    from ray_jobs.evidence.cli import features_to_show
+    from ray_jobs.evidence.cli import features_to_show, refuse_nothing
     from ray_jobs.evidence.compute import compute_evidence
 
     opened = store if isinstance(store, FeatureStore) else FeatureStore.open(path_of(store, "a store"), partial=True)
-    asked: Sequence[Feature] = (
-        () if features is None else [features] if isinstance(features, int | str | tuple) else features
-    )
+    is_one = isinstance(features, Integral | str) or (isinstance(features, tuple) and isinstance(features[0], str))
+    asked = cast("Sequence[Feature]", () if features is None else [features] if is_one else features)
     try:
         named = [one if isinstance(one, tuple) else feature_argument(str(one)) for one in asked]
     except argparse.ArgumentTypeError as error:
         raise UsageError(f"features: {error}") from None
     ids = [documents] if isinstance(documents, str) else list(dict.fromkeys(documents))
     wanted = {doc_id: features_to_show(opened, doc_id, named) for doc_id in ids}
-    return Evidence(list(compute_evidence(opened, wanted, say=_Say())))
+    found = list(compute_evidence(opened, wanted, say=_Say()))
+    refuse_nothing(found)
+    return Evidence(found)
 
 
 class _Say:

@@ -48,9 +48,10 @@ def of_stage_one(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
-        from ray_jobs.quiet import silence_libraries
+        from ray_jobs.quiet import QUIET, silence_libraries
 
         disabled = logging.root.manager.disable
+        ours = [name for name in QUIET if name not in os.environ]
         try:
             with warnings.catch_warnings():
                 silence_libraries()
@@ -59,5 +60,7 @@ def of_stage_one(function: Callable[P, R]) -> Callable[P, R]:
             raise ModuleNotFoundError(missing(f"sparsemill.{function.__name__}", error), name=error.name) from error
         finally:
             logging.disable(disabled)
+            for name in ours:
+                os.environ.pop(name, None)
 
     return called

@@ -135,7 +135,9 @@ def scored(args: argparse.Namespace, model: Any, warn: Callable[[str], None]) ->
         documents = of_files(args.input, args.text_column, args.id_column, keep)
     else:
         documents = of_lines(sys.stdin.buffer)
-    first = next(documents)  # what is wrong with the input is known before seconds are spent on the engine
+    first = next(documents, None)  # what is wrong with the input is known before seconds are spent on the engine
+    if first is None:
+        return iter(())
     from ray_jobs.scoring.score_here import Scorer
 
     scorer = Scorer(model, args.explain, warn, _say)

@@ -170,7 +170,8 @@ def study(
     """Train and compare classifiers, and write figures, models and report to the study's `out`; what is done is kept.
 
     Args:
-        study: The path of STUDY.yaml, a mapping of the same keys (with `out`), or a `StudySpec`.
+        study: The path of STUDY.yaml, a mapping of the same keys (whose `out` is `study` where it names none), or a
+            `StudySpec`.
         jobs: Threads; by the size of the study where None.
         address: Ray cluster whose nodes share the work, e.g. "auto"; this process does it where None.
         overwrite: Whether the results and model files of another study in the same place may be replaced.
@@ -278,13 +279,18 @@ def predict(
         UsageError: No or several sources, no such model, or the store is of another model.
     """
     from featurestore.models.model import load_model
+    from featurestore.models.predict import of_training
     from featurestore.models.rule import Rule
+    from featurestore.models.thresholds import unreached
 
     if sum(source is not None for source in (text, input, store)) != 1:
         raise UsageError("there is nothing to classify, or too much; give one of text=, input= and store=")
+    if input is None and (text_column is not None or id_column is not None):
+        raise UsageError("text_column= and id_column= name columns of input=, which is not given; leave them out")
     count_of(explain, "explain", 0)
     loaded, rule, said = load_model(path_of(model, "a model")), Rule(on_error, accept_truncated), list[str]()
     rule.check(loaded.classes)
+    said += [missed] if (missed := unreached(loaded.header)) is not None else []
     if explain and loaded.header["kind"] == "dense":
         raise UsageError(f"explain: {loaded.header['method']} reads hidden states, which have no features to name")
     if store is not None:
@@ -300,6 +306,8 @@ def predict(
         columns = {"text_column": text_column, "id_column": id_column, "evaluate": None}
         options = argparse.Namespace(text=texts, input=files, explain=explain, **columns)
         found = _of_documents(loaded, options, said)
+    trained = sum(int(one.in_training.sum()) for one in found if one.in_training is not None)
+    said += [of_training(trained, sum(map(len, found)))] if trained else []
     for sentence in dict.fromkeys(said):
         python_warnings.warn(sentence, stacklevel=2)
     return _table(loaded, rule, found, bool(explain), store)
@@ -333,9 +341,10 @@ def _table(model: Model, rule: Any, batches: Sequence[Predicted], explain: bool,
     import pyarrow as pa
 
     from featurestore.models.table import PredictionTable
+    from training.output.names_read import names_read
 
     opened = store if store is None or isinstance(store, FeatureStore) else FeatureStore.open(store)
-    table = PredictionTable(model, opened, explain)
+    table = PredictionTable(model, opened, explain, names_read(model) if explain else {})
     rows = [table.rows(one, rule.decide(model.classes, one), rule.problems(one)) for one in batches]
     found = pl.from_arrow(pa.concat_tables(rows) if rows else table.schema.empty_table())
     assert isinstance(found, pl.DataFrame)

@@ -52,3 +52,9 @@ def test_eight_gpus_are_to_be_had_for_either_model(config: dict) -> None:
     for name in ("gpu_2b", "gpu_9b"):
         assert config["available_node_types"][name]["max_workers"] == 8
     assert config["max_workers"] >= 8
+
+
+def test_every_node_has_an_image_for_rays_default_is_too_old(config: dict) -> None:
+    for name, group in config["available_node_types"].items():
+        assert "ubuntu" in (image := group["node_config"]["ImageId"]) and "24.04" in image
+        assert ("nvidia-driver" in image) == name.startswith("gpu")

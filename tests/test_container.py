@@ -54,7 +54,7 @@ def test_its_python_is_one_that_the_package_takes() -> None:
 
 def test_what_it_installs_is_what_the_page_on_installing_says() -> None:
     commands = [part.strip() for words in of("RUN") for part in shlex.join(words).split("'&&'")]
-    (install,) = [shlex.split(command) for command in commands if " install " in command]
+    (install,) = [shlex.split(command) for command in commands if "pip install " in command]
     words = [word for word in install[1:] if word != "--no-cache-dir"]
     there = [word.replace("/source/", "").replace("/source[", ".[") for word in words]
     page = (ROOT / "docs" / "releasing.md").read_text(encoding="utf-8")
@@ -79,3 +79,12 @@ def test_the_image_of_a_cluster_has_the_version_of_the_package() -> None:
     for name in ("Dockerfile", "rayjob.yaml"):
         text = (ROOT / "examples" / "kuberay" / name).read_text(encoding="utf-8")
         assert set(re.findall(r"sparsemill:(\d[\w.]*)", text)) == {sparsemill.__version__}, name
+
+
+def test_the_image_that_runs_can_compile_for_a_gpu_and_write_where_it_is_started() -> None:
+    last = [words for name, words in steps()][[name for name, _ in steps()].index("FROM", 1) :]
+    assert any("gcc" in words for words in last)  # Triton compiles attention with it
+    started = [
+        line for line in (ROOT / "Containerfile").read_text(encoding="utf-8").splitlines() if " run --rm" in line
+    ]
+    assert len(started) == 2 and all("--user" in line for line in started)

@@ -247,11 +247,12 @@ class _Answers:
 
     def __init__(self, args: argparse.Namespace, model: Model, rule: Rule, store: FeatureStore | None) -> None:
         from featurestore.models.table import PredictionTable
+        from training.output.names_read import names_read
         from training.scores.drift import DriftMeter
         from training.scores.new_documents import Evaluator
 
         self._args, self._model, self._rule = args, model, rule
-        self._names = _names(model) if args.explain else {}
+        self._names = names_read(model) if args.explain else {}
         self._table = PredictionTable(model, store, bool(args.explain), self._names)
         self._counts: dict[str, int] = {}
         self._problems = self._trained = self._n = 0
@@ -307,14 +308,12 @@ class _Answers:
 
     def finish(self, warnings: _Warnings) -> None:
         """Have the table appear, and say what came of all documents; that nobody listens costs no table."""
+        from featurestore.models.predict import of_training
         from training.scores.drift import drift_lines
 
         self._table_open.close()
         if self._trained:
-            warnings.say(
-                f"the ids of {self._trained:,} of {self._n:,} documents are those of training documents (in_training); "
-                "how well these are classified says nothing about new ones"
-            )
+            warnings.say(of_training(self._trained, self._n))
         evaluation = None if self._evaluator is None else self._evaluator.result()
         if self._rows is not None:
             self._print_json(self._rows, warnings.said, evaluation)
@@ -375,19 +374,3 @@ def _reason(reason: Mapping[str, Any]) -> str:
     line += f"  {running(name['text'])} [{name['source']}]" if name else ""
     where = ", ".join(f"'{running(token['text'])}'" for token in tokens or ())
     return line + (f"  at {where}" if where else f"  (value {reason['value']:.3g})")
-
-
-def _names(model: Model) -> dict[tuple[str, int], dict[str, str | None]]:
-    """Names of the features that a model reads, from this machine's tables."""
-    from featurestore.format.provenance import described
-    from featurestore.names.table import NameTable
-
-    trained = model.header["trained_on"]
-    found: dict[tuple[str, int], dict[str, str | None]] = {}
-    for sae, features in model.used().items():
-        sha256 = described(trained["identity"], sae).get("sha256")
-        if isinstance(sha256, str):
-            table = NameTable.open(sha256, trained["d_sae"][sae])
-            for feature, name in table.best(features.tolist()).items():
-                found[sae, feature] = {"text": name.text, "source": name.source, "explainer": name.explainer}
-    return found

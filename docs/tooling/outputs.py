@@ -73,7 +73,7 @@ _STEPS = {
 _CACHE = {"cache": "text: the cache's directory"}
 
 SHAPES = (
-    Shape("", "of an error", (), {"error": "text: one sentence", "exit_code": "whole: 1, 2 or 130"}),
+    Shape("", "of an error", (), {"error": "text: one sentence", "exit_code": "whole: 1, 2, 130 or 143"}),
     Shape("demo", "", (), _STEPS),
     Shape(
         "init",

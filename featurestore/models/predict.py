@@ -191,3 +191,11 @@ def _no_rows(table: Any) -> Any:
     import pyarrow as pa
 
     return pa.RecordBatch.from_arrays([pa.array([], field.type) for field in table.schema], schema=table.schema)
+
+
+def of_training(n: int, documents: int) -> str:
+    """The warning that some of the documents of a prediction are training documents."""
+    return (
+        f"the ids of {n:,} of {documents:,} documents are those of training documents (in_training); "
+        "how well these are classified says nothing about new ones"
+    )

@@ -11,6 +11,7 @@ from featurestore.base.json_text import print_json
 from featurestore.errors import StoreError
 
 if TYPE_CHECKING:
+    from featurestore.evidence.records import DocumentEvidence
     from featurestore.reader import FeatureStore
 
 VERSION = 1  # of the JSON document
@@ -57,9 +58,7 @@ def tokens(args: argparse.Namespace) -> int:
     doc_ids = list(dict.fromkeys(args.doc))
     wanted = {doc_id: features_to_show(store, doc_id, args.feature) for doc_id in doc_ids}
     documents = list(compute_evidence(store, wanted, say=_say))
-    problems = [document.problem for document in documents if document.problem is not None]
-    if len(problems) == len(documents) and not any(document.tokens for document in documents):
-        raise StoreError(problems[0])
+    refuse_nothing(documents)
     if args.json:
         print_json({"version": VERSION, "documents": [to_json(document) for document in documents]})
         return 0
@@ -70,6 +69,13 @@ def tokens(args: argparse.Namespace) -> int:
         for line in page(document, width, has_colours(sys.stdout)):
             print(line)
     return 0
+
+
+def refuse_nothing(documents: Sequence[DocumentEvidence]) -> None:
+    """StoreError if not one of the documents could be shown."""
+    problems = [document.problem for document in documents if document.problem is not None]
+    if problems and len(problems) == len(documents) and not any(document.tokens for document in documents):
+        raise StoreError(problems[0])
 
 
 def features_to_show(
