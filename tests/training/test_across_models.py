@@ -146,7 +146,6 @@ def test_two_stores_of_one_name_keep_results_of_their_own(tmp_path: Path) -> Non
         tmp_path / "out",
         features=[{"sae": SAE, "store": uri, "binarize": [0.1234567, 0.1234568]} for uri in (good, bad)],
         baselines=[{"hidden": ["mean"], "store": uri} for uri in (good, bad)],
-        text="private",
     )
     found = run_study(spec)
     f1 = {one.method: one.macro_f1.value for one in found.summary}
@@ -160,6 +159,8 @@ def test_two_stores_of_one_name_keep_results_of_their_own(tmp_path: Path) -> Non
     }
     hidden = {c.b for c in found.comparisons if c.question.startswith("SAE features against hidden")}
     assert hidden == {"hidden states of qwen/store", "hidden states of llama/store"}
+    private = study_report(spec.out, private=True).decode()
+    assert "hidden states of qwen/store" in private and str(tmp_path) not in private
 
 
 @pytest.mark.parametrize(
