@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from featurestore.base.text import counted
 from training.report.elements.charts import Curve, curves
 from training.report.elements.figures import bounds, defined, score, significant, whole
 from training.report.elements.svg import grid, shade
@@ -88,12 +89,18 @@ def transfer_section(study: StudyFiles) -> dict[str, Any] | None:
     low, high = min(there, default=0.0), max(there, default=1.0)
     return {
         "by": str((study.summary["spec"].get("transfer") or {}).get("by", "")),
-        "tested": tested,
+        "tested": [(part, _documents(regimes, part)) for part in tested],
         "matrices": [_matrix(said, values, trained, tested, low, high) for said, _, values in matrices],
         "overlaps": [
             {**o, "jaccard": significant(o["jaccard"], 2)} for o in study.summary.get("feature_overlap") or ()
         ],
     }
+
+
+def _documents(regimes: Sequence[Mapping[str, Any]], part: str) -> str:
+    """How many test documents a part has: "26 documents"; earlier versions did not say."""
+    n = next((r.get("documents") for r in regimes if r["test_part"] == part), None)
+    return counted(n, "document") if isinstance(n, int) else ""
 
 
 def _matrix(

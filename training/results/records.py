@@ -173,14 +173,16 @@ class RegimeSummary:
         test_part: Value of the transfer column of the test documents, "" for all.
         method: A method's name, or "SAE, selected" and "baseline, selected".
         n_train: Training documents, mean over splits.
-        macro_f1: With its interval.
-        auroc: With its interval.
+        documents, units: Test documents of the part in any split, and independent units among them.
+        macro_f1, auroc: With their intervals, which a part of fewer than `TOO_FEW` units lacks.
     """
 
     condition: str
     test_part: str
     method: str
     n_train: float
+    documents: int
+    units: int
     macro_f1: Interval
     auroc: Interval
 
