@@ -10,7 +10,7 @@ from itertools import combinations
 
 import numpy as np
 
-from training.documents.condition import TRAINED_ON_ALL, Condition
+from training.documents.condition import Condition, trained_on_all
 from training.results.evaluated import Evaluated
 from training.results.records import MethodRow, RegimeSummary
 from training.results.rows import method_row
@@ -37,7 +37,8 @@ def summarise_regimes(
     work = [(condition, harder.on(where)) for condition, where in of_condition.items()]
     parts = parts_of(plain.data, spec)
     if parts:
-        work.append((TRAINED_ON_ALL, plain))
+        values = [str(condition.level) for condition in of_condition if condition.is_transfer]
+        work.append((trained_on_all(values), plain))
     rows: list[MethodRow] = []
     summaries: list[RegimeSummary] = []
     for condition, evaluated in work:

@@ -252,6 +252,35 @@ def languages_study(
     return found, summary_json(found)["split"]["warnings"], page
 
 
+def test_shares_that_agree_in_six_digits_are_conditions_of_their_own() -> None:
+    data = with_language()
+    shares = {"label_noise": [0.2, 0.2000001, 0.1234567], "minority_share": [0.1, 0.1000001]}
+    spec = spec_of(split={"seeds": 1, "folds": 3}, regimes=shares)
+    conditions = make_conditions(data, make_splits(data, spec.split), spec)
+    names = [str(split.condition) for split in conditions]
+    assert names[:3] == ["noise=0.2", "noise=0.2000001", "noise=0.123457"]
+    assert names[3:] == ["minority=0.1", "minority=0.1000001"]
+    rows = split_table(data, conditions).to_pylist()
+    assert {name: sum(row["condition"] == name for row in rows) for name in names} == dict.fromkeys(names, 200)
+
+
+def test_a_page_has_a_row_of_its_own_for_each_share(tmp_path: Path) -> None:
+    store = build_store(tmp_path / "s", make_documents(120, strength=0.9))
+    spec = make_spec(store, tmp_path / "out", regimes={"label_noise": [0.2, 0.2000001]}, baselines=[])
+    run_study(spec)
+    page = study_report(spec.out).decode()
+    assert [page.count(f'<tr><th scope="row">{share}</th>') for share in ("0", "0.2", "0.2000001")] == [1, 1, 1]
+
+
+def test_a_value_called_all_keeps_figures_of_its_own(tmp_path: Path) -> None:
+    lang = ["all" if i % 4 < 2 else "de" for i in range(160)]
+    found, _, page = languages_study(tmp_path, lang, {})
+    sizes = {r.condition: r.n_train for r in found.regimes}
+    assert set(sizes) == {"train=all", "train=de", "train=(all)"} and sizes["train=(all)"] > 1.5 * sizes["train=all"]
+    assert len({(r.condition, r.test_part, r.method) for r in found.regimes}) == len(found.regimes)
+    assert "train=(all)" in format_study(found) and '<th scope="row">(all)</th>' in page
+
+
 @pytest.mark.parametrize("given", [False, True])
 def test_a_value_that_no_test_set_holds_has_no_figures_and_is_named(tmp_path: Path, given: bool) -> None:
     """Four `fr` documents are all needed to train on, or a given split tests on `en` alone."""
