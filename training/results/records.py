@@ -26,7 +26,8 @@ class MethodRow:
     Attributes:
         method, kind, sae, pool, binarize, column: The method (see `training.methods.method.Method`); binarize is the
             threshold as text, "learnt" or null.
-        scale, select, k, probe: The rest of the method.
+        scale, select, k, probe: More of the method.
+        store, min_documents: The rest of it; store is what another store than the study's is called, null for its own.
         condition: The regime, "" for the study itself.
         test_part: Which value of the transfer column the test rows have, "" for all of them.
         seed, outer: Seed of the split, and which of its outer folds is held out.
@@ -53,6 +54,8 @@ class MethodRow:
     select: str | None
     k: int | None
     probe: str | None
+    store: str | None
+    min_documents: int
     condition: str
     test_part: str
     seed: int

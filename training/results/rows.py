@@ -82,6 +82,8 @@ def method_row(
         select=method.select,
         k=method.k,
         probe=method.probe,
+        store=None if method.store is None else evaluated.stores[method.store],
+        min_documents=method.min_documents,
         condition=str(split.condition if condition is None else condition),
         test_part=test_part,
         seed=split.seed,
