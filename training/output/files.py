@@ -26,7 +26,7 @@ from training.results.added_value import what_is_added
 from training.results.operating import class_of
 from training.results.records import Decided, FoldRow, MethodRow, MethodSummary, SliceSummary, StudyResult
 from training.results.selection import representative
-from training.results.tested import test_set_warnings
+from training.results.tested import warn_of_test_sets
 from training.scores.metrics import BOOTSTRAP_SEED, LEVEL, METRICS, Prediction
 from training.scores.operating_words import interval_plain, measured_plain
 from training.scores.significance import Comparison
@@ -86,7 +86,7 @@ def summary_json(result: StudyResult) -> dict[str, Any]:
             "sha256": result.split_sha256,
             "test_documents": [len(split.test) for split in result.splits],
             "test_documents_in_any_seed": len(np.unique(np.concatenate([split.test for split in result.splits]))),
-            "warnings": test_set_warnings(data, result.spec, result.splits),
+            "warnings": warn_of_test_sets(data, result.spec, result.splits),
         },
         "selection": {"by": "mean macro F1 over inner folds of the training documents", "c_grid": list(result.c_grid)},
         "test_set": {

@@ -29,7 +29,7 @@ from training.output.printed_detail import (
 from training.results.added_value import what_is_added
 from training.results.records import MethodSummary, RegimeSummary, StudyResult
 from training.results.selection import FAMILIES, selected_words
-from training.results.tested import test_set_warnings
+from training.results.tested import warn_of_test_sets
 from training.scores.metrics import LEVEL, TOO_FEW, Interval
 from training.scores.significance import ALPHA, Comparison
 
@@ -49,7 +49,7 @@ def format_study(result: StudyResult) -> str:
     lines = [
         f"{len(data.y):,} documents ({counts}{more})",
         f"{test} held out in each of {seeds}{outer}, {split.folds} inner folds{groups}",
-        *(line for one in test_set_warnings(data, result.spec, result.splits) for line in _wrapped(f"warning: {one}")),
+        *(line for one in warn_of_test_sets(data, result.spec, result.splits) for line in _wrapped(f"warning: {one}")),
         *_wrapped(_duplicates(result)),
         *_wrapped(_screened(result)),
         *_wrapped(describe_left_out(data.left_out, data.rows)),

@@ -20,7 +20,7 @@ from training.spec import StudySpec
 NAMED = 5  # values that a warning lists before it counts the others
 
 
-def test_set_warnings(data: StudyData, spec: StudySpec, splits: Sequence[Split]) -> list[str]:
+def warn_of_test_sets(data: StudyData, spec: StudySpec, splits: Sequence[Split]) -> list[str]:
     """What somebody who reads the scores must know of the documents that they are of, in sentences.
 
     Args:

@@ -11,13 +11,13 @@ import pytest
 from tests.training.documents.test_split import data_of
 from training.documents.labels import StudyData
 from training.documents.split import make_splits
-from training.results.tested import test_set_warnings as warnings_of  # pytest would take it for a test
+from training.results.tested import warn_of_test_sets
 from training.spec import study_from_mapping
 
 
 def said_of(data: StudyData, **split: Any) -> list[str]:
     spec = study_from_mapping({"store": "s", "label": "label", "baselines": ["majority"], "split": split}, ".")
-    return warnings_of(data, spec, make_splits(data, spec.split))
+    return warn_of_test_sets(data, spec, make_splits(data, spec.split))
 
 
 @pytest.mark.parametrize(("held_out", "warned"), [(29, True), (30, False)])
