@@ -117,8 +117,8 @@ def _summary(
                      "comparison": comparisons[1]},
         "comparisons": comparisons,
         "regimes": [
-            {"condition": c, "test_part": part, "method": m, "n_train": n, "macro_f1": _around(0.6),
-             "auroc": _around(0.7)}
+            {"condition": c, "test_part": part, "method": m, "n_train": n, "documents": 500,
+             "units": 500, "macro_f1": _around(0.6), "auroc": _around(0.7)}
             for c, part, n in sizes for m in families
         ],
         "feature_overlap": [{"method": sae["method"], "train": "en", "other": "de", "jaccard": 0.3}],

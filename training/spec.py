@@ -161,6 +161,11 @@ class FeatureSpec(_Model):
             raise ValueError("a name is empty; name an SAE of the store")
         return _unique(saes, "SAE")
 
+    @field_validator("beside")
+    @classmethod
+    def _unique_numbers(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return _unique(names, "name of numbers")
+
 
 class HiddenBaseline(_Model):
     """Hidden states of another store of the same documents: those of the model that is predicted, say.
@@ -172,6 +177,11 @@ class HiddenBaseline(_Model):
 
     hidden: Annotated[tuple[Literal["mean", "last"], ...], OneOrMore(_as_list)] = Field(min_length=1)
     store: PathText
+
+    @field_validator("hidden")
+    @classmethod
+    def _unique_kinds(cls, kinds: tuple[Any, ...]) -> tuple[Any, ...]:
+        return _unique(kinds, "kind of hidden states")
 
 
 class NumbersBaseline(_Model):
@@ -198,6 +208,11 @@ class NumbersBaseline(_Model):
             columns = _as_list(data["columns"])
             return {**data, "name": "+".join(map(str, columns))}
         return data
+
+    @field_validator("columns")
+    @classmethod
+    def _unique_columns(cls, columns: tuple[str, ...]) -> tuple[str, ...]:
+        return _unique(columns, "column")
 
     @field_validator("name")
     @classmethod
@@ -287,6 +302,11 @@ class TransferSpec(_Model):
     by: str = Field(min_length=1)
     train: Annotated[tuple[Value, ...], OneOrMore(_as_list), Field(min_length=1)] | None = None
 
+    @field_validator("train")
+    @classmethod
+    def _unique_values(cls, values: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return values if values is None else _unique(values, "value")
+
 
 class RegimeSpec(_Model):
     """Harder conditions, each run beside the study itself on the same test documents.
@@ -300,6 +320,16 @@ class RegimeSpec(_Model):
     train_sizes: tuple[Annotated[int, Field(ge=4)], ...] = ()
     label_noise: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
     minority_share: tuple[Annotated[float, Field(gt=0, lt=0.5)], ...] = ()
+
+    @field_validator("train_sizes")
+    @classmethod
+    def _unique_sizes(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        return _unique(sizes, "size")
+
+    @field_validator("label_noise", "minority_share")
+    @classmethod
+    def _unique_shares(cls, shares: tuple[float, ...]) -> tuple[float, ...]:
+        return _unique(shares, "share")
 
 
 class CostSpec(_Model):

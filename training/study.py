@@ -172,13 +172,13 @@ def _outcomes(
     progress: Callable[[int, int, str], None] | None,
 ) -> tuple[MethodOutcome, ...]:
     """The outcome of every method, in their order: from the cache, or computed and kept there."""
-    done = {method.name: outcome for method in methods if (outcome := cache.load(method)) is not None}
+    done = {method: outcome for method in methods if (outcome := cache.load(method)) is not None}
     if progress is not None and done:
         progress(len(done), len(methods), "done before")
-    missing = [method for method in methods if method.name not in done]
+    missing = [method for method in methods if method not in done]
     for outcome in executor(tasks_of(missing)):
         cache.save(outcome)
-        done[outcome.method.name] = outcome
+        done[outcome.method] = outcome
         if progress is not None:
             progress(len(done), len(methods), outcome.method.name)
-    return tuple(done[method.name] for method in methods)
+    return tuple(done[method] for method in methods)

@@ -6,6 +6,8 @@ Every command says a number as these functions do. Where the words go on a page 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 
 _KIND_CHARACTERS = 300  # of a sentence that tell its kind; a foreign one may be a page
 _BRACKETS, _QUOTED = re.compile(r"\s*\([^()]*\)"), re.compile(r"(?<!\w\w)'[^']*'|\"[^\"]*\"")
@@ -58,6 +60,13 @@ def share(part: int, whole: int) -> str:
     if part in (0, whole):
         return "100%" if part else "0%"
     return "under 0.1%" if part / whole < 0.001 else "over 99.9%" if part / whole > 0.999 else f"{part / whole:.1%}"
+
+
+def told_apart(numbers: Iterable[float]) -> dict[float, str]:
+    """Each number in words: six digits at most (`0.2`), and all that it has where another of them would read alike."""
+    short = {number: f"{number:g}" for number in numbers}
+    said = Counter(short.values())
+    return {n: word if said[word] == 1 else repr(float(n)).removesuffix(".0") for n, word in short.items()}
 
 
 def about(figure: str) -> str:

@@ -134,6 +134,35 @@ def test_a_document_without_a_number_takes_no_part(ground: Path, tmp_path: Path)
     assert len(found.data.y) == N - 7 and found.data.left_out["no_number"] == 7
 
 
+def test_two_stores_of_one_name_keep_results_of_their_own(tmp_path: Path) -> None:
+    """Of `qwen/store` and `llama/store`, the first tells the label and the second does not."""
+    documents = make_documents(120, strength=0.95, seed=3)
+    own = build_store(tmp_path / "own", documents)
+    good = build_store(tmp_path / "qwen" / "store", documents)
+    build_store(tmp_path / "llama" / "store", make_documents(120, strength=0.5, seed=4))
+    bad = str(tmp_path / "llama" / "store")
+    spec = make_spec(
+        own,
+        tmp_path / "out",
+        features=[{"sae": SAE, "store": uri, "binarize": [0.1234567, 0.1234568]} for uri in (good, bad)],
+        baselines=[{"hidden": ["mean"], "store": uri} for uri in (good, bad)],
+    )
+    found = run_study(spec)
+    f1 = {one.method: one.macro_f1.value for one in found.summary}
+    assert len(f1) == len(found.summary) == 7
+    assert f1["qwen/store/hidden_mean"] > f1["llama/store/hidden_mean"] + 0.1
+    assert f1[f"qwen/store/{SAE}:max>0.1234567"] > f1[f"llama/store/{SAE}:max>0.1234567"] + 0.1
+    levels = {c.question: {c.a, c.b} for c in found.comparisons if c.question[:9] in ("Which SAE", "Does bina")}
+    assert levels == {
+        "Which SAE": {f"qwen/store/{SAE}", f"llama/store/{SAE}"},
+        "Does binarising help": {"> 0.1234567", "> 0.1234568"},
+    }
+    hidden = {c.b for c in found.comparisons if c.question.startswith("SAE features against hidden")}
+    assert hidden == {"hidden states of qwen/store", "hidden states of llama/store"}
+    private = study_report(spec.out, private=True).decode()
+    assert "hidden states of qwen/store" in private and str(tmp_path) not in private
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -103,6 +103,10 @@ class StudyData:
         _, component = connected_components(edges, directed=False)
         return np.unique(component[self.group], return_inverse=True)[1].astype(np.int64)
 
+    def count_units_of(self, rows: np.ndarray) -> int:
+        """How many independent documents some are (int64, each once): those of one unit count as one."""
+        return len(rows) if self.unit is None else len(np.unique(self.unit[rows]))
+
 
 def load_documents(store: FeatureStore, spec: StudySpec, others: Sequence[FeatureStore] = ()) -> StudyData:
     """Join labels, groups and texts to the documents of a store and leave out what cannot take part.

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from featurestore.base.text import told_apart
 from featurestore.errors import StudyError
 from training.documents.condition import Condition, Regime
 from training.documents.drawing import blocks
@@ -31,10 +32,11 @@ def make_conditions(data: StudyData, splits: Sequence[Split], spec: StudySpec) -
         StudyError: A training set would be larger than there is, or too small for its classes.
     """
     found = []
+    noise, minority = told_apart(spec.regimes.label_noise), told_apart(spec.regimes.minority_share)
     for split in splits:
         found += [_of_size(data, split, n) for n in spec.regimes.train_sizes]
-        found += [_noisy(data, split, share) for share in spec.regimes.label_noise]
-        found += [_imbalanced(data, split, share) for share in spec.regimes.minority_share]
+        found += [_noisy(data, split, Condition(Regime.NOISE, *said)) for said in noise.items()]
+        found += [_imbalanced(data, split, Condition(Regime.MINORITY, *said)) for said in minority.items()]
         if spec.transfer is not None:
             found += [_only(data, split, spec, level) for level in transfer_levels(data, spec)]
     for split in found:
@@ -115,8 +117,9 @@ def _of_size(data: StudyData, split: Split, n: int) -> Split:
     return replace(split, fold=fold, condition=Condition(Regime.SIZE, n))
 
 
-def _noisy(data: StudyData, split: Split, share: float) -> Split:
+def _noisy(data: StudyData, split: Split, condition: Condition) -> Split:
     """A share of the training labels replaced by another class, drawn evenly from the others."""
+    share = _share(condition)
     rank = _order(split, "noise")
     # Of each class two documents keep their label, the last ones, so that no class is lost from a fit.
     kept = np.concatenate([_spread(data, split, c, -rank)[:FEWEST] for c in range(len(data.classes))])
@@ -131,11 +134,12 @@ def _noisy(data: StudyData, split: Split, share: float) -> Split:
     shift = np.random.default_rng([split.seed, split.outer, 2]).integers(1, len(data.classes), len(data.y))
     y = data.y.copy()
     y[wrong] = (y[wrong] + shift[wrong]) % len(data.classes)
-    return replace(split, condition=Condition(Regime.NOISE, share), y_train=y)
+    return replace(split, condition=condition, y_train=y)
 
 
-def _imbalanced(data: StudyData, split: Split, share: float) -> Split:
-    """The rarest class thinned until it is `share` of the training documents."""
+def _imbalanced(data: StudyData, split: Split, condition: Condition) -> Split:
+    """The rarest class thinned until it is a share of the training documents."""
+    share = _share(condition)
     counts = np.bincount(data.y[split.train], minlength=len(data.classes))
     rarest = int(np.argmin(counts))
     keep = round(share / (1 - share) * (counts.sum() - counts[rarest]))
@@ -151,7 +155,13 @@ def _imbalanced(data: StudyData, split: Split, share: float) -> Split:
         )
     fold = split.fold.copy()
     fold[_spread(data, split, rarest, _order(split, "imbalance"))[keep:]] = UNUSED
-    return replace(split, fold=fold, condition=Condition(Regime.MINORITY, share))
+    return replace(split, fold=fold, condition=condition)
+
+
+def _share(condition: Condition) -> float:
+    """The level of a condition whose level is a share."""
+    assert isinstance(condition.level, float)
+    return condition.level
 
 
 def _only(data: StudyData, split: Split, spec: StudySpec, level: str) -> Split:

@@ -64,10 +64,15 @@ class Split:
         """The classes that training sees, int64 [N], of documents whose true ones are y."""
         return y if self.y_train is None else self.y_train
 
+    @property
+    def folds(self) -> list[int]:
+        """The inner folds that hold documents, rising; a regime may leave some empty."""
+        return np.unique(self.fold[self.fold >= 0]).tolist()
+
     def inner(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """(fit, validate) positions for each inner fold that holds documents, in fold order; none is held out."""
-        folds = np.unique(self.fold[self.fold >= 0])
-        return [(np.flatnonzero((self.fold >= 0) & (self.fold != k)), np.flatnonzero(self.fold == k)) for k in folds]
+        """(fit, validate) positions for each of `folds`; none is held out."""
+        inside = self.fold >= 0
+        return [(np.flatnonzero(inside & (self.fold != k)), np.flatnonzero(self.fold == k)) for k in self.folds]
 
 
 def make_splits(data: StudyData, spec: SplitSpec) -> tuple[Split, ...]:

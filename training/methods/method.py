@@ -13,11 +13,6 @@ DENSE = ("dense", "numbers")  # kinds whose matrix is a few dense columns
 TEXTUAL = ("tfidf", "char")  # kinds whose matrix is made of the texts
 
 
-def store_name(uri: str) -> str:
-    """What to call another store in the name of a method."""
-    return uri.rstrip("/").rsplit("/", 1)[-1]
-
-
 @dataclass(frozen=True)
 class Method:
     """What one classifier of the study sees, and which classifier it is.

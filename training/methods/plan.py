@@ -1,20 +1,25 @@
 """Every method that a study asks for, from its YAML and what its stores hold.
 
 The order is that of the spec, baselines first and each with every probe. An SAE, pooling or dense column that a store
-does not have is refused here, before anything is computed.
+does not have is refused here, before anything is computed, and so is a method that is asked for twice. No two methods
+have one name: it tells stores by their last folder and thresholds by six digits, and says more of them where it must.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING
 
 from featurestore.base.dense_names import PIXELS, parse_dense_name
 from featurestore.base.did_you_mean import did_you_mean
 from featurestore.base.poolings import stored_pool
+from featurestore.base.text import told_apart
 from featurestore.errors import StudyError
 from featurestore.storage.files import shown
-from training.methods.method import Method, store_name
+from training.methods.method import Method
+from training.methods.store_names import store_name, store_names, store_place
 from training.spec import FeatureSpec, HiddenBaseline, NumbersBaseline, StudySpec
 
 if TYPE_CHECKING:
@@ -32,8 +37,64 @@ def plan_methods(
         others: URI -> open store, for features that name one.
 
     Raises:
-        StudyError: The store has no such SAE, pooling or dense column.
+        StudyError: The store has no such SAE, pooling or dense column, or two methods are the same.
     """
+    found: tuple[Method, ...] = ()
+    for spelling in _spellings(spec):
+        found = _all_methods(store, spec, others or {}, spelling)
+        _refuse_the_same(found, spec.store)
+        if len({method.name for method in found}) == len(found):
+            return found
+    twice = next(method.name for i, method in enumerate(found) if any(method.name == one.name for one in found[:i]))
+    raise StudyError(
+        f"features and baselines: two methods would be called '{twice}'; give the folder of a store another name"
+    )
+
+
+@dataclass(frozen=True)
+class _Spelling:
+    """How names of methods write what a study is made of.
+
+    Attributes:
+        stores: URI of another store than the study's -> what it is called.
+        thresholds: Threshold -> as it is written.
+    """
+
+    stores: Mapping[str, str]
+    thresholds: Mapping[float, str]
+
+
+def _spellings(spec: StudySpec) -> list[_Spelling]:
+    """From the plainest, which suits nearly every study, to the one that tells all stores and thresholds apart."""
+    uris = spec.other_stores
+    asked = [one for one in (*spec.baselines, *spec.features) if isinstance(one, FeatureSpec)]
+    numbers = [t for one in asked for t in one.binarize if isinstance(t, float)]
+    short, told = {uri: store_name(uri) for uri in uris}, store_names(uris)
+    return [_Spelling(s, t) for t, s in product(({n: f"{n:g}" for n in numbers}, told_apart(numbers)), (short, told))]
+
+
+def _refuse_the_same(methods: Sequence[Method], own: str) -> None:
+    """Refuse methods that would be the same classifier of the same features, under whatever names.
+
+    Raises:
+        StudyError: Naming both.
+    """
+    seen: dict[Method, Method] = {}
+    for method in methods:
+        kind = "sae" if method.kind in ("control", "peer") else method.kind
+        what = replace(method, name="", kind=kind, store="/".join(store_place(method.store or own)))
+        if (first := seen.setdefault(what, method)) is not method:
+            mine = ("sae", "control", "beside")
+            places = ["features" if one.kind in mine else "baselines" for one in (method, first)]
+            raise StudyError(
+                f"{places[0]}: method '{method.name}' is the same as '{first.name}' of the {places[1]}; remove one"
+            )
+
+
+def _all_methods(
+    store: FeatureStore, spec: StudySpec, others: Mapping[str, FeatureStore], spelling: _Spelling
+) -> tuple[Method, ...]:
+    """Every method, named in one spelling; what a store does not have is refused."""
     without_probe: list[Method] = []
     for name, kind in (("tfidf", "tfidf"), ("char_ngrams", "char")):
         if name in spec.named_baselines:
@@ -53,13 +114,14 @@ def plan_methods(
             without_probe.append(Method(baseline.name, "numbers", column=baseline.name))
         elif isinstance(baseline, HiddenBaseline):
             for kind in baseline.hidden:
-                without_probe += _dense_methods((others or {})[baseline.store], f"hidden_{kind}", baseline.store)
+                prefix = f"{spelling.stores[baseline.store]}/"
+                without_probe += _dense_methods(others[baseline.store], f"hidden_{kind}", baseline.store, prefix)
     peers = [one for one in spec.baselines if isinstance(one, FeatureSpec)]
-    for feature in (*peers, *spec.features):
-        at = store if feature.store is None else (others or {})[feature.store]
+    for i, feature in enumerate((*peers, *spec.features)):
+        at = store if feature.store is None else others[feature.store]
         _check_features(at, feature)
-        mine = _sae_methods(feature, spec.screen)
-        without_probe += [replace(method, kind="peer") for method in mine] if feature in peers else mine
+        mine = _sae_methods(feature, spec.screen, spelling)
+        without_probe += [replace(method, kind="peer") for method in mine] if i < len(peers) else mine
         without_probe += [
             replace(method, name=f"{method.name}+{name}", kind="beside", column=name)
             for name in feature.beside
@@ -95,17 +157,17 @@ def _check_features(at: FeatureStore, feature: FeatureSpec) -> None:
                 )
 
 
-def _sae_methods(feature: FeatureSpec, screen: int | None) -> list[Method]:
+def _sae_methods(feature: FeatureSpec, screen: int | None, spelling: _Spelling) -> list[Method]:
     """One method for each pooling, threshold, scale and selection; where features are screened, all are selections."""
     sae, methods = "+".join(feature.sae), []
-    prefix = "" if feature.store is None else f"{store_name(feature.store)}/"
+    prefix = "" if feature.store is None else f"{spelling.stores[feature.store]}/"
     for pool in feature.pool:
         for threshold in feature.binarize:
             for scale in feature.scale:
                 for select in feature.select:
                     name = f"{prefix}{sae}:{pool}"
                     if threshold is not None:
-                        name += ">learnt" if threshold == "learnt" else f">{threshold:g}"
+                        name += f">{spelling.thresholds[threshold] if isinstance(threshold, float) else threshold}"
                     name += "" if scale == "max_abs" else f" {scale}"
                     name += "" if select is None else f" top{select.k}({select.by})"
                     name += "" if feature.min_documents == 1 else f" df{feature.min_documents}"
@@ -126,8 +188,8 @@ def _sae_methods(feature: FeatureSpec, screen: int | None) -> list[Method]:
     return methods
 
 
-def _dense_methods(store: FeatureStore, name: str, other: str | None = None) -> list[Method]:
-    """The hidden states of a store, of each hook; `other` is its URI where it is not the study's."""
+def _dense_methods(store: FeatureStore, name: str, other: str | None = None, prefix: str = "") -> list[Method]:
+    """The hidden states of a store, of each hook; `other` is its URI where it is not the study's, `prefix` its name."""
     kind = name.removeprefix("hidden_")
     hooks = {d.name: read.hook for d in store.schema.dense if (read := parse_dense_name(d.name)) and read.kind == kind}
     if not hooks:
@@ -136,7 +198,7 @@ def _dense_methods(store: FeatureStore, name: str, other: str | None = None) -> 
             f"baselines: {shown(store.uri)} has no {name} column (dense columns: {there}); "
             f"extract again with 'hidden: [{kind}]' or drop the baseline"
         )
-    name = name if other is None else f"{store_name(other)}/{name}"
+    name = f"{prefix}{name}"
     if len(hooks) == 1:
         return [Method(name, "dense", column=column, store=other) for column in hooks]
     return [Method(f"{name}:{hook}", "dense", column=column, store=other) for column, hook in hooks.items()]

@@ -20,13 +20,13 @@ from featurestore.base.json_text import json_text
 from featurestore.models.calibration import calibrated
 from featurestore.models.thresholds import decide_by
 from featurestore.storage.files import atomic_write, filesystem
-from training.documents.share_warnings import share_warnings
 from training.output.decided_plain import classes_plain, decided_plain
 from training.output.directory import SPLIT, unwritable
 from training.results.added_value import what_is_added
 from training.results.operating import class_of
 from training.results.records import Decided, FoldRow, MethodRow, MethodSummary, SliceSummary, StudyResult
 from training.results.selection import representative
+from training.results.tested import warn_of_test_sets
 from training.scores.metrics import BOOTSTRAP_SEED, LEVEL, METRICS, Prediction
 from training.scores.operating_words import interval_plain, measured_plain
 from training.scores.significance import Comparison
@@ -86,7 +86,7 @@ def summary_json(result: StudyResult) -> dict[str, Any]:
             "sha256": result.split_sha256,
             "test_documents": [len(split.test) for split in result.splits],
             "test_documents_in_any_seed": len(np.unique(np.concatenate([split.test for split in result.splits]))),
-            "warnings": share_warnings(data, result.spec.split, result.splits),
+            "warnings": warn_of_test_sets(data, result.spec, result.splits),
         },
         "selection": {"by": "mean macro F1 over inner folds of the training documents", "c_grid": list(result.c_grid)},
         "test_set": {

@@ -15,7 +15,6 @@ from dataclasses import replace
 from featurestore.base.terminal import page_width, table_lines
 from featurestore.base.text import counted
 from training.documents.labels import describe_left_out
-from training.documents.share_warnings import share_warnings
 from training.output.files import test_looks
 from training.output.printed_detail import (
     class_lines,
@@ -30,7 +29,8 @@ from training.output.printed_detail import (
 from training.results.added_value import what_is_added
 from training.results.records import MethodSummary, RegimeSummary, StudyResult
 from training.results.selection import FAMILIES, selected_words
-from training.scores.metrics import LEVEL, Interval
+from training.results.tested import warn_of_test_sets
+from training.scores.metrics import LEVEL, TOO_FEW, Interval
 from training.scores.significance import ALPHA, Comparison
 
 WIDTH = 110
@@ -49,7 +49,7 @@ def format_study(result: StudyResult) -> str:
     lines = [
         f"{len(data.y):,} documents ({counts}{more})",
         f"{test} held out in each of {seeds}{outer}, {split.folds} inner folds{groups}",
-        *[line for said in share_warnings(data, split, result.splits) for line in _wrapped(f"warning: {said}")],
+        *(line for one in warn_of_test_sets(data, result.spec, result.splits) for line in _wrapped(f"warning: {one}")),
         *_wrapped(_duplicates(result)),
         *_wrapped(_screened(result)),
         *_wrapped(describe_left_out(data.left_out, data.rows)),
@@ -174,6 +174,9 @@ def _regimes(result: StudyResult) -> list[str]:
         for name in dict.fromkeys(r.method for r in result.regimes if r.test_part):
             rows += [["", name, c, *[_short(tested.get((name, c, p))) for p in parts]] for c in trained]
         lines += ["", *_table(rows)]
+    for part, one in {r.test_part: r for r in result.regimes if r.test_part and r.units < TOO_FEW}.items():
+        units = "" if one.units == one.documents else f" in {counted(one.units, 'group')}"
+        lines += _wrapped(f"note: {part}: {counted(one.documents, 'test document')}{units}: too few for an interval")
     return lines
 
 

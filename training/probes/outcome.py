@@ -16,7 +16,7 @@ class SplitOutcome:
 
     Attributes:
         value: Chosen hyper-parameter, None where the probe has none.
-        validation: float64 [len(grid), folds], macro F1 of each value on each inner fold.
+        validation: float64 [len(grid), folds], macro F1 of each value on each inner fold of `Split.folds`.
         y_pred: int64 [n_test], predicted classes of the test rows, in the order of `Split.test`.
         log_proba: float64 [n_test, classes], log-probabilities of the same rows (linear_svm: log-softmax of margins).
         iterations: Solver iterations of the final fit (tree: its depth).

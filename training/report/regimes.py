@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from featurestore.base.text import counted, told_apart
 from training.report.elements.charts import Curve, curves
 from training.report.elements.figures import bounds, defined, score, significant, whole
 from training.report.elements.svg import grid, shade
@@ -39,18 +40,19 @@ def _regime(study: StudyFiles, kind: str, title: str, axis: str, mine: Sequence[
             lines.append((said, klass, points))
             rows.append((said, values))
     xs = sorted({x for _, values in rows for x in values})
+    named = _names(xs)
     place = {x: float(i) for i, x in enumerate(xs)}  # even steps: sizes are doubled, shares are a few
     drawn = [Curve(s, [(place[x], y, low, high) for x, y, low, high in p], k) for s, k, p in lines]
     majority = next((m["macro_f1"]["value"] for m in study.summary["methods"] if m["kind"] == "majority"), None)
-    says = "; ".join(f"{s}: {', '.join(f'{score(y)} at {_named(x)}' for x, y, _, _ in p)}" for s, _, p in lines)
-    marks = [(place[x], _named(x)) for x in xs]
+    says = "; ".join(f"{s}: {', '.join(f'{score(y)} at {named[x]}' for x, y, _, _ in p)}" for s, _, p in lines)
+    marks = [(place[x], named[x]) for x in xs]
     return {
         "title": title,
         "axis": axis,
         "svg": curves(drawn, axis, "macro F1", says, marks, majority),
         "sides": [said for said, _ in rows],
         "rows": [
-            (_named(x), [(score(v[x]["value"]), bounds(v[x])) if x in v else ("", "") for _, v in rows]) for x in xs
+            (named[x], [(score(v[x]["value"]), bounds(v[x])) if x in v else ("", "") for _, v in rows]) for x in xs
         ],
     }
 
@@ -68,8 +70,9 @@ def _level(regime: Mapping[str, Any], kind: str) -> float:
     return float(regime["condition"].removeprefix(f"{kind}="))
 
 
-def _named(x: float) -> str:
-    return whole(x) if x >= 1 else f"{x:g}"
+def _names(xs: Sequence[float]) -> dict[float, str]:
+    """Levels as an axis has them: sizes with their thousands, shares by as many digits as tell them apart."""
+    return {x: whole(x) if x >= 1 else word for x, word in told_apart(xs).items()}
 
 
 def transfer_section(study: StudyFiles) -> dict[str, Any] | None:
@@ -88,12 +91,18 @@ def transfer_section(study: StudyFiles) -> dict[str, Any] | None:
     low, high = min(there, default=0.0), max(there, default=1.0)
     return {
         "by": str((study.summary["spec"].get("transfer") or {}).get("by", "")),
-        "tested": tested,
+        "tested": [(part, _documents(regimes, part)) for part in tested],
         "matrices": [_matrix(said, values, trained, tested, low, high) for said, _, values in matrices],
         "overlaps": [
             {**o, "jaccard": significant(o["jaccard"], 2)} for o in study.summary.get("feature_overlap") or ()
         ],
     }
+
+
+def _documents(regimes: Sequence[Mapping[str, Any]], part: str) -> str:
+    """How many test documents a part has: "26 documents"; earlier versions did not say."""
+    n = next((r.get("documents") for r in regimes if r["test_part"] == part), None)
+    return counted(n, "document") if isinstance(n, int) else ""
 
 
 def _matrix(

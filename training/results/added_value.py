@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from training.methods.method import store_name
+from training.methods.store_names import store_names
 from training.results.factors import AGAINST_BASELINES, BESIDE
 from training.scores.significance import Comparison
 from training.spec import StudySpec
@@ -34,7 +34,8 @@ def what_is_added(spec: StudySpec, comparisons: Sequence[Comparison]) -> tuple[s
         *([f"worse than {_all_of(worse)}"] if worse else []),
         *([f"not shown to differ from {_all_of(even)}"] if even else []),
     ]
-    names = dict.fromkeys(store_name(f.store or spec.store) for f in spec.features if not f.control)
+    stores = store_names([spec.store, *spec.other_stores])
+    names = dict.fromkeys(stores[f.store or spec.store] for f in spec.features if not f.control)
     of = f"SAE features of {_all_of(list(names))}"
     sentences = [
         f"{of} predict '{label}' {'; '.join(said)}."

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from training.documents.labels import StudyData
 from training.documents.split import Split
 from training.evaluation import MethodOutcome
+from training.methods.store_names import store_names
 from training.scores.metrics import Prediction
 
 
@@ -30,6 +32,11 @@ class Evaluated:
     outcomes: tuple[MethodOutcome, ...]
     data: StudyData
     splits: tuple[Split, ...]
+
+    @cached_property
+    def stores(self) -> dict[str, str]:
+        """URI of each store beside the study's own that methods read -> what it is called."""
+        return store_names([o.method.store for o in self.outcomes if o.method.store is not None])
 
     def on(self, where: Sequence[int]) -> Evaluated:
         """The same for some of the splits."""

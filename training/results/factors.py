@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from featurestore.base.dense_names import PIXELS
-from training.methods.method import Method, store_name
+from featurestore.base.text import told_apart
+from training.methods.method import Method
+from training.methods.store_names import store_names
 
 AGAINST_BASELINES = "SAE features against each baseline"
 BASELINES = {"majority": "majority", "tfidf": "TF-IDF words", "char": "character n-grams", "control": "random SAE"}
@@ -33,21 +35,28 @@ class Factor:
     reference: str | None = None
 
 
-def plan_factors(methods: Sequence[Method]) -> tuple[Factor, ...]:
-    """Every factor of which the methods hold at least two levels."""
+def plan_factors(methods: Sequence[Method], store: str) -> tuple[Factor, ...]:
+    """Every factor of which the methods hold at least two levels.
+
+    Args:
+        methods: Of a study.
+        store: URI of the study's own store; others are called so that no two of them have one name.
+    """
+    stores = store_names([store, *(method.store for method in methods if method.store is not None)])
+    words = told_apart(method.binarize for method in methods if isinstance(method.binarize, float))
     sae = [i for i, method in enumerate(methods) if method.kind == "sae"]
     found = []
     if sae:
         levels = {"SAE features": tuple(sae)}
         for i, method in enumerate(methods):
             if method.kind not in ("sae", "beside"):
-                name = _baseline(method)
+                name = _baseline(method, stores)
                 levels[name] = (*levels.get(name, ()), i)
         found.append(Factor(AGAINST_BASELINES, levels, "SAE features"))
     of_method: list[tuple[str, Callable[[Method], Any]]] = [
-        ("Which SAE", lambda m: (m.store or "", m.sae)),
+        ("Which SAE", lambda m: m.sae if m.store is None else f"{stores[m.store]}/{m.sae}"),
         ("Which pooling of SAE features", lambda m: m.pool),
-        ("Does binarising help", lambda m: _threshold(m.binarize)),
+        ("Does binarising help", lambda m: _threshold(m.binarize, words)),
         ("Which scale of SAE features", lambda m: m.scale),
         ("Does selecting features help", lambda m: "all" if m.select is None else f"{m.select} {m.k}"),
         ("Which probe on SAE features", lambda m: m.probe),
@@ -55,8 +64,7 @@ def plan_factors(methods: Sequence[Method]) -> tuple[Factor, ...]:
     for question, level in of_method:
         levels = {}
         for i in sae:
-            value = level(methods[i])
-            name = "/".join(filter(None, value)) if isinstance(value, tuple) else str(value)
+            name = str(level(methods[i]))
             levels[name] = (*levels.get(name, ()), i)
         found.append(Factor(question, levels))
     for numbers in dict.fromkeys(m.column for m in methods if m.kind == "beside"):
@@ -71,21 +79,21 @@ def plan_factors(methods: Sequence[Method]) -> tuple[Factor, ...]:
         levels = {}
         for i, method in enumerate(methods):
             if method.probe == probe and method.kind in ("sae", "dense") and method.column != PIXELS:
-                own = "hidden states" if method.store is None else f"hidden states of {store_name(method.store)}"
+                own = "hidden states" if method.store is None else f"hidden states of {stores[method.store]}"
                 name = "SAE features" if method.kind == "sae" else own
                 levels[name] = (*levels.get(name, ()), i)
         found.append(Factor(f"SAE features against hidden states under {probe}", levels, "SAE features"))
     return tuple(f for f in found if len(f.levels) > 1 and (f.reference is None or f.reference in f.levels))
 
 
-def _baseline(method: Method) -> str:
+def _baseline(method: Method, stores: Mapping[str, str]) -> str:
     """The baseline that a method is a way of reading."""
     if method.kind == "peer":
-        return f"features of {store_name(str(method.store))}"
-    return BASELINES.get(method.kind, str(method.name.split(" ")[0]))
+        return f"features of {stores[str(method.store)]}"
+    return BASELINES.get(method.kind, method.name.removesuffix(f" {method.probe}"))
 
 
-def _threshold(binarize: float | str | None) -> str:
+def _threshold(binarize: float | str | None, words: Mapping[float, str]) -> str:
     if binarize is None:
         return "values"
-    return f"> {binarize:g}" if isinstance(binarize, float) else f"> {binarize}"
+    return f"> {words[binarize] if isinstance(binarize, float) else binarize}"

@@ -26,7 +26,8 @@ class MethodRow:
     Attributes:
         method, kind, sae, pool, binarize, column: The method (see `training.methods.method.Method`); binarize is the
             threshold as text, "learnt" or null.
-        scale, select, k, probe: The rest of the method.
+        scale, select, k, probe: More of the method.
+        store, min_documents: The rest of it; store is what another store than the study's is called, null for its own.
         condition: The regime, "" for the study itself.
         test_part: Which value of the transfer column the test rows have, "" for all of them.
         seed, outer: Seed of the split, and which of its outer folds is held out.
@@ -53,6 +54,8 @@ class MethodRow:
     select: str | None
     k: int | None
     probe: str | None
+    store: str | None
+    min_documents: int
     condition: str
     test_part: str
     seed: int
@@ -173,14 +176,16 @@ class RegimeSummary:
         test_part: Value of the transfer column of the test documents, "" for all.
         method: A method's name, or "SAE, selected" and "baseline, selected".
         n_train: Training documents, mean over splits.
-        macro_f1: With its interval.
-        auroc: With its interval.
+        documents, units: Test documents of the part in any split, and independent units among them.
+        macro_f1, auroc: With their intervals, which a part of fewer than `TOO_FEW` units lacks.
     """
 
     condition: str
     test_part: str
     method: str
     n_train: float
+    documents: int
+    units: int
     macro_f1: Interval
     auroc: Interval
 

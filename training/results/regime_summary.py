@@ -10,13 +10,14 @@ from itertools import combinations
 
 import numpy as np
 
-from training.documents.condition import TRAINED_ON_ALL, Condition
+from training.documents.condition import Condition, trained_on_all
 from training.results.evaluated import Evaluated
 from training.results.records import MethodRow, RegimeSummary
 from training.results.rows import method_row
 from training.results.selection import FAMILIES, select
 from training.results.summary import mean
-from training.scores.metrics import METRICS, bootstrap, interval
+from training.results.tested import parts_of
+from training.scores.metrics import METRICS, TOO_FEW, bootstrap, interval
 from training.spec import StudySpec
 
 
@@ -34,10 +35,10 @@ def summarise_regimes(
     for s, split in enumerate(harder.splits):
         of_condition.setdefault(split.condition, []).append(s)
     work = [(condition, harder.on(where)) for condition, where in of_condition.items()]
-    parts: list[str] = []
-    if spec.transfer is not None:
-        parts = sorted(set(plain.data.columns[spec.transfer.by]))
-        work.append((TRAINED_ON_ALL, plain))
+    parts = parts_of(plain.data, spec)
+    if parts:
+        values = [str(condition.level) for condition in of_condition if condition.is_transfer]
+        work.append((trained_on_all(values), plain))
     rows: list[MethodRow] = []
     summaries: list[RegimeSummary] = []
     for condition, evaluated in work:
@@ -70,12 +71,16 @@ def overlaps(harder: Evaluated) -> tuple[tuple[str, str, str, float], ...]:
 def _summarised(
     evaluated: Evaluated, condition: Condition, part: str, spec: StudySpec
 ) -> tuple[list[MethodRow], list[RegimeSummary]]:
-    """Rows and summaries of one condition, on the test rows of one part ("" for all)."""
+    """Rows and summaries of one condition, on the test rows of one part ("" for all); none where there are no rows."""
     data, winners = evaluated.data, select(evaluated)
     tests = [split.test for split in evaluated.splits]
     if part and spec.transfer is not None:
         tests = [test[data.columns[spec.transfer.by][test] == part] for test in tests]
     kept = [s for s, test in enumerate(tests) if len(test)]
+    if not kept:
+        return [], []
+    tested = np.unique(np.concatenate(tests))
+    units = data.count_units_of(tested)
     members = range(len(evaluated.outcomes))
     rows = [
         [method_row(evaluated, m, s, tests[s], any(w[s] == m for w in winners.values()), part, condition) for s in kept]
@@ -89,6 +94,8 @@ def _summarised(
         answers.append([answers[chosen[s]][i] for i, s in enumerate(kept)])
         names.append(FAMILIES[family])
     replicates = bootstrap(answers, len(data.classes), len(data.y), data.unit, spec.bootstrap)
+    if part and units < TOO_FEW:
+        replicates = np.full_like(replicates, np.nan)
     found = []
     for name, mine, drawn in zip(names, rows, replicates, strict=True):
         f1, area = (
@@ -96,5 +103,5 @@ def _summarised(
             for metric in ("macro_f1", "auroc")
         )
         n_train = float(np.mean([row.n_train for row in mine]))
-        found.append(RegimeSummary(str(condition), part, name, n_train, f1, area))
+        found.append(RegimeSummary(str(condition), part, name, n_train, len(tested), units, f1, area))
     return written, found

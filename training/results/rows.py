@@ -31,7 +31,7 @@ def method_rows(evaluated: Evaluated, winners: Mapping[str, Sequence[int]]) -> t
 
 
 def fold_rows(evaluated: Evaluated) -> tuple[FoldRow, ...]:
-    """The score of every value on every inner fold."""
+    """The score of every value on every inner fold, which has the number that split.parquet gives it."""
     found = []
     for outcome in evaluated.outcomes:
         probe = outcome.method.probe
@@ -40,7 +40,7 @@ def fold_rows(evaluated: Evaluated) -> tuple[FoldRow, ...]:
                 shown = value if parameter_of(probe) is not None else None
                 found += [
                     FoldRow(outcome.method.name, str(split.condition), split.seed, split.outer, shown, k, float(score))
-                    for k, score in enumerate(scores)
+                    for k, score in zip(split.folds, scores, strict=True)
                 ]
     return tuple(found)
 
@@ -82,6 +82,8 @@ def method_row(
         select=method.select,
         k=method.k,
         probe=method.probe,
+        store=None if method.store is None else evaluated.stores[method.store],
+        min_documents=method.min_documents,
         condition=str(split.condition if condition is None else condition),
         test_part=test_part,
         seed=split.seed,

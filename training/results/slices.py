@@ -121,7 +121,7 @@ def _summary(
 ) -> SliceSummary:
     n_classes = len(data.classes)
     rows = np.unique(np.concatenate([a.rows for a in answers]))
-    units = len(rows) if data.unit is None else len(np.unique(data.unit[rows]))
+    units = data.count_units_of(rows)
     values = {
         "macro_f1": [macro_f1(a.y_true, a.y_pred, n_classes) for a in answers],
         "accuracy": [accuracy(a.y_true, a.y_pred) for a in answers],

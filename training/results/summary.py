@@ -40,7 +40,7 @@ def summarise(
     data, n, members = evaluated.data, len(evaluated.splits), range(len(evaluated.outcomes))
     predictions = tuple(tuple(evaluated.prediction(m, s) for s in range(n)) for m in members)
     of_method = [rows[m * n : (m + 1) * n] for m in members]
-    factors = plan_factors([outcome.method for outcome in evaluated.outcomes])
+    factors = plan_factors([outcome.method for outcome in evaluated.outcomes], spec.store)
     levels = {(f.question, name): best(evaluated, ms) for f in factors for name, ms in f.levels.items()}
     stands = [*winners.values(), *levels.values()]
     answers = [[predictions[m][s] for s, m in enumerate(chosen)] for chosen in stands]

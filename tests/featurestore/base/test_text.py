@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from featurestore.base.text import about, error_kind, money, share, size, span, there
+from featurestore.base.text import about, error_kind, money, share, size, span, there, told_apart
 
 
 @pytest.mark.parametrize(
@@ -78,3 +78,13 @@ def test_a_kind_of_error_has_no_numbers_but_those_that_are_part_of_a_name(senten
 
 def test_one_is_there_and_several_are() -> None:
     assert [there(n) for n in (1, 2, 1200)] == ["1 is there", "2 are there", "1,200 are there"]
+
+
+def test_numbers_that_read_alike_have_all_their_digits() -> None:
+    assert told_apart([0.2, 0.2000001, 0.1234567, 1e6]) == {
+        0.2: "0.2",
+        0.2000001: "0.2000001",
+        0.1234567: "0.123457",
+        1e6: "1e+06",
+    }
+    assert list(told_apart([1234567, 1234568]).values()) == ["1234567", "1234568"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from training.documents.condition import STUDY, TRAINED_ON_ALL, Condition, Regime
+from training.documents.condition import STUDY, TRAINED_ON_ALL, Condition, Regime, trained_on_all
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,14 @@ from training.documents.condition import STUDY, TRAINED_ON_ALL, Condition, Regim
 )
 def test_a_condition_has_its_name_in_files(condition: Condition, name: str) -> None:
     assert str(condition) == name
+
+
+@pytest.mark.parametrize(
+    ("values", "name"), [(["en"], "train=all"), (["en", "all"], "train=(all)"), (["all", "(all)"], "train=((all))")]
+)
+def test_training_on_all_values_is_called_as_no_value_is(values: list[str], name: str) -> None:
+    assert str(trained_on_all(values)) == name
+    assert trained_on_all(values) == TRAINED_ON_ALL
 
 
 def test_a_language_called_all_is_not_taken_for_training_on_all() -> None:

@@ -106,3 +106,60 @@ def test_documents_without_tokens_never_reach_a_dense_matrix(tmp_path: Path) -> 
     X = load_matrix(store, Method("h", "dense", column=f"{HOOK}__hidden_mean"), data).X
     assert X.shape == (29, 12)
     assert np.isfinite(X).all()
+
+
+def two_called_store(tmp_path: Path) -> tuple[str, dict[str, FeatureStore]]:
+    """A study's store, and two more of its documents whose last folder has the same name."""
+    uris = [
+        build_store(tmp_path / name, make_documents(20, seed=seed))
+        for seed, name in enumerate(("own", "qwen/store", "llama/store"))
+    ]
+    return uris[0], {uri: FeatureStore.open(uri) for uri in uris[1:]}
+
+
+def test_methods_of_stores_with_one_last_folder_have_names_of_their_own(tmp_path: Path) -> None:
+    own, others = two_called_store(tmp_path)
+    qwen, llama = others
+    hidden = [{"hidden": ["mean"], "store": uri} for uri in (qwen, llama)]
+    spec = make_spec(own, tmp_path / "out", baselines=hidden, features=[{"sae": SAE, "store": uri} for uri in others])
+    assert [m.name for m in plan_methods(FeatureStore.open(own), spec, others)[1:]] == [
+        "qwen/store/hidden_mean",
+        "llama/store/hidden_mean",
+        f"qwen/store/{SAE}:max",
+        f"llama/store/{SAE}:max",
+    ]
+    # Where no two methods would have one name, they are called as ever.
+    spec = make_spec(own, tmp_path / "out", baselines=hidden[:1], features=[{"sae": SAE, "store": llama}])
+    assert [m.name for m in plan_methods(FeatureStore.open(own), spec, others)[1:]] == [
+        "store/hidden_mean",
+        f"store/{SAE}:max",
+    ]
+
+
+def test_thresholds_that_read_alike_are_written_with_all_digits(store: str, tmp_path: Path) -> None:
+    def names(*thresholds: float) -> list[str]:
+        spec = make_spec(store, tmp_path / "out", baselines=[], features=[{"sae": SAE, "binarize": thresholds}])
+        return [m.name.removeprefix(f"{SAE}:max") for m in plan_methods(FeatureStore.open(store), spec)[1:]]
+
+    assert names(0.1234567, 0.1234568, 1.5) == [">0.1234567", ">0.1234568", ">1.5"]
+    assert names(0.1234567, 1.5) == [">0.123457", ">1.5"]
+
+
+def test_a_method_that_is_asked_for_twice_is_refused_with_both_names(tmp_path: Path) -> None:
+    own, others = two_called_store(tmp_path)
+    qwen = {"sae": SAE, "store": next(iter(others))}
+    for change, said in (
+        ({"baselines": [qwen], "features": [qwen]}, f"features: method 'store/{SAE}:max' is the same as 'store/{SAE}"),
+        (
+            {"baselines": [], "features": [{"sae": SAE}, {"sae": SAE, "store": f"{own}/"}]},
+            f"features: method 'own/{SAE}:max' is the same as '{SAE}:max' of the features; remove one",
+        ),
+        (
+            {"baselines": ["hidden_mean", {"hidden": "mean", "store": own}], "features": []},
+            "baselines: method 'own/hidden_mean' is the same as 'hidden_mean' of the baselines; remove one",
+        ),
+    ):
+        spec = make_spec(own, tmp_path / "out", **change)
+        opened = {uri: FeatureStore.open(uri) for uri in spec.other_stores}
+        with pytest.raises(StudyError, match=said):
+            plan_methods(FeatureStore.open(own), spec, opened)

@@ -15,7 +15,7 @@ from benchmarks.report_size import BUDGET, make_study
 from featurestore.errors import StudyError
 from tests.training.conftest import make_spec
 from tests.training.report.hostile import HOSTILE
-from tests.training.stores import build_store, make_documents
+from tests.training.stores import SAE, build_store, make_documents
 from training.report.study_files import read_study
 from training.report.study_page import study_page, study_report, write_study_report
 from training.results.records import StudyResult
@@ -130,13 +130,15 @@ def test_no_study_is_one_sentence(tmp_path: Path) -> None:
 def test_a_private_study_writes_no_text_no_id_and_no_name_of_a_file(tmp_path: Path) -> None:
     documents = make_documents(n=90, prefix="secret-file.csv")
     store = build_store(tmp_path / "s", documents)
-    out = tmp_path / "out"
-    run_study(make_spec(store, out, text="private", baselines=["hidden_mean"]))
+    other = build_store(tmp_path / "merger-emails" / "a", documents)
+    out, features = tmp_path / "out", [{"sae": SAE}, {"sae": SAE, "store": other}]
+    run_study(make_spec(store, out, text="private", features=features, baselines=["hidden_mean"]))
     write_study_report(str(out))
     for name in ("report.html", "explanation.json", "models/sae.json", "models/baseline.json"):
         content = (out / name).read_text()
         assert "secret-file" not in content, name
         assert "corpus.jsonl" not in content, name
+        assert "merger-emails" not in content, name
         assert not re.search(r"word\d|hint\d", content), name
 
 
