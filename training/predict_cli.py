@@ -154,7 +154,7 @@ def _parts(args: argparse.Namespace, model: Model, rule: Rule) -> int:
     if args.overwrite:
         raise UsageError("--overwrite: a directory of parts is never replaced, only finished; choose another --out")
     store = FeatureStore.open(args.scored_parts(args, model, rule))
-    evaluation = _evaluated(model, store, args.evaluate) if args.evaluate else None
+    evaluation = _evaluated(model, store, args.evaluate, rule) if args.evaluate else None
     decided = store.documents().group_by("decision").len().collect()
     counts = dict(zip(decided["decision"].to_list(), decided["len"].to_list(), strict=True))
     if args.json:
@@ -167,14 +167,14 @@ def _parts(args: argparse.Namespace, model: Model, rule: Rule) -> int:
     return 0
 
 
-def _evaluated(model: Model, store: FeatureStore, column: str) -> Evaluation:
+def _evaluated(model: Model, store: FeatureStore, column: str, rule: Rule) -> Evaluation:
     """The scores of predictions that stand in parts, against the labels that their rows keep."""
     from featurestore.models.table import kept_predictions
     from training.scores.new_documents import Evaluator
 
     evaluator = Evaluator(model, column)
     for batch, decisions in kept_predictions(model, store, [column]):
-        evaluator.add(batch, batch.keep[column], decisions)
+        evaluator.add(batch, batch.keep[column], decisions, rule.problems(batch))
     return evaluator.result()
 
 
@@ -290,7 +290,7 @@ class _Answers:
         for decision in decisions:
             self._counts[decision] = self._counts.get(decision, 0) + 1
         if self._evaluator is not None and labels is not None:
-            self._evaluator.add(batch, labels, decisions)
+            self._evaluator.add(batch, labels, decisions, problems)
         if self._meter is not None:
             self._meter.add(batch)
         if self._write is not None:

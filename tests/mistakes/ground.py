@@ -77,6 +77,8 @@ def write_corpora(folder: Path) -> None:
     (folder / "good.csv").write_text("id,text,label\n" + "".join(f"{r['id']},{r['text']},{r['label']}\n" for r in ROWS))
     (folder / "same.csv").write_text("id,text,text\n1,a,b\n")
     (folder / "numbers.csv").write_text("a,b\n" + "".join(f"{n},{n * n}\n" for n in range(20)))
+    stances = [f"doc-{n},{('against', 'favor', 'undecided')[n % 3]}\n" for n in range(60)]
+    (folder / "stances.csv").write_text("id,stance\n" + "".join(stances))
     (folder / "empty.csv").write_bytes(b"")
     (folder / "header.csv").write_text("id,text,label\n")
     (folder / "latin.csv").write_bytes("id,text\n1,schön und gut\n".encode("latin-1"))

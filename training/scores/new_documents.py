@@ -17,7 +17,7 @@ from featurestore.base.text import counted
 from featurestore.base.visible import visible
 from featurestore.errors import UsageError
 from featurestore.models.calibration import are_probabilities
-from featurestore.models.thresholds import CLAIMED, REJECTED, UNDECIDED
+from featurestore.models.thresholds import BY_PEOPLE, CLAIMED, REJECTED, UNDECIDED
 from featurestore.tables.same_value import value_text
 from training.scores.drift import Drift, DriftMeter, Shifts, drift_lines
 from training.scores.metrics import (
@@ -117,8 +117,23 @@ class Evaluator:
     def __post_init__(self) -> None:
         self.meter = DriftMeter(self.model)
 
-    def add(self, batch: Predicted, labels: Sequence[Any], decisions: Sequence[str]) -> None:
-        """Some more documents, with the values of the label column and what was decided."""
+    def add(
+        self,
+        batch: Predicted,
+        labels: Sequence[Any],
+        decisions: Sequence[str],
+        problems: Sequence[str | None] | None = None,
+    ) -> None:
+        """Some more documents.
+
+        Args:
+            batch: What was predicted of them.
+            labels: The values of the label column.
+            decisions: What was decided.
+            problems: What is wrong with each as far as the rule cares; those of the batch where not given. They tell
+                what people decide from a class called `undecided`.
+        """
+        problems = batch.problem if problems is None else problems
         place = {name: c for c, name in enumerate(self.model.classes)}
         with np.errstate(divide="ignore"):
             log_proba = np.log(batch.proba)
@@ -133,7 +148,8 @@ class Evaluator:
             else:
                 self._truth.append(place[text])
                 self._class.append(int(batch.y_pred[i]))
-                self._decided.append(place.get(decisions[i], -1))
+                by_people = decisions[i] == BY_PEOPLE and problems[i] is not None
+                self._decided.append(-1 if by_people else place.get(decisions[i], -1))
                 self._proba.append(log_proba[i])
         self.meter.add(batch)
 

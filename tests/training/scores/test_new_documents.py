@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, roc_auc_
 
 from featurestore.errors import UsageError
 from featurestore.models.model import Model
-from featurestore.models.predict import Predicted
+from featurestore.models.predict import CUT, Predicted
 from featurestore.models.rule import Rule
 from featurestore.models.scoring import decide
 from tests.featurestore.models.handmade import linear_model
@@ -170,3 +170,16 @@ def test_errors_of_an_operating_point_cost_what_its_model_file_says(model: Model
     evaluator.add(predicted(made, (0.5, 0.5, 0.5, 0.5)), [*labels, *[None] * (N - 5)], [*decisions, *["ham"] * (N - 5)])
     found = evaluator.result().operating_point
     assert found is not None and found["cost"] == (20 + 1) / 4
+
+
+def test_what_people_decide_is_no_class_even_where_one_is_called_so(model: Model) -> None:
+    made = replace(model, header={**model.header, "classes": ["favor", "undecided"]})
+    batch = predicted(made, (0.5, 0.5, 0.5, 0.5))
+    cut = np.arange(N) < 5
+    batch = replace(batch, truncated=cut, problem=["failed", *[CUT] * 4, *[None] * (N - 5)])
+    rule = Rule()
+    evaluator = Evaluator(made, "label")
+    evaluator.add(batch, ["undecided"] * N, rule.decide(made.classes, batch), rule.problems(batch))
+    found = evaluator.result()
+    right = float((batch.y_pred[5:] == 1).mean())
+    assert found.decided == (N - 5, pytest.approx(right))
