@@ -18,7 +18,7 @@ from featurestore.base.visible import visible
 from featurestore.errors import UsageError
 from featurestore.models.calibration import are_probabilities
 from featurestore.models.thresholds import BY_PEOPLE, CLAIMED, REJECTED, UNDECIDED
-from featurestore.tables.same_value import value_text
+from featurestore.tables.same_value import cut, label_text
 from training.scores.drift import Drift, DriftMeter, Shifts, drift_lines
 from training.scores.metrics import (
     LEVEL,
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 RESAMPLES = 1_000  # as many as a study draws by default
 SHOWN = 10  # labels that are no class
+KEPT = 1_000  # different ones that are counted one by one: a column of texts has one for each document
+CHARACTERS = 200  # of a label that is kept
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Evaluation:
     Attributes:
         documents: With a label of the model's and features: those that are scored.
         unlabelled: Documents without a label.
-        unknown: Label that is no class -> documents; the commonest.
+        unknown: Label that is no class -> documents; the commonest, of the first KEPT that came.
+        unknown_documents: Documents with a label that is no class, whichever.
         without_features: Labelled documents that failed or are empty.
         macro_f1, accuracy, auroc: With 95 % bootstrap intervals, undefined for fewer than TOO_FEW documents; of the
             likeliest class.
@@ -72,6 +75,7 @@ class Evaluation:
     documents: int
     unlabelled: int
     unknown: dict[str, int]
+    unknown_documents: int
     without_features: int
     macro_f1: Interval
     accuracy: Interval
@@ -111,6 +115,7 @@ class Evaluator:
     _decided: list[int] = field(default_factory=list)
     _proba: list[np.ndarray] = field(default_factory=list)
     _unknown: Counter[str] = field(default_factory=Counter)
+    _unknown_documents: int = 0
     _unlabelled: int = 0
     _nothing: int = 0
 
@@ -142,7 +147,7 @@ class Evaluator:
             if text is None:
                 self._unlabelled += 1
             elif text not in place:
-                self._unknown[text] += 1
+                self._count_unknown(text[:CHARACTERS])
             elif batch.y_pred[i] < 0:
                 self._nothing += 1
             else:
@@ -153,9 +158,14 @@ class Evaluator:
                 self._proba.append(log_proba[i])
         self.meter.add(batch)
 
+    def _count_unknown(self, text: str) -> None:
+        self._unknown_documents += 1
+        if text in self._unknown or len(self._unknown) < KEPT:
+            self._unknown[text] += 1
+
     def _text(self, raw: Any) -> str | None:
         try:
-            return value_text(raw)
+            return label_text(raw, self.model.classes)
         except TypeError as error:
             raise UsageError(f"--evaluate {self.column}: its values are {error}, which are no classes") from None
 
@@ -166,7 +176,7 @@ class Evaluator:
             UsageError: No document has both a label of the model's and features.
         """
         if not self._truth:
-            there = ", ".join(f"'{name}'" for name, _ in self._unknown.most_common(SHOWN)) or "none"
+            there = ", ".join(f"'{cut(name)}'" for name, _ in self._unknown.most_common(SHOWN)) or "none"
             raise UsageError(
                 f"--evaluate {self.column}: no document has a label that is a class of the model "
                 f"({', '.join(self.model.classes)}) and features; its labels: {there}"
@@ -188,6 +198,7 @@ class Evaluator:
             documents=n,
             unlabelled=self._unlabelled,
             unknown=dict(self._unknown.most_common(SHOWN)),
+            unknown_documents=self._unknown_documents,
             without_features=self._nothing,
             class_f1=dict(zip(self.model.classes, class_f1(y_true, y_pred, n_classes), strict=True)),
             brier=brier,
@@ -234,8 +245,9 @@ def format_evaluation(evaluation: Evaluation, column: str) -> str:
     decided, right = evaluation.decided
     if decided < n and point is None:
         lines.append(f"  decided: {decided:,} of them{f', {right:.3f} right' if decided else ''}")
-    if left := evaluation.unlabelled + sum(evaluation.unknown.values()) + evaluation.without_features:
-        unknown = f", labels that are no class: {', '.join(evaluation.unknown)}" if evaluation.unknown else ""
+    if left := evaluation.unlabelled + evaluation.unknown_documents + evaluation.without_features:
+        unknown = f", labels that are no class: {', '.join(map(cut, evaluation.unknown))}" if evaluation.unknown else ""
+        unknown += ", ..." if evaluation.unknown_documents > sum(evaluation.unknown.values()) else ""
         lines.append(
             f"  left out: {left:,} ({evaluation.unlabelled:,} without label, {evaluation.without_features:,} without "
             f"features{unknown})"

@@ -15,8 +15,9 @@ from featurestore.models.model import Model
 from featurestore.models.predict import CUT, Predicted
 from featurestore.models.rule import Rule
 from featurestore.models.scoring import decide
+from featurestore.tables.same_value import class_texts
 from tests.featurestore.models.handmade import linear_model
-from training.scores.new_documents import Evaluator, format_evaluation
+from training.scores.new_documents import KEPT, Evaluator, format_evaluation
 
 N = 400
 
@@ -183,3 +184,31 @@ def test_what_people_decide_is_no_class_even_where_one_is_called_so(model: Model
     found = evaluator.result()
     right = float((batch.y_pred[5:] == 1).mean())
     assert found.decided == (N - 5, pytest.approx(right))
+
+
+def test_every_document_left_out_is_counted_and_labels_are_kept_of_some(model: Model) -> None:
+    batch = predicted(model, (0.5, 0.5, 0.5, 0.5))
+    evaluator = Evaluator(model, "body")
+    labels: list[Any] = [None, "", float("nan"), *["spam"] * 7, *["eggs"] * 3, *(f"text {n}" for n in range(N - 13))]
+    for turn in range(4):
+        texts = [f"{label} {turn}" if label and str(label).startswith("text") else label for label in labels]
+        evaluator.add(batch, texts, Rule().decide(model.classes, batch))
+    found = evaluator.result()
+    assert (found.documents, found.unlabelled, found.without_features) == (28, 12, 0)
+    assert found.unknown_documents == 4 * (N - 10) and found.unknown["eggs"] == 12 and len(found.unknown) == 10
+    assert found.documents + found.unlabelled + found.unknown_documents == 4 * N
+    assert len(evaluator._unknown) == KEPT
+    page = format_evaluation(found, "body")
+    assert f"left out: {4 * N - 28:,} (12 without label, 0 without features, labels that are no class: eggs, " in page
+    assert ", ...)" in page
+
+
+def test_what_is_no_label_is_what_it_is_in_a_study(model: Model) -> None:
+    made = replace(model, header={**model.header, "classes": ["0", "1"]})
+    evaluator = Evaluator(made, "label")
+    batch = predicted(made, (0.5, 0.5, 0.5, 0.5))
+    values = [*["1"] * (N - 3), "NaN", "", "none"]
+    evaluator.add(batch, values, Rule().decide(made.classes, batch))
+    found = evaluator.result()
+    assert class_texts(["1", "NaN", ""], from_csv=True) == ["1", None, None]
+    assert (found.unlabelled, found.unknown) == (2, {"none": 1})
