@@ -279,7 +279,7 @@ class TransferSpec(_Model):
     """Train on one value of a column, test on each: languages, sources, years.
 
     Attributes:
-        by: The column.
+        by: The column, of 300 values at most.
         train: Its values to train on; null means each value in turn. The test documents of every value are those of
             the study's split, so that all directions meet the same ones.
     """
@@ -390,7 +390,7 @@ class StudySpec(_Model):
         bootstrap: Resamples behind each interval.
         class_weight: balanced lets every class count alike in training, however many documents it has; null counts
             documents.
-        by: Columns, or `length`, by whose values all scores are also given: each value is a slice.
+        by: Columns, or `length`, by whose values all scores are also given: each value is a slice, of 300 at most.
         operating_point: A threshold for an aim, with its interval; null predicts the likeliest class.
         calibrate: Whether model files give calibrated probabilities, where calibration helps.
         refit: Whether the models in the files are fitted on all labelled documents after the evaluation; false keeps

@@ -50,6 +50,9 @@ def make_ground(folder: Path) -> None:
     build_store(folder / "store", documents)
     build_store(folder / "two", make_documents(n=12), saes=(SAE, "l2_tiny"))
     build_store(folder / "textless", make_documents(n=40), keep_text=False)
+    many = make_documents(n=310)
+    many.extra = {"author": [f"author {n}" for n in range(310)]}
+    build_store(folder / "authors", many)
     build_store(folder / "others", make_documents(n=40, prefix="other"))
     build_store(folder / "unfinished", make_documents(n=12))
     (folder / "unfinished" / "parts" / "part-000001.parquet").unlink(missing_ok=True)
