@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from featurestore.base.arguments import count_argument
 from featurestore.base.did_you_mean import did_you_mean
 from featurestore.base.json_text import json_text, print_json
+from featurestore.base.terminal import print_page
 from featurestore.base.text import counted
 from featurestore.base.visible import running, visible
 from featurestore.errors import UsageError
@@ -163,7 +164,7 @@ def _parts(args: argparse.Namespace, model: Model, rule: Rule) -> int:
         return print_json({**about, "documents": len(store), "parts": len(store.plan.units), **found})
     print(f"{_counted(len(store), model, counts)}; written to {shown(store.uri)}", file=sys.stderr)
     if evaluation is not None:
-        print(_evaluation_page(evaluation, args.evaluate))
+        print_page(_evaluation_page(evaluation, args.evaluate))
     return 0
 
 
@@ -180,7 +181,7 @@ def _evaluated(model: Model, store: FeatureStore, column: str, rule: Rule) -> Ev
 
 def _counted(n: int, model: Model, counts: Mapping[str, int]) -> str:
     names = [*model.classes, *(name for name in counts if name not in model.classes)]
-    return f"{counted(n, 'document')}: {', '.join(f'{name} {counts.get(name, 0):,}' for name in names)}"
+    return f"{counted(n, 'document')}: {', '.join(f'{visible(name)} {counts.get(name, 0):,}' for name in names)}"
 
 
 def _source(args: argparse.Namespace) -> str:
@@ -211,7 +212,7 @@ def _store(args: argparse.Namespace, model: Model, warn: Callable[[str], None]) 
 
     def check(plan: Any, uri: str) -> None:
         for caution in check_model(model, plan, shown(uri)):
-            print(f"warning: {caution.sentence}", file=sys.stderr, flush=True)
+            print(f"warning: {visible(caution.sentence)}", file=sys.stderr, flush=True)
 
     store = FeatureStore.open(args.extracted(check) if args.job else args.store)
     for caution in check_model(model, store.plan, shown(store.uri)):
@@ -239,7 +240,7 @@ class _Warnings:
     def say(self, sentence: str | None) -> None:
         if sentence is not None and sentence not in self.said:
             self.said.append(sentence)
-            print(f"warning: {sentence}", file=sys.stderr, flush=True)
+            print(f"warning: {visible(sentence)}", file=sys.stderr, flush=True)
 
 
 class _Answers:
@@ -324,9 +325,9 @@ class _Answers:
             name = visible(point["class"])
             print(f"prediction: the likeliest class; decision: by the operating point of '{name}'", file=sys.stderr)
         if evaluation is not None:
-            print(_evaluation_page(evaluation, self._args.evaluate))
+            print_page(_evaluation_page(evaluation, self._args.evaluate))
         elif self._meter is not None:
-            print("\n".join(drift_lines(self._meter.result())))
+            print_page("\n".join(drift_lines(self._meter.result())))
 
     def _print_json(self, rows: IO[str], warnings: Sequence[str], evaluation: Evaluation | None) -> None:
         """One document, row after row, so that memory does not hold them all."""

@@ -179,7 +179,7 @@ class Evaluator:
             there = ", ".join(f"'{cut(name)}'" for name, _ in self._unknown.most_common(SHOWN)) or "none"
             raise UsageError(
                 f"--evaluate {self.column}: no document has a label that is a class of the model "
-                f"({', '.join(self.model.classes)}) and features; its labels: {there}"
+                f"({', '.join(map(cut, self.model.classes))}) and features; its labels: {there}"
             )
         y_true, y_pred, log_proba = np.array(self._truth), np.array(self._class), np.array(self._proba)
         n, n_classes = len(y_true), len(self.model.classes)
@@ -233,13 +233,15 @@ def format_evaluation(evaluation: Evaluation, column: str) -> str:
     n, point = evaluation.documents, evaluation.operating_point
     what = "Scores" if point is None else "Scores of the likeliest class"
     how = f"{LEVEL:.0%} bootstrap intervals" if n >= TOO_FEW else f"fewer than {TOO_FEW}: no bootstrap intervals"
-    lines = [f"{what} against '{column}' on {counted(n, 'document')} ({how})"]
+    lines = [f"{what} against '{visible(column)}' on {counted(n, 'document')} ({how})"]
     for name, title in zip(METRICS, ("macro F1", "accuracy", "AUROC"), strict=True):
         found: Interval = getattr(evaluation, name)
         bounds = "" if np.isnan(found.low) else f" ({found.low:.3f} to {found.high:.3f})"
         shown = "undefined" if np.isnan(found.value) else f"{found.value:.3f}{bounds}"
         lines.append(f"  {title:<10} {shown}")
-    lines.append("  F1         " + ", ".join(f"{name} {value:.3f}" for name, value in evaluation.class_f1.items()))
+    lines.append(
+        "  F1         " + ", ".join(f"{visible(name)} {value:.3f}" for name, value in evaluation.class_f1.items())
+    )
     if evaluation.brier is not None:
         lines.append(f"  calibration: Brier score {evaluation.brier:.3f}, expected error {evaluation.ece:.3f}")
     decided, right = evaluation.decided

@@ -212,3 +212,16 @@ def test_what_is_no_label_is_what_it_is_in_a_study(model: Model) -> None:
     found = evaluator.result()
     assert class_texts(["1", "NaN", ""], from_csv=True) == ["1", None, None]
     assert (found.unlabelled, found.unknown) == (2, {"none": 1})
+
+
+def test_names_of_classes_columns_and_labels_cannot_move_the_cursor(model: Model) -> None:
+    strange = "spam\x1b[2J"
+    header = {**model.header, "classes": ["ham", strange], "saes": ["one\x1b[2J"]}
+    trained = {**header["trained_on"], "d_sae": {"one\x1b[2J": 10}}
+    made = replace(model, header={**header, "trained_on": trained})
+    batch = predicted(made, (0.9, 0.9, 0.9, 0.9))
+    evaluator = Evaluator(made, "label\x1b[2J")
+    labels = [*["ham", strange] * 100, *["eggs\x1b[2J"] * (N - 200)]
+    evaluator.add(batch, labels, Rule().decide(made.classes, batch))
+    page = format_evaluation(evaluator.result(), "label\x1b[2J")
+    assert "\x1b" not in page and page.count(r"\x1b[2J") >= 4
