@@ -35,6 +35,7 @@ BASELINES = ("tfidf", "char_ngrams", "hidden_mean", "hidden_last", "pixels", "ma
 PROBES = ("logistic_l2", "logistic_l1", "tree", "k_sparse", "linear_svm", "softmax")
 AIMS = ("precision", "recall", "false_positive_rate", "cost")  # of an operating point
 LENGTH = "length"  # in `by`: the length of documents, and no column
+MOST_FEATURES = (1 << 32) - 1  # of an SAE in a store, whose indices have 32 bits
 PRIVATE = "private"  # as `text`: the corpus' own column, and nobody is shown it
 
 
@@ -91,7 +92,7 @@ class SelectSpec(_Model):
     """
 
     by: Literal["class_means", "anova", "l1", "random"] = "class_means"
-    k: int = Field(ge=1)
+    k: int = Field(ge=1, le=MOST_FEATURES)
 
 
 class FeatureSpec(_Model):
@@ -407,7 +408,7 @@ class StudySpec(_Model):
     split: SplitSpec = SplitSpec()
     regimes: RegimeSpec = RegimeSpec()
     transfer: TransferSpec | None = None
-    screen: int | None = Field(default=None, ge=1)
+    screen: int | None = Field(default=None, ge=1, le=MOST_FEATURES)
     bootstrap: int = Field(default=1000, ge=100, le=100_000)
     class_weight: Literal["balanced"] | None = None
     by: Annotated[tuple[Annotated[str, Field(min_length=1)] | LengthSlices, ...], OneOrMore(_as_list)] = ()
