@@ -232,9 +232,10 @@ def parse_json(data: bytes) -> Any:
 
     A number that float64 cannot hold is wrong too: it would be one until somebody calculates with it.
     """
-    careful = {"parse_int": _whole, "parse_float": _fraction, "parse_constant": _constant}
     try:
-        return json.loads(data, **careful if _PERHAPS_LARGE.search(data) else {})
+        if _PERHAPS_LARGE.search(data):
+            return json.loads(data, parse_int=_whole, parse_float=_fraction, parse_constant=_constant)
+        return json.loads(data)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
