@@ -20,6 +20,7 @@ from featurestore.base.arguments import count_argument
 from featurestore.base.json_text import json_text, print_json
 from featurestore.base.terminal import print_facts
 from featurestore.base.text import counted, there
+from featurestore.base.visible import visible_lines
 from featurestore.errors import UsageError
 from ray_jobs.console import (
     bundle_facts,
@@ -329,7 +330,7 @@ def stop(args: argparse.Namespace) -> int:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(visible_lines(line), file=sys.stderr, flush=True)
 
 
 def _positive(text: str) -> float:

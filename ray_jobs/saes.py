@@ -14,6 +14,7 @@ from featurestore.base.did_you_mean import did_you_mean
 from featurestore.base.json_text import print_json
 from featurestore.base.terminal import print_facts, table_lines
 from featurestore.base.text import counted
+from featurestore.base.visible import visible
 from featurestore.errors import UsageError
 from ray_jobs.backbone.sites import SITES
 from ray_jobs.prepare.models import plain_name
@@ -133,7 +134,7 @@ def _print_each(rows: Sequence[RegisteredSae]) -> None:
         shared = [columns.pop(name)[0] for name in ("site", "verdict") if len(set(columns[name])) == 1]
         if number:
             print()
-        print(f"release {release}, model {model}" + (f": {', '.join(shared)}" if shared else ""))
+        print(visible(f"release {release}, model {model}" + (f": {', '.join(shared)}" if shared else "")))
         left = [place for place, name in enumerate(columns) if name not in ("layer", "width", "L0")]
         print("\n".join(table_lines([tuple(columns), *zip(*columns.values(), strict=True)], left=left)))
 

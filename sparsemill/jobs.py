@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from featurestore.base.html import cell, facts_html
 from featurestore.base.text import about, counted, money, size, span
+from featurestore.base.visible import visible_lines
 from featurestore.errors import UsageError
 from featurestore.reader import FeatureStore
 from ray_jobs.spec import JobSpec, job_from_mapping, load_job
@@ -319,4 +320,4 @@ class _Say:
         self._stream = stream()
 
     def __call__(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        print(visible_lines(line), file=self._stream, flush=True)

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from featurestore.base.visible import visible_lines
 from featurestore.urls import without_secrets
 from sparsemill.installation import missing
 
@@ -189,4 +190,4 @@ class StageOne:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(visible_lines(line), file=sys.stderr, flush=True)

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from featurestore.base.did_you_mean import did_you_mean
 from featurestore.base.json_text import print_json
+from featurestore.base.visible import visible_lines
 from featurestore.urls import without_secrets
 
 
@@ -78,7 +79,8 @@ def _in_plain_words(message: str, options: Iterable[str]) -> str:
 def fail(sentence: str, code: int, as_json: bool) -> int:
     from featurestore.storage.reachable import leave
 
-    sentence = without_secrets(sentence)  # arguments and other libraries' words repeat a URL as it was given
+    # Arguments and other libraries' words repeat a URL as it was given, and files' words what a terminal would obey.
+    sentence = visible_lines(without_secrets(sentence))
     print(f"sparsemill: {sentence}", file=sys.stderr)
     if as_json:
         print_json({"error": sentence, "exit_code": code})

@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from featurestore.base.arguments import count_argument
 from featurestore.base.did_you_mean import did_you_mean
 from featurestore.base.json_text import json_text, print_json
+from featurestore.base.terminal import print_page
 from featurestore.base.text import counted
 from featurestore.base.visible import running, visible
 from featurestore.errors import UsageError
@@ -154,7 +155,7 @@ def _parts(args: argparse.Namespace, model: Model, rule: Rule) -> int:
     if args.overwrite:
         raise UsageError("--overwrite: a directory of parts is never replaced, only finished; choose another --out")
     store = FeatureStore.open(args.scored_parts(args, model, rule))
-    evaluation = _evaluated(model, store, args.evaluate) if args.evaluate else None
+    evaluation = _evaluated(model, store, args.evaluate, rule) if args.evaluate else None
     decided = store.documents().group_by("decision").len().collect()
     counts = dict(zip(decided["decision"].to_list(), decided["len"].to_list(), strict=True))
     if args.json:
@@ -163,24 +164,24 @@ def _parts(args: argparse.Namespace, model: Model, rule: Rule) -> int:
         return print_json({**about, "documents": len(store), "parts": len(store.plan.units), **found})
     print(f"{_counted(len(store), model, counts)}; written to {shown(store.uri)}", file=sys.stderr)
     if evaluation is not None:
-        print(_evaluation_page(evaluation, args.evaluate))
+        print_page(_evaluation_page(evaluation, args.evaluate))
     return 0
 
 
-def _evaluated(model: Model, store: FeatureStore, column: str) -> Evaluation:
+def _evaluated(model: Model, store: FeatureStore, column: str, rule: Rule) -> Evaluation:
     """The scores of predictions that stand in parts, against the labels that their rows keep."""
     from featurestore.models.table import kept_predictions
     from training.scores.new_documents import Evaluator
 
     evaluator = Evaluator(model, column)
     for batch, decisions in kept_predictions(model, store, [column]):
-        evaluator.add(batch, batch.keep[column], decisions)
+        evaluator.add(batch, batch.keep[column], decisions, rule.problems(batch))
     return evaluator.result()
 
 
 def _counted(n: int, model: Model, counts: Mapping[str, int]) -> str:
     names = [*model.classes, *(name for name in counts if name not in model.classes)]
-    return f"{counted(n, 'document')}: {', '.join(f'{name} {counts.get(name, 0):,}' for name in names)}"
+    return f"{counted(n, 'document')}: {', '.join(f'{visible(name)} {counts.get(name, 0):,}' for name in names)}"
 
 
 def _source(args: argparse.Namespace) -> str:
@@ -211,7 +212,7 @@ def _store(args: argparse.Namespace, model: Model, warn: Callable[[str], None]) 
 
     def check(plan: Any, uri: str) -> None:
         for caution in check_model(model, plan, shown(uri)):
-            print(f"warning: {caution.sentence}", file=sys.stderr, flush=True)
+            print(f"warning: {visible(caution.sentence)}", file=sys.stderr, flush=True)
 
     store = FeatureStore.open(args.extracted(check) if args.job else args.store)
     for caution in check_model(model, store.plan, shown(store.uri)):
@@ -239,7 +240,7 @@ class _Warnings:
     def say(self, sentence: str | None) -> None:
         if sentence is not None and sentence not in self.said:
             self.said.append(sentence)
-            print(f"warning: {sentence}", file=sys.stderr, flush=True)
+            print(f"warning: {visible(sentence)}", file=sys.stderr, flush=True)
 
 
 class _Answers:
@@ -292,7 +293,7 @@ class _Answers:
         for decision in decisions:
             self._counts[decision] = self._counts.get(decision, 0) + 1
         if self._evaluator is not None and labels is not None:
-            self._evaluator.add(batch, labels, decisions)
+            self._evaluator.add(batch, labels, decisions, problems)
         if self._meter is not None:
             self._meter.add(batch)
         if self._write is not None:
@@ -325,9 +326,9 @@ class _Answers:
             name = visible(point["class"])
             print(f"prediction: the likeliest class; decision: by the operating point of '{name}'", file=sys.stderr)
         if evaluation is not None:
-            print(_evaluation_page(evaluation, self._args.evaluate))
+            print_page(_evaluation_page(evaluation, self._args.evaluate))
         elif self._meter is not None:
-            print("\n".join(drift_lines(self._meter.result())))
+            print_page("\n".join(drift_lines(self._meter.result())))
 
     def _print_json(self, rows: IO[str], warnings: Sequence[str], evaluation: Evaluation | None) -> None:
         """One document, row after row, so that memory does not hold them all."""

@@ -35,6 +35,7 @@ BASELINES = ("tfidf", "char_ngrams", "hidden_mean", "hidden_last", "pixels", "ma
 PROBES = ("logistic_l2", "logistic_l1", "tree", "k_sparse", "linear_svm", "softmax")
 AIMS = ("precision", "recall", "false_positive_rate", "cost")  # of an operating point
 LENGTH = "length"  # in `by`: the length of documents, and no column
+MOST_FEATURES = (1 << 32) - 1  # of an SAE in a store, whose indices have 32 bits
 PRIVATE = "private"  # as `text`: the corpus' own column, and nobody is shown it
 
 
@@ -91,7 +92,7 @@ class SelectSpec(_Model):
     """
 
     by: Literal["class_means", "anova", "l1", "random"] = "class_means"
-    k: int = Field(ge=1)
+    k: int = Field(ge=1, le=MOST_FEATURES)
 
 
 class FeatureSpec(_Model):
@@ -294,7 +295,7 @@ class TransferSpec(_Model):
     """Train on one value of a column, test on each: languages, sources, years.
 
     Attributes:
-        by: The column.
+        by: The column, of 300 values at most.
         train: Its values to train on; null means each value in turn. The test documents of every value are those of
             the study's split, so that all directions meet the same ones.
     """
@@ -420,7 +421,7 @@ class StudySpec(_Model):
         bootstrap: Resamples behind each interval.
         class_weight: balanced lets every class count alike in training, however many documents it has; null counts
             documents.
-        by: Columns, or `length`, by whose values all scores are also given: each value is a slice.
+        by: Columns, or `length`, by whose values all scores are also given: each value is a slice, of 300 at most.
         operating_point: A threshold for an aim, with its interval; null predicts the likeliest class.
         calibrate: Whether model files give calibrated probabilities, where calibration helps.
         refit: Whether the models in the files are fitted on all labelled documents after the evaluation; false keeps
@@ -437,7 +438,7 @@ class StudySpec(_Model):
     split: SplitSpec = SplitSpec()
     regimes: RegimeSpec = RegimeSpec()
     transfer: TransferSpec | None = None
-    screen: int | None = Field(default=None, ge=1)
+    screen: int | None = Field(default=None, ge=1, le=MOST_FEATURES)
     bootstrap: int = Field(default=1000, ge=100, le=100_000)
     class_weight: Literal["balanced"] | None = None
     by: Annotated[tuple[Annotated[str, Field(min_length=1)] | LengthSlices, ...], OneOrMore(_as_list)] = ()

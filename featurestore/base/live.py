@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from featurestore.base.terminal import cut_to, is_dumb
+from featurestore.base.visible import visible, visible_lines
 
 LIVE_SECONDS = 0.5  # a line that moves faster cannot be read
 LOG_SECONDS = 30.0  # two lines a minute: a day's log stays a page or two for `less`
@@ -44,7 +45,7 @@ class LiveLine:
     def note(self, text: str) -> None:
         """Print a line that stays."""
         self._wipe()
-        print(text, file=self._stream, flush=True)
+        print(visible_lines(text), file=self._stream, flush=True)
 
     def show(self, line: Callable[[], str]) -> None:
         """Show a line, which is only made if it is time to."""
@@ -52,11 +53,11 @@ class LiveLine:
             return
         self._next = self._clock() + (LIVE_SECONDS if self._live else LOG_SECONDS)
         if self._live:
-            self._stream.write(f"{WIPE}{cut_to(line(), shutil.get_terminal_size().columns - 1)}")
+            self._stream.write(f"{WIPE}{cut_to(visible(line()), shutil.get_terminal_size().columns - 1)}")
             self._stream.flush()
             self._on_screen = True
         else:
-            print(line(), file=self._stream, flush=True)
+            print(visible(line()), file=self._stream, flush=True)
 
     def close(self) -> None:
         """Take the live line off the screen."""

@@ -2,7 +2,8 @@
 
 Where stdout is no terminal lines stay as long as they are, so that a page reads the same in every file and log. A
 terminal of 40 columns shows everything that a wide one does; only what has no space in it (a path, a hash) is left to
-the terminal to break. Colour says nothing that words do not, and is there only where a person looks. JSON for machines
+the terminal to break. Colour says nothing that words do not, and is there only where a person looks. Whatever a page is
+given, it cannot move the cursor: what a terminal would obey is spelled out here, as `visible` does. JSON for machines
 is left to `json_text`, lines that move to `live`.
 """
 
@@ -15,7 +16,7 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TextIO
 
-from featurestore.base.visible import columns
+from featurestore.base.visible import columns, visible
 
 LABEL = 11  # columns that a label takes, with the space behind it
 _LEAST = 24  # columns for what stands behind a label; narrower terminals break lines themselves
@@ -54,7 +55,7 @@ def print_page(text: str) -> None:
 
 def page_lines(text: str) -> Iterator[str]:
     """The lines of `print_page`."""
-    for line in text.split("\n"):
+    for line in map(visible, text.split("\n")):
         inner = len(line) - len(line.lstrip(" "))
         yield from _broken(line, page_width(), min(inner + _FURTHER, 2 * _FURTHER))
 
@@ -73,7 +74,7 @@ def print_facts(facts: Iterable[tuple[str, str]], margin: int = 0) -> None:
 def fact_lines(facts: Iterable[tuple[str, str]], margin: int = 0) -> Iterator[str]:
     """The lines of `print_facts`."""
     room = max(page_width() - margin - LABEL, _LEAST)
-    for label, text in facts:
+    for label, text in ((visible(label), visible(text)) for label, text in facts):
         first, *others = _broken(text, room, 0)
         said = painted(label, _OF_LABELS[label]) if label in _OF_LABELS else label
         yield f"{'':<{margin}}{said}{' ' * max(LABEL - width_of(label), 0)}{first}".rstrip()
@@ -88,6 +89,7 @@ def table_lines(rows: Sequence[Sequence[str]], left: Collection[int], naming: in
         left: Columns that are set to the left: names. The others, numbers, are set to the right.
         naming: How many columns at the beginning say what a row is about: the first line of its block.
     """
+    rows = [list(map(visible, row)) for row in rows]
     widths = [max(width_of(row[i]) for row in rows) for i in range(len(rows[0]))]
     if sum(widths) + len(_GAP) * (len(widths) - 1) > page_width():
         return [line for row in rows[1:] for line in _block(rows[0], row, naming)]

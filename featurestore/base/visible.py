@@ -17,6 +17,11 @@ def visible(text: str) -> str:
     return "".join(map(_shown, text))
 
 
+def visible_lines(text: str) -> str:
+    """The same of a text of several lines, which stay lines."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
 def shortened(value: object, characters: int) -> str:
     """A value as a line can show it: spelled out as `visible` does, and cut to so many characters of its own."""
     text = str(value)

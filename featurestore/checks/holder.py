@@ -7,14 +7,13 @@ minute is alive, the storage's clock and this machine's taken to agree so far. W
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featurestore.storage.files import read_bytes
+from featurestore.storage.files import parse_json, read_bytes
 
 if TYPE_CHECKING:
     from pyarrow import fs as pafs
@@ -60,9 +59,9 @@ _FIELDS = {
 def holder_of(data: bytes) -> Holder | None:
     """What the bytes of a lease say; None if that is nothing."""
     try:
-        fields: dict[str, Any] = json.loads(data)
+        fields: dict[str, Any] = parse_json(data)
         holder = Holder(**{name: type_(fields[name]) for name, type_ in _FIELDS.items()})
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         return None
     return replace(holder, host=plain(holder.host), since=plain(holder.since))
 

@@ -8,7 +8,6 @@ its documents had. Both may be missing, late or damaged, and are read accordingl
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from featurestore.base.json_text import json_text
 from featurestore.format.store_plan import open_root
-from featurestore.storage.files import list_files, read_bytes
+from featurestore.storage.files import list_files, parse_json, read_bytes
 from featurestore.writing.writer import PartRecord
 
 if TYPE_CHECKING:
@@ -176,8 +175,8 @@ def _documents(fs: pafs.FileSystem, directory: str) -> Iterator[Any]:
 
     def read(name: str) -> Any:
         try:
-            return json.loads(read_bytes(fs, f"{directory}/{name}"))
-        except (OSError, ValueError, RecursionError):
+            return parse_json(read_bytes(fs, f"{directory}/{name}"))
+        except (OSError, ValueError):
             return None
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:

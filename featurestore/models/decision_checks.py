@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from featurestore.models.thresholds import BY_PEOPLE
+
 CALIBRATIONS: Mapping[str, tuple[str, ...]] = {
     "sigmoid": ("calibration_slope", "calibration_offset"),
     "isotonic": ("calibration_score", "calibration_share", "calibration_start"),
@@ -22,6 +24,11 @@ def threshold_problem(header: Mapping[str, Any]) -> str | None:
         return None
     if not isinstance(point, dict) or point.get("class") not in header["classes"]:
         return "key 'operating_point' names no class of the model"
+    if BY_PEOPLE in header["classes"]:
+        return (
+            f"a class is called '{BY_PEOPLE}', which with its operating point is also said of documents that people "
+            "decide; call it something else in the labels of the study"
+        )
     low, high = point.get("low"), point.get("high")
     if not (isinstance(low, float) and isinstance(high, float) and -np.inf < low <= high < np.inf):
         return "key 'operating_point' has no thresholds"

@@ -8,7 +8,6 @@ in either is believed before it is checked, and nothing is ever executed. Studie
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from featurestore.errors import StudyError
 from featurestore.models.checks import FORMAT as FORMAT
 from featurestore.models.checks import VERSION as VERSION
 from featurestore.models.checks import model_problem
-from featurestore.storage.files import is_local, reached, read_bytes, shown
+from featurestore.storage.files import is_local, parse_json, reached, read_bytes, shown
 
 MAX_BYTES = 1 << 32  # of either file: a linear model of a million features and a hundred classes has 0.8 GB
 
@@ -120,9 +119,9 @@ def load_model(path: str | Path) -> Model:
         if info.size > MAX_BYTES:
             raise StudyError(f"{shown(stem)}.{ending}: is too large to be a model; check the path")
     try:
-        header = json.loads(read_bytes(fs, f"{root}.json"))
+        header = parse_json(read_bytes(fs, f"{root}.json"))
         tensors = load(read_bytes(fs, f"{root}.safetensors"))
-    except (ValueError, SafetensorError, RecursionError) as error:
+    except (ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise StudyError(f"{shown(stem)}: cannot be read as a model ({reason}); train it again") from None
     problem = model_problem(header, tensors)

@@ -137,20 +137,24 @@ def _predicted(
     scores = decide(model, X)
     nothing = np.array([e is not None for e in error], dtype=bool) | (np.asarray(n_tokens) == 0)
     y_pred = np.where(nothing, -1, np.argmax(scores, axis=1))
-    problem = [
-        e or (EMPTY if not n else CUT if cut else None) for e, n, cut in zip(error, n_tokens, truncated, strict=True)
-    ]
     return Predicted(
         doc_id=np.asarray(ids, dtype=object),
         y_pred=y_pred,
         decided=np.where(nothing, -1, decisions(model.header, scores)),
         proba=np.where(nothing[:, None], np.nan, probabilities(model, scores)),
         in_training=_in_training(model, ids),
-        problem=problem,
+        problem=problems(error, np.asarray(n_tokens) == 0, truncated),
         truncated=np.asarray(truncated, dtype=bool),
         reasons=reasons(model, X, y_pred, explain) if explain and model.header["kind"] != "dense" else None,
         X=X,
     )
+
+
+def problems(
+    error: Sequence[str | None], empty: Sequence[bool] | np.ndarray, truncated: Sequence[bool] | np.ndarray
+) -> list[str | None]:
+    """Why each document failed, that it is empty, or that only its beginning was read; None where nothing is wrong."""
+    return [e or (EMPTY if no else CUT if cut else None) for e, no, cut in zip(error, empty, truncated, strict=True)]
 
 
 def _in_training(model: Model, ids: np.ndarray) -> np.ndarray | None:

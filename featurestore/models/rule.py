@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from featurestore.base.did_you_mean import did_you_mean
 from featurestore.errors import JobFailed, UsageError
 from featurestore.models.predict import Predicted
+from featurestore.models.thresholds import BY_PEOPLE
 
-UNDECIDED, FAIL = "undecided", "fail"
+UNDECIDED, FAIL = BY_PEOPLE, "fail"
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,16 @@ class Rule:
     accept_truncated: bool = False
 
     def check(self, classes: Sequence[str]) -> None:
-        """Refuse a rule that names no class.
+        """Refuse a rule that names no class, or that could mean two things.
 
         Raises:
             UsageError: Naming the classes.
         """
+        if self.on_error == FAIL and FAIL in classes:
+            raise UsageError(
+                f"--on-error: '{FAIL}' is a class of this model, and would end the command too; leave it out, and "
+                f"documents with which something is wrong are {UNDECIDED}, or name another class"
+            )
         if self.on_error not in (UNDECIDED, FAIL, *classes):
             raise UsageError(
                 f"--on-error: '{self.on_error}' is no class of this model; give {UNDECIDED}, {FAIL} or one of "

@@ -124,7 +124,7 @@ def kept_predictions(model: Model, store: FeatureStore, keep: Sequence[str]) -> 
         store: The directory of parts.
         keep: Further columns to read.
     """
-    from featurestore.models.predict import Predicted
+    from featurestore.models.predict import Predicted, problems
 
     scores = [f"{score_prefix(model)}{name}" for name in model.classes]
     place = {name: c for c, name in enumerate(model.classes)}
@@ -132,15 +132,18 @@ def kept_predictions(model: Model, store: FeatureStore, keep: Sequence[str]) -> 
     for _, _, batch in store.groups(list(dict.fromkeys(columns))):
         known = batch.column("in_training").to_numpy(zero_copy_only=False)
         decisions = batch.column("decision").to_pylist()
+        prediction = batch.column("prediction").to_pylist()
+        truncated = batch.column("truncated").to_numpy(zero_copy_only=False)
+        failed = batch.column("error").to_pylist()
         yield (
             Predicted(
                 doc_id=batch.column("doc_id").to_numpy(zero_copy_only=False),
-                y_pred=np.array([place.get(name, -1) for name in batch.column("prediction").to_pylist()], np.int64),
+                y_pred=np.array([place.get(name, -1) for name in prediction], np.int64),
                 decided=np.array([place.get(name, -1) for name in decisions], np.int64),
                 proba=np.column_stack([batch.column(name).to_numpy(zero_copy_only=False) for name in scores]),
                 in_training=None if batch.column("in_training").null_count else known.astype(bool),
-                problem=batch.column("error").to_pylist(),
-                truncated=batch.column("truncated").to_numpy(zero_copy_only=False),
+                problem=problems(failed, [name is None for name in prediction], truncated),
+                truncated=truncated,
                 keep={name: batch.column(name).to_pylist() for name in keep},
             ),
             decisions,

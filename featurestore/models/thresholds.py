@@ -14,6 +14,7 @@ import numpy as np
 from featurestore.base.visible import visible
 
 REJECTED, UNDECIDED, CLAIMED = 0, 1, 2
+BY_PEOPLE = "undecided"  # what a table says of a document that people decide, in the place of a class
 # What stands for the log of a probability of 0, which leaves of trees have: below the rounding of probabilities.
 LOG_ZERO = -36.0
 

@@ -146,7 +146,7 @@ class _Column:
         self.is_messages = bool(there) and all(map(_is_conversation, there))
         self.rows, self.filled = len(values), len(there)
         self.is_text = bool(there) and all(isinstance(value, str) for value in there)
-        self.is_measured = any(isinstance(value, float) and value != int(value) for value in there if value == value)
+        self.is_measured = any(isinstance(value, float) and not value.is_integer() for value in there if value == value)
         try:
             texts = [value if isinstance(value, str) else value_text(value) or "" for value in there]
         except TypeError:  # lists and objects are nothing that a job or study reads

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
@@ -32,6 +33,8 @@ _PLACE = re.compile(r"^([^/]+//[^/?]*)[^?]*(.*)$")  # without the path
 _answered: set[str] = set()  # places that have answered this process
 # A job of 240,000 units has a manifest of 45 MB, and Python takes ten times a JSON file's size to read it.
 MAX_JSON_BYTES = 256 << 20
+_DIGITS = 300  # of a whole number: float64 holds those of up to 308
+_PERHAPS_LARGE = re.compile(rb"[0-9]{300}|(?:^|[\[:,\s])-?[0-9]+(?:\.[0-9]+)?[eE]\+?[0-9]{3}|Infinity")
 _CHUNK = 8 << 20  # bytes a read when hashing: large enough for object stores, small enough to stay in memory
 
 
@@ -218,7 +221,7 @@ def read_json(fs: pafs.FileSystem, path: str) -> Any:
 
     Raises:
         FileNotFoundError: There is none.
-        ValueError: It is no JSON, larger than MAX_JSON_BYTES, or nested too deeply.
+        ValueError: It is no JSON, larger than MAX_JSON_BYTES, nested too deeply, or holds a number beyond float64.
     """
     size = fs.get_file_info(path).size or 0
     if size > MAX_JSON_BYTES:
@@ -227,11 +230,34 @@ def read_json(fs: pafs.FileSystem, path: str) -> Any:
 
 
 def parse_json(data: bytes) -> Any:
-    """`json.loads`, with ValueError for whatever is wrong with the text."""
+    """`json.loads`, with ValueError for whatever is wrong with the text.
+
+    A number that float64 cannot hold is wrong too: it would be one until somebody calculates with it.
+    """
     try:
+        if _PERHAPS_LARGE.search(data):
+            return json.loads(data, parse_int=_whole, parse_float=_fraction, parse_constant=_constant)
         return json.loads(data)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def _whole(text: str) -> int:
+    if len(text) > _DIGITS:
+        raise ValueError(f"it holds a number of {len(text):,} digits")
+    return int(text)
+
+
+def _fraction(text: str) -> float:
+    if math.isinf(value := float(text)):
+        raise ValueError(f"it holds the number {text[:20]}, which is too large")
+    return value
+
+
+def _constant(text: str) -> float:
+    if text != "NaN":
+        raise ValueError(f"it holds {text}")
+    return math.nan
 
 
 def sha256_file(fs: pafs.FileSystem, path: str) -> str:

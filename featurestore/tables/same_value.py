@@ -193,6 +193,20 @@ def class_texts(values: Iterable[Any], from_csv: bool = False) -> list[str | Non
     return [_class_text(value) for value in values]
 
 
+def label_text(value: Any, classes: Sequence[str]) -> str | None:
+    """A label by which one document is compared with classes that are known; None where it has none.
+
+    What is none is what it is in `class_texts`: empty text too, and among numbers the text NaN.
+
+    Raises:
+        TypeError: As `value_text`.
+    """
+    text = value_text(value) or None
+    if text is None or text in classes or text.lower() not in _NOT_A_NUMBER:
+        return text
+    return None if all(map(_AS_NUMBER.fullmatch, classes)) else text
+
+
 def _class_text(value: Any) -> str | None:
     if isinstance(value, str):
         return value or None

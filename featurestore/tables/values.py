@@ -47,7 +47,9 @@ def document_id(raw: Any, column: str | None) -> tuple[str | None, str | None]:
         if not raw:
             return None, f"the id in '{column}' is empty"
         return (raw, None) if _is_unicode(raw) else (None, f"the id in '{column}' holds a lone surrogate")
-    if isinstance(raw, int | float | Decimal) and not isinstance(raw, bool) and math.isfinite(raw):
+    if (isinstance(raw, int) and not isinstance(raw, bool)) or (
+        isinstance(raw, float | Decimal) and math.isfinite(raw)
+    ):
         return value_text(raw), None
     if raw is MISSING:
         return None, f"the row has no id '{column}'"

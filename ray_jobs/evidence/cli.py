@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from featurestore.base.json_text import print_json
+from featurestore.base.visible import visible_lines
 from featurestore.errors import StoreError
 
 if TYPE_CHECKING:
@@ -92,4 +93,4 @@ def features_to_show(
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(visible_lines(line), file=sys.stderr, flush=True)

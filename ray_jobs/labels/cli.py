@@ -11,6 +11,7 @@ from featurestore.base.arguments import count_argument
 from featurestore.base.json_text import print_json
 from featurestore.base.terminal import print_facts
 from featurestore.base.text import counted, share, span
+from featurestore.base.visible import visible, visible_lines
 from ray_jobs.quiet import silence_libraries
 
 if TYPE_CHECKING:
@@ -103,13 +104,13 @@ def _show(spec: LabelSpec, job: JobSpec, count: int, as_json: bool) -> int:
         return print_json({"rows": scanned.rows, "questions": shown})
     print(f"{counted(scanned.rows, 'row')}; the first {len(shown)}:")
     for one in shown:
-        print(f"\n--- {one['id']}")
+        print(f"\n--- {visible(one['id'])}")
         if "error" in one:
-            print(f"error: {one['error']}")
+            print(f"error: {visible(one['error'])}")
             continue
-        print(one["prompt"][:SHOWN_CHARACTERS])
+        print(visible_lines(one["prompt"][:SHOWN_CHARACTERS]))
         for place, choice in enumerate(one["choices"]):
-            print(f"  {'*' if place == one['right'] else ' '} {place}: {choice}")
+            print(f"  {'*' if place == one['right'] else ' '} {place}: {visible(choice)}")
         for answer in one["answers"]:
-            print(f"  * {answer}")
+            print(f"  * {visible(answer)}")
     return 0

@@ -50,6 +50,9 @@ def make_ground(folder: Path) -> None:
     build_store(folder / "store", documents)
     build_store(folder / "two", make_documents(n=12), saes=(SAE, "l2_tiny"))
     build_store(folder / "textless", make_documents(n=40), keep_text=False)
+    many = make_documents(n=310)
+    many.extra = {"author": [f"author {n}" for n in range(310)]}
+    build_store(folder / "authors", many)
     build_store(folder / "others", make_documents(n=40, prefix="other"))
     build_store(folder / "unfinished", make_documents(n=12))
     (folder / "unfinished" / "parts" / "part-000001.parquet").unlink(missing_ok=True)
@@ -77,6 +80,8 @@ def write_corpora(folder: Path) -> None:
     (folder / "good.csv").write_text("id,text,label\n" + "".join(f"{r['id']},{r['text']},{r['label']}\n" for r in ROWS))
     (folder / "same.csv").write_text("id,text,text\n1,a,b\n")
     (folder / "numbers.csv").write_text("a,b\n" + "".join(f"{n},{n * n}\n" for n in range(20)))
+    stances = [f"doc-{n},{('against', 'favor', 'undecided')[n % 3]}\n" for n in range(60)]
+    (folder / "stances.csv").write_text("id,stance\n" + "".join(stances))
     (folder / "empty.csv").write_bytes(b"")
     (folder / "header.csv").write_text("id,text,label\n")
     (folder / "latin.csv").write_bytes("id,text\n1,schön und gut\n".encode("latin-1"))

@@ -38,7 +38,7 @@ REASONS = {
     "no_group": "they have no group",
     "no_tokens": "they have no counted token (empty text)",
     "no_text": "they have no text for TF-IDF",
-    "no_number": "they have none of the numbers that a baseline is made of",
+    "no_number": "they have none of the numbers that a baseline is made of, or one beyond 3.4e38",
     "no_column": "they have no value in the column that splits them",
     "elsewhere": "another store of the study does not have them",
     "excluded_class": "split.exclude_classes leaves their class out",

@@ -14,9 +14,13 @@ from training.spec import NumbersBaseline, TableColumn
 if TYPE_CHECKING:
     import polars as pl
 
+LARGEST = float(np.finfo(np.float32).max)  # 3.4e38
+
 
 def numbers_of(source: NumbersBaseline, frame: Mapping[str, pl.Series], notes: list[str]) -> np.ndarray:
-    """The numbers of each row of `frame`, float64 [rows, columns]; NaN where there is none.
+    """The numbers of each row of `frame`, float64 [rows, columns]; NaN where there is none, or none within float32.
+
+    Features are float32, and so are numbers that stand beside them.
 
     Args:
         source: Which numbers.
@@ -37,7 +41,8 @@ def numbers_of(source: NumbersBaseline, frame: Mapping[str, pl.Series], notes: l
             found.append([_number(value) for value in values])
         except ValueError as error:
             raise StudyError(f"baselines: column '{name}' of {source.name} holds {error}, which is no number") from None
-    return np.array(found, dtype=np.float64).T
+    numbers = np.array(found, dtype=np.float64).T
+    return np.where(np.abs(numbers) <= LARGEST, numbers, np.nan)
 
 
 def _number(value: Any) -> float:
@@ -50,5 +55,7 @@ def _number(value: Any) -> float:
         return float("nan")
     try:
         return float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return float("inf")
     except (TypeError, ValueError):
         raise ValueError(repr(value)[:60]) from None

@@ -18,6 +18,7 @@ from training.documents.condition import Condition, Regime
 from training.documents.drawing import blocks
 from training.documents.labels import StudyData, count_units
 from training.documents.named_values import named_values, no_such_value
+from training.documents.slices import check_few
 from training.documents.split import UNUSED, Split, check_classes
 from training.documents.too_few_units import quoted
 from training.spec import StudySpec
@@ -78,12 +79,13 @@ def transfer_levels(data: StudyData, spec: StudySpec) -> list[str]:
     """The values to train on, one after the other.
 
     Raises:
-        StudyError: The column does not hold one of them.
+        StudyError: The column does not hold one of them, or too many.
     """
     assert spec.transfer is not None
     there = sorted(set(data.columns[spec.transfer.by]))
     if len(there) < 2:
         raise StudyError(f"transfer.by: column '{spec.transfer.by}' holds '{there[0]}' only; name one with two values")
+    check_few(f"transfer.by: column '{spec.transfer.by}'", len(there), "leave 'transfer' out")
     if spec.transfer.train is None:
         return there
     wanted, by = spec.transfer.train, spec.transfer.by

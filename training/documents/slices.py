@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featurestore.base.text import counted
+from featurestore.errors import StudyError
 from featurestore.tables.same_value import in_order, value_text
 from training.spec import LENGTH, LengthSlices
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 RANGES = 4  # of length, where a study does not say how many
+MOST = 300  # values of a column: each has scores of every method, and no table of more is read
 NO_VALUE = "(no value)"
 
 
@@ -45,15 +47,37 @@ def make_slices(
         by: Of the study.
         frame: The store's columns, `n_tokens` among them.
         position: int64 [N], the documents' rows in it.
+
+    Raises:
+        StudyError: A column holds too many values.
     """
     found = {}
     for one in by:
         if isinstance(one, str) and one != LENGTH:
             found[one] = _by_value([value_text(value) for value in frame[one].gather(position)])
+            check_few(f"by: column '{one}'", len(found[one].names), "take it out of 'by'")
         else:
             length = one.length if isinstance(one, LengthSlices) else RANGES
             found[LENGTH] = _by_length(frame["n_tokens"].gather(position).to_numpy().astype(np.int64), length)
     return found
+
+
+def check_few(column: str, values: int, otherwise: str) -> None:
+    """Refuse a column by whose values scores are to be given, where there are more than anyone reads or waits for.
+
+    Args:
+        column: Its key and name.
+        values: How many it holds.
+        otherwise: What else can be done, in words.
+
+    Raises:
+        StudyError: There are too many.
+    """
+    if values > MOST:
+        raise StudyError(
+            f"{column} holds {values:,} values, and scores are given by at most {MOST}; give it fewer (ranges, groups, "
+            f"'other' for the rare ones), or {otherwise}"
+        )
 
 
 def _by_value(values: Sequence[str | None]) -> Slices:

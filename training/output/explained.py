@@ -88,7 +88,7 @@ def _majority(majority: Mapping[str, Any] | None) -> list[str]:
     both = majority.get("macro_f1")  # earlier versions do not say
     figures = f"{both[0]:.3f} against {both[1]:.3f}, " if both else ""
     return [
-        f"The model is not shown to be better than always answering '{majority['answer']}' (macro F1 "
+        f"The model is not shown to be better than always answering '{running(majority['answer'])}' (macro F1 "
         f"{figures}{majority['difference']['value']:+.3f}), so what follows explains no working classifier.",
         "",
     ]
@@ -97,19 +97,26 @@ def _majority(majority: Mapping[str, Any] | None) -> list[str]:
 def _feature(
     feature: Mapping[str, Any], names: Mapping[str, Mapping[str, str]], marked: Mapping[tuple[str, str], str]
 ) -> list[str]:
-    shares = ", ".join(f"{name} {share:.0%}" for name, share in list(feature["document_frequency"].items())[:6])
+    shares = ", ".join(
+        f"{running(name)} {share:.0%}" for name, share in list(feature["document_frequency"].items())[:6]
+    )
     share = f" ({feature['share']:.1%} of the decision)" if feature.get("share") is not None else ""
     lines = [
-        f"  {feature['name']}  -> {feature['toward']}   weight {feature['weight']:.3g}{share}   fires in: {shares}"
+        f"  {running(feature['name'])}  -> {running(feature['toward'])}   weight {feature['weight']:.3g}{share}   "
+        f"fires in: {shares}"
     ]
     if (name := names.get(feature["name"])) is not None:
         by = f", {running(name['by'])}" if name["by"] else ""
-        lines.append(f"      {running(name['text'])} [{name['source']}{by}]")
-    lines += [f"      caution: {flag}" for flag in feature.get("flags") or ()]
+        lines.append(f"      {running(name['text'])} [{running(name['source'])}{by}]")
+    lines += [f"      caution: {running(flag)}" for flag in feature.get("flags") or ()]
     if copies := feature.get("copies"):
-        lines.append("      near-copies: " + ", ".join(f"{c['name']} ({c['correlation']:.2f})" for c in copies))
+        lines.append(
+            "      near-copies: " + ", ".join(f"{running(c['name'])} ({c['correlation']:.2f})" for c in copies)
+        )
     if alike := feature.get("alike"):
-        lines.append("      near-copies by encoder: " + ", ".join(f"{c['name']} ({c['cosine']:.2f})" for c in alike))
+        lines.append(
+            "      near-copies by encoder: " + ", ".join(f"{running(c['name'])} ({c['cosine']:.2f})" for c in alike)
+        )
     for kind in SHOWN:
         for document in feature.get(kind) or ():
             text = marked.get((document["doc_id"], feature["name"]), document["text"])

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from featurestore.base.terminal import page_width, table_lines
 from featurestore.base.text import counted
+from featurestore.base.visible import visible
 from training.documents.labels import describe_left_out
 from training.output.files import test_looks
 from training.output.printed_detail import (
@@ -44,7 +45,7 @@ def format_study(result: StudyResult) -> str:
     test = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
     groups = f", groups of '{split.group}' kept whole" if split.group else ""
     outer = f" x {split.outer} outer folds" if split.outer else ""
-    counts = ", ".join(f"{name} {int((data.y == c).sum()):,}" for c, name in enumerate(data.classes[:8]))
+    counts = ", ".join(f"{visible(name)} {int((data.y == c).sum()):,}" for c, name in enumerate(data.classes[:8]))
     more = f", and {len(data.classes) - 8} more classes" if len(data.classes) > 8 else ""
     lines = [
         f"{len(data.y):,} documents ({counts}{more})",

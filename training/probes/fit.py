@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from featurestore.errors import StudyError
 from training.documents.split import Split
 from training.methods.matrices import MethodMatrix
 from training.methods.method import DENSE, SPARSE, Method
@@ -65,10 +66,14 @@ def evaluate(
         splits: Which rows are which.
         grid: Values of the hyper-parameter, by default those of the probe.
         n_jobs: Threads; it changes no bit.
+
+    Raises:
+        StudyError: A value of the matrix is not finite, or a fit is not.
     """
     method = kind if isinstance(kind, Method) else Method(kind, kind)
     if method.kind == "majority":
         return tuple(majority(y, n_classes, split) for split in splits)
+    _check_matrix(method, matrix.X)
     values = grid_of(method.probe) if grid is None else tuple(grid)
     by_columns = method.kind in SPARSE and PROBES[str(method.probe)].reads_columns
     whole = Labelled(matrix.X, y, n_classes, by_column(matrix.X) if by_columns else None)
@@ -94,7 +99,11 @@ def fit_final(method: Method, of: Labelled, rows: np.ndarray, value: float | Non
         rows: int64, the rows.
         value: The hyper-parameter; None for a probe without one.
         n_jobs: Threads; they change no bit.
+
+    Raises:
+        StudyError: A value of the matrix is not finite, or the fit is not.
     """
+    _check_matrix(method, of.X)
     probe, value = PROBES[str(method.probe)], NO_CHOICE[0] if value is None else value
     weights = None if method.class_weight is None else balanced(of.y, [rows], of.n_classes)
     prepare: Any
@@ -102,12 +111,34 @@ def fit_final(method: Method, of: Labelled, rows: np.ndarray, value: float | Non
         prepare = MaxScaler().fit_rows(of.X, rows)
         columns = Columns(np.arange(of.X.shape[1]), prepare.scale_)
         fold = Folds(of, [rows], [rows[:0]], prepare.scale_[:, None], weights=weights)
-        return Final(prepare, columns, probe.fit(fold, value, n_jobs))
+        return _checked(method, Final(prepare, columns, probe.fit(fold, value, n_jobs)))
     prepare = preparation(method)
     X = prepare.fit_transform(in_float64(of.X[rows]), of.y[rows])
     plain = columns_of(prepare, of.X.shape[1]) if method.kind in (*SPARSE, *DENSE) else None
     fold = one_fold(X, of.y[rows], of.n_classes, None if weights is None else weights[rows, 0])
-    return Final(prepare, plain, probe.fit(fold, value, n_jobs))
+    return _checked(method, Final(prepare, plain, probe.fit(fold, value, n_jobs)))
+
+
+def _check_matrix(method: Method, X: Any) -> None:
+    """Refuse a matrix that holds an infinite value or NaN: a solver takes the NaN that comes of it for a solution."""
+    values = X.data if hasattr(X, "indptr") else np.asarray(X)
+    if not np.isfinite([values.min(initial=0.0), values.max(initial=0.0)]).all():  # NaN is the least and the largest
+        raise StudyError(f"{method.name}: a value that it is made of is not finite; run verify on its store")
+
+
+def _checked(method: Method, final: Final) -> Final:
+    """A fit, unless what it has learnt is not finite.
+
+    Raises:
+        StudyError: It is not.
+    """
+    scale = () if final.columns is None else (final.columns.scale,)
+    if not all(np.isfinite(value).all() for value in (*final.probe.tensors.values(), *scale)):
+        raise StudyError(
+            f"{method.name}: the fit of {method.probe} came to weights that are not finite; leave the method or the "
+            "probe out, or scale what it is made of"
+        )
+    return final
 
 
 def choose(validation: np.ndarray, grid: Sequence[float]) -> float:
@@ -153,5 +184,10 @@ def _finish(
         kept, weight = final.columns.kept, final.probe.importance
         order = np.lexsort((kept, -weight))[:TOP]
         top = kept[order[weight[order] > 0]]
+    if np.isnan(log_proba).any():
+        raise StudyError(
+            f"{method.name}: scores of {method.probe} on test documents are no numbers; leave the method or the probe "
+            "out"
+        )
     y_pred, iterations = np.argmax(log_proba, axis=1), final.probe.iterations
     return SplitOutcome(value, validation, y_pred, log_proba, iterations, final.probe.converged, top)

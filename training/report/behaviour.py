@@ -19,6 +19,7 @@ from training.report.study_files import Answers, StudyFiles
 from training.scores.operating_words import threshold_notes
 from training.scores.wilson import wilson
 
+LEAST = -1e300  # log-probability that stands for log(0)
 BINS = 10  # of a probability: the study's own calibration error has as many
 GRID = np.linspace(0.0, 1.0, 41)  # of recall: a curve of 41 points looks like one of thousands
 MOST_CLASSES = 12  # of a confusion matrix that can be read; the table beside it has the worst pairs of all
@@ -114,9 +115,12 @@ def _classes(study: StudyFiles, method: str, y_true: np.ndarray) -> list[dict[st
 
 
 def precision_recall(positive: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Precision and recall at every threshold, highest first, and average precision; NaN without a positive."""
-    there = np.isfinite(value)
-    positive, value = positive[there], value[there]
+    """Precision and recall at every threshold, highest first, and average precision; NaN without a positive.
+
+    A tree is sure that some documents are not of a class: their value is -inf, and they share the lowest threshold.
+    """
+    there = ~np.isnan(value)
+    positive, value = positive[there], np.maximum(value[there], LEAST)  # differences of -inf would be no ties
     if not positive.any():
         return np.empty(0), np.empty(0), float("nan")
     order = np.argsort(-value, kind="stable")

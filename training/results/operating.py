@@ -15,7 +15,7 @@ import numpy as np
 from featurestore.base.did_you_mean import did_you_mean
 from featurestore.errors import StudyError
 from featurestore.models.calibration import calibrated
-from featurestore.models.thresholds import class_log_odds, sides
+from featurestore.models.thresholds import BY_PEOPLE, class_log_odds, sides
 from training.documents.labels import StudyData
 from training.documents.named_values import meant
 from training.documents.split import Split
@@ -36,8 +36,13 @@ def class_of(spec: OperatingPointSpec, classes: Sequence[str]) -> int:
     """Index of the class that an operating point is for.
 
     Raises:
-        StudyError: There is no such class.
+        StudyError: There is no such class, or one is called as what people decide.
     """
+    if BY_PEOPLE in classes:
+        raise StudyError(
+            f"operating_point: a class is called '{BY_PEOPLE}', which is also said of documents that people decide; "
+            "call it something else in the labels, or leave the operating point out"
+        )
     (found,) = meant(classes, (spec.name,), "operating_point.class")
     if found is None:
         there = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")

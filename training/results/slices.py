@@ -1,13 +1,14 @@
 """The scores of every method on each slice of the test documents, and which slices are too small to say anything.
 
 Nothing is fitted or chosen here: the answers are those of the study, looked at in parts. Intervals come from the same
-bootstrap over independent units as the study's own.
+bootstrap over independent units as the study's own; a slice that is too small has none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
@@ -35,6 +36,8 @@ from training.scores.metrics import (
 from training.scores.operating_points import measure
 from training.spec import StudySpec
 
+REPLICATE_BYTES = 1 << 26  # of replicates held at once
+
 
 def slice_scores(
     evaluated: Evaluated, winners: Mapping[str, Sequence[int]], spec: StudySpec
@@ -60,18 +63,18 @@ def summarise_slices(
         resamples: Behind each interval.
         without_probabilities: Methods whose scores are none.
     """
-    found = []
-    for by, slices in data.slices.items():
-        for code, name in enumerate(slices.names):
-            parts = {method: [_part(p, slices.code == code) for p in seeds] for method, seeds in answers.items()}
-            parts = {method: [part for part in mine if len(part.rows)] for method, mine in parts.items()}
-            if not any(parts.values()):
-                continue
-            drawn = bootstrap(list(parts.values()), len(data.classes), len(data.y), data.unit, resamples)
-            found += [
-                _summary(by, name, method, mine, replicates, data, method not in without_probabilities)
-                for (method, mine), replicates in zip(parts.items(), drawn, strict=True)
-            ]
+    at_once = max(1, REPLICATE_BYTES // (8 * len(METRICS) * resamples))
+    parts, found = _parts(answers, data), []
+    while block := list(islice(parts, at_once)):
+        drawn = np.full((len(block), len(METRICS), resamples), np.nan)
+        large = [i for i, part in enumerate(block) if part.units >= TOO_FEW]
+        if large:  # they share the draws, so that each costs what its own documents cost
+            mine = [block[i].answers for i in large]
+            drawn[large] = bootstrap(mine, len(data.classes), len(data.y), data.unit, resamples)
+        found += [
+            _summary(part, replicates, data, part.method not in without_probabilities)
+            for part, replicates in zip(block, drawn, strict=True)
+        ]
     return tuple(found)
 
 
@@ -103,6 +106,31 @@ def slices_at_thresholds(
     return tuple(found)
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What a method answered on one slice, where anything: for each split, and on which rows and how many units."""
+
+    by: str
+    slice: str
+    method: str
+    answers: Sequence[Prediction]
+    rows: np.ndarray
+    units: int
+
+
+def _parts(answers: Mapping[str, Sequence[Prediction]], data: StudyData) -> Iterator[_Part]:
+    """Every slice that has test documents, with every method."""
+    for by, slices in data.slices.items():
+        for code, name in enumerate(slices.names):
+            inside = slices.code == code
+            for method, seeds in answers.items():
+                mine = [part for part in (_part(p, inside) for p in seeds) if len(part.rows)]
+                if not mine:
+                    continue
+                rows = np.unique(np.concatenate([part.rows for part in mine]))
+                yield _Part(by, name, method, mine, rows, data.count_units_of(rows))
+
+
 def _part(prediction: Prediction, inside: np.ndarray) -> Prediction:
     here = inside[prediction.rows]
     return Prediction(
@@ -110,18 +138,8 @@ def _part(prediction: Prediction, inside: np.ndarray) -> Prediction:
     )
 
 
-def _summary(
-    by: str,
-    name: str,
-    method: str,
-    answers: Sequence[Prediction],
-    replicates: np.ndarray,
-    data: StudyData,
-    probabilities: bool,
-) -> SliceSummary:
-    n_classes = len(data.classes)
-    rows = np.unique(np.concatenate([a.rows for a in answers]))
-    units = data.count_units_of(rows)
+def _summary(part: _Part, replicates: np.ndarray, data: StudyData, probabilities: bool) -> SliceSummary:
+    n_classes, answers, rows, units = len(data.classes), part.answers, part.rows, part.units
     values = {
         "macro_f1": [macro_f1(a.y_true, a.y_pred, n_classes) for a in answers],
         "accuracy": [accuracy(a.y_true, a.y_pred) for a in answers],
@@ -132,9 +150,9 @@ def _summary(
     }
     calibrations = [calibration(a.y_true, a.y_pred, a.log_proba) for a in answers] if probabilities else []
     return SliceSummary(
-        by=by,
-        slice=name,
-        method=method,
+        by=part.by,
+        slice=part.slice,
+        method=part.method,
         documents=len(rows),
         units=units,
         **intervals,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featurestore.base.text import counted
+from featurestore.base.visible import visible
 from featurestore.models.scoring import scaled
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def drift_lines(shifts: Shifts | None) -> list[str]:
     first = f"; the first {SHOWN} of {shifts.moved:,}" if shifts.moved > len(shifts.features) else ""
     lines = [f"drift: {shifts.moved:,} of {shifts.tested:,} used features fire in another share of documents{first}"]
     lines += [
-        f"  {d.sae}:{d.feature}  {d.here:.1%} of these documents, {d.training:.1%} of the training documents"
+        f"  {visible(d.sae)}:{d.feature}  {d.here:.1%} of these documents, {d.training:.1%} of the training documents"
         for d in shifts.features
     ]
     few = f"  {counted(shifts.documents, 'document')} can show "

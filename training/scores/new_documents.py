@@ -17,8 +17,8 @@ from featurestore.base.text import counted
 from featurestore.base.visible import visible
 from featurestore.errors import UsageError
 from featurestore.models.calibration import are_probabilities
-from featurestore.models.thresholds import CLAIMED, REJECTED, UNDECIDED
-from featurestore.tables.same_value import value_text
+from featurestore.models.thresholds import BY_PEOPLE, CLAIMED, REJECTED, UNDECIDED
+from featurestore.tables.same_value import cut, label_text
 from training.scores.drift import Drift, DriftMeter, Shifts, drift_lines
 from training.scores.metrics import (
     LEVEL,
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 RESAMPLES = 1_000  # as many as a study draws by default
 SHOWN = 10  # labels that are no class
+KEPT = 1_000  # different ones that are counted one by one: a column of texts has one for each document
+CHARACTERS = 200  # of a label that is kept
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Evaluation:
     Attributes:
         documents: With a label of the model's and features: those that are scored.
         unlabelled: Documents without a label.
-        unknown: Label that is no class -> documents; the commonest.
+        unknown: Label that is no class -> documents; the commonest, of the first KEPT that came.
+        unknown_documents: Documents with a label that is no class, whichever.
         without_features: Labelled documents that failed or are empty.
         macro_f1, accuracy, auroc: With 95 % bootstrap intervals, undefined for fewer than TOO_FEW documents; of the
             likeliest class.
@@ -72,6 +75,7 @@ class Evaluation:
     documents: int
     unlabelled: int
     unknown: dict[str, int]
+    unknown_documents: int
     without_features: int
     macro_f1: Interval
     accuracy: Interval
@@ -111,14 +115,30 @@ class Evaluator:
     _decided: list[int] = field(default_factory=list)
     _proba: list[np.ndarray] = field(default_factory=list)
     _unknown: Counter[str] = field(default_factory=Counter)
+    _unknown_documents: int = 0
     _unlabelled: int = 0
     _nothing: int = 0
 
     def __post_init__(self) -> None:
         self.meter = DriftMeter(self.model)
 
-    def add(self, batch: Predicted, labels: Sequence[Any], decisions: Sequence[str]) -> None:
-        """Some more documents, with the values of the label column and what was decided."""
+    def add(
+        self,
+        batch: Predicted,
+        labels: Sequence[Any],
+        decisions: Sequence[str],
+        problems: Sequence[str | None] | None = None,
+    ) -> None:
+        """Some more documents.
+
+        Args:
+            batch: What was predicted of them.
+            labels: The values of the label column.
+            decisions: What was decided.
+            problems: What is wrong with each as far as the rule cares; those of the batch where not given. They tell
+                what people decide from a class called `undecided`.
+        """
+        problems = batch.problem if problems is None else problems
         place = {name: c for c, name in enumerate(self.model.classes)}
         with np.errstate(divide="ignore"):
             log_proba = np.log(batch.proba)
@@ -127,19 +147,25 @@ class Evaluator:
             if text is None:
                 self._unlabelled += 1
             elif text not in place:
-                self._unknown[text] += 1
+                self._count_unknown(text[:CHARACTERS])
             elif batch.y_pred[i] < 0:
                 self._nothing += 1
             else:
                 self._truth.append(place[text])
                 self._class.append(int(batch.y_pred[i]))
-                self._decided.append(place.get(decisions[i], -1))
+                by_people = decisions[i] == BY_PEOPLE and problems[i] is not None
+                self._decided.append(-1 if by_people else place.get(decisions[i], -1))
                 self._proba.append(log_proba[i])
         self.meter.add(batch)
 
+    def _count_unknown(self, text: str) -> None:
+        self._unknown_documents += 1
+        if text in self._unknown or len(self._unknown) < KEPT:
+            self._unknown[text] += 1
+
     def _text(self, raw: Any) -> str | None:
         try:
-            return value_text(raw)
+            return label_text(raw, self.model.classes)
         except TypeError as error:
             raise UsageError(f"--evaluate {self.column}: its values are {error}, which are no classes") from None
 
@@ -150,10 +176,10 @@ class Evaluator:
             UsageError: No document has both a label of the model's and features.
         """
         if not self._truth:
-            there = ", ".join(f"'{name}'" for name, _ in self._unknown.most_common(SHOWN)) or "none"
+            there = ", ".join(f"'{cut(name)}'" for name, _ in self._unknown.most_common(SHOWN)) or "none"
             raise UsageError(
                 f"--evaluate {self.column}: no document has a label that is a class of the model "
-                f"({', '.join(self.model.classes)}) and features; its labels: {there}"
+                f"({', '.join(map(cut, self.model.classes))}) and features; its labels: {there}"
             )
         y_true, y_pred, log_proba = np.array(self._truth), np.array(self._class), np.array(self._proba)
         n, n_classes = len(y_true), len(self.model.classes)
@@ -172,6 +198,7 @@ class Evaluator:
             documents=n,
             unlabelled=self._unlabelled,
             unknown=dict(self._unknown.most_common(SHOWN)),
+            unknown_documents=self._unknown_documents,
             without_features=self._nothing,
             class_f1=dict(zip(self.model.classes, class_f1(y_true, y_pred, n_classes), strict=True)),
             brier=brier,
@@ -206,20 +233,23 @@ def format_evaluation(evaluation: Evaluation, column: str) -> str:
     n, point = evaluation.documents, evaluation.operating_point
     what = "Scores" if point is None else "Scores of the likeliest class"
     how = f"{LEVEL:.0%} bootstrap intervals" if n >= TOO_FEW else f"fewer than {TOO_FEW}: no bootstrap intervals"
-    lines = [f"{what} against '{column}' on {counted(n, 'document')} ({how})"]
+    lines = [f"{what} against '{visible(column)}' on {counted(n, 'document')} ({how})"]
     for name, title in zip(METRICS, ("macro F1", "accuracy", "AUROC"), strict=True):
         found: Interval = getattr(evaluation, name)
         bounds = "" if np.isnan(found.low) else f" ({found.low:.3f} to {found.high:.3f})"
         shown = "undefined" if np.isnan(found.value) else f"{found.value:.3f}{bounds}"
         lines.append(f"  {title:<10} {shown}")
-    lines.append("  F1         " + ", ".join(f"{name} {value:.3f}" for name, value in evaluation.class_f1.items()))
+    lines.append(
+        "  F1         " + ", ".join(f"{visible(name)} {value:.3f}" for name, value in evaluation.class_f1.items())
+    )
     if evaluation.brier is not None:
         lines.append(f"  calibration: Brier score {evaluation.brier:.3f}, expected error {evaluation.ece:.3f}")
     decided, right = evaluation.decided
     if decided < n and point is None:
         lines.append(f"  decided: {decided:,} of them{f', {right:.3f} right' if decided else ''}")
-    if left := evaluation.unlabelled + sum(evaluation.unknown.values()) + evaluation.without_features:
-        unknown = f", labels that are no class: {', '.join(evaluation.unknown)}" if evaluation.unknown else ""
+    if left := evaluation.unlabelled + evaluation.unknown_documents + evaluation.without_features:
+        unknown = f", labels that are no class: {', '.join(map(cut, evaluation.unknown))}" if evaluation.unknown else ""
+        unknown += ", ..." if evaluation.unknown_documents > sum(evaluation.unknown.values()) else ""
         lines.append(
             f"  left out: {left:,} ({evaluation.unlabelled:,} without label, {evaluation.without_features:,} without "
             f"features{unknown})"

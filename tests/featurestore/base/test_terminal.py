@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from featurestore.base import terminal
+from featurestore.base.live import WIPE, LiveLine
 from featurestore.base.terminal import cut_to, fact_lines, print_facts, print_page, table_lines
 
 ROWS = [
@@ -106,3 +107,33 @@ def test_a_page_is_as_wide_as_its_terminal(monkeypatch: pytest.MonkeyPatch) -> N
     assert terminal.page_width() > 1_000_000
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     assert terminal.page_width() == 60
+
+
+STRANGE = "spam\x1b[2J\u202e\x9b2J"  # clears the screen, turns the writing, and clears it once more
+
+
+def test_what_a_page_is_given_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    print_page(f"  class {STRANGE}\nnext")
+    print_facts([("class", STRANGE), (STRANGE, "label")])
+    print("\n".join(table_lines([["class", "n"], [f"{STRANGE}\nforged", "1"]], left={0})))
+    out = capsys.readouterr().out
+    assert all(char.isprintable() for char in out.replace("\n", ""))
+    assert out.splitlines()[:2] == [r"  class spam\x1b[2J\u202e\x9b2J", "next"]
+    assert out.splitlines()[-1] == r"spam\x1b[2J\u202e\x9b2J\nforged  1"
+
+
+def test_a_line_that_moves_and_those_above_it_cannot_either() -> None:
+    for live in (True, False):
+        stream = io.StringIO()
+        line = LiveLine(stream, live=live)
+        line.note(f"note {STRANGE}\nsecond line")
+        line.show(lambda: f"shown {STRANGE}")
+        said = stream.getvalue().replace(WIPE, "")
+        assert all(char.isprintable() for char in said.replace("\n", "")) and said.count(r"\x1b[2J") == 2
+        assert "\nsecond line\n" in said
+
+
+def test_our_own_colours_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "has_colours", lambda _: True)
+    (line,) = fact_lines([("error", STRANGE)])
+    assert line == f"\x1b[31merror\x1b[0m      {STRANGE.encode('unicode_escape').decode()}"

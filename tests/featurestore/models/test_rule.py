@@ -46,3 +46,12 @@ def test_a_rule_names_a_class_of_the_model() -> None:
         Rule(word).check(CLASSES)
     with pytest.raises(UsageError, match=r"'spm' is no class of this model; .* did you mean 'spam'"):
         Rule("spm").check(CLASSES)
+
+
+def test_a_rule_that_could_mean_a_class_too_is_refused() -> None:
+    Rule().check(["pass", "fail"])
+    Rule("pass").check(["pass", "fail"])
+    with pytest.raises(
+        UsageError, match=r"--on-error: 'fail' is a class of this model, and would end the command too;"
+    ):
+        Rule("fail").check(["pass", "fail"])

@@ -77,3 +77,11 @@ def test_an_aim_reached_on_few_documents_and_a_threshold_that_claimed_none_are_s
     assert unreached({"operating_point": point}) == said
     assert unreached({"operating_point": point | {"few": "", "test": {"precision": {"documents": 3}}}}) is None
     assert unreached({"operating_point": {"test": "edited by hand"}}) is None
+
+
+def test_a_class_that_reads_like_what_people_decide_goes_without_thresholds_only() -> None:
+    classes = ["against", "favor", "undecided"]
+    point = {"class": "favor", "low": 0.0, "high": 1.0}
+    said = threshold_problem({"classes": classes, "operating_point": point})
+    assert said is not None and said.startswith("a class is called 'undecided', which with its operating point")
+    assert threshold_problem({"classes": classes, "operating_point": None}) is None

@@ -265,3 +265,10 @@ def test_short_values_that_rows_share_are_kept_for_later_questions() -> None:
     assert roles.language is not None and roles.language.column == "language"
     assert roles.kept == ("country",)
     assert roles.others == ("score", "url")
+
+
+def test_a_column_with_an_infinite_number_is_a_measurement(tmp_path: Path) -> None:
+    table = [{**row, "score": float("inf") if number == 5 else 1.0} for number, row in enumerate(rows())]
+    write_jsonl(tmp_path / "c.jsonl", table)
+    assert sparsemill.main(["init", str(tmp_path / "c.jsonl"), "--out", str(tmp_path / "out")]) == 0
+    assert load_study(tmp_path / "out" / "study.yaml").label == "toxic"

@@ -10,7 +10,7 @@ import pytest
 from pyarrow import fs as pafs
 
 from featurestore.errors import UsageError
-from featurestore.storage.files import atomic_write, filesystem, list_files, read_bytes, sha256_file, shown
+from featurestore.storage.files import atomic_write, filesystem, list_files, parse_json, read_bytes, sha256_file, shown
 
 
 def test_writing_replaces_the_file_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -70,3 +70,20 @@ def test_an_unknown_protocol_is_refused_in_one_sentence() -> None:
 )
 def test_credentials_in_a_url_are_not_printed(uri: str, printed: str) -> None:
     assert shown(uri) == printed
+
+
+@pytest.mark.parametrize(
+    "number", ["9" * 301, "-" + "9" * 400, "1e999", "-1.5E+400", "Infinity", "-Infinity", "9" * 5000]
+)
+def test_json_with_a_number_that_nobody_can_calculate_with_is_refused(number: str) -> None:
+    for text in (f'{{"a": {number}}}', f"[1,{number}]", f'{{"a":{number}}}', number):
+        with pytest.raises(ValueError, match="it holds"):
+            parse_json(text.encode())
+
+
+def test_json_with_any_other_number_is_read_as_it_stands() -> None:
+    text = f'{{"sha256": "1e999", "whole": {"9" * 300}, "small": 1e-400, "large": 1.5e308, "none": [NaN, Infinite]}}'
+    found = parse_json(text.replace("Infinite", "null").encode())
+    assert (found["sha256"], found["whole"]) == ("1e999", int("9" * 300))
+    assert (found["small"], found["large"]) == (0.0, 1.5e308)
+    assert found["none"][0] != found["none"][0] and found["none"][1] is None

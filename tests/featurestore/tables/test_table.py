@@ -102,6 +102,12 @@ def test_ids_that_cannot_be_used_are_counted_and_the_first_is_named(tmp_path: Pa
     assert (ids.unusable, ids.first_unusable) == (3, "row 1, the id in 'id' is null")
 
 
+def test_an_id_of_hundreds_of_digits_is_one(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", jsonl({"id": 10**400}, {"id": -(10**400)}, {"id": 1}))
+    ids = table_ids(read_table(path, [], id="id"), "id")
+    assert ids.text.to_list() == [str(10**400), str(-(10**400)), "1"] and not ids.unusable
+
+
 @pytest.mark.parametrize(
     ("name", "data", "said"),
     [

@@ -16,6 +16,7 @@ from featurestore.format.provenance import bundle_sources
 from featurestore.format.store_plan import create_store
 from featurestore.models.model import Model
 from featurestore.models.rule import Rule
+from featurestore.models.table import kept_predictions
 from featurestore.writing.writer import finish_store
 from ray_jobs.corpus.read import read_rows
 from ray_jobs.planning.job_plan import JobPlan, expected_store, make_plan
@@ -78,6 +79,8 @@ def test_every_document_is_scored_once_in_order_as_in_one_process(plan: JobPlan,
     assert table["decision"].to_list() == Rule().decide(model.classes, expected)
     assert table["prediction"].null_count() == table["p_spam"].null_count() == 4
     assert table["reasons"].null_count() == 0
+    kept = [batch.problem for batch, _ in kept_predictions(model, store, ["label"])]
+    assert [problem for batch in kept for problem in batch] == expected.problem and any(expected.problem)
 
 
 def test_doing_it_again_gives_the_same_bytes(plan: JobPlan, model: Model, models: Path, tmp_path: Path) -> None:

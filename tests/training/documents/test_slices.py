@@ -15,7 +15,7 @@ from featurestore.errors import StudyError
 from tests.training.conftest import make_spec
 from tests.training.stores import build_store, make_documents
 from training.documents.labels import load_documents
-from training.documents.slices import Slices, make_slices
+from training.documents.slices import MOST, Slices, make_slices
 from training.spec import LengthSlices
 
 
@@ -74,3 +74,12 @@ def test_a_column_that_is_not_there_is_named(tmp_path: Path, store: str) -> None
     spec = make_spec(store, tmp_path, by=["langs"])
     with pytest.raises(StudyError, match="keeps no column 'langs'"):
         load_documents(FeatureStore.open(store), spec)
+
+
+def test_a_column_of_more_values_than_anyone_reads_is_refused() -> None:
+    (found,) = sliced(["author"], [1] * MOST, author=[f"a{n}" for n in range(MOST)]).values()
+    assert len(found.names) == MOST
+    with pytest.raises(
+        StudyError, match=rf"^by: column 'author' holds {MOST + 1} values, and scores .* by at most 300"
+    ):
+        sliced(["author"], [1] * (MOST + 1), author=[None, *(f"a{n}" for n in range(MOST))])

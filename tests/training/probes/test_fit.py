@@ -12,13 +12,16 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
+from featurestore.errors import StudyError
 from featurestore.models.scoring import log_proba
 from tests.training.documents.test_split import data_of
 from training.documents.split import Split, make_splits
 from training.methods.matrices import MethodMatrix
+from training.methods.method import Method
 from training.methods.tfidf import CountsToTfidf
 from training.probes.estimators import L2LogisticRegression
-from training.probes.fit import choose, evaluate
+from training.probes.fit import choose, evaluate, fit_final
+from training.probes.folds import Labelled
 from training.probes.probe import C_GRID
 from training.spec import SplitSpec
 
@@ -108,3 +111,21 @@ def test_log_probabilities_are_those_of_scikit_learn_and_stay_apart_far_from_the
     found = log_proba(decision)
     assert np.exp(found[2]) == pytest.approx([0.5, 0.5])
     assert (np.diff(found[:, 1]) > 0).all()  # probabilities themselves would round to 1 and tie
+
+
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+@pytest.mark.parametrize("kind", ["sae", "dense"])
+def test_a_value_that_is_not_finite_is_refused_and_never_fitted(kind: str, bad: float) -> None:
+    X, y, split = problem(kind)
+    (X if kind == "dense" else X.data)[(3, 5) if kind == "dense" else 7] = bad
+    with pytest.raises(StudyError, match=rf"^{kind}: a value that it is made of is not finite; run verify"):
+        evaluate(kind, MethodMatrix(X), y, 2, [split])
+    with pytest.raises(StudyError, match="is not finite"):
+        fit_final(Method(kind, kind), Labelled(X, y, 2), split.train, 1.0)
+
+
+def test_a_fit_whose_weights_are_not_finite_is_no_result() -> None:
+    X, y, split = problem("dense")
+    X[0, 0] = 1e200  # its square, and so the spread of its column, is infinite
+    with np.errstate(all="ignore"), pytest.raises(StudyError, match="came to weights that are not finite"):
+        fit_final(Method("numbers", "numbers"), Labelled(X, y, 2), split.train, 1.0)

@@ -115,6 +115,17 @@ def test_a_damaged_file_is_one_sentence(made: Path, tmp_path: Path, name: str) -
         study_report(str(broken))
 
 
+@pytest.mark.parametrize("number", ["9" * 400, "1e999", "-Infinity"])
+def test_a_number_that_nobody_can_calculate_with_is_damage(made: Path, tmp_path: Path, number: str) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(made, broken)
+    summary = json.loads((broken / "results.json").read_text())
+    summary["methods"][0]["macro_f1"]["value"] = "number"
+    (broken / "results.json").write_text(json.dumps(summary).replace('"number"', number))
+    with pytest.raises(StudyError, match=r"results\.json: is damaged \(it holds .*; run the study again"):
+        study_report(str(broken))
+
+
 @pytest.mark.parametrize("summary", [[], {"spec": 1, "documents": 2, "methods": 3}, {"spec": {}}])
 def test_json_that_is_no_study_is_one_sentence(tmp_path: Path, summary: Any) -> None:
     (tmp_path / "results.json").write_text(json.dumps(summary))

@@ -12,11 +12,12 @@ from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, roc_auc_
 
 from featurestore.errors import UsageError
 from featurestore.models.model import Model
-from featurestore.models.predict import Predicted
+from featurestore.models.predict import CUT, Predicted
 from featurestore.models.rule import Rule
 from featurestore.models.scoring import decide
+from featurestore.tables.same_value import class_texts
 from tests.featurestore.models.handmade import linear_model
-from training.scores.new_documents import Evaluator, format_evaluation
+from training.scores.new_documents import KEPT, Evaluator, format_evaluation
 
 N = 400
 
@@ -170,3 +171,57 @@ def test_errors_of_an_operating_point_cost_what_its_model_file_says(model: Model
     evaluator.add(predicted(made, (0.5, 0.5, 0.5, 0.5)), [*labels, *[None] * (N - 5)], [*decisions, *["ham"] * (N - 5)])
     found = evaluator.result().operating_point
     assert found is not None and found["cost"] == (20 + 1) / 4
+
+
+def test_what_people_decide_is_no_class_even_where_one_is_called_so(model: Model) -> None:
+    made = replace(model, header={**model.header, "classes": ["favor", "undecided"]})
+    batch = predicted(made, (0.5, 0.5, 0.5, 0.5))
+    cut = np.arange(N) < 5
+    batch = replace(batch, truncated=cut, problem=["failed", *[CUT] * 4, *[None] * (N - 5)])
+    rule = Rule()
+    evaluator = Evaluator(made, "label")
+    evaluator.add(batch, ["undecided"] * N, rule.decide(made.classes, batch), rule.problems(batch))
+    found = evaluator.result()
+    right = float((batch.y_pred[5:] == 1).mean())
+    assert found.decided == (N - 5, pytest.approx(right))
+
+
+def test_every_document_left_out_is_counted_and_labels_are_kept_of_some(model: Model) -> None:
+    batch = predicted(model, (0.5, 0.5, 0.5, 0.5))
+    evaluator = Evaluator(model, "body")
+    labels: list[Any] = [None, "", float("nan"), *["spam"] * 7, *["eggs"] * 3, *(f"text {n}" for n in range(N - 13))]
+    for turn in range(4):
+        texts = [f"{label} {turn}" if label and str(label).startswith("text") else label for label in labels]
+        evaluator.add(batch, texts, Rule().decide(model.classes, batch))
+    found = evaluator.result()
+    assert (found.documents, found.unlabelled, found.without_features) == (28, 12, 0)
+    assert found.unknown_documents == 4 * (N - 10) and found.unknown["eggs"] == 12 and len(found.unknown) == 10
+    assert found.documents + found.unlabelled + found.unknown_documents == 4 * N
+    assert len(evaluator._unknown) == KEPT
+    page = format_evaluation(found, "body")
+    assert f"left out: {4 * N - 28:,} (12 without label, 0 without features, labels that are no class: eggs, " in page
+    assert ", ...)" in page
+
+
+def test_what_is_no_label_is_what_it_is_in_a_study(model: Model) -> None:
+    made = replace(model, header={**model.header, "classes": ["0", "1"]})
+    evaluator = Evaluator(made, "label")
+    batch = predicted(made, (0.5, 0.5, 0.5, 0.5))
+    values = [*["1"] * (N - 3), "NaN", "", "none"]
+    evaluator.add(batch, values, Rule().decide(made.classes, batch))
+    found = evaluator.result()
+    assert class_texts(["1", "NaN", ""], from_csv=True) == ["1", None, None]
+    assert (found.unlabelled, found.unknown) == (2, {"none": 1})
+
+
+def test_names_of_classes_columns_and_labels_cannot_move_the_cursor(model: Model) -> None:
+    strange = "spam\x1b[2J"
+    header = {**model.header, "classes": ["ham", strange], "saes": ["one\x1b[2J"]}
+    trained = {**header["trained_on"], "d_sae": {"one\x1b[2J": 10}}
+    made = replace(model, header={**header, "trained_on": trained})
+    batch = predicted(made, (0.9, 0.9, 0.9, 0.9))
+    evaluator = Evaluator(made, "label\x1b[2J")
+    labels = [*["ham", strange] * 100, *["eggs\x1b[2J"] * (N - 200)]
+    evaluator.add(batch, labels, Rule().decide(made.classes, batch))
+    page = format_evaluation(evaluator.result(), "label\x1b[2J")
+    assert "\x1b" not in page and page.count(r"\x1b[2J") >= 4
