@@ -148,6 +148,7 @@ def _hardware(job: JobSpec | None) -> Iterator[Finding]:
             properties = torch.cuda.get_device_properties(number)
             said = f"{properties.name}, {size(properties.total_memory)}, {default_dtype('cuda')}"
             yield Finding(f"GPU {number}", "right", said)
+        yield _compiler()
     elif Path("/proc/driver/nvidia/version").is_file():
         do = "install a torch with CUDA (https://pytorch.org/get-started)"
         yield Finding(
@@ -164,6 +165,17 @@ def _hardware(job: JobSpec | None) -> Iterator[Finding]:
         else:
             do = f"set workers.gpus to {there or 1}, or run on nodes that have so many"
             yield Finding("GPUs of a worker", "wrong", f"{said}, and this machine has {there}", do)
+
+
+def _compiler() -> Finding:
+    """Triton, which makes attention for a GPU, has a C compiler build its launcher on this machine."""
+    given = [os.environ.get("CC"), "gcc", "clang"]
+    found = next((path for name in given if name and (path := shutil.which(name))), None)
+    if found is not None:
+        return Finding("C compiler", "right", found)
+    return Finding(
+        "C compiler", "wrong", "there is none, and attention on a GPU is compiled", "install gcc (apt: gcc libc6-dev)"
+    )
 
 
 def _bundle_size(job: JobSpec | None) -> BundleSize | None:

@@ -8,16 +8,15 @@ import io
 import json
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from featurestore.base.did_you_mean import did_you_mean
 from featurestore.base.json_text import print_json
 from featurestore.urls import without_secrets
 from sparsemill.commands import main
 
 if TYPE_CHECKING:
-    from training.spec import StudySpec
+    pass
 
 DEMO_CLOSING = """
 What you have now:
@@ -32,8 +31,6 @@ point `corpus.path` in the job at Parquet, JSONL or CSV files, give it another s
 Open the report in a browser; it says what was found in words, and shows it:
     {files.results}/report.html
 """
-
-OF_EVERY_STORE = ("doc_id", "n_tokens", "truncated", "error", "length")  # what a study may name though no job keeps it
 
 
 def demo_parser(parser: argparse.ArgumentParser) -> None:
@@ -90,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
     from featurestore.errors import StudyError
     from featurestore.urls import shown
     from ray_jobs.spec import load_job
+    from sparsemill.job_and_study import check_together
     from training.spec import load_study
 
     job, studied = load_job(args.job), load_study(args.study)
@@ -99,12 +97,7 @@ def run(args: argparse.Namespace) -> int:
             f"{args.study} reads the store {shown(studied.store)}, and {args.job} writes {shown(store)}; "
             "make them the same"
         )
-    for key, column in _columns_read(studied):
-        if column not in job.corpus.keep:  # said now, and not when the job has been paid for
-            raise StudyError(
-                f"{args.study}: {key}: {args.job} keeps no column '{column}'"
-                f"{did_you_mean(column, job.corpus.keep) or ';'} add it to corpus.keep"
-            )
+    check_together(job, studied, args.job, args.study)  # said now, and not when the job has been paid for
     steps = [
         ["prepare", args.job],
         ["plan", args.job],
@@ -116,14 +109,6 @@ def run(args: argparse.Namespace) -> int:
     if not code and args.json:
         print_json({"store": shown(store), "results": shown(studied.out), **outputs})
     return code
-
-
-def _columns_read(studied: StudySpec) -> Iterator[tuple[str, str]]:
-    """(key, column) of what a study reads in the columns that its store keeps."""
-    split = studied.split
-    asked: list[tuple[str, object]] = [("label", studied.label), ("split.group", split.group)]
-    asked += [("split.column.name", split.column and split.column.name), *(("by", one) for one in studied.by)]
-    yield from ((key, column) for key, column in asked if isinstance(column, str) and column not in OF_EVERY_STORE)
 
 
 def _place(uri: str) -> str:

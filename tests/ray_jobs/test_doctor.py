@@ -104,6 +104,15 @@ def test_a_cache_that_cannot_be_written_is_named(
     assert code == 1 and found["cache"]["do"] == "set SPARSEMILL_CACHE elsewhere"
 
 
+def test_a_compiler_for_attention_on_a_gpu_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    assert module._compiler().verdict == "wrong" and "gcc" in module._compiler().do
+    (tmp_path / "clang").write_text("#!/bin/sh\n")
+    (tmp_path / "clang").chmod(0o755)
+    assert module._compiler() == module.Finding("C compiler", "right", str(tmp_path / "clang"))
+
+
 def test_a_job_that_cannot_be_read_is_a_mistake_of_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sparsemill.main(["doctor", str(tmp_path / "none.yaml")]) == 2
     assert "none.yaml" in capsys.readouterr().err

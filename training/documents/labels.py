@@ -135,7 +135,7 @@ def load_documents(store: FeatureStore, spec: StudySpec, others: Sequence[Featur
         "no_label": labels.is_null().to_numpy(),
         "no_group": _is_missing(groups) if groups is not None else none,
         "no_tokens": (frame["n_tokens"] == 0).to_numpy(),
-        "no_text": texts.is_null().to_numpy() if texts is not None and _needing_text(spec) else none,
+        "no_text": texts.is_null().to_numpy() if texts is not None and needing_text(spec) else none,
     }
     if numbers:
         missing["no_number"] = np.any([~np.isfinite(values).all(axis=1) for values in numbers.values()], axis=0)
@@ -170,7 +170,7 @@ def load_documents(store: FeatureStore, spec: StudySpec, others: Sequence[Featur
     )
 
 
-def _needing_text(spec: StudySpec) -> list[str]:
+def needing_text(spec: StudySpec) -> list[str]:
     """The baselines of a study that are made of the text."""
     return [name for name in ("tfidf", "char_ngrams") if name in spec.named_baselines]
 
@@ -178,7 +178,7 @@ def _needing_text(spec: StudySpec) -> list[str]:
 def _text_source(store: FeatureStore, spec: StudySpec) -> str | TableColumn | None:
     """Where the texts are: what the study names, or else the corpus' own; refused where a baseline needs some."""
     source = spec.text_source if spec.text_source is not None else _kept_text(store)
-    needing = _needing_text(spec)
+    needing = needing_text(spec)
     if source is not None or not needing:
         return source
     given = "give the study 'text: {path: ..., id: ..., column: ...}'"
@@ -335,15 +335,21 @@ _FROM_A_TABLE = {  # key of a study -> how else its column can be given
 }
 
 
-def _require_columns(store: FeatureStore, spec: StudySpec) -> None:
-    """Refuse a study that names a column which the store does not keep, by the key that names it."""
-    kept = [name for name, _ in store.schema.keep]
+def columns_read(spec: StudySpec) -> list[tuple[str, str]]:
+    """(key, column) of what a study reads in the columns that its store keeps."""
     named = [("label", spec.label), ("text", spec.text_source), ("split.group", spec.split.group)]
     named += [("split.column.name", spec.split.column.name)] if spec.split.column else []
     named += [("transfer.by", spec.transfer.by)] if spec.transfer else []
     named += [("baselines", name) for one in spec.numbers if one.path is None for name in one.columns]
-    for key, name in [*named, *(("by", name) for name in sliced_columns(spec.by))]:
-        if isinstance(name, str) and name not in kept:
+    named += [("by", name) for name in sliced_columns(spec.by)]
+    return [(key, name) for key, name in named if isinstance(name, str)]
+
+
+def _require_columns(store: FeatureStore, spec: StudySpec) -> None:
+    """Refuse a study that names a column which the store does not keep, by the key that names it."""
+    kept = [name for name, _ in store.schema.keep]
+    for key, name in columns_read(spec):
+        if name not in kept:
             hint = did_you_mean(name, kept) or ";"
             raise StudyError(
                 f"{key}: {shown(store.uri)} keeps no column '{name}'{hint} it keeps: {', '.join(kept) or 'none'}; "
