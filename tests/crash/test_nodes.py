@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.clusters import free_ports
 from tests.crash.ground import PATIENCE, UNITS, Ground, assert_whole, descendants, eventually, fault, mapping, start
 from tests.ray_jobs.jobs import parts_of, write_job
 
@@ -100,13 +101,19 @@ def test_a_node_that_joins_late_gets_work(ground: Ground, models: Path, first_wo
 
 
 @contextlib.contextmanager
-def autoscaling_head(directory: Path) -> Iterator[tuple[str, int]]:
+def autoscaling_head() -> Iterator[tuple[str, int]]:
     """`ray start --head` with an autoscaler whose nodes are raylets on this machine; yields address and process.
 
     `ray.cluster_utils.AutoscalingCluster` does the same, but stops every Ray on the machine first, and its example file
     is not in the wheel.
     """
-    port = _free_port()
+    # Paths of sockets may have 107 characters, of which pytest's own directories leave too few.
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as directory:
+        yield from _autoscaling_head(Path(directory))
+
+
+def _autoscaling_head(directory: Path) -> Iterator[tuple[str, int]]:
+    port, agent, metrics = free_ports(3)
     config = directory / "autoscaler.yaml"
     node = {"resources": {"CPU": 1, "object_store_memory": 80 << 20}, "node_config": {}, "min_workers": 0}
     config.write_text(
@@ -147,12 +154,16 @@ def autoscaling_head(directory: Path) -> Iterator[tuple[str, int]]:
     ray = str(Path(sys.executable).with_name("ray"))
     command = [ray, "start", "--head", "--block", f"--port={port}", "--num-cpus=0", "--include-dashboard=false"]
     command += [f"--autoscaling-config={config}", "--node-ip-address=127.0.0.1", "--disable-usage-stats"]
+    command += [f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"]
     command += [f"--temp-dir={directory / 'ray'}", f"--object-store-memory={80 << 20}"]
     environment = {**os.environ, **CLOSED, "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1"}
     with (directory / "head.log").open("w") as log:
         head = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
     try:
-        eventually(lambda: _listens(port), head)
+        try:
+            eventually(lambda: _listens(port), head)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {(directory / 'head.log').read_text()[-3000:]}") from error
         yield f"127.0.0.1:{port}", head.pid
     finally:
         family = descendants(head.pid)
@@ -160,12 +171,6 @@ def autoscaling_head(directory: Path) -> Iterator[tuple[str, int]]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         head.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _listens(port: int) -> bool:
@@ -181,11 +186,7 @@ def nodes(head: int) -> int:
 
 def test_the_autoscaler_starts_three_nodes_for_a_run_and_stops_them_afterwards(ground: Ground, models: Path) -> None:
     write_job(ground.job, {**mapping(models, ground.store), "workers": {"max": NODES, "cpus": 1, "gpus": 0}})
-    # Paths of sockets may have 107 characters, of which pytest's own directories leave too few.
-    with (
-        tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as directory,
-        autoscaling_head(Path(directory)) as (address, head),
-    ):
+    with autoscaling_head() as (address, head):
         eventually(lambda: nodes(head) == 0)
         driver = start(ground.job, "--json", "--address", address, env=CLOSED)
         seen: set[int] = set()

@@ -95,10 +95,8 @@ def test_without_an_autoscaler_a_run_names_its_unmet_demand_and_ends(job: Path) 
 
 
 @pytest.mark.slow
-def test_with_an_autoscaler_a_run_keeps_waiting_and_says_so(
-    job: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    with autoscaling_head(tmp_path_factory.mktemp("a")) as (address, _):
+def test_with_an_autoscaler_a_run_keeps_waiting_and_says_so(job: Path) -> None:
+    with autoscaling_head() as (address, _):
         run = extract(job, address)
         try:
             status_until(job.parent / "store", "waiting for the cluster's autoscaler to add one", run)
