@@ -43,6 +43,13 @@ _AGAIN = "get the file again"
 _OF_ALL_LAYERS = {"embed_tokens_per_layer.weight": 1, "per_layer_model_projection.weight": 0}
 """Tensors of Gemma 4 in which all layers have their part, one behind the other -> along which axis."""
 SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
+_SAY_QUANTISED = ("quantization_config", "compression_config")
+"""Keys of configs; the second is what compressed-tensors wrote first."""
+_MODELOPT_NAME = "hf_quant_config.json"
+"""Where older versions of ModelOpt say it, and nowhere else."""
+_ORIGINAL = "give the original checkpoint or a GGUF file"
+_WEIGHTS_ARE = frozenset(("F64", "F32", "F16", "BF16"))
+"""What safetensors calls the dtypes of weights that are what they mean, with no scale to multiply them by."""
 _HEADS = ("lm_head", "embed_out")  # what files call an output matrix, whatever transformers calls it in memory
 
 
@@ -116,6 +123,7 @@ def read_config(model: Checkpoint) -> Any:
         BundleError: It cannot be read, or belongs to a quantised checkpoint or to something else than a causal decoder.
     """
     config = _config(model)
+    _refuse_quantised(config, model)  # of a model of several parts only the whole config says it
     kind = str(getattr(config, "model_type", None) or model.name)
     sees = getattr(config, "vision_config", None) is not None
     try:
@@ -163,8 +171,17 @@ def _config(model: Checkpoint) -> Any:
 
 
 def _refuse_quantised(config: Any, model: Checkpoint) -> None:
-    if getattr(config, "quantization_config", None) and model.gguf is None:
-        raise BundleError(f"{model.source} holds quantised weights; give the original checkpoint or a GGUF file")
+    if model.gguf is None and (any(getattr(config, name, None) for name in _SAY_QUANTISED) or _modelopt(model)):
+        raise BundleError(f"{model.source} holds quantised weights; {_ORIGINAL}")
+
+
+def _modelopt(model: Checkpoint) -> bool:
+    """Whether NVIDIA's ModelOpt says that it quantised weights, and not only what the model caches as it runs."""
+    path = model.directory / _MODELOPT_NAME
+    if not path.is_file():
+        return False
+    with reading(path, BundleError, _AGAIN):
+        return bool(json.loads(path.read_text(encoding="utf-8"))["quantization"]["quant_algo"])
 
 
 def model_name(model: Checkpoint, config: Any) -> str:
@@ -414,6 +431,8 @@ def _reader(
     for shard in sorted({places[key] for key in keys.values()}):
         with reading(file := _weights_file(model, shard), BundleError, _AGAIN):
             shards[shard] = file, files.enter_context(safe_open(file, "pt"))
+    for key in keys.values():
+        _check_dtype(model, key, *shards[places[key]])
 
     def read(name: str) -> Any:
         file, tensors = shards[places[keys[name]]]
@@ -421,6 +440,18 @@ def _reader(
             return tensors.get_tensor(keys[name]).to(dtype)
 
     return read
+
+
+def _check_dtype(model: Checkpoint, key: str, file: Path, tensors: Any) -> None:
+    """Refuse a tensor of a file whose values are not the weights themselves.
+
+    Raises:
+        BundleError: In a sentence that names it.
+    """
+    with reading(file, BundleError, _AGAIN):
+        dtype = tensors.get_slice(key).get_dtype()
+    if dtype not in _WEIGHTS_ARE:
+        raise BundleError(f"{model.source} holds quantised weights: {key} is stored as {dtype}; {_ORIGINAL}")
 
 
 _PARTS = ("language_model.", "vision_tower.", "multi_modal_projector.")
@@ -457,6 +488,7 @@ def _converted(
     Returns:
         None where tensors are missing all the same.
     """
+    from safetensors import safe_open
     from transformers import AutoModel
 
     n_layers, cut = 1 + max(map(_layer_of, names)), copy.deepcopy(config)
@@ -465,7 +497,12 @@ def _converted(
     with tempfile.TemporaryDirectory(prefix="sparsemill-") as scratch:
         directory = Path(scratch)
         for shard in sorted(set(kept.values())):
-            (directory / shard).symlink_to(_weights_file(model, shard).absolute())
+            file = _weights_file(model, shard)
+            (directory / shard).symlink_to(file.absolute())
+            with reading(file, BundleError, _AGAIN), safe_open(file, "pt") as tensors:
+                for key in sorted(tensors.keys()):
+                    if key in kept and key.endswith("weight"):  # no mask or table, which may well be of integers
+                        _check_dtype(model, key, file, tensors)
         index = {"metadata": {"total_size": 0}, "weight_map": kept}
         (directory / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
         if set(kept.values()) == {WEIGHTS_NAME}:

@@ -509,6 +509,48 @@ def test_of_a_multimodal_gemma_3_the_text_decoder_is_taken(tiny_model: Path, tmp
     np.testing.assert_array_equal(kept["layers.1.mlp.up_proj.weight"], whole[name])
 
 
+def change_json(path: Path, **changes: Any) -> None:
+    found = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps(found | changes))
+
+
+def test_a_multimodal_checkpoint_whose_whole_config_says_quantised_is_refused(
+    tiny_sae_dir: Path, tmp_path: Path
+) -> None:
+    gemma3_multimodal(model := tmp_path / "gemma3")
+    change_json(model / CONFIG_NAME, quantization_config={"quant_method": "fp8", "weight_block_size": [128, 128]})
+    spec = job(model, {"path": str(tiny_sae_dir)})
+    assert "gemma3 holds quantised weights; give the original" in refusal(spec, tmp_path / "cache")
+
+
+def test_a_checkpoint_that_only_modelopt_calls_quantised_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(tiny_model, tmp_path / tiny_model.name))
+    sae = {"path": str(tiny_sae(tmp_path / "sae"))}
+    said = {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8"}
+    change_json(model / "hf_quant_config.json", quantization=said)
+    assert "tiny-gemma2 holds quantised weights" in refusal(job(model, sae), tmp_path / "cache")
+    change_json(model / "hf_quant_config.json", quantization=said | {"quant_algo": None})  # its cache alone
+    assert open_bundle(prepare(job(model, sae), tmp_path / "cache")).saes
+
+
+@pytest.mark.parametrize(("dtype", "called"), [(torch.float8_e4m3fn, "F8_E4M3"), (torch.int8, "I8")])
+@pytest.mark.parametrize("family", ["llama", "mixtral"])  # experts lie apart in the file, and transformers fuses them
+def test_weights_that_need_a_scale_are_refused_by_name(
+    family: str, dtype: torch.dtype, called: str, tmp_path: Path
+) -> None:
+    model = save_decoder(tmp_path / family, family)
+    tensors = load_file(model / WEIGHTS_NAME)
+    (name, *_) = sorted(
+        name for name in tensors if ".layers.0." in name and name.endswith(("w1.weight", "up_proj.weight"))
+    )
+    tensors[name] = tensors[name].to(dtype)
+    save_file(tensors | {f"{name}_scale": torch.ones(1)}, model / WEIGHTS_NAME, metadata={"format": "pt"})
+    said = refusal(
+        job(model, {"path": str(tiny_sae(tmp_path / "sae", layer=1, model_name=family))}), tmp_path / "cache"
+    )
+    assert f"holds quantised weights: {name} is stored as {called}; give the original" in said
+
+
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The hub switched off, as HF_HUB_OFFLINE=1 does, with nothing cached."""
