@@ -272,20 +272,47 @@ def write_whole(model: Checkpoint, config: Any, dtype: Any, directory: Path) -> 
     output = whole.get_output_embeddings()
     if output is None:
         raise BundleError(f"{config.model_type} models have no head that turns their last layer into words")
-    tied = output.weight is whole.get_input_embeddings().weight
     name = next(name for name, module in whole.named_modules() if module is output)
-    heads = {} if tied else _shapes(output)
+    tied = output.weight is whole.get_input_embeddings().weight
     with contextlib.ExitStack() as files:
         if model.gguf:
+            heads = {} if tied else _shapes(output)
             found = _gguf_tensors(model, config, shapes, dtype, heads)
             read, read_head = found.__getitem__, lambda key: found[f"{HEAD_NAME}:{key}"]
         else:
             read = _safetensors(model, config, shapes, dtype, files)
+            tied = tied and not _has_own_head(model, whole, shapes, read, dtype)
+            heads = {} if tied else _shapes(output)
             read_head = _safetensors_head(model, name, heads, dtype, files)
         write_tensors(directory / WEIGHTS_NAME, shapes, dtype, _checked(model, shapes, read))
         if heads:
             write_tensors(directory / HEAD_NAME, heads, dtype, _checked(model, heads, read_head))
     return HeadInfo(tied, _eos(model, config))
+
+
+def _has_own_head(model: Checkpoint, whole: Any, shapes: Iterable[str], read: Callable[[str], Any], dtype: Any) -> bool:
+    """Whether a checkpoint whose config says that its embedding is the output matrix has another one all the same.
+
+    A fine-tune may have trained one without saying so, and transformers believes the weights.
+
+    Args:
+        model: The checkpoint.
+        whole: The language model that transformers builds of its config.
+        shapes: Names of the tensors of its decoder.
+        read: Reads those.
+        dtype: In which the two are compared.
+    """
+    import torch
+
+    output, embedding = whole.get_output_embeddings(), whole.get_input_embeddings()
+    called = {module: f"{name}.weight" for name, module in whole.named_modules() if module in (output, embedding)}
+    ours = next((name for name in shapes if f".{called[embedding]}".endswith(f".{name}")), None)
+    if ours is None or _head_key(_places(model), called[output].removesuffix(".weight"), "weight") is None:
+        return False
+    matrix = {"weight": tuple(output.weight.shape)}
+    with contextlib.ExitStack() as files:
+        read_head = _safetensors_head(model, called[output].removesuffix(".weight"), matrix, dtype, files)
+        return not torch.equal(_checked(model, matrix, read_head)("weight"), read(ours))
 
 
 def _built(config: Any, build: Callable[[Any], Any]) -> Any:
@@ -400,12 +427,18 @@ def _safetensors_head(
     places = _places(model)
     keys = {}
     for name in names:
-        called = (f".{way}.{name}" for way in (module, *_HEADS))
-        ends = next((found for end in called if (found := [key for key in places if f".{key}".endswith(end)])), None)
-        if ends is None:
+        key = _head_key(places, module, name)
+        if key is None:
             raise BundleError(f"{model.source} lacks {module}.{name}, its head, which its config implies")
-        keys[name] = min(ends, key=len)
+        keys[name] = key
     return _reader(model, keys, places, dtype, files)
+
+
+def _head_key(places: Mapping[str, str], module: str, name: str) -> str | None:
+    """What a checkpoint calls a tensor of its output matrix; None where it has no such tensor."""
+    called = (f".{way}.{name}" for way in (module, *_HEADS))
+    ends = next((found for end in called if (found := [key for key in places if f".{key}".endswith(end)])), None)
+    return None if ends is None else min(ends, key=len)
 
 
 def _places(model: Checkpoint) -> dict[str, str]:
