@@ -43,6 +43,7 @@ _AGAIN = "get the file again"
 _OF_ALL_LAYERS = {"embed_tokens_per_layer.weight": 1, "per_layer_model_projection.weight": 0}
 """Tensors of Gemma 4 in which all layers have their part, one behind the other -> along which axis."""
 SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
+"""What is read of a model directory beside its weights: configs, and tokenizers of every kind (merges.txt, say)."""
 _SAY_QUANTISED = ("quantization_config", "compression_config")
 """Keys of configs; the second is what compressed-tensors wrote first."""
 _MODELOPT_NAME = "hf_quant_config.json"
@@ -114,6 +115,14 @@ def _on_hub(name: str, revision: str | None) -> Checkpoint:
 
 def _why(error: Exception) -> str:
     return why_not_fetched(error) or f"the hub's library failed ({brief(error)}); try again"
+
+
+def source_files(model: Checkpoint) -> list[Path]:
+    """The files of a model on this disk that decide what a bundle of it holds, in the order of their names."""
+    if model.gguf:
+        return [model.directory / model.gguf]
+    patterns = (*SMALL_FILES, "*.safetensors")
+    return [path for path in sorted(model.directory.iterdir()) if any(map(path.match, patterns))]
 
 
 def read_config(model: Checkpoint) -> Any:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 
 from featurestore.errors import BundleError
 from ray_jobs.backbone import backbone
@@ -97,6 +98,21 @@ def test_other_content_or_settings_make_another_bundle(tiny_model: Path, tiny_sa
     tiny_sae(sae, layer=2, seed=9)
     made.add(prepare(spec, cache))
     assert len({open_bundle(path).sha256 for path in made}) == len(made) == 3
+
+
+def test_a_mended_file_of_a_tokenizer_makes_another_bundle(tmp_path: Path) -> None:
+    model = save_decoder(tmp_path / "gpt2", "gpt2")
+    (model / TOKENIZER_NAME).unlink()
+    letters = ["<|endoftext|>", *"abc", "ab", "bc"]
+    (model / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(letters)}))
+    (model / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer"}))
+    spec = job(model, {"path": str(tiny_sae(tmp_path / "sae", layer=1, model_name="gpt2"))})
+    found = []
+    for merges in ("#version: 0.2\na b\n", "#version: 0.2\nb c\n"):
+        (model / "merges.txt").write_text(merges)
+        bundle = open_bundle(prepare(spec, tmp_path / "cache"))
+        found.append(Tokenizer.from_file(str(bundle.path / TOKENIZER_NAME)).encode("abc").tokens)
+    assert found == [["ab", "c"], ["a", "bc"]]
 
 
 def test_the_bundles_hash_does_not_depend_on_where_its_sources_lie(
