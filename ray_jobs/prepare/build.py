@@ -230,7 +230,13 @@ def _build(directory: Path, model: Checkpoint, spec: JobSpec, dtype: str, say: P
     (directory / CONFIG_NAME).write_text(config_json(full), encoding="utf-8")
     conversations = spec.corpus.messages is not None
     tokenizer = save_tokenizer(
-        model, directory, next(iter(behind_bos), None), spec.model, conversations, always_render=answering
+        model,
+        directory,
+        config.vocab_size,
+        next(iter(behind_bos), None),
+        spec.model,
+        conversations,
+        always_render=answering,
     )
     vision = {"vision": asdict(save_vision(model.directory, model.source, full, directory))} if of_images else {}
     write_manifest(

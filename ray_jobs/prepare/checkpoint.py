@@ -587,6 +587,7 @@ def _weights_file(model: Checkpoint, name: str) -> Path:
 def save_tokenizer(
     model: Checkpoint,
     directory: Path,
+    vocab_size: int,
     prepend_bos: bool | None,
     choices: ModelSpec | None = None,
     conversations: bool = False,
@@ -597,6 +598,7 @@ def save_tokenizer(
     Args:
         model: The checkpoint.
         directory: The bundle in the making.
+        vocab_size: Rows of the model's embedding; a tokenizer may have been given tokens that it has none for.
         prepend_bos: Whether the SAEs were trained behind a BOS token: it is then fed even if the tokenizer adds none
             (where it has none, the end-of-sequence token takes its place, as in TransformerLens); if not, none is fed.
             None leaves it to the tokenizer.
@@ -605,8 +607,8 @@ def save_tokenizer(
         always_render: Whether a chat is always given as a rendering, for something follows it that belongs to no text.
 
     Raises:
-        BundleError: The tokenizer cannot be read, has no `tokenizers` form, or a chat template without a system turn
-            where one is asked for.
+        BundleError: The tokenizer cannot be read, has no `tokenizers` form, a chat template without a system turn where
+            one is asked for, or puts tokens around every text that the model has no embedding of.
     """
     from transformers import AutoTokenizer
 
@@ -626,7 +628,15 @@ def save_tokenizer(
     elif prepend_bos and not bos:
         bos = tuple(i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None)[:1]
     prefix, suffix, chat = _chat(tokenizer, directory / TOKENIZER_NAME, bos, choices, conversations, always_render)
-    pad = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
+    used = bos if choices is None or not choices.chat else (*bos, *(prefix or ()), *(suffix or ()))
+    if beyond := [i for i in used if i >= vocab_size]:
+        raise BundleError(
+            f"the tokenizer of {model.source} puts {tokenizer.convert_ids_to_tokens(beyond[0])!r} (token {beyond[0]}) "
+            f"before or behind every text, but the model's embedding ends at {vocab_size - 1}; give the model that "
+            "belongs to this tokenizer"
+        )
+    given = (i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None)
+    pad = next((i for i in given if i < vocab_size), 0)  # it is looked up, whatever comes of it
     return TokenizerInfo(bos=bos, pad=pad, chat_prefix=prefix, chat_suffix=suffix, chat=chat)
 
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
+from transformers import AutoTokenizer
 
 from featurestore.errors import BundleError
 from ray_jobs.backbone import backbone
@@ -565,6 +566,45 @@ def test_weights_that_need_a_scale_are_refused_by_name(
         job(model, {"path": str(tiny_sae(tmp_path / "sae", layer=1, model_name=family))}), tmp_path / "cache"
     )
     assert f"holds quantised weights: {name} is stored as {called}; give the original" in said
+
+
+def with_tokens(model: Path, **special: str) -> Path:
+    """Give a checkpoint's tokenizer tokens that its embedding has no row for, as fine-tunes do."""
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.add_special_tokens(special)
+    tokenizer.save_pretrained(model)
+    return model
+
+
+def test_a_pad_token_that_the_embedding_has_no_row_for_pads_nothing(tmp_path: Path) -> None:
+    model = save_decoder(tmp_path / "a" / "llama", "llama")
+    padded = with_tokens(save_decoder(tmp_path / "b" / "llama", "llama"), pad_token="[PAD]")
+    sae = {"path": str(tiny_sae(tmp_path / "sae", layer=1, model_name="llama"))}
+    bundles = [open_bundle(prepare(job(path, sae), tmp_path / "cache")) for path in (model, padded)]
+    assert [bundle.tokenizer.pad for bundle in bundles] == [0, 1]  # its own, and its end-of-sequence token
+    texts = ["the river and the stone " * 9, "love", "good music"]  # so that the short ones are padded
+    before, after = (Extractor(bundle, ExtractSettings(pools=("max",))).extract(texts) for bundle in bundles)
+    assert after.errors == [None] * 3
+    for number in range(3):
+        one, other = before.saes["s0"].row(number), after.saes["s0"].row(number)
+        np.testing.assert_array_equal(one.indices, other.indices)
+        np.testing.assert_array_equal(one.values["max"], other.values["max"])
+
+
+@pytest.mark.parametrize("keys", [{}, {"chat": True}])
+def test_tokens_around_every_text_that_the_embedding_has_no_row_for_are_refused(
+    keys: dict[str, Any], tmp_path: Path
+) -> None:
+    model = save_decoder(tmp_path / "llama", "llama")
+    with_tokens(model, **({"eos_token": "<|im_end|>"} if keys else {"bos_token": "<|begin|>"}))
+    if keys:
+        marks = "{% for message in messages %}<s>{{ message['content'] }}<|im_end|>{% endfor %}"
+        (model / "chat_template.jinja").write_text(marks)
+    else:
+        change_json(model / TOKENIZER_NAME, post_processor=None)  # the SAE wants one all the same
+    sae = {"path": str(tiny_sae(tmp_path / "sae", layer=1, model_name="llama"))}
+    said = refusal(job(model, sae, **keys), tmp_path / "cache")
+    assert "before or behind every text, but the model's embedding ends at" in said, said
 
 
 @pytest.fixture
