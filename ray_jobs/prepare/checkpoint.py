@@ -165,7 +165,8 @@ def read_vision_config(model: Checkpoint) -> Any:
     """
     config = _config(model)
     check_takes_images(config, model.source)
-    _refuse_quantised(config, model)
+    for one in (config, config.get_text_config()):
+        _refuse_quantised(one, model)
     config.vision_config.vision_use_head = False  # pools the tower's positions, for nobody here
     return config
 
