@@ -2,7 +2,8 @@
 
 The order is that of the paths in the job, sorted by name within each, so it does not depend on the file system.
 Names are relative to the longest directory that all files share: a corpus that is moved keeps them, and with them
-the ids derived from them. What is inside the files is left to the formats' own modules.
+the ids derived from them. Two accounts or endpoints may have files of one path: all but the first's get another name.
+What is inside the files is left to the formats' own modules.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 from featurestore.base.did_you_mean import nearest
 from featurestore.errors import CorpusError
@@ -136,6 +137,7 @@ def look_up(paths: Sequence[str], file_format: str | None) -> Found:
             told from its name.
     """
     files: dict[object, SourceFile] = {}
+    places: dict[str, tuple[str, ...]] = {}  # of each root
     again: list[tuple[str, str]] = []
     for path in paths:
         try:
@@ -148,12 +150,23 @@ def look_up(paths: Sequence[str], file_format: str | None) -> Found:
         if not found:
             raise CorpusError(f"corpus.path '{_shown(path)}' matches no file; check the path or the pattern")
         for real, file in sorted(found, key=lambda pair: pair[1].path):
-            first = files.setdefault(real, file)
+            if file.root not in places:
+                places[file.root] = _place(file.root, file.path)
+            first = files.setdefault((places[file.root], real), file)
             if first is not file:
                 again.append((file.uri, first.uri))
     shared = _shared_directory([file.uri for file in files.values()])
+    same: dict[str, list[tuple[str, ...]]] = {}  # URL without account and query -> the places that have such a file
+
+    def named(file: SourceFile) -> SourceFile:
+        have, place = same.setdefault(file.uri, []), places[file.root]
+        if place not in have:
+            have.append(place)
+        before = f"@{have.index(place) + 1}/" if place != have[0] else ""
+        return replace(file, name=before + file.uri.removeprefix(shared))
+
     return Found(
-        tuple(replace(file, name=file.uri.removeprefix(shared)) for file in files.values()),
+        tuple(map(named, files.values())),
         tuple(dict.fromkeys((name.removeprefix(shared), first.removeprefix(shared)) for name, first in again)),
     )
 
@@ -258,6 +271,21 @@ def _format_of(path: str, wanted: str | None) -> tuple[str | None, str | None]:
         return IMAGE, None
     compression = COMPRESSION_OF_SUFFIX.get(suffix)
     return FORMAT_OF_SUFFIX.get(os.path.splitext(stem)[1] if compression else suffix), compression  # noqa: PTH122
+
+
+def _place(root: str, path: str) -> tuple[str, ...]:
+    """What of a URL says which storage a path is in, beside that path; nothing of what is on this machine's disks."""
+    from featurestore.storage.objectstore import is_object_store
+
+    scheme, is_url, rest = root.partition("://")
+    if not is_url or scheme == "file":
+        return ()
+    before, _, query = rest.partition("?")
+    if is_object_store(root):  # paths begin with the bucket, and what else a query says is how to get there
+        return scheme.replace("gcs", "gs"), dict(parse_qsl(query)).get("endpoint_override", "")
+    authority = before.partition("/")[0]
+    within = "://" in path or f"{path.strip('/')}/".startswith(f"{authority}/")
+    return scheme, "" if within else authority, query
 
 
 def _shared_directory(uris: list[str]) -> str:

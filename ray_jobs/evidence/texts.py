@@ -10,6 +10,7 @@ import numpy as np
 
 from featurestore.base.text import first_line
 from featurestore.errors import SparsemillError
+from featurestore.tables.values import document_turns
 from featurestore.urls import shown
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def stored_documents(
     kept = {row: text for row, (_, _, _, text) in found.items() if text is not None}
     lacking = [row for row, (_, _, error, _) in found.items() if error is None and row not in given | kept]
     read, missing = _corpus_texts(store, lacking, [found[row][0] for row in lacking])
-    known = read | kept | given
+    known = read | _as_read(store.plan, kept | given)
     documents = {}
     for doc_id, row in places:
         _, n_tokens, error, _ = found[row]
@@ -68,12 +69,21 @@ def stored_documents(
     return documents
 
 
+def _as_read(plan: StorePlan, texts: Mapping[int, str]) -> dict[int, str]:
+    """Texts as documents have them: a kept conversation may have more keys than were read, in another order."""
+    corpus = plan.spec.get("corpus")
+    if not isinstance(corpus, Mapping) or corpus.get("messages") is None:
+        return dict(texts)
+    read = {row: document_turns(text, str(corpus["messages"]))[0] for row, text in texts.items()}
+    return {row: text for row, text in read.items() if text is not None}
+
+
 def _of_images(plan: StorePlan) -> bool:
     return bool((plan.identity.get("corpus") or {}).get("image"))
 
 
 def kept_text_column(plan: StorePlan) -> str | None:
-    """The kept column that has the documents' texts as they were read, or None; None too where they are images."""
+    """The kept column that has the documents' texts or conversations, or None; None too where they are images."""
     if _of_images(plan):
         return None
     corpus = plan.spec.get("corpus")

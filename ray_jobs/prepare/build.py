@@ -42,6 +42,7 @@ from ray_jobs.prepare.checkpoint import (
     read_config,
     read_vision_config,
     save_tokenizer,
+    source_files,
     truncate,
     write_weights,
     write_whole,
@@ -229,7 +230,13 @@ def _build(directory: Path, model: Checkpoint, spec: JobSpec, dtype: str, say: P
     (directory / CONFIG_NAME).write_text(config_json(full), encoding="utf-8")
     conversations = spec.corpus.messages is not None
     tokenizer = save_tokenizer(
-        model, directory, next(iter(behind_bos), None), spec.model, conversations, always_render=answering
+        model,
+        directory,
+        config.vocab_size,
+        next(iter(behind_bos), None),
+        spec.model,
+        conversations,
+        always_render=answering,
     )
     vision = {"vision": asdict(save_vision(model.directory, model.source, full, directory))} if of_images else {}
     write_manifest(
@@ -308,12 +315,7 @@ def _key(model: Checkpoint, spec: JobSpec, dtype: str) -> str:
     if model.revision is not None:
         sources.append([model.source, model.revision])
     else:
-        files = [model.directory / model.gguf] if model.gguf else sorted(model.directory.iterdir())
-        sources += [
-            [model.name, _identity(path)]
-            for path in files
-            if path.suffix in (".json", ".jinja", ".safetensors", ".gguf")
-        ]
+        sources += [[model.name, _identity(path)] for path in source_files(model)]
     made_by = [FORMAT_VERSION, BUILDER, dtype, version("transformers"), version("sae-lens")]
     return hashlib.sha256(json.dumps([made_by, sources]).encode()).hexdigest()[:32]
 

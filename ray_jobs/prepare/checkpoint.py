@@ -43,6 +43,14 @@ _AGAIN = "get the file again"
 _OF_ALL_LAYERS = {"embed_tokens_per_layer.weight": 1, "per_layer_model_projection.weight": 0}
 """Tensors of Gemma 4 in which all layers have their part, one behind the other -> along which axis."""
 SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
+"""What is read of a model directory beside its weights: configs, and tokenizers of every kind (merges.txt, say)."""
+_SAY_QUANTISED = ("quantization_config", "compression_config")
+"""Keys of configs; the second is what compressed-tensors wrote first."""
+_MODELOPT_NAME = "hf_quant_config.json"
+"""Where older versions of ModelOpt say it, and nowhere else."""
+_ORIGINAL = "give the original checkpoint or a GGUF file"
+_WEIGHTS_ARE = frozenset(("F64", "F32", "F16", "BF16"))
+"""What safetensors calls the dtypes of weights that are what they mean, with no scale to multiply them by."""
 _HEADS = ("lm_head", "embed_out")  # what files call an output matrix, whatever transformers calls it in memory
 
 
@@ -109,6 +117,14 @@ def _why(error: Exception) -> str:
     return why_not_fetched(error) or f"the hub's library failed ({brief(error)}); try again"
 
 
+def source_files(model: Checkpoint) -> list[Path]:
+    """The files of a model on this disk that decide what a bundle of it holds, in the order of their names."""
+    if model.gguf:
+        return [model.directory / model.gguf]
+    patterns = (*SMALL_FILES, "*.safetensors")
+    return [path for path in sorted(model.directory.iterdir()) if any(map(path.match, patterns))]
+
+
 def read_config(model: Checkpoint) -> Any:
     """The config of the model's text decoder.
 
@@ -116,6 +132,7 @@ def read_config(model: Checkpoint) -> Any:
         BundleError: It cannot be read, or belongs to a quantised checkpoint or to something else than a causal decoder.
     """
     config = _config(model)
+    _refuse_quantised(config, model)  # of a model of several parts only the whole config says it
     kind = str(getattr(config, "model_type", None) or model.name)
     sees = getattr(config, "vision_config", None) is not None
     try:
@@ -148,7 +165,8 @@ def read_vision_config(model: Checkpoint) -> Any:
     """
     config = _config(model)
     check_takes_images(config, model.source)
-    _refuse_quantised(config, model)
+    for one in (config, config.get_text_config()):
+        _refuse_quantised(one, model)
     config.vision_config.vision_use_head = False  # pools the tower's positions, for nobody here
     return config
 
@@ -163,8 +181,17 @@ def _config(model: Checkpoint) -> Any:
 
 
 def _refuse_quantised(config: Any, model: Checkpoint) -> None:
-    if getattr(config, "quantization_config", None) and model.gguf is None:
-        raise BundleError(f"{model.source} holds quantised weights; give the original checkpoint or a GGUF file")
+    if model.gguf is None and (any(getattr(config, name, None) for name in _SAY_QUANTISED) or _modelopt(model)):
+        raise BundleError(f"{model.source} holds quantised weights; {_ORIGINAL}")
+
+
+def _modelopt(model: Checkpoint) -> bool:
+    """Whether NVIDIA's ModelOpt says that it quantised weights, and not only what the model caches as it runs."""
+    path = model.directory / _MODELOPT_NAME
+    if not path.is_file():
+        return False
+    with reading(path, BundleError, _AGAIN):
+        return bool(json.loads(path.read_text(encoding="utf-8"))["quantization"]["quant_algo"])
 
 
 def model_name(model: Checkpoint, config: Any) -> str:
@@ -255,20 +282,47 @@ def write_whole(model: Checkpoint, config: Any, dtype: Any, directory: Path) -> 
     output = whole.get_output_embeddings()
     if output is None:
         raise BundleError(f"{config.model_type} models have no head that turns their last layer into words")
-    tied = output.weight is whole.get_input_embeddings().weight
     name = next(name for name, module in whole.named_modules() if module is output)
-    heads = {} if tied else _shapes(output)
+    tied = output.weight is whole.get_input_embeddings().weight
     with contextlib.ExitStack() as files:
         if model.gguf:
+            heads = {} if tied else _shapes(output)
             found = _gguf_tensors(model, config, shapes, dtype, heads)
             read, read_head = found.__getitem__, lambda key: found[f"{HEAD_NAME}:{key}"]
         else:
             read = _safetensors(model, config, shapes, dtype, files)
+            tied = tied and not _has_own_head(model, whole, shapes, read, dtype)
+            heads = {} if tied else _shapes(output)
             read_head = _safetensors_head(model, name, heads, dtype, files)
         write_tensors(directory / WEIGHTS_NAME, shapes, dtype, _checked(model, shapes, read))
         if heads:
             write_tensors(directory / HEAD_NAME, heads, dtype, _checked(model, heads, read_head))
     return HeadInfo(tied, _eos(model, config))
+
+
+def _has_own_head(model: Checkpoint, whole: Any, shapes: Iterable[str], read: Callable[[str], Any], dtype: Any) -> bool:
+    """Whether a checkpoint whose config says that its embedding is the output matrix has another one all the same.
+
+    A fine-tune may have trained one without saying so, and transformers believes the weights.
+
+    Args:
+        model: The checkpoint.
+        whole: The language model that transformers builds of its config.
+        shapes: Names of the tensors of its decoder.
+        read: Reads those.
+        dtype: In which the two are compared.
+    """
+    import torch
+
+    output, embedding = whole.get_output_embeddings(), whole.get_input_embeddings()
+    called = {module: f"{name}.weight" for name, module in whole.named_modules() if module in (output, embedding)}
+    ours = next((name for name in shapes if f".{called[embedding]}".endswith(f".{name}")), None)
+    if ours is None or _head_key(_places(model), called[output].removesuffix(".weight"), "weight") is None:
+        return False
+    matrix = {"weight": tuple(output.weight.shape)}
+    with contextlib.ExitStack() as files:
+        read_head = _safetensors_head(model, called[output].removesuffix(".weight"), matrix, dtype, files)
+        return not torch.equal(_checked(model, matrix, read_head)("weight"), read(ours))
 
 
 def _built(config: Any, build: Callable[[Any], Any]) -> Any:
@@ -383,12 +437,18 @@ def _safetensors_head(
     places = _places(model)
     keys = {}
     for name in names:
-        called = (f".{way}.{name}" for way in (module, *_HEADS))
-        ends = next((found for end in called if (found := [key for key in places if f".{key}".endswith(end)])), None)
-        if ends is None:
+        key = _head_key(places, module, name)
+        if key is None:
             raise BundleError(f"{model.source} lacks {module}.{name}, its head, which its config implies")
-        keys[name] = min(ends, key=len)
+        keys[name] = key
     return _reader(model, keys, places, dtype, files)
+
+
+def _head_key(places: Mapping[str, str], module: str, name: str) -> str | None:
+    """What a checkpoint calls a tensor of its output matrix; None where it has no such tensor."""
+    called = (f".{way}.{name}" for way in (module, *_HEADS))
+    ends = next((found for end in called if (found := [key for key in places if f".{key}".endswith(end)])), None)
+    return None if ends is None else min(ends, key=len)
 
 
 def _places(model: Checkpoint) -> dict[str, str]:
@@ -414,6 +474,8 @@ def _reader(
     for shard in sorted({places[key] for key in keys.values()}):
         with reading(file := _weights_file(model, shard), BundleError, _AGAIN):
             shards[shard] = file, files.enter_context(safe_open(file, "pt"))
+    for key in keys.values():
+        _check_dtype(model, key, *shards[places[key]])
 
     def read(name: str) -> Any:
         file, tensors = shards[places[keys[name]]]
@@ -421,6 +483,18 @@ def _reader(
             return tensors.get_tensor(keys[name]).to(dtype)
 
     return read
+
+
+def _check_dtype(model: Checkpoint, key: str, file: Path, tensors: Any) -> None:
+    """Refuse a tensor of a file whose values are not the weights themselves.
+
+    Raises:
+        BundleError: In a sentence that names it.
+    """
+    with reading(file, BundleError, _AGAIN):
+        dtype = tensors.get_slice(key).get_dtype()
+    if dtype not in _WEIGHTS_ARE:
+        raise BundleError(f"{model.source} holds quantised weights: {key} is stored as {dtype}; {_ORIGINAL}")
 
 
 _PARTS = ("language_model.", "vision_tower.", "multi_modal_projector.")
@@ -457,6 +531,7 @@ def _converted(
     Returns:
         None where tensors are missing all the same.
     """
+    from safetensors import safe_open
     from transformers import AutoModel
 
     n_layers, cut = 1 + max(map(_layer_of, names)), copy.deepcopy(config)
@@ -465,7 +540,12 @@ def _converted(
     with tempfile.TemporaryDirectory(prefix="sparsemill-") as scratch:
         directory = Path(scratch)
         for shard in sorted(set(kept.values())):
-            (directory / shard).symlink_to(_weights_file(model, shard).absolute())
+            file = _weights_file(model, shard)
+            (directory / shard).symlink_to(file.absolute())
+            with reading(file, BundleError, _AGAIN), safe_open(file, "pt") as tensors:
+                for key in sorted(tensors.keys()):
+                    if key in kept and key.endswith("weight"):  # no mask or table, which may well be of integers
+                        _check_dtype(model, key, file, tensors)
         index = {"metadata": {"total_size": 0}, "weight_map": kept}
         (directory / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
         if set(kept.values()) == {WEIGHTS_NAME}:
@@ -508,6 +588,7 @@ def _weights_file(model: Checkpoint, name: str) -> Path:
 def save_tokenizer(
     model: Checkpoint,
     directory: Path,
+    vocab_size: int,
     prepend_bos: bool | None,
     choices: ModelSpec | None = None,
     conversations: bool = False,
@@ -518,6 +599,7 @@ def save_tokenizer(
     Args:
         model: The checkpoint.
         directory: The bundle in the making.
+        vocab_size: Rows of the model's embedding; a tokenizer may have been given tokens that it has none for.
         prepend_bos: Whether the SAEs were trained behind a BOS token: it is then fed even if the tokenizer adds none
             (where it has none, the end-of-sequence token takes its place, as in TransformerLens); if not, none is fed.
             None leaves it to the tokenizer.
@@ -526,8 +608,8 @@ def save_tokenizer(
         always_render: Whether a chat is always given as a rendering, for something follows it that belongs to no text.
 
     Raises:
-        BundleError: The tokenizer cannot be read, has no `tokenizers` form, or a chat template without a system turn
-            where one is asked for.
+        BundleError: The tokenizer cannot be read, has no `tokenizers` form, a chat template without a system turn where
+            one is asked for, or puts tokens around every text that the model has no embedding of.
     """
     from transformers import AutoTokenizer
 
@@ -547,7 +629,15 @@ def save_tokenizer(
     elif prepend_bos and not bos:
         bos = tuple(i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None)[:1]
     prefix, suffix, chat = _chat(tokenizer, directory / TOKENIZER_NAME, bos, choices, conversations, always_render)
-    pad = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
+    used = bos if choices is None or not choices.chat else (*bos, *(prefix or ()), *(suffix or ()))
+    if beyond := [i for i in used if i >= vocab_size]:
+        raise BundleError(
+            f"the tokenizer of {model.source} puts {tokenizer.convert_ids_to_tokens(beyond[0])!r} (token {beyond[0]}) "
+            f"before or behind every text, but the model's embedding ends at {vocab_size - 1}; give the model that "
+            "belongs to this tokenizer"
+        )
+    given = (i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None)
+    pad = next((i for i in given if i < vocab_size), 0)  # it is looked up, whatever comes of it
     return TokenizerInfo(bos=bos, pad=pad, chat_prefix=prefix, chat_suffix=suffix, chat=chat)
 
 

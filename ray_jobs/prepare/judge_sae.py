@@ -14,12 +14,13 @@ from typing import Any
 
 from featurestore.errors import BundleError
 from ray_jobs.backbone.kinds import check_family
-from ray_jobs.backbone.layouts import check_hook, has_rms_norms, width_of
+from ray_jobs.backbone.layouts import check_hook, family_of, has_rms_norms, width_of
 from ray_jobs.backbone.sites import SITES, STREAM_SITES, Hook, parse_hook
 from ray_jobs.prepare.models import same_model
 
 _HARMLESS = ("fold_ln", "center_unembed", "n_devices", "dtype", "torch_dtype", "device", "device_map")
-"""Ways to load a model that move a norm's weight behind the site, or change only what follows the last layer."""
+"""Ways to load a model that change only what follows the last layer, or (`fold_ln`) move a norm's weight behind the
+site: at most sites, see `_check_norm`."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,7 @@ def judge(where: str, said: SaeConfig, model_name: str, config: Any, wanted: Wan
         )
     hook = Hook(hooked, wanted.site or (site if site in SITES else "resid_post"))
     check_hook(config, hook, where)
+    _check_norm(where, said, hook, config)
     width, what = width_of(config, hook)
     if said.d_in is not None and said.d_in != width:
         raise BundleError(
@@ -154,6 +156,27 @@ def judge(where: str, said: SaeConfig, model_name: str, config: Any, wanted: Wan
         centred and not has_rms_norms(config) and hook.site in STREAM_SITES,
         tuple(mismatch),
         tuple(unverified),
+    )
+
+
+def _check_norm(where: str, said: SaeConfig, hook: Hook, config: Any) -> None:
+    """Refuse an SAE that reads behind a norm whose weight TransformerLens had moved into the matrices after it.
+
+    `ln2_normalized` lies before the weight, and every other site before the norm or behind those matrices.
+
+    Raises:
+        BundleError: It saw other activations than this model's.
+    """
+    family = family_of(config)
+    if not said.changed.get("fold_ln") or hook.site not in ("attn_in", "mlp_in"):
+        return
+    if family is not None and family.order == "after":  # what a layer reads has passed no norm
+        return
+    same = hook.site == "mlp_in" and family is not None and family.mlp_norm is not None
+    instead = "read the same by site: ln2_normalized with allow_mismatch: true, or " if same else ""
+    raise BundleError(
+        f"{where} reads {hook}, and was trained on a model loaded with fold_ln=True, whose norm has no weight there; "
+        f"{instead}choose another SAE"
     )
 
 

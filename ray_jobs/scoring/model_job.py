@@ -167,6 +167,6 @@ def _sae(identity: Mapping[str, Any], source: Mapping[str, Any], name: str) -> d
     return {
         "name": name,
         **{key: source[key] for key in _SOURCE if source.get(key)},
-        "layer": None if at is None else at["layer"],
+        **{key: None if at is None else at[key] for key in ("layer", "site")},
         "allow_mismatch": bool(described(identity, name).get("mismatch")),
     }

@@ -80,6 +80,19 @@ class Place:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
     """moto's server as a process of its own, with one bucket."""
+    with _s3() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def other_s3() -> Iterator[S3Server]:
+    """Another one, with a bucket of the same name."""
+    with _s3() as server:
+        yield server
+
+
+@contextmanager
+def _s3() -> Iterator[S3Server]:
     port = _free_port()
     with _server(["moto.server", "-H", "127.0.0.1", "-p", str(port)], f"http://127.0.0.1:{port}/moto-api/") as pid:
         server = S3Server(f"127.0.0.1:{port}", pid)

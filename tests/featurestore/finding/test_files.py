@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from featurestore.errors import CorpusError, UsageError
-from featurestore.finding.files import find_files
+from featurestore.finding.files import SourceFile, find_files
+from featurestore.storage.files import filesystem, read_bytes
+from tests.featurestore.conftest import Place, S3Server
 
 
 @pytest.fixture
@@ -215,6 +219,69 @@ def test_a_url_keeps_its_query_for_opening_and_hides_it_in_messages() -> None:
     with pytest.raises(CorpusError) as refusal:
         names("file:///nowhere-at-all/*.jsonl?secret=hunter2")
     assert "hunter2" not in str(refusal.value)
+
+
+def read(file: SourceFile) -> bytes:
+    return read_bytes(filesystem(file.root)[0], file.path)
+
+
+def test_one_path_of_two_endpoints_is_two_files(s3_server: S3Server, s3_place: Place, other_s3: S3Server) -> None:
+    roots = []
+    for server in (s3_server, other_s3):
+        there = Place(s3_place.base, {}, f"endpoint_override={server.host}&scheme=http")
+        there.write("a.jsonl", server.host.encode())
+        roots.append(there)
+    roots[1].write("b.jsonl", b"{}")
+    patterns = [place.uri.replace("?", "/*.jsonl?") for place in roots]
+    found = find_files(patterns, None)
+    assert [file.name for file in found] == ["a.jsonl", "@2/a.jsonl", "b.jsonl"]
+    assert [read(file) for file in found[:2]] == [s3_server.host.encode(), other_s3.host.encode()]
+    assert [file.name for file in find_files(patterns[1:] + patterns[1:], None)] == ["a.jsonl", "b.jsonl"]
+    spelled = [roots[0].uri.replace("?", "/a.jsonl?"), roots[0].uri.replace("?", "/a.jsonl?region=us-east-1&")]
+    assert [file.name for file in find_files(spelled, None)] == ["a.jsonl"]
+
+
+class Accounts(MemoryFileSystem):
+    """Containers of several accounts, `accounts://container@account/path`, as Azure's file system reads such URLs."""
+
+    protocol = "accounts"
+    cachable = False
+
+    def __init__(self, account: str = "", **more: Any) -> None:
+        super().__init__(**more)
+        self.store = _ACCOUNTS.setdefault(account, {})
+        self.pseudo_dirs = [""]
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        container, _, rest = path.removeprefix("accounts://").lstrip("/").partition("/")
+        return f"/{container.partition('@')[0]}/{rest}".rstrip("/")
+
+    @staticmethod
+    def _get_kwargs_from_urls(url: str) -> dict[str, str]:
+        return {"account": url.removeprefix("accounts://").partition("/")[0].partition("@")[2]}
+
+
+_ACCOUNTS: dict[str, dict[str, Any]] = {}
+
+
+def test_one_path_of_two_accounts_is_two_files() -> None:
+    import fsspec
+
+    fsspec.register_implementation("accounts", Accounts, clobber=True)
+    for account in ("eu.example", "us.example"):
+        for name in ("2024/a.jsonl", "2024/b.jsonl"):
+            fsspec.filesystem("accounts", account=account).pipe(f"/data/{name}", account.encode())
+    patterns = [f"accounts://data@{account}/2024/*.jsonl" for account in ("eu.example", "us.example")]
+    found = find_files(patterns, None)
+    assert [file.name for file in found] == ["a.jsonl", "b.jsonl", "@2/a.jsonl", "@2/b.jsonl"]
+    assert [read(file) for file in found] == [b"eu.example"] * 2 + [b"us.example"] * 2
+    assert [file.name for file in find_files([patterns[0], patterns[0].replace("*", "a")], None)] == [
+        "a.jsonl",
+        "b.jsonl",
+    ]
+    apart = [patterns[0].replace("*", "a"), patterns[1].replace("*", "b")]
+    assert names(*apart) == ["a.jsonl", "b.jsonl"]
 
 
 def test_a_directory_of_images_without_tables_says_how_to_read_it(tmp_path: Path) -> None:

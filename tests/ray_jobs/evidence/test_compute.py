@@ -99,6 +99,22 @@ def test_every_token_policy_pools_to_the_stored_values(models: Path, tmp_path: P
     assert n_windows > 5 or model == {"max_tokens": 16}
 
 
+def test_kept_conversations_are_read_as_the_corpus_was(models: Path, tmp_path: Path) -> None:
+    turns = [{"content": "Was it good?", "role": "system"}, {"content": "the river", "weight": 0.5, "role": "user"}]
+    chats = [[*turns, {"role": "user", "content": text}] for text in tiny_texts(6, min_words=5, seed=3)]
+    lines = [json.dumps({"id": f"d{number}", "messages": chat}) for number, chat in enumerate(chats)]
+    (tmp_path / "c.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    corpus = {"text": "messages", "messages": "messages"}
+    stores = [
+        extracted(models, tmp_path / "c.jsonl", tmp_path / name, corpus=corpus | {"keep": keep}, model={"chat": True})
+        for name, keep in (("kept", ["messages"]), ("read", []))
+    ]
+    wanted = strongest(stores[0], 6, 3)
+    found = [list(compute_evidence(store, wanted)) for store in stores]
+    assert found[0] == found[1] and len(wanted) == 6
+    assert [document.problem for document in found[0]] == [None] * 6
+
+
 def test_in_bfloat16_values_are_within_the_stated_bound_or_it_is_said(models: Path, tmp_path: Path) -> None:
     store = extracted(models, models / "c.jsonl", tmp_path / "store", model={"dtype": "bfloat16"})
     wanted = strongest(store, 40, 5)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from ray_jobs.backbone.bundle import HEAD_NAME, Bundle
+from ray_jobs.backbone.bundle import HEAD_NAME, WEIGHTS_NAME, Bundle
 from ray_jobs.language.likelihood import log_likelihoods
 from ray_jobs.language.model import LanguageModel
 from ray_jobs.language.tokens import Completions, PromptTokenizer
@@ -122,5 +125,28 @@ def test_every_family_has_its_head(family: str, tmp_path: Path) -> None:
     model, direct = LanguageModel(bundle, "cpu"), Direct(path)
     rows = [(row["question"], row["options"]) for row in questions(4, max_words=12)]
     for one, (prompt, options) in zip(scored(bundle, model, rows, 200), rows, strict=True):
+        expected = [direct.log_likelihood(prompt, f" {option}") for option in options]
+        np.testing.assert_allclose(one, expected, atol=TOLERANCE)
+
+
+def test_a_head_of_its_own_counts_whatever_the_config_says(tmp_path: Path) -> None:
+    tied = save_decoder(tmp_path / "tied" / "tiny-llama", "llama", tie_word_embeddings=True)
+    weights = load_file(tied / WEIGHTS_NAME)
+    embedding = weights["model.embed_tokens.weight"]
+    before = whole_bundle(tied, tmp_path / "bundles")
+    assert before.head is not None and before.head.tied and HEAD_NAME not in before.files
+
+    twice = Path(shutil.copytree(tied, tmp_path / "twice" / tied.name))
+    save_file({**weights, "lm_head.weight": embedding.clone()}, twice / WEIGHTS_NAME, metadata={"format": "pt"})
+    assert whole_bundle(twice, tmp_path / "bundles").sha256 == before.sha256
+
+    tuned = Path(shutil.copytree(tied, tmp_path / "tuned" / tied.name))
+    trained = embedding + torch.randn_like(embedding) * 0.1
+    save_file({**weights, "lm_head.weight": trained}, tuned / WEIGHTS_NAME, metadata={"format": "pt"})
+    bundle, direct = whole_bundle(tuned, tmp_path / "bundles"), Direct(tuned)
+    assert bundle.head is not None and not bundle.head.tied
+    assert torch.equal(direct.model.get_output_embeddings().weight, trained)  # so does transformers
+    rows = [(row["question"], row["options"]) for row in questions(4, max_words=12)]
+    for one, (prompt, options) in zip(scored(bundle, LanguageModel(bundle, "cpu"), rows, 200), rows, strict=True):
         expected = [direct.log_likelihood(prompt, f" {option}") for option in options]
         np.testing.assert_allclose(one, expected, atol=TOLERANCE)

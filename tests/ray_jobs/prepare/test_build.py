@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
 
 from featurestore.errors import BundleError
 from ray_jobs.backbone import backbone
@@ -97,6 +99,21 @@ def test_other_content_or_settings_make_another_bundle(tiny_model: Path, tiny_sa
     tiny_sae(sae, layer=2, seed=9)
     made.add(prepare(spec, cache))
     assert len({open_bundle(path).sha256 for path in made}) == len(made) == 3
+
+
+def test_a_mended_file_of_a_tokenizer_makes_another_bundle(tmp_path: Path) -> None:
+    model = save_decoder(tmp_path / "gpt2", "gpt2")
+    (model / TOKENIZER_NAME).unlink()
+    letters = ["<|endoftext|>", *"abc", "ab", "bc"]
+    (model / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(letters)}))
+    (model / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer"}))
+    spec = job(model, {"path": str(tiny_sae(tmp_path / "sae", layer=1, model_name="gpt2"))})
+    found = []
+    for merges in ("#version: 0.2\na b\n", "#version: 0.2\nb c\n"):
+        (model / "merges.txt").write_text(merges)
+        bundle = open_bundle(prepare(spec, tmp_path / "cache"))
+        found.append(Tokenizer.from_file(str(bundle.path / TOKENIZER_NAME)).encode("abc").tokens)
+    assert found == [["ab", "c"], ["a", "bc"]]
 
 
 def test_the_bundles_hash_does_not_depend_on_where_its_sources_lie(
@@ -507,6 +524,87 @@ def test_of_a_multimodal_gemma_3_the_text_decoder_is_taken(tiny_model: Path, tmp
     kept, whole = load_file(bundle.path / WEIGHTS_NAME), load_file(model / WEIGHTS_NAME)
     (name,) = [name for name in whole if name.endswith("layers.1.mlp.up_proj.weight") and "language_model" in name]
     np.testing.assert_array_equal(kept["layers.1.mlp.up_proj.weight"], whole[name])
+
+
+def change_json(path: Path, **changes: Any) -> None:
+    found = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps(found | changes))
+
+
+def test_a_multimodal_checkpoint_whose_whole_config_says_quantised_is_refused(
+    tiny_sae_dir: Path, tmp_path: Path
+) -> None:
+    gemma3_multimodal(model := tmp_path / "gemma3")
+    change_json(model / CONFIG_NAME, quantization_config={"quant_method": "fp8", "weight_block_size": [128, 128]})
+    spec = job(model, {"path": str(tiny_sae_dir)})
+    assert "gemma3 holds quantised weights; give the original" in refusal(spec, tmp_path / "cache")
+
+
+def test_a_checkpoint_that_only_modelopt_calls_quantised_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(tiny_model, tmp_path / tiny_model.name))
+    sae = {"path": str(tiny_sae(tmp_path / "sae"))}
+    said = {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8"}
+    change_json(model / "hf_quant_config.json", quantization=said)
+    assert "tiny-gemma2 holds quantised weights" in refusal(job(model, sae), tmp_path / "cache")
+    change_json(model / "hf_quant_config.json", quantization=said | {"quant_algo": None})  # its cache alone
+    assert open_bundle(prepare(job(model, sae), tmp_path / "cache")).saes
+
+
+@pytest.mark.parametrize(("dtype", "called"), [(torch.float8_e4m3fn, "F8_E4M3"), (torch.int8, "I8")])
+@pytest.mark.parametrize("family", ["llama", "mixtral"])  # experts lie apart in the file, and transformers fuses them
+def test_weights_that_need_a_scale_are_refused_by_name(
+    family: str, dtype: torch.dtype, called: str, tmp_path: Path
+) -> None:
+    model = save_decoder(tmp_path / family, family)
+    tensors = load_file(model / WEIGHTS_NAME)
+    (name, *_) = sorted(
+        name for name in tensors if ".layers.0." in name and name.endswith(("w1.weight", "up_proj.weight"))
+    )
+    tensors[name] = tensors[name].to(dtype)
+    save_file(tensors | {f"{name}_scale": torch.ones(1)}, model / WEIGHTS_NAME, metadata={"format": "pt"})
+    said = refusal(
+        job(model, {"path": str(tiny_sae(tmp_path / "sae", layer=1, model_name=family))}), tmp_path / "cache"
+    )
+    assert f"holds quantised weights: {name} is stored as {called}; give the original" in said
+
+
+def with_tokens(model: Path, **special: str) -> Path:
+    """Give a checkpoint's tokenizer tokens that its embedding has no row for, as fine-tunes do."""
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.add_special_tokens(special)
+    tokenizer.save_pretrained(model)
+    return model
+
+
+def test_a_pad_token_that_the_embedding_has_no_row_for_pads_nothing(tmp_path: Path) -> None:
+    model = save_decoder(tmp_path / "a" / "llama", "llama")
+    padded = with_tokens(save_decoder(tmp_path / "b" / "llama", "llama"), pad_token="[PAD]")
+    sae = {"path": str(tiny_sae(tmp_path / "sae", layer=1, model_name="llama"))}
+    bundles = [open_bundle(prepare(job(path, sae), tmp_path / "cache")) for path in (model, padded)]
+    assert [bundle.tokenizer.pad for bundle in bundles] == [0, 1]  # its own, and its end-of-sequence token
+    texts = ["the river and the stone " * 9, "love", "good music"]  # so that the short ones are padded
+    before, after = (Extractor(bundle, ExtractSettings(pools=("max",))).extract(texts) for bundle in bundles)
+    assert after.errors == [None] * 3
+    for number in range(3):
+        one, other = before.saes["s0"].row(number), after.saes["s0"].row(number)
+        np.testing.assert_array_equal(one.indices, other.indices)
+        np.testing.assert_array_equal(one.values["max"], other.values["max"])
+
+
+@pytest.mark.parametrize("keys", [{}, {"chat": True}])
+def test_tokens_around_every_text_that_the_embedding_has_no_row_for_are_refused(
+    keys: dict[str, Any], tmp_path: Path
+) -> None:
+    model = save_decoder(tmp_path / "llama", "llama")
+    with_tokens(model, **({"eos_token": "<|im_end|>"} if keys else {"bos_token": "<|begin|>"}))
+    if keys:
+        marks = "{% for message in messages %}<s>{{ message['content'] }}<|im_end|>{% endfor %}"
+        (model / "chat_template.jinja").write_text(marks)
+    else:
+        change_json(model / TOKENIZER_NAME, post_processor=None)  # the SAE wants one all the same
+    sae = {"path": str(tiny_sae(tmp_path / "sae", layer=1, model_name="llama"))}
+    said = refusal(job(model, sae, **keys), tmp_path / "cache")
+    assert "before or behind every text, but the model's embedding ends at" in said, said
 
 
 @pytest.fixture

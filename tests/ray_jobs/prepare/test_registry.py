@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -213,3 +214,23 @@ def test_how_a_model_was_loaded_matters_where_its_norms_centre() -> None:
     assert not judge("this SAE", said, LLAMA, known_config(LLAMA), Wanted()).centred
     gpt2 = replace(said, model="gpt2-small", d_in=768)
     assert judge("this SAE", gpt2, "gpt2", known_config("gpt2"), Wanted()).centred
+
+
+@pytest.mark.parametrize(
+    ("hook", "wanted", "refused"),
+    [
+        ("blocks.3.mlp.hook_in", Wanted(), True),
+        (None, Wanted(layer=3, site="attn_in"), True),
+        (None, Wanted(layer=3, site="mlp_in"), True),
+        ("blocks.3.mlp.hook_in", Wanted(site="ln2_normalized", allow_mismatch=True), False),
+        ("blocks.3.ln2.hook_normalized", Wanted(), False),
+        ("blocks.3.hook_mlp_in", Wanted(), False),  # the stream
+        ("blocks.3.hook_attn_in", Wanted(), False),
+        ("blocks.3.hook_mlp_out", Wanted(), False),
+    ],
+)
+def test_a_norm_without_its_weight_matters_right_behind_it(hook: str | None, wanted: Wanted, refused: bool) -> None:
+    said = replace(FINE, hook=hook, changed={"fold_ln": True})
+    judge("this SAE", replace(said, changed={"fold_ln": False}), LLAMA, known_config(LLAMA), wanted)
+    with pytest.raises(BundleError, match="fold_ln=True, whose norm has no weight") if refused else nullcontext():
+        judge("this SAE", said, LLAMA, known_config(LLAMA), wanted)

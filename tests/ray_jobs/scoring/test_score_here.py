@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from featurestore import FeatureStore
 from featurestore.errors import StudyError
@@ -46,7 +47,10 @@ def plan(models: Path) -> JobPlan:
     """A store of two SAEs, as a worker writes it."""
     corpus = write_corpus(models / "c.jsonl", 40, faults=True, max_words=90)
     saes = [{"path": str(models / "sae"), "name": "tiny"}, {"path": str(models / "shallow"), "name": "shallow"}]
-    made = make_plan(make_job(models, corpus, models / "store", saes=saes, value_bits=8))
+    return extracted(make_plan(make_job(models, corpus, models / "store", saes=saes, value_bits=8)))
+
+
+def extracted(made: JobPlan) -> JobPlan:
     create_store(made.job.store, made.store)
     worker = Worker(WorkerTask.of(made))
     worker.open()
@@ -66,6 +70,10 @@ def model_of(plan: StorePlan, names: tuple[str, ...] = ("tiny",), pool: str = "m
     coef[0, ::4] = 0
     d_sae = dict.fromkeys(names, 96)
     return linear_model(columns, coef, d_sae, identity=plan.identity, pool=pool, bundle=bundle_sources(plan), **header)
+
+
+def scored_anew(model: Model, documents: DocumentRows) -> Predicted:
+    return Scorer(model, 0, lambda _line: None, lambda _line: None).score(documents)
 
 
 def scored(model: Model, documents: DocumentRows, explain: int = 0) -> Predicted:
@@ -153,6 +161,23 @@ def test_a_bundle_that_is_gone_is_built_again_from_what_the_model_names(
     assert any("loading SAE tiny" in line for line in said)
     assert not any("shallow" in line for line in said)  # which it does not read
     np.testing.assert_allclose(scorer.score(documents).proba, expected, atol=1e-6)
+
+
+def test_an_sae_whose_files_do_not_say_where_it_reads_is_hooked_there_again(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sae = load_file(models / "sae" / "sae_weights.safetensors")
+    (tmp_path / "scope").mkdir()
+    np.savez(tmp_path / "scope" / "params.npz", **sae)  # as Gemma Scope is laid out
+    corpus = write_corpus(tmp_path / "c.jsonl", 10)
+    said = {"path": str(tmp_path / "scope"), "name": "tiny", "layer": 1, "site": "mlp_out"}
+    made = extracted(make_plan(make_job(models, corpus, tmp_path / "store", saes=[said], value_bits=8)))
+    model = model_of(made.store)
+    rows = read_rows([part for unit in made.units for part in unit.slices], made.job.corpus, made.scan.keep_types)
+    expected = np.concatenate([batch.proba for batch in predict_store(model, FeatureStore.open(made.job.store))])
+    monkeypatch.setenv("SPARSEMILL_CACHE", str(tmp_path / "cache"))
+    np.testing.assert_allclose(scored_anew(model, rows).proba, expected, atol=1e-4)
+    assert job_of(model).saes[0].site == "mlp_out"
 
 
 def test_a_bundle_that_cannot_be_built_again_is_named(
