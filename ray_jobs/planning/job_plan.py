@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
 
 from featurestore.base.dense_names import PIXELS, dense_name
 from featurestore.errors import JobSpecError
@@ -27,12 +29,14 @@ if TYPE_CHECKING:
     from featurestore.format.schema import StoreSchema
     from featurestore.format.store_plan import StorePlan
     from ray_jobs.backbone.bundle import Bundle
+    from ray_jobs.backbone.tokens import Content
     from ray_jobs.corpus.read import DocumentRows
     from ray_jobs.corpus.scanned import CorpusScan
     from ray_jobs.planning.units import Unit
     from ray_jobs.spec import CorpusSpec, JobSpec
 
 SAMPLED_DOCUMENTS = 512  # of the scan's sample; tokenising them takes a fraction of a second
+STRETCHED_TOKENS = 2**18  # of a document that the sample has cut: hundreds of usual windows, counted in milliseconds
 PAGE_BYTES = 2**16  # of a mapped file: Linux maps as much around what is read, if it is in the page cache
 
 Note = Callable[[str], None]
@@ -321,27 +325,55 @@ def store_schema(job: JobSpec, bundle: Bundle, keep_types: Mapping[str, str]) ->
 
 
 def sample_tokens(bundle: Bundle, job: JobSpec, scanned: CorpusScan) -> TokenSample:
-    """Count tokens of the documents that the scan has sampled."""
+    """Count tokens of the documents that the scan has sampled; of those that it has cut, as many as the whole has."""
     from ray_jobs.backbone.tokens import ContentTokenizer, token_policy, windows_of
 
     if bundle.vision is not None:
         return _sample_images(bundle, job, scanned)
-    texts = scanned.sample[:: max(1, len(scanned.sample) // SAMPLED_DOCUMENTS)]
+    every = slice(None, None, max(1, len(scanned.sample) // SAMPLED_DOCUMENTS))
     policy = token_policy(bundle, job.model)
+    most = max(STRETCHED_TOKENS, 4 * policy.max_tokens)
     pooled, n_cut, longest = [], 0, 0
-    pages: set[int] = set()
     page_rows = max(1, PAGE_BYTES // (bundle.d_model * (2 if bundle.dtype == "bfloat16" else 4)))
-    for content in ContentTokenizer(bundle, job.model.chat).encode(texts):
+    pages = np.zeros(bundle.model.vocab_size // page_rows + 1, dtype=bool)
+    contents = ContentTokenizer(bundle, job.model.chat).encode(scanned.sample[every])
+    for content, times in zip(contents, scanned.sample_times[every], strict=True):
         if isinstance(content, str):
             continue
-        windows, cut = windows_of(0, content, policy)
-        pooled.append(sum(window.n_pooled for window in windows))
+        fed = content if isinstance(content, np.ndarray) else content.ids
+        stretched = min(times, max(most / max(len(fed), 1), 1.0))
+        windows, cut = windows_of(0, content if times == 1 else _stretched(content, stretched), policy)
+        beyond = times / stretched if policy.stride is not None else 1.0  # what is behind is windows like these
+        pooled.append(sum(window.n_pooled for window in windows) * beyond)
         n_cut += cut
         longest = max([longest, *(len(window.ids) for window in windows)])
-        pages.update(*((window.ids // page_rows).tolist() for window in windows))
+        for window in windows:
+            pages[window.ids // page_rows] = True
     if not pooled:
         return TokenSample(0.0, 0, 0.0)
-    return TokenSample(sum(pooled) / len(pooled), len(pooled), n_cut / len(pooled), longest, len(pages) * PAGE_BYTES)
+    embedding_bytes = int(pages.sum()) * PAGE_BYTES
+    return TokenSample(sum(pooled) / len(pooled), len(pooled), n_cut / len(pooled), longest, embedding_bytes)
+
+
+def _stretched(content: Content, times: float) -> Content:
+    """Tokens of a document of which the sample has a part: each of its own so many times, those around them once."""
+    from ray_jobs.backbone.chat import Rendered, Turns
+
+    if isinstance(content, Turns):
+        own = content.own
+    elif isinstance(content, Rendered):
+        places = np.arange(len(content.ids))
+        own = (places >= content.start) & (places < content.stop)
+    else:
+        own = np.ones(len(content), dtype=bool)
+    ends = np.cumsum(np.where(own, times, 1.0)).round().astype(np.int64)
+    again = np.repeat(np.arange(len(own)), np.diff(ends, prepend=0))
+    if isinstance(content, Turns):
+        return replace(content, ids=content.ids[again], pooled=content.pooled[again], own=own[again])
+    if isinstance(content, Rendered):
+        stop = content.start + int(own[again].sum())
+        return replace(content, ids=content.ids[again], stop=stop)
+    return content[again]
 
 
 def _sample_images(bundle: Bundle, job: JobSpec, scanned: CorpusScan) -> TokenSample:
