@@ -51,6 +51,8 @@ class TokenSample(NamedTuple):
         truncated_share: Share of them that does not fit into `max_tokens` and will be cut.
         longest: Tokens of the longest row that is fed of them; 0 if unknown.
         embedding_bytes: What they read of the embedding, whole pages; 0 if unknown.
+        mean_fed: Positions of all windows of a document, whatever is pooled of them; 0 if unknown.
+        mean_window: Positions of a window; 0 if unknown.
     """
 
     mean_tokens: float
@@ -58,6 +60,8 @@ class TokenSample(NamedTuple):
     truncated_share: float
     longest: int = 0
     embedding_bytes: int = 0
+    mean_fed: float = 0.0
+    mean_window: float = 0.0
 
 
 class UnitOutput(Protocol):
@@ -333,26 +337,35 @@ def sample_tokens(bundle: Bundle, job: JobSpec, scanned: CorpusScan) -> TokenSam
     every = slice(None, None, max(1, len(scanned.sample) // SAMPLED_DOCUMENTS))
     policy = token_policy(bundle, job.model)
     most = max(STRETCHED_TOKENS, 4 * policy.max_tokens)
-    pooled, n_cut, longest = [], 0, 0
+    pooled, n_cut, longest, n_fed, n_windows = [], 0, 0, 0.0, 0.0
     page_rows = max(1, PAGE_BYTES // (bundle.d_model * (2 if bundle.dtype == "bfloat16" else 4)))
     pages = np.zeros(bundle.model.vocab_size // page_rows + 1, dtype=bool)
     contents = ContentTokenizer(bundle, job.model.chat).encode(scanned.sample[every])
     for content, times in zip(contents, scanned.sample_times[every], strict=True):
         if isinstance(content, str):
             continue
-        fed = content if isinstance(content, np.ndarray) else content.ids
-        stretched = min(times, max(most / max(len(fed), 1), 1.0))
+        ids = content if isinstance(content, np.ndarray) else content.ids
+        stretched = min(times, max(most / max(len(ids), 1), 1.0))
         windows, cut = windows_of(0, content if times == 1 else _stretched(content, stretched), policy)
         beyond = times / stretched if policy.stride is not None else 1.0  # what is behind is windows like these
         pooled.append(sum(window.n_pooled for window in windows) * beyond)
+        n_fed += sum(len(window.ids) for window in windows) * beyond
+        n_windows += len(windows) * beyond
         n_cut += cut
         longest = max([longest, *(len(window.ids) for window in windows)])
         for window in windows:
             pages[window.ids // page_rows] = True
     if not pooled:
         return TokenSample(0.0, 0, 0.0)
-    embedding_bytes = int(pages.sum()) * PAGE_BYTES
-    return TokenSample(sum(pooled) / len(pooled), len(pooled), n_cut / len(pooled), longest, embedding_bytes)
+    return TokenSample(
+        mean_tokens=sum(pooled) / len(pooled),
+        documents=len(pooled),
+        truncated_share=n_cut / len(pooled),
+        longest=longest,
+        embedding_bytes=int(pages.sum()) * PAGE_BYTES,
+        mean_fed=n_fed / len(pooled),
+        mean_window=n_fed / max(n_windows, 1.0),
+    )
 
 
 def _stretched(content: Content, times: float) -> Content:
@@ -434,7 +447,8 @@ def _kept_sample(stored: StorePlan | None) -> TokenSample | None:
         if not kept:
             return None
         known = (int(kept.get(name, 0)) for name in ("longest", "embedding_bytes"))  # not of earlier versions
-        return TokenSample(kept["mean_tokens"], kept["documents"], kept["truncated_share"], *known)
+        fed = (float(kept.get(name, 0)) for name in ("mean_fed", "mean_window"))
+        return TokenSample(kept["mean_tokens"], kept["documents"], kept["truncated_share"], *known, *fed)
     except (KeyError, TypeError):
         return None
 
