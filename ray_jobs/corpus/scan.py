@@ -40,7 +40,7 @@ from featurestore.tables.record import (
 )
 from featurestore.tables.text import Fused, csv_header, json_keys, text_records
 from featurestore.tables.values import column_type, document_id, document_text, document_turns, kind_of, stored_value
-from ray_jobs.corpus.image_files import image_files, images_sha256
+from ray_jobs.corpus.image_files import ImagesDigest, image_files, images_sha256
 from ray_jobs.corpus.read import document_of, row_id
 from ray_jobs.corpus.scanned import MARK_ROWS, CorpusFile, CorpusScan, UnkeptValues
 from ray_jobs.corpus.slices import Slice, records_of, source_fields
@@ -230,8 +230,8 @@ def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]
     rows = readable = 0
     errors = ErrorCounts()
     has_text = has_id = has_image = False
-    images: list[ImageFile] = []
     with refusals(file), ExitStack() as stack:
+        images = stack.enter_context(ImagesDigest())
         digest = Digest(open_raw(file, stack), advance)
         counted = Counted(decompressed(digest, file, stack))
         file, stream = told_apart(file, cast("BinaryIO", counted))
@@ -244,7 +244,8 @@ def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]
             if wanted.image is not None and not error:
                 image, error = document_image(record.image, wanted.image, file)
                 setting = "corpus.image"
-                images += [image] if isinstance(image, ImageFile) else []
+                if isinstance(image, ImageFile):
+                    images.add(image)
             if error:
                 errors.add(rows - 1, error, setting)
             if wanted.id is not None:
@@ -265,7 +266,7 @@ def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]
                 if kind == "text" and not is_csv and name != wanted.text:
                     state.check_kept(name, value, file, rows - 1)
             state.sample.offer(text if state.turns or wanted.text is None else record.text)
-        sha256 = digest.hexdigest()
+        sha256, images_sha = digest.hexdigest(), images.hexdigest()
     state.looked_at += rows
     state.unreadable += errors.rows(file.name, rows)
     state.broken += rows - readable
@@ -285,7 +286,7 @@ def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]
         unreadable=sum(errors.by_setting.values()),
         told=state.tell({name: value for name, value in told.items() if name in absent}),
         fused=fused,
-        images=images_sha256(images),
+        images=images_sha,
     )
 
 
@@ -330,11 +331,9 @@ def _scan_parquet(file: SourceFile, state: _Scanned, sha256: str) -> CorpusFile:
         rows = parquet.metadata.num_rows
         if wanted.text is not None and count_null_texts(parquet, wanted.text, errors):
             state.counted_nulls.add(file.name)
-        images = image_files(file, parquet, wanted.image) if wanted.image is not None else []
+        images = images_sha256(image_files(file, parquet, wanted.image)) if wanted.image is not None else ""
     state.seen.update(read.keep)
-    scanned = CorpusFile(
-        **source_fields(file), sha256=sha256, rows=rows, told=state.tell(told), images=images_sha256(images)
-    )
+    scanned = CorpusFile(**source_fields(file), sha256=sha256, rows=rows, told=state.tell(told), images=images)
     if wanted.id is not None:
         for _, doc_id in _ids(scanned, wanted.id, errors):
             state.ids.add(doc_id)
