@@ -136,6 +136,7 @@ def test_a_begun_store_fixes_threads_and_units(models: Path, corpus: Path, tmp_p
     assert again.units == first.units
     assert again.compute.threads == 2
     assert again.mean_tokens == first.mean_tokens
+    assert again.sample == first.sample
 
 
 @pytest.mark.parametrize(
