@@ -85,12 +85,19 @@ class PackedBatch:
         ids_N: Token ids, int64; on the device, as is the next one. N may exceed the documents' tokens.
         position_N: Position of each token in its document, head included.
         starts_N: Row at which the document of each token starts, int64, on the host; each row of padding is one.
+        first_position: Position of each document's first token here; not 0 where a head before it is not in the batch.
     """
 
     lengths: np.ndarray
     ids_N: torch.Tensor
     position_N: torch.Tensor
     starts_N: np.ndarray
+    first_position: int = 0
+
+    @property
+    def n_positions(self) -> int:
+        """Positions from 0 to the last of any document, known without waiting for the device."""
+        return self.first_position + int(self.lengths.max())
 
     def on(self, device: torch.device) -> PackedBatch:
         """The batch with what is on a device on another one."""

@@ -276,7 +276,8 @@ class PackedBackbone:
         ids_N[:n_tokens] = np.concatenate(ids)
         starts_N[:n_tokens] = np.repeat(np.cumsum(lengths) - lengths, lengths)  # each token of padding sees itself only
         position_N[:n_tokens] = np.arange(n_tokens) - starts_N[:n_tokens] + first_position
-        return PackedBatch(lengths, moved(ids_N, self.device), moved(position_N, self.device), starts_N)
+        ids, positions = moved(ids_N, self.device), moved(position_N, self.device)
+        return PackedBatch(lengths, ids, positions, starts_N, first_position)
 
     def _run(
         self, batch: PackedBatch, keep_keys: bool = False, find_peaks: bool = False
@@ -327,7 +328,7 @@ class PackedBackbone:
     def _stage(self, batch: PackedBatch, where: torch.device) -> tuple[torch.device, Any, dict[str, Any]]:
         """What the layers of a device need of a batch: where they are, the attention's plan, rotary tables."""
         here = batch.on(where)
-        return where, self._attention.plan(here), self._rotary[where].at(here.position_N, set(self._kinds))
+        return where, self._attention.plan(here), self._rotary[where].at(here, set(self._kinds))
 
 
 class TransformersBackbone:
@@ -428,12 +429,12 @@ class _RotaryTables:
         self._tables: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         self._length = 0
 
-    def at(self, position_N: torch.Tensor, kinds: set[str]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    def at(self, batch: PackedBatch, kinds: set[str]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """Kind of layer -> cos and sin of the first half of a head, [N, 1, E/2] float32."""
-        longest = int(position_N.max()) + 1 if not position_N.is_cuda else len(position_N)
-        if longest > self._length:
-            self._length = max(longest, 2 * self._length)
+        if batch.n_positions > self._length:
+            self._length = max(batch.n_positions, 2 * self._length)
             self._tables = {kind: self._table(kind) for kind in kinds}
+        position_N = batch.position_N
         return {kind: (cos[position_N, None], sin[position_N, None]) for kind, (cos, sin) in self._tables.items()}
 
     def _table(self, kind: str) -> tuple[torch.Tensor, torch.Tensor]:

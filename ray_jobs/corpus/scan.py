@@ -8,6 +8,8 @@ What was found is a `CorpusScan` (`scanned`); documents are read later, by `read
 
 from __future__ import annotations
 
+import json
+import math
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import islice
 from threading import Lock
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 from featurestore.errors import CorpusError
 from featurestore.finding.files import IMAGE, SourceFile, look_up
@@ -38,7 +40,7 @@ from featurestore.tables.record import (
 )
 from featurestore.tables.text import Fused, csv_header, json_keys, text_records
 from featurestore.tables.values import column_type, document_id, document_text, document_turns, kind_of, stored_value
-from ray_jobs.corpus.image_files import image_files, images_sha256
+from ray_jobs.corpus.image_files import ImagesDigest, image_files, images_sha256
 from ray_jobs.corpus.read import document_of, row_id
 from ray_jobs.corpus.scanned import MARK_ROWS, CorpusFile, CorpusScan, UnkeptValues
 from ray_jobs.corpus.slices import Slice, records_of, source_fields
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
     from ray_jobs.spec import CorpusSpec
 
 SAMPLE_TEXTS = 512  # enough for the mean length of a corpus to within some percent
-_SAMPLE_CHARACTERS = 100_000  # of each sampled text: beyond any window of a model that is fed whole
+_SAMPLE_CHARACTERS = 100_000  # kept of each sampled text: enough to tell how many characters make a token
 _SAMPLE_ROW_GROUPS = 8  # Parquet row groups to take texts from, spread over all files
 _SAMPLE_GROUP_ROWS = 1 << 17  # rows decoded of each at most
 _SAMPLE_IMAGES = 64  # rows of images decoded of each: some tens of MB
@@ -108,9 +110,9 @@ def scan(corpus: CorpusSpec, progress: Callable[[int, int], None] | None = None)
         files=files,
         rows=rows,
         keep_types=keep_types,
-        sample=tuple(text[:_SAMPLE_CHARACTERS] for text in sample),
-        mean_text_bytes=(sum(len(text.encode("utf-8", "replace")) for text in sample) + state.image_bytes)
-        / max(len(sample), 1),
+        sample=tuple(one.text for one in sample),
+        sample_times=tuple(one.times for one in sample),
+        mean_text_bytes=(sum(one.n_bytes for one in sample) + state.image_bytes) / max(len(sample), 1),
         reached_twice=looked_up.again,
         unkept=tuple(
             UnkeptValues(name, state.unkept[name], state.looked_at, state.unkept_example[name])
@@ -137,7 +139,7 @@ class _Scanned:
         self.looked_at = 0
         self.seen: set[str] = set()  # names of wanted columns that some row or schema has
         self.ids = UniqueIds()
-        self.sample = _Sample(SAMPLE_TEXTS)
+        self.sample = _Sample(SAMPLE_TEXTS, self.turns)
         self.classes: dict[tuple[str, tuple[str, ...]], None] = {}
         self.broken = 0  # rows that are no rows of their format
         self.unreadable: list[UnreadableRows] = []
@@ -159,12 +161,41 @@ class _Scanned:
             self.unkept_example.setdefault(name, f"{file.name} row {row}, {problem}")
 
 
+class _Sampled(NamedTuple):
+    """What is kept of a sampled text.
+
+    Attributes:
+        text: The text or its beginning.
+        times: How many times as long as that the whole is.
+        n_bytes: Of the whole.
+    """
+
+    text: str
+    times: float
+    n_bytes: int
+
+
+def _sampled(text: str, conversation: bool) -> _Sampled:
+    """A text as the sample has it; of a long conversation every turn is cut, and it stays a conversation."""
+    n_bytes = len(text.encode("utf-8", "replace"))
+    if len(text) <= _SAMPLE_CHARACTERS:
+        return _Sampled(text, 1.0, n_bytes)
+    if not conversation:
+        return _Sampled(text[:_SAMPLE_CHARACTERS], len(text) / _SAMPLE_CHARACTERS, n_bytes)
+    turns = json.loads(text)
+    whole = sum(len(turn["content"]) for turn in turns)
+    for turn in turns if whole > _SAMPLE_CHARACTERS else ():
+        turn["content"] = turn["content"][: math.ceil(len(turn["content"]) * _SAMPLE_CHARACTERS / whole)]
+    kept = sum(len(turn["content"]) for turn in turns)
+    return _Sampled(json.dumps(turns, ensure_ascii=False), max(whole, 1) / max(kept, 1), n_bytes)
+
+
 class _Sample:
     """Every n-th text, with n doubled whenever there are too many: even spacing without knowing the length."""
 
-    def __init__(self, limit: int) -> None:
-        self.texts: list[str] = []
-        self._limit = limit
+    def __init__(self, limit: int, turns: bool) -> None:
+        self.texts: list[_Sampled] = []
+        self._limit, self._turns = limit, turns
         self._step = 1
         self._count = 0
 
@@ -178,7 +209,7 @@ class _Sample:
                 if self._count % self._step:
                     self._count += 1
                     return
-            self.texts.append(text)
+            self.texts.append(_sampled(text, self._turns))
         self._count += 1
 
 
@@ -199,8 +230,8 @@ def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]
     rows = readable = 0
     errors = ErrorCounts()
     has_text = has_id = has_image = False
-    images: list[ImageFile] = []
     with refusals(file), ExitStack() as stack:
+        images = stack.enter_context(ImagesDigest())
         digest = Digest(open_raw(file, stack), advance)
         counted = Counted(decompressed(digest, file, stack))
         file, stream = told_apart(file, cast("BinaryIO", counted))
@@ -213,7 +244,8 @@ def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]
             if wanted.image is not None and not error:
                 image, error = document_image(record.image, wanted.image, file)
                 setting = "corpus.image"
-                images += [image] if isinstance(image, ImageFile) else []
+                if isinstance(image, ImageFile):
+                    images.add(image)
             if error:
                 errors.add(rows - 1, error, setting)
             if wanted.id is not None:
@@ -234,7 +266,7 @@ def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]
                 if kind == "text" and not is_csv and name != wanted.text:
                     state.check_kept(name, value, file, rows - 1)
             state.sample.offer(text if state.turns or wanted.text is None else record.text)
-        sha256 = digest.hexdigest()
+        sha256, images_sha = digest.hexdigest(), images.hexdigest()
     state.looked_at += rows
     state.unreadable += errors.rows(file.name, rows)
     state.broken += rows - readable
@@ -254,7 +286,7 @@ def _scan_text(file: SourceFile, state: _Scanned, advance: Callable[[int], None]
         unreadable=sum(errors.by_setting.values()),
         told=state.tell({name: value for name, value in told.items() if name in absent}),
         fused=fused,
-        images=images_sha256(images),
+        images=images_sha,
     )
 
 
@@ -299,11 +331,9 @@ def _scan_parquet(file: SourceFile, state: _Scanned, sha256: str) -> CorpusFile:
         rows = parquet.metadata.num_rows
         if wanted.text is not None and count_null_texts(parquet, wanted.text, errors):
             state.counted_nulls.add(file.name)
-        images = image_files(file, parquet, wanted.image) if wanted.image is not None else []
+        images = images_sha256(image_files(file, parquet, wanted.image)) if wanted.image is not None else ""
     state.seen.update(read.keep)
-    scanned = CorpusFile(
-        **source_fields(file), sha256=sha256, rows=rows, told=state.tell(told), images=images_sha256(images)
-    )
+    scanned = CorpusFile(**source_fields(file), sha256=sha256, rows=rows, told=state.tell(told), images=images)
     if wanted.id is not None:
         for _, doc_id in _ids(scanned, wanted.id, errors):
             state.ids.add(doc_id)
@@ -348,12 +378,12 @@ def _ids(file: CorpusFile, column: str, errors: ErrorCounts | None = None) -> It
         yield row, doc_id if doc_id is not None else row_id(file, row)
 
 
-def _parquet_sample(files: Sequence[CorpusFile], state: _Scanned) -> list[str]:
+def _parquet_sample(files: Sequence[CorpusFile], state: _Scanned) -> list[_Sampled]:
     """Texts from a few row groups, evenly spaced over the Parquet files and within each group.
 
     What is no text there is counted, but for nulls that the file's statistics have told.
     """
-    texts: list[str] = []
+    texts: list[_Sampled] = []
     text, column = state.wanted.text, state.wanted.image
     groups = _some_groups(files)
     for file, first, rows in groups:
@@ -368,11 +398,12 @@ def _parquet_sample(files: Sequence[CorpusFile], state: _Scanned) -> list[str]:
                 if error:
                     errors.add(first + (looked_at - 1) * step, error, "corpus.image")
             if text is None:
-                texts.append("")
+                texts.append(_sampled("", False))
                 continue
             found, error = (document_turns if state.turns else document_text)(record.text, text)
-            if isinstance(record.text if found is None else found, str):
-                texts.append(record.text if found is None else found)
+            whole = record.text if found is None else found
+            if isinstance(whole, str):
+                texts.append(_sampled(whole, state.turns and found is not None))
             elif record.text is not None or file.name not in state.counted_nulls:
                 errors.add(first + (looked_at - 1) * step, str(error), state.wanted.text_setting)
         state.unreadable += errors.rows(file.name, looked_at, sampled=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from featurestore.errors import JobSpecError
-from ray_jobs.planning.hardware import gflop_per_token, load_rates
+from ray_jobs.planning.hardware import fed_of, gflop_per_token, load_rates
 from ray_jobs.planning.measured import MeasuredRate, measured_rates
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Estimate:
         missing_tokens: Tokens in them.
         bytes_out: Size of the finished store.
         bytes_measured: Whether that size is extrapolated from parts that are there, and not from typical figures.
-        gflop_per_token: Operations of a token, in billions.
+        gflop_per_token: Operations of a pooled token, in billions, with its share of what is fed and not pooled.
         tokens_per_second: Of one worker, if known.
         rate_source: Where that rate comes from.
         worker_hours: For the missing units, if the rate is known.
@@ -114,7 +114,7 @@ def estimate(
         per_document = sum(plan.committed[unit.index] for unit in plan.units if unit.index in plan.committed) / done
     else:
         per_document = _typical_bytes(plan)
-    gflop = gflop_per_token(plan.bundle, plan.mean_tokens)
+    gflop = gflop_per_token(plan.bundle, plan.mean_tokens, fed_of(plan))
     worker = _price(plan, rate, price, hardware, rates_file, gflop)
     hours = missing_tokens / worker.tokens_per_second / 3600 if worker.tokens_per_second else None
     workers = min(plan.job.workers.max, max(len(missing), 1)) if plan.job.workers.max else None

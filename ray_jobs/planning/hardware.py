@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -21,6 +21,7 @@ from ray_jobs.planning.shapes import shapes_of
 
 if TYPE_CHECKING:
     from ray_jobs.backbone.bundle import Bundle
+    from ray_jobs.planning.job_plan import JobPlan
 
 SHIPPED_RATES = Path(__file__).with_name("rates.yaml")
 
@@ -102,14 +103,53 @@ def device_of(kind: str, rates: str | Path | None = None) -> str:
     return "cuda" if found.device == "gpu" else "cpu"
 
 
-def gflop_per_token(bundle: Bundle, mean_tokens: float) -> float:
-    """Billions of operations that a token costs: matrices, attention and SAE encoders.
+class Fed(NamedTuple):
+    """What the layers compute of a document, which may be more than is pooled.
+
+    Attributes:
+        positions: How many positions of its windows are computed.
+        keys: How many keys each of them sees, on average.
+    """
+
+    positions: float
+    keys: float
+
+
+def fed_of(plan: JobPlan) -> Fed | None:
+    """What the layers compute of a document of a plan; None of images, and where the sample does not tell.
+
+    A head that all documents share is computed once where our own layers run with dense attention (`PackedBackbone`),
+    and with every window elsewhere. The beginning-of-sequence token is left out: it is one position of a window.
+    """
+    from ray_jobs.backbone.gemma import MODEL_TYPES
+    from ray_jobs.backbone.tokens import token_policy
+
+    sample, bundle = plan.sample, plan.bundle
+    if bundle.vision is not None or not sample.mean_window:
+        return None
+    n_bos = len(bundle.tokenizer.bos)
+    n_head = max(len(token_policy(bundle, plan.job.model).shared) - n_bos, 0)
+    if bundle.model.model_type not in MODEL_TYPES or plan.compute.attn != "eager":
+        n_head = 0
+    window = max(sample.mean_window - n_bos, 1.0)
+    own = max(window - n_head, 1.0)
+    return Fed(max(sample.mean_fed / sample.mean_window * own, sample.mean_tokens), window - own / 2)
+
+
+def gflop_per_token(bundle: Bundle, mean_tokens: float, fed: Fed | None = None) -> float:
+    """Billions of operations that a pooled token costs: matrices, attention and SAE encoders.
 
     Two for each entry of the layers' matrices, as the bundle's own tensors have them, and of the SAE encoders; four
-    for each head's dimension and key that a token sees, half a document on average. Norms, activations and pooling
-    are left out, and every matrix is taken to serve every token, which a mixture of experts does not. Of images, the
-    tower's at its patches are shared out among the tokens that are pooled, as is what is fed and not pooled; prompts
-    are left out where they are not.
+    for each head's dimension and key that a position sees, half a window on average. Layers compute what is fed,
+    templates and what windows repeat included, and encoders what is pooled. Norms, activations and pooling are left
+    out, and every matrix is taken to serve every position, which a mixture of experts does not. Of images, the tower's
+    at its patches are shared out among the tokens that are pooled, as is what is fed and not pooled; prompts are left
+    out where they are not.
+
+    Args:
+        bundle: The bundle.
+        mean_tokens: Pooled tokens of a document.
+        fed: What the layers compute of it; where not given, one window of its pooled tokens.
 
     Raises:
         BundleError: The bundle's weights cannot be read.
@@ -128,9 +168,11 @@ def gflop_per_token(bundle: Bundle, mean_tokens: float) -> float:
     encoders = sum(sae.d_in * sae.d_sae for sae in bundle.saes)
     vision, width = bundle.vision, decoder.H * decoder.E
     if vision is None or tower is None:
-        return (2 * (matrices + encoders) + 4 * layers * width * mean_tokens / 2) / 1e9
-    fed = max(vision.tokens + len(vision.before) + len(vision.after), mean_tokens)
-    document = fed * (2 * matrices + 4 * layers * width * fed)
+        times = fed.positions / mean_tokens if fed and mean_tokens else 1.0
+        keys = fed.keys if fed else mean_tokens / 2
+        return (times * (2 * matrices + 4 * layers * width * keys) + 2 * encoders) / 1e9
+    positions = max(vision.tokens + len(vision.before) + len(vision.after), mean_tokens)
+    document = positions * (2 * matrices + 4 * layers * width * positions)
     document += vision.tokens * 2 * _entries(shapes, "multi_modal_projector.")
     document += vision.patches * (2 * _entries(shapes, TOWER) + 4 * tower.layers * tower.H * tower.E * vision.patches)
     return (document / max(mean_tokens, 1.0) + 2 * encoders) / 1e9

@@ -23,6 +23,7 @@ from ray_jobs.backbone.families import SaeWeights, fold
 from ray_jobs.engine.device_pooling import pool_on_device
 from ray_jobs.engine.encoder import Inputs, SaeEncoder
 from ray_jobs.engine.extractor import ExtractedRows, Extractor, ExtractSettings
+from ray_jobs.engine.token_values import TokenReader
 from tests.reference import jaccard, pool_dense
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -164,6 +165,26 @@ def test_bfloat16_strays_no_further_than_on_a_cpu(setups: Callable[[str], Setup]
     on_gpu, on_cpu = agreement("cuda", attn), agreement("cpu", "eager")
     print(f"agreement with float32: GPU {on_gpu:.4f}, CPU {on_cpu:.4f}")
     assert on_gpu > on_cpu - 0.01
+
+
+@pytest.mark.parametrize("n_words", [1, 3, 40])
+def test_one_short_document_is_read_token_by_token_as_on_a_cpu(setups: Callable[[str], Setup], n_words: int) -> None:
+    """Alone and behind the common head, whose positions it begins after."""
+    bundle = setups("float32").bundle
+    text = " ".join(f"w{20 + number}" for number in range(n_words))
+    features = {bundle.saes[0].name: list(range(bundle.saes[0].d_sae))}
+
+    def values(device: str) -> np.ndarray:
+        reader = TokenReader(bundle, ExtractSettings(max_tokens=256, device=device), features)
+        (found,) = reader.read([text])
+        assert found.error is None
+        return found.values[bundle.saes[0].name]
+
+    here, there = values("cpu"), values("cuda")
+    assert len(here) >= n_words
+    switched = (here > 0) != (there > 0)  # by a rounding error at the threshold
+    assert switched.mean() < 0.01
+    np.testing.assert_allclose(there[~switched], here[~switched], rtol=1e-3, atol=1e-4 * float(np.abs(here).max()))
 
 
 def test_the_same_texts_give_the_same_bytes(setups: Callable[[str], Setup]) -> None:

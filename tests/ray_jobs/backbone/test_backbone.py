@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -169,6 +171,38 @@ def test_a_common_head_is_seen_and_pooled_where_asked(
     windows += [Window(3, window.ids, len(ids), len(window.ids)) for window in windows]
     found = open_backbone(bundle, "cpu", attention, ids).forward(windows, 512)[LAYER_2]
     np.testing.assert_allclose(found.numpy(), residual_of(reference, windows, 2), rtol=1e-4, atol=2e-5)
+
+
+class Elsewhere(torch.Tensor):
+    """Positions that are on a GPU, as far as Python can see; whoever asks for their values waits for it."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # what is computed from them is an ordinary tensor
+
+    @property
+    def is_cuda(self) -> bool:
+        return True
+
+    def max(self, *_: Any, **__: Any) -> Any:
+        raise AssertionError("waits for the device")
+
+
+@pytest.mark.parametrize("lengths", [[1], [3], [2, 5, 1]])
+def test_rotary_tables_reach_behind_the_common_head_without_waiting_for_a_gpu(
+    bundle: Bundle, lengths: list[int]
+) -> None:
+    head = windows_of_lengths([39])[0].ids
+    backbone = open_backbone(bundle, "cpu", "eager", head)
+    assert isinstance(backbone, PackedBackbone)
+    batch = backbone._packed([np.full(n, 300, dtype=np.int32) for n in lengths], len(head), 1)
+    positions = batch.position_N
+    elsewhere = replace(batch, position_N=positions.as_subclass(Elsewhere))
+    _, _, rotary = backbone._stage(elsewhere, backbone.device)
+    wider = replace(batch, first_position=1_000)  # tables that are long enough whatever the bound is
+    _, _, expected = backbone._stage(wider, backbone.device)
+    for kind, tables in rotary.items():
+        for found, other in zip(tables, expected[kind], strict=True):
+            assert len(found) == sum(lengths)
+            torch.testing.assert_close(found, other, rtol=0, atol=0)
 
 
 def test_transformers_own_modules_give_the_same(model: tuple[Bundle, ReferenceModel]) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import weakref
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from featurestore.errors import CorpusError
 from featurestore.tables.images import ImageFile, read_image
+from ray_jobs.corpus import image_files as image_files_module
+from ray_jobs.corpus.image_files import LOT, image_files, images_sha256
 from ray_jobs.corpus.scan import scan
 from ray_jobs.images.spool import Spool, SpooledImage
 from tests.ray_jobs.corpora import documents, jsonl, spec, written
@@ -82,6 +88,62 @@ def test_paths_are_taken_from_the_tables_folder_in_every_format(tmp_path: Path) 
     assert len(digests) == 1
     (tmp_path / "shots" / "1.png").write_bytes(PNGS[3])
     assert scan(spec(paths[0], image="file", id="id")).files[0].images not in digests
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_the_hash_of_images_is_that_of_all_paths_and_contents_in_their_order(tmp_path: Path, kind: str) -> None:
+    n = 2 * LOT + 300
+    for number in range(0, n, 100):
+        (tmp_path / f"{number}.png").write_bytes(PNGS[number // 100 % 4])
+    names = [f"{number}.png" for number in range(n)]
+    table = pa.table({"file": names})
+    path = written(tmp_path / "t.csv", "file\n" + "\n".join(names) + "\n")
+    if kind == "parquet":
+        path = str(tmp_path / "t.parquet")
+        pq.write_table(table, path, row_group_size=700)
+    expected = hashlib.sha256()
+    for number, name in enumerate(names):
+        there = hashlib.sha256(PNGS[number // 100 % 4]).hexdigest()
+        found = there if number % 100 == 0 else f"the image's file '{name}' is not there"
+        expected.update(f"/{name}\0{found}\n".encode())
+    assert scan(spec(path, image="file")).files[0].images == expected.hexdigest()
+
+
+def test_of_a_table_of_images_no_more_than_a_lot_is_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"file": [f"{number}.png" for number in range(3 * LOT)]}), path)
+    file = scan(spec(str(path), image="file")).files[0]
+    there = most = 0
+
+    def gone() -> None:
+        nonlocal there
+        there -= 1
+
+    def watched(images: Iterable[ImageFile]) -> Iterator[ImageFile]:
+        nonlocal there, most
+        for image in images:
+            there += 1
+            most = max(most, there)
+            weakref.finalize(image, gone)
+            yield image
+
+    assert images_sha256(watched(image_files(file, pq.ParquetFile(path), "file"))) == file.images
+    assert LOT <= most <= LOT + 2
+
+
+def test_an_image_that_cannot_be_read_is_named_and_not_its_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(image: ImageFile) -> bytes:
+        raise PermissionError(13, "Permission denied", image.path)
+
+    monkeypatch.setattr(image_files_module, "read_image", refused)  # a test that runs as root is refused nothing
+    for path in (
+        written(tmp_path / "t.csv", "file\n0.png\n"),
+        written(tmp_path / "t.parquet", pa.table({"file": ["0.png"]})),
+    ):
+        with pytest.raises(CorpusError, match=r"0\.png cannot be read \(Permission denied.*check it and your access"):
+            scan(spec(path, image="file"))
 
 
 @pytest.mark.parametrize(

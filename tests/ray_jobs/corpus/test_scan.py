@@ -364,4 +364,24 @@ def test_the_sample_is_spread_evenly_over_the_corpus(tmp_path: Path, kind: str) 
 def test_a_sampled_text_is_cut_but_counted_whole(tmp_path: Path) -> None:
     scanned = scan(spec(written(tmp_path / "a.jsonl", jsonl({"text": "ü" * 150_000}))))
     assert len(scanned.sample[0]) == 100_000
+    assert scanned.sample_times == (1.5,)
     assert scanned.mean_text_bytes == 300_000
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_of_a_long_conversation_that_is_sampled_every_turn_is_cut(tmp_path: Path, kind: str) -> None:
+    chat = [{"role": "user", "content": 'a "b"' * 60_000}, {"role": "assistant", "content": "c" * 200_000}]
+    silent = [{"role": "user", "content": ""}] * 4_000
+    table = pa.table({"chat": [chat, chat[:1], [{"role": "user", "content": "short"}], silent]})
+    path = tmp_path / f"a.{kind}"
+    if kind == "parquet":
+        pq.write_table(table, path)
+    else:
+        written(path, jsonl(*table.to_pylist()))
+    scanned = scan(spec(str(path), text="chat", messages="chat"))
+    turns, one, short, still = (json.loads(text) for text in scanned.sample)
+    assert [(turn["role"], len(turn["content"])) for turn in turns] == [("user", 60_000), ("assistant", 40_000)]
+    assert [len(turn["content"]) for turn in one] == [100_000]
+    assert short[0]["content"] == "short"
+    assert still == silent
+    assert scanned.sample_times == (5, 3, 1, 1)

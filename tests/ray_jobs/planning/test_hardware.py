@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -11,7 +14,10 @@ import yaml
 from benchmarks.limit import layer_matrices
 from featurestore.errors import BundleError, JobSpecError
 from ray_jobs.backbone.bundle import open_bundle
+from ray_jobs.backbone.tokens import ContentTokenizer, token_policy, windows_of
+from ray_jobs.planning.estimate import estimate
 from ray_jobs.planning.hardware import SHIPPED_RATES, gflop_per_token, load_rates
+from ray_jobs.planning.job_plan import JobPlan, make_plan
 from ray_jobs.prepare.build import prepare
 from ray_jobs.spec import job_from_mapping
 from tests.ray_jobs.backbone.decoders_for_tests import save_decoder
@@ -77,6 +83,86 @@ def test_operations_of_a_token_are_those_that_the_shapes_give(bundle_dir: Path) 
     attention = 4 * config["num_attention_heads"] * config["head_dim"] * mean_tokens / 2
     expected = 3 * (2 * layer + attention) + 2 * 32 * 96  # layers 0 to 2, one SAE of 96 features
     assert gflop_per_token(open_bundle(bundle_dir), mean_tokens) == pytest.approx(expected / 1e9)
+
+
+@pytest.fixture(scope="module")
+def plan_of(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., JobPlan]:
+    """plan_of(rows, corpus, **model) plans a job of such rows with the tiny Gemma 2."""
+    models = bundle_dir.parents[1]
+
+    def plan(rows: list[Any], corpus: dict[str, Any], **model: Any) -> JobPlan:
+        directory = tmp_path_factory.mktemp("job")
+        lines = "".join(json.dumps({"text": row}) + "\n" for row in rows)
+        (directory / "c.jsonl").write_text(lines, encoding="utf-8")
+        of = {"id": None, "keep": [], **corpus}
+        made = make_job(models, directory / "c.jsonl", directory / "store", corpus=of, model=model)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SPARSEMILL_CACHE", str(models / "cache"))
+            return make_plan(made)
+
+    return plan
+
+
+def counted_one_by_one(plan: JobPlan, rows: list[str], n_once: int) -> float:
+    """Operations of a pooled token: two an entry of a matrix and position, and four a head's dimension, query and key.
+
+    Of each window the first `n_once` positions are not computed with it.
+    """
+    config = yaml.safe_load((plan.bundle.path / "config.json").read_text(encoding="utf-8"))
+    layer = sum(inputs * outputs for inputs, outputs in layer_matrices(config).values())
+    width, policy = config["num_attention_heads"] * config["head_dim"], token_policy(plan.bundle, plan.job.model)
+    operations = pooled = 0
+    for content in ContentTokenizer(plan.bundle, plan.job.model.chat).encode(rows):
+        assert not isinstance(content, str)
+        for window in windows_of(0, content, policy)[0]:
+            for position in range(n_once, len(window.ids)):
+                operations += 3 * (2 * layer + 4 * width * (position + 1))
+            pooled += window.n_pooled
+    return operations / pooled + 2 * 32 * 96
+
+
+def test_windows_cost_what_they_repeat_and_see_no_more_than_themselves(plan_of: Callable[..., JobPlan]) -> None:
+    rows = ["love " * 3_000, "hate " * 2_000]
+    plan = plan_of(rows, {}, max_tokens=128, long_documents="windows", stride=40)
+    assert plan.sample.mean_window == pytest.approx(128, rel=0.03)
+    found = estimate(plan).gflop_per_token * 1e9
+    assert found == pytest.approx(counted_one_by_one(plan, rows, 1), rel=0.02)
+    assert found < gflop_per_token(plan.bundle, plan.mean_tokens) * 1e9 / 3  # as if a document were one window
+
+
+def test_a_template_is_paid_for_with_every_window_where_it_is_computed_so(plan_of: Callable[..., JobPlan]) -> None:
+    rows = ["love " * 50, "hate " * 30]
+    plan = plan_of(rows, {}, max_tokens=1024, chat=True, system_prompt="good " * 500)
+    head = len(token_policy(plan.bundle, plan.job.model).shared)
+    assert head > 500
+    once = estimate(plan).gflop_per_token * 1e9
+    assert once == pytest.approx(counted_one_by_one(plan, rows, head), rel=0.01)
+    each = counted_one_by_one(plan, rows, 0)
+    assert each > 5 * once
+    flex = replace(plan, compute=replace(plan.compute, attn="flex_attention"))
+    assert estimate(flex).gflop_per_token * 1e9 == pytest.approx(each, rel=0.01)
+    model = replace(plan.bundle.model, model_type="llama")
+    other = replace(plan, bundle=replace(plan.bundle, model=model))
+    assert estimate(other).gflop_per_token * 1e9 == pytest.approx(each, rel=0.01)
+
+
+def test_turns_that_do_not_count_are_paid_for_up_to_the_last_that_does(plan_of: Callable[..., JobPlan]) -> None:
+    chat = [
+        {"role": "user", "content": "love " * 400},
+        {"role": "assistant", "content": "hate " * 20},
+        {"role": "user", "content": "never " * 400},
+    ]
+    plan = plan_of([chat], {"messages": "text"}, max_tokens=1024, chat=True, turns=["assistant"])
+    assert 15 <= plan.mean_tokens <= 25
+    counted = counted_one_by_one(plan, [json.dumps(chat)], 1)
+    assert estimate(plan).gflop_per_token * 1e9 == pytest.approx(counted, rel=0.01)
+
+
+def test_short_plain_texts_cost_what_their_own_tokens_do(plan_of: Callable[..., JobPlan]) -> None:
+    plan = plan_of(["love " * 50, "hate " * 30], {})
+    for attn in ("eager", "flex_attention"):
+        of = replace(plan, compute=replace(plan.compute, attn=attn))
+        assert estimate(of).gflop_per_token == pytest.approx(gflop_per_token(plan.bundle, plan.mean_tokens), rel=1e-9)
 
 
 def test_layers_and_heads_count_under_whatever_names_a_family_has_for_them(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ import pytest
 
 from featurestore.errors import BundleError, CorpusError, JobSpecError, MismatchError, StoreError, UsageError
 from featurestore.format.store_plan import create_store, read_plan
+from ray_jobs.backbone.tokens import ContentTokenizer, Window, token_policy, windows_of
 from ray_jobs.console import plan_facts, print_plan
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
 from ray_jobs.planning.estimate import estimate
-from ray_jobs.planning.job_plan import check_device, make_plan
+from ray_jobs.planning.job_plan import JobPlan, check_device, make_plan
 from tests.ray_jobs.jobs import make_job, write_corpus, write_models
 from tests.tiny import tiny_texts
 
@@ -71,6 +72,61 @@ def test_sampled_tokens_are_those_that_the_engine_pools(models: Path, corpus: Pa
     assert 0 < plan.sample.truncated_share < 1
 
 
+TEXT_ALONE: dict[str, Any] = {"id": None, "keep": []}
+
+
+def one_word(path: Path, *counts: int) -> Path:
+    """Documents of so many times the same word, which is a token and five characters with its blank."""
+    path.write_text("".join(json.dumps({"text": "love " * count}) + "\n" for count in counts), encoding="utf-8")
+    return path
+
+
+def in_full(plan: JobPlan, *documents: str) -> list[list[Window]]:
+    """The windows of whole documents."""
+    policy = token_policy(plan.bundle, plan.job.model)
+    contents = ContentTokenizer(plan.bundle, plan.job.model.chat).encode(documents)
+    return [windows_of(0, content, policy)[0] for content in contents if not isinstance(content, str)]
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_long_documents_are_planned_at_their_full_length(models: Path, tmp_path: Path, chat: bool) -> None:
+    corpus = one_word(tmp_path / "c.jsonl", 100_000, 50)  # 500,000 characters, of which the sample has a fifth
+    windows = {"max_tokens": 1024, "long_documents": "windows", "chat": chat}
+    plan = make_plan(make_job(models, corpus, tmp_path / "store", corpus=TEXT_ALONE, model=windows))
+    whole = in_full(plan, "love " * 100_000, "love " * 50)
+    assert plan.mean_tokens == pytest.approx(sum(w.n_pooled for some in whole for w in some) / 2, rel=1e-3)
+    assert plan.sample.longest == 1024
+
+
+def test_documents_beyond_what_is_counted_are_planned_at_their_full_length(models: Path, tmp_path: Path) -> None:
+    corpus = one_word(tmp_path / "c.jsonl", 600_000)
+    windows = {"max_tokens": 1024, "long_documents": "windows"}
+    plan = make_plan(make_job(models, corpus, tmp_path / "store", corpus=TEXT_ALONE, model=windows))
+    assert plan.mean_tokens == pytest.approx(600_000, rel=1e-3)
+
+
+@pytest.mark.parametrize("long_documents", ["windows", "truncate"])
+@pytest.mark.parametrize("turns", [["user"], ["system", "user"]])
+def test_long_conversations_are_planned_at_their_full_length(
+    models: Path, tmp_path: Path, turns: list[str], long_documents: str
+) -> None:
+    chat = [{"role": "system", "content": "hate " * 40_000}, {"role": "user", "content": "love " * 10_000}]
+    corpus = tmp_path / "c.jsonl"
+    corpus.write_text(json.dumps({"chat": chat}), encoding="utf-8")
+    of = {**TEXT_ALONE, "text": "chat", "messages": "chat"}
+    model = {"max_tokens": 30_000, "long_documents": long_documents, "chat": True, "turns": turns}
+    plan = make_plan(make_job(models, corpus, tmp_path / "store", corpus=of, model=model))
+    (whole,) = in_full(plan, json.dumps(chat))
+    assert plan.mean_tokens == pytest.approx(sum(window.n_pooled for window in whole), rel=1e-3)
+    assert plan.sample.truncated_share == (long_documents == "truncate")
+
+
+def test_a_long_document_that_is_cut_is_said_to_be(models: Path, tmp_path: Path) -> None:
+    corpus = one_word(tmp_path / "c.jsonl", 100_000, 25_000)
+    plan = make_plan(make_job(models, corpus, tmp_path / "store", corpus=TEXT_ALONE, model={"max_tokens": 32_768}))
+    assert plan.sample.truncated_share == 0.5
+
+
 def test_a_begun_store_fixes_threads_and_units(models: Path, corpus: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     first = make_plan(make_job(models, corpus, store, workers={"cpus": 2}, units={"documents": 7}))
@@ -80,6 +136,7 @@ def test_a_begun_store_fixes_threads_and_units(models: Path, corpus: Path, tmp_p
     assert again.units == first.units
     assert again.compute.threads == 2
     assert again.mean_tokens == first.mean_tokens
+    assert again.sample == first.sample
 
 
 @pytest.mark.parametrize(
