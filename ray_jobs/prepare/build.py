@@ -62,8 +62,9 @@ WAITING = "another process of this machine prepares this bundle; waiting for it"
 TRIAL_TOKENS = 5
 """Of the text that a decoder of an unknown family is tried on."""
 
-BUILDER = 2
-"""Raised where a bundle of the same sources is to be built anew; 2 cuts unknown decoders by their layers."""
+BUILDER = 3
+"""Raised where a bundle of the same sources is to be built anew; 2 cuts unknown decoders by their layers, 3 keeps heads that are
+their own and refuses quantised weights."""
 
 HASHED_BYTES = 2**30
 """Source files up to this size are recognised by content, larger ones by size and time: hashing takes a second a GB."""
