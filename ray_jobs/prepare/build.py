@@ -63,8 +63,8 @@ TRIAL_TOKENS = 5
 """Of the text that a decoder of an unknown family is tried on."""
 
 BUILDER = 3
-"""Raised where a bundle of the same sources is to be built anew; 2 cuts unknown decoders by their layers, 3 keeps heads that are
-their own and refuses quantised weights."""
+"""Raised where a bundle of the same sources is to be built anew: 2 cuts unknown decoders by their layers, 3 keeps heads
+that are the checkpoint's own and refuses quantised weights."""
 
 HASHED_BYTES = 2**30
 """Source files up to this size are recognised by content, larger ones by size and time: hashing takes a second a GB."""
