@@ -93,9 +93,10 @@ def _summarised(
         rows.append([rows[chosen[s]][i] for i, s in enumerate(kept)])
         answers.append([answers[chosen[s]][i] for i, s in enumerate(kept)])
         names.append(FAMILIES[family])
-    replicates = bootstrap(answers, len(data.classes), len(data.y), data.unit, spec.bootstrap)
     if part and units < TOO_FEW:
-        replicates = np.full_like(replicates, np.nan)
+        replicates = np.full((len(answers), len(METRICS), spec.bootstrap), np.nan)
+    else:
+        replicates = bootstrap(answers, len(data.classes), len(data.y), data.unit, spec.bootstrap)
     found = []
     for name, mine, drawn in zip(names, rows, replicates, strict=True):
         f1, area = (
