@@ -36,6 +36,7 @@ from ray_jobs.planning.units import Unit, plan_units
 from ray_jobs.reporting.rate import JobSize
 from ray_jobs.run.dispatcher import Committed, Dispatcher
 from ray_jobs.run.journal import Journal, earlier_records
+from ray_jobs.run.worker_table import UnitProgress
 from ray_jobs.workers.failures import Failure, Kind
 from ray_jobs.workers.worker import Report
 from ray_jobs.workers.worker_pool import Abandoned, Answer
@@ -221,12 +222,12 @@ class SimulatedPool:
         state.run += 1
         self._at(state.ends, "done", worker, state.run)
 
-    def _progress(self, worker: int) -> tuple[int, int, int]:
+    def _progress(self, worker: int) -> UnitProgress:
         state = self._workers.get(worker)
         if state is None or not state.queue:
-            return (-1, 0, 0)
+            return (-1, 0, 0, 0)
         share = (self._now - state.begun) / max(state.ends - state.begun, 1e-9)
-        return (state.queue[0], int(share * DOCUMENTS), int(share * DOCUMENTS * MEAN_TOKENS))
+        return (state.queue[0], int(share * DOCUMENTS), int(share * DOCUMENTS * MEAN_TOKENS), 0)
 
     def _at(self, when: float, what: str, worker: int, number: int) -> None:
         self._order += 1

@@ -15,7 +15,6 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from featurestore.base.did_you_mean import did_you_mean
 from featurestore.base.end_in_time import END_SECONDS, end_in_time
@@ -24,9 +23,6 @@ from sparsemill.installation import missing
 from sparsemill.stages import StageOne, extracted, gather_evidence, on_ray, scored, scored_parts
 from sparsemill.usage import Parser, fail
 from sparsemill.version import __version__
-
-if TYPE_CHECKING:
-    pass
 
 # What one is doing -> its commands -> (module, one line of help). Each module has `<name>_parser(parser)` and
 # `<name>(args) -> exit code`.

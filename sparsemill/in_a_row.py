@@ -9,14 +9,10 @@ import json
 import os
 import shlex
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from featurestore.base.json_text import print_json
 from featurestore.urls import without_secrets
 from sparsemill.commands import main
-
-if TYPE_CHECKING:
-    pass
 
 DEMO_CLOSING = """
 What you have now:

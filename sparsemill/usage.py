@@ -79,9 +79,8 @@ def _in_plain_words(message: str, options: Iterable[str]) -> str:
 def fail(sentence: str, code: int, as_json: bool) -> int:
     from featurestore.storage.reachable import leave
 
-    # Arguments and other libraries' words repeat a URL as it was given, and files' words what a terminal would obey.
-    sentence = visible_lines(without_secrets(sentence))
-    print(f"sparsemill: {sentence}", file=sys.stderr)
+    sentence = without_secrets(sentence)  # arguments and other libraries' words repeat a URL as it was given
+    print(f"sparsemill: {visible_lines(sentence)}", file=sys.stderr)  # and files' words what a terminal would obey
     if as_json:
         print_json({"error": sentence, "exit_code": code})
     leave(code)

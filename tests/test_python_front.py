@@ -304,6 +304,9 @@ def test_a_job_from_python_writes_the_parts_of_the_command(tmp_path: Path, monke
     X, ids = store.matrix("tiny", pool="max")
     feature = int(X[0].argmax())
     evidence = sm.tokens(store, str(ids[0]), feature)
+    several = (X[0].argmax(),), ("tiny", feature), (f"tiny:{feature}", str(feature))
+    assert {repr(sm.tokens(store, str(ids[0]), one)) for one in several} == {repr(evidence)}
+    assert sm.tokens(store, str(ids[0]), ()).frame().height
     frame = evidence.frame()
     assert set(frame["feature"]) == {feature} and frame["doc_id"].unique().to_list() == [str(ids[0])]
     assert frame["value"].max() == pytest.approx(X[0, feature], rel=0.01)  # stored with 8 significant bits

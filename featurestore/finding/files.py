@@ -283,6 +283,8 @@ def _place(root: str, path: str) -> tuple[str, ...]:
     before, _, query = rest.partition("?")
     if is_object_store(root):  # paths begin with the bucket, and what else a query says is how to get there
         return scheme.replace("gcs", "gs"), dict(parse_qsl(query)).get("endpoint_override", "")
+    if chain := before.partition("::")[2]:  # a file within another one, of which path and authority tell nothing
+        return scheme, chain, query
     authority = before.partition("/")[0]
     within = "://" in path or f"{path.strip('/')}/".startswith(f"{authority}/")
     return scheme, "" if within else authority, query

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,9 @@ KINDS = {
     "names": "names of features, some of them imported or generated: not made again by themselves",
 }
 """Folder of the cache -> what is in it, and how it comes back."""
+
+_BUILDING = re.compile(r"\.building-(.+)-[^-]+")
+"""Of a bundle that is being built, with the name that it will have."""
 
 KEPT = ("names",)
 """Kinds that are removed only when they are asked for."""
@@ -51,14 +55,16 @@ class Cached:
 
 
 def cached(kinds: Sequence[str] = tuple(KINDS)) -> Iterator[Cached]:
-    """Everything that is finished in the cache, by kind and then by how long it was not used."""
+    """Everything in the cache but what is being made, by kind and then by how long it was not used."""
     for kind in kinds:
         found = []
         folder = cache_path(kind)
         for path in folder.iterdir() if folder.is_dir() else ():
-            if not path.is_symlink() and path.suffix != ".lock" and not path.name.startswith("."):
+            if not path.is_symlink() and path.suffix != ".lock":
                 with contextlib.suppress(FileNotFoundError):  # somebody else cleans too
-                    found.append(Cached(kind, path, *_size_and_use(path), _about(path)))
+                    one = Cached(kind, path, *_size_and_use(path), _about(path))
+                    if not (path.name.startswith(".") and _is_being_made(one)):
+                        found.append(one)
         yield from sorted(found, key=lambda one: (one.used, one.path.name))
 
 
@@ -68,14 +74,9 @@ def remove(one: Cached) -> bool:
     Raises:
         StoreError: It cannot be removed.
     """
-    lock = cache_path(f"{one.kind}-locks") / one.path.name
     with contextlib.ExitStack() as held:
-        if lock.is_file():
-            file = held.enter_context(lock.open("ab"))
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                return False
+        if not _lock(one, held):
+            return False
         try:
             shutil.rmtree(one.path) if one.path.is_dir() else one.path.unlink()
         except FileNotFoundError:
@@ -86,6 +87,27 @@ def remove(one: Cached) -> bool:
         if link.is_symlink() and not link.exists():
             link.unlink(missing_ok=True)
     return True
+
+
+def _lock(one: Cached, held: contextlib.ExitStack) -> bool:
+    """Keep others from making a thing for as long as `held` is; False where a process of this machine makes it now."""
+    building = _BUILDING.fullmatch(one.path.name)
+    lock = cache_path(f"{one.kind}-locks") / (building[1] if building else one.path.name)
+    if lock.is_file():
+        file = held.enter_context(lock.open("ab"))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True
+
+
+def _is_being_made(one: Cached) -> bool:
+    """Whether what is half made is not left of a killed process: whoever makes it holds its lock, or wrote today."""
+    if not _BUILDING.fullmatch(one.path.name):
+        return not unused_since(one, 1)
+    with contextlib.ExitStack() as held:
+        return not _lock(one, held)
 
 
 def unused_since(one: Cached, days: float) -> bool:

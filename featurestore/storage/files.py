@@ -12,6 +12,7 @@ import math
 import os
 import re
 import secrets
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,7 +25,7 @@ from featurestore.base.foreign import writing
 from featurestore.base.text import first_line
 from featurestore.errors import StoreError, UsageError
 from featurestore.storage.objectstore import STORAGE_ERRORS, is_object_store, object_store
-from featurestore.storage.reachable import NoAnswer, first_answer
+from featurestore.storage.reachable import SLOW_SECONDS, NoAnswer, first_answer
 from featurestore.urls import reason_about
 from featurestore.urls import shown as shown
 
@@ -34,7 +35,6 @@ _answered: set[str] = set()  # places that have answered this process
 # A job of 240,000 units has a manifest of 45 MB, and Python takes ten times a JSON file's size to read it.
 MAX_JSON_BYTES = 256 << 20
 _DIGITS = 300  # of a whole number: float64 holds those of up to 308
-_PERHAPS_LARGE = re.compile(rb"[0-9]{300}|(?:^|[\[:,\s])-?[0-9]+(?:\.[0-9]+)?[eE]\+?[0-9]{3}|Infinity")
 _CHUNK = 8 << 20  # bytes a read when hashing: large enough for object stores, small enough to stay in memory
 
 
@@ -196,15 +196,16 @@ def read_bytes(fs: pafs.FileSystem, path: str) -> bytes:
     if is_local(fs):
         return _read_once(fs, path)
     for last in (False, False, True):
+        begun = time.monotonic()
         try:
             data = _read_once(fs, path)
         except FileNotFoundError:
             raise
         except OSError:
+            if last or time.monotonic() - begun > SLOW_SECONDS:  # storage is down, and was asked again and again
+                raise
             if fs.get_file_info(path).type == pafs.FileType.NotFound:
                 raise FileNotFoundError(f"{path}: there is no such file") from None
-            if last:
-                raise
             continue
         if last or fs.get_file_info(path).size in (None, len(data)):
             break
@@ -235,9 +236,7 @@ def parse_json(data: bytes) -> Any:
     A number that float64 cannot hold is wrong too: it would be one until somebody calculates with it.
     """
     try:
-        if _PERHAPS_LARGE.search(data):
-            return json.loads(data, parse_int=_whole, parse_float=_fraction, parse_constant=_constant)
-        return json.loads(data)
+        return json.loads(data, parse_int=_whole, parse_float=_fraction, parse_constant=_constant)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

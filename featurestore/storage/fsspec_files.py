@@ -66,6 +66,21 @@ class FsspecHandler(pafs.FSSpecHandler):
         with _as_os_errors():
             return pa.PythonFile(_File(self.fs.open(path, mode="wb")), mode="w")
 
+    def create_dir(self, path: str, recursive: bool) -> None:
+        """Make a directory, where the file system has any."""
+        with _as_os_errors():
+            super().create_dir(path, recursive)
+
+    def delete_file(self, path: str) -> None:
+        """Remove a file; FileNotFoundError if there is none."""
+        with _as_os_errors():
+            super().delete_file(path)
+
+    def move(self, src: str, dest: str) -> None:
+        """Give a file another name."""
+        with _as_os_errors():
+            super().move(src, dest)
+
     def _info(self, path: str) -> dict[str, Any]:
         with _as_os_errors():
             info: dict[str, Any] = self.fs.info(path)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ray_jobs.spec import CorpusSpec, JobSpec
 
 SAMPLED_DOCUMENTS = 512  # of the scan's sample; tokenising them takes a fraction of a second
-STRETCHED_TOKENS = 2**18  # of a document that the sample has cut: hundreds of usual windows, counted in milliseconds
+STRETCHED_TOKENS, STRETCHED_WINDOWS = 2**18, 256  # at most, of a document that the sample has cut: more are like these
 PAGE_BYTES = 2**16  # of a mapped file: Linux maps as much around what is read, if it is in the page cache
 
 Note = Callable[[str], None]
@@ -336,7 +336,8 @@ def sample_tokens(bundle: Bundle, job: JobSpec, scanned: CorpusScan) -> TokenSam
         return _sample_images(bundle, job, scanned)
     every = slice(None, None, max(1, len(scanned.sample) // SAMPLED_DOCUMENTS))
     policy = token_policy(bundle, job.model)
-    most = max(STRETCHED_TOKENS, 4 * policy.max_tokens)
+    windowed = 0 if policy.stride is None else STRETCHED_WINDOWS * (policy.room - policy.stride)
+    most = max(4 * policy.max_tokens, min(STRETCHED_TOKENS, windowed))
     pooled, n_cut, longest, n_fed, n_windows = [], 0, 0, 0.0, 0.0
     page_rows = max(1, PAGE_BYTES // (bundle.d_model * (2 if bundle.dtype == "bfloat16" else 4)))
     pages = np.zeros(bundle.model.vocab_size // page_rows + 1, dtype=bool)

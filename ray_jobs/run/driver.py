@@ -92,7 +92,7 @@ def _complete(plan: JobPlan, address: str | None, progress: Progress | None, lea
     totals = _do_missing(plan, address, progress, lease) if plan.missing else RunTotals()
     there = {unit.index: plan.committed[unit.index] for unit in plan.units if unit.index in plan.committed}
     records = [record for record in totals.records if record.unit not in totals.given_again]
-    records += with_retries(lambda: read_records(uri, plan.store, sorted(totals.given_again)))
+    records += read_records(uri, plan.store, sorted(totals.given_again), with_retries)
     records += with_retries(lambda: records_of_parts(uri, plan.store, there))
     lease.check()
     fault_point("driver.before_manifest")

@@ -13,7 +13,7 @@ import contextlib
 import json
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
@@ -98,14 +98,25 @@ def records_of_parts(uri: str, store: StorePlan, sizes: Mapping[int, int]) -> li
     return [*known.values(), *read_records(uri, store, [unit for unit in sizes if unit not in known])]
 
 
-def read_records(uri: str, store: StorePlan, units: Sequence[int]) -> list[PartRecord]:
-    """The records of parts as they are in storage, which are read whole.
+def read_records(
+    uri: str,
+    store: StorePlan,
+    units: Sequence[int],
+    trying: Callable[[Callable[[], PartRecord]], PartRecord] = lambda read: read(),
+) -> list[PartRecord]:
+    """The records of parts as they are in storage, which are read whole, several at a time.
+
+    Args:
+        uri: The store.
+        store: Its plan.
+        units: Which parts.
+        trying: Calls what reads one, again and again if need be.
 
     Raises:
         StoreError: A part cannot be read.
     """
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
-        return list(pool.map(lambda unit: read_record(uri, unit, store), units))
+        return list(pool.map(lambda unit: trying(lambda: read_record(uri, unit, store)), units))
 
 
 def earlier_records(uri: str, sizes: Mapping[int, int]) -> dict[int, PartRecord]:

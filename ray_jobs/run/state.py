@@ -281,6 +281,7 @@ class RunState:
             self._charge(action, failure.kind, unit)
             for other in reversed(others):  # which the worker had not begun
                 self.queue.release(worker, other)
+                self._given.discard(other)
                 if not self.queue.is_settled(other):
                     self.queue.put_first(other)
             if not self.queue.is_settled(unit):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -289,3 +290,12 @@ def test_a_directory_of_images_without_tables_says_how_to_read_it(tmp_path: Path
     (tmp_path / "cats" / "a.png").write_bytes(b"")
     with pytest.raises(CorpusError, match=r"is a directory of images without tables; say corpus\.format: images"):
         find_files([str(tmp_path)], None)
+
+
+def test_one_file_within_two_archives_is_two_files(tmp_path: Path) -> None:
+    urls = []
+    for name in ("a", "b"):
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+            archive.writestr("d.csv", f"text\n{name}\n")
+        urls.append(f"zip://d.csv::file://{tmp_path}/{name}.zip")
+    assert len(find_files(urls, None)) == 2

@@ -12,7 +12,7 @@ from pyarrow import fs as pafs
 
 from featurestore.errors import CorpusError
 from featurestore.finding.files import find_files
-from featurestore.storage.files import filesystem, list_files, read_bytes
+from featurestore.storage.files import atomic_write, filesystem, list_files, read_bytes
 from featurestore.tables.record import open_raw, refusals
 from ray_jobs.workers.failures import transient_storage_errors
 
@@ -124,3 +124,14 @@ def test_a_body_that_ends_early_is_an_error_of_storage_that_is_tried_again(serve
     server.cuts, server.status = False, 429
     with pytest.raises(OSError, match="429"), transient_storage_errors():
         read()
+
+
+def test_a_directory_that_storage_fails_to_make_is_an_error_of_storage(monkeypatch: pytest.MonkeyPatch) -> None:
+    fs, path = filesystem("memory://failing/store")
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("the service is busy")
+
+    monkeypatch.setattr(fs.handler.fs, "mkdir", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        atomic_write(fs, f"{path}/a", b"data")
