@@ -131,9 +131,9 @@ def test_a_job_and_its_study_are_found_where_one_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    saes = [{"path": "no-sae", "name": "l1"}]
+    saes = [{"path": "no-sae", "name": SAE}]
     corpus = {"path": "c.jsonl", "keep": ["label"]}
-    job = {"corpus": corpus, "model": {"name": "./no-model"}, "saes": saes, "store": "store"}
+    job = {"corpus": corpus, "model": {"name": "./no-model"}, "saes": saes, "hidden": ["mean"], "store": "store"}
     Path("job.yaml").write_text(yaml.safe_dump(job))
     study_file(tmp_path, "store", "study")
     assert sparsemill.main(["run", "job.yaml", "study.yaml"]) == 2

@@ -187,7 +187,7 @@ def _sampled(text: str, conversation: bool) -> _Sampled:
     for turn in turns if whole > _SAMPLE_CHARACTERS else ():
         turn["content"] = turn["content"][: math.ceil(len(turn["content"]) * _SAMPLE_CHARACTERS / whole)]
     kept = sum(len(turn["content"]) for turn in turns)
-    return _Sampled(json.dumps(turns, ensure_ascii=False), max(whole, 1) / max(kept, 1), n_bytes)
+    return _Sampled(json.dumps(turns, ensure_ascii=False, allow_nan=False), max(whole, 1) / max(kept, 1), n_bytes)
 
 
 class _Sample:

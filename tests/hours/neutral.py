@@ -41,6 +41,13 @@ PLACES_AND_TIMES = (
         "120 of 240 documents (50 %) · 623 tokens/s · 0:19 left\n4/6 methods  l9_4k:max\nall done",
         "all done",
     ),
+    Rule(
+        "a unit that an idle worker did a second time, as workers do where another one is slow",
+        r"^  events +second run \d+\n",
+        "",
+        "  last run  finished\n  events     second run 1\nall done",
+        "  last run  finished\nall done",
+    ),
     Rule("Ray's folder", r"/tmp/ray[\w./-]*/", "RAY/", "log  /tmp/ray-_gr/session_2/job.log", "log  RAY/job.log"),
     Rule(
         "a submission", r"sparsemill-[0-9a-f]{8}-\d{8}-\d{6}", "JOB", "as sparsemill-9d5ac56b-20261130-145135", "as JOB"
