@@ -14,12 +14,13 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from featurestore.errors import JobFailed, UsageError
+from featurestore.storage.steady_environment import changing_environment
 from featurestore.urls import shown
 
 OBJECT_STORE_BYTES = 80 << 20  # unit reports only; 75 MB is the least that Ray accepts
@@ -102,22 +103,28 @@ def ray_cluster(address: str | None, cpus: int, gpus: float) -> Iterator[Any]:
         ours |= token_environment()
         if _is_on_loopback_only(address):
             ours |= LOOPBACK_ENVIRONMENT
-    os.environ.update({**ours, **before})  # what the user chose wins
+    starting = ExitStack()
+    starting.enter_context(changing_environment())
     try:
+        os.environ.update({**ours, **before})  # what the user chose wins
         import ray
 
         if ray.is_initialized():
+            starting.close()
             yield ray
             return
         with sigterm_unwinds() as unwind_again, _connected(ray, address, cpus, gpus):
             unwind_again()
+            starting.close()
             yield ray
     except SystemExit:  # SIGTERM, by our handler or, while Ray starts or waits, by one of Ray's with another code
         raise SystemExit(128 + signal.SIGTERM) from None
     finally:
-        for key in os.environ.keys() - before.keys():
-            del os.environ[key]
-        os.environ.update(before)
+        starting.close()
+        with changing_environment():
+            for key in os.environ.keys() - before.keys():
+                del os.environ[key]
+            os.environ.update(before)
 
 
 @contextmanager

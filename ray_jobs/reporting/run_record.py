@@ -25,6 +25,7 @@ from featurestore.checks.run_files import BEAT_SECONDS, RUNS, RunRecord, State
 from featurestore.errors import JobStopped, SparsemillError
 from featurestore.format.store_plan import open_root
 from featurestore.storage.files import atomic_write, shown
+from featurestore.storage.steady_environment import steady_environment
 from ray_jobs.reporting.prometheus import RunMeter
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ class Recorder:
 
     def _put(self, data: bytes) -> None:
         try:
-            atomic_write(self._fs, self._path, data)
+            with steady_environment():
+                atomic_write(self._fs, self._path, data)
         except Exception as error:  # noqa: BLE001  (file systems of others raise anything, and no run fails for its record)
             if self._progress is not None and not self._refused:
                 self._progress.note(

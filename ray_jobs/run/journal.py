@@ -22,6 +22,7 @@ from featurestore.base.json_text import json_text
 from featurestore.checks.run_files import JOURNAL, journal_notes, part_record
 from featurestore.format.store_plan import MANIFEST_JSON, open_root
 from featurestore.storage.files import atomic_write, read_bytes
+from featurestore.storage.steady_environment import steady_environment
 from featurestore.writing.writer import PartRecord, read_record
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Journal:
         self._writer.submit(self._write, path, _one_a_line(self._lines))
 
     def _write(self, path: str, data: bytes) -> None:
-        with contextlib.suppress(OSError):
+        with steady_environment(), contextlib.suppress(OSError):
             atomic_write(self._fs, path, data)
 
 

@@ -32,6 +32,7 @@ from featurestore.checks.holder import LEASE_JSON, STALE_SECONDS, Holder, born, 
 from featurestore.errors import JobFailed, JobStopped, StoreError, UsageError
 from featurestore.format.store_plan import open_root
 from featurestore.storage.files import atomic_write, is_local, read_bytes, shown
+from featurestore.storage.steady_environment import steady_environment
 
 if TYPE_CHECKING:
     from pyarrow import fs as pafs
@@ -77,13 +78,13 @@ class Lease:
     def _beat(self) -> None:
         beaten = time.monotonic()
         while not self._stop.wait(min(BEAT_SECONDS, LOOK_SECONDS[is_local(self._fs)])):
-            with contextlib.suppress(OSError):  # most often there is no such file
+            with steady_environment(), contextlib.suppress(OSError):  # most often there is no such file
                 said = read_bytes(self._fs, _request(self._path, self._mine)).decode(errors="replace")
                 self._asked = self._asked or plain(said) or "elsewhere"
             if time.monotonic() - beaten < BEAT_SECONDS:
                 continue
             beaten = time.monotonic()
-            with contextlib.suppress(OSError):  # a beat is missed; six may be
+            with steady_environment(), contextlib.suppress(OSError):  # a beat is missed; six may be
                 holder = _read(self._fs, self._path)[1]
                 if holder is not None and holder.token != self._mine.token and _outranks(holder, self._mine):
                     self._taken = str(holder)
