@@ -252,7 +252,7 @@ def units_of(n: int) -> tuple[Unit, ...]:
         )
         for i in range(n_files)
     )
-    scanned = CorpusScan(files=files, rows=rows, keep_types={}, sample=(), mean_text_bytes=2000.0)
+    scanned = CorpusScan(files=files, rows=rows, keep_types={}, sample=(), sample_times=(), mean_text_bytes=2000.0)
     return plan_units(scanned, DOCUMENTS, MEAN_TOKENS, "cuda")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import re
 import shutil
@@ -15,6 +14,7 @@ from pathlib import Path
 from featurestore.base.foreign import brief
 from featurestore.errors import StoreError
 from featurestore.storage.cache import cache_path
+from featurestore.storage.node_lock import lock_now
 
 KINDS = {
     "bundles": "models cut at their hooks with SAE encoders; `prepare` builds them again, from hub or disk",
@@ -28,8 +28,9 @@ KINDS = {
 }
 """Folder of the cache -> what is in it, and how it comes back."""
 
-_BUILDING = re.compile(r"\.building-(.+)-[^-]+")
-"""Of a bundle that is being built, with the name that it will have."""
+BUILDING = ".building-{name}-"
+"""What the folder of a bundle that is being built begins with; behind it comes what no other has."""
+_BUILDING = re.compile(re.escape(BUILDING).replace(r"\{name\}", "(.+)") + "[^-]+")
 
 KEPT = ("names",)
 """Kinds that are removed only when they are asked for."""
@@ -93,13 +94,10 @@ def _lock(one: Cached, held: contextlib.ExitStack) -> bool:
     """Keep others from making a thing for as long as `held` is; False where a process of this machine makes it now."""
     building = _BUILDING.fullmatch(one.path.name)
     lock = cache_path(f"{one.kind}-locks") / (building[1] if building else one.path.name)
-    if lock.is_file():
-        file = held.enter_context(lock.open("ab"))
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-    return True
+    try:
+        return not lock.is_file() or lock_now(held.enter_context(lock.open("ab")))
+    except OSError:  # storage that knows no locks tells nothing
+        return False
 
 
 def _is_being_made(one: Cached) -> bool:

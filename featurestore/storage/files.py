@@ -6,6 +6,7 @@ URL through fsspec. What is in the files is not this module's business.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -187,29 +188,33 @@ def _check_regular(fs: pafs.FileSystem, path: str) -> None:
 
 
 def read_bytes(fs: pafs.FileSystem, path: str) -> bytes:
-    """The whole file in memory, as it was at one moment; FileNotFoundError if there is none.
+    """The whole file in memory, as it was at one moment.
 
-    Arrow asks an object store for a file's size, then for that many bytes. A file that another process replaces between
-    the two comes cut off, and one that it deletes fails as an internal error, so both are looked at again.
+    Arrow asks S3 for a file's size, then for that many bytes. A file that another process replaces between the two
+    comes cut off, and one that it deletes fails as an internal error, so both are looked at again.
+
+    Raises:
+        FileNotFoundError: There is none.
+        OSError: It cannot be read, or changes each time that it is.
     """
     _check_regular(fs, path)
-    if is_local(fs):
+    if not isinstance(fs, pafs.S3FileSystem):
         return _read_once(fs, path)
-    for last in (False, False, True):
+    for tries_left in (2, 1, 0):
         begun = time.monotonic()
         try:
             data = _read_once(fs, path)
         except FileNotFoundError:
             raise
         except OSError:
-            if last or time.monotonic() - begun > SLOW_SECONDS:  # storage is down, and was asked again and again
+            if not tries_left or time.monotonic() - begun > SLOW_SECONDS:  # it was asked again and again already
                 raise
             if fs.get_file_info(path).type == pafs.FileType.NotFound:
-                raise FileNotFoundError(f"{path}: there is no such file") from None
-            continue
-        if last or fs.get_file_info(path).size in (None, len(data)):
-            break
-    return data
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
+        else:
+            if fs.get_file_info(path).size == len(data):
+                return data
+    raise OSError(errno.EAGAIN, "it changes each time that it is read", path)
 
 
 def _read_once(fs: pafs.FileSystem, path: str) -> bytes:

@@ -73,13 +73,14 @@ class FsspecHandler(pafs.FSSpecHandler):
 
     def delete_file(self, path: str) -> None:
         """Remove a file; FileNotFoundError if there is none."""
+        self._info(path)
         with _as_os_errors():
-            super().delete_file(path)
+            self.fs.rm(path)
 
-    def move(self, src: str, dest: str) -> None:
-        """Give a file another name."""
+    def delete_dir(self, path: str) -> None:
+        """Remove a directory with what is in it."""
         with _as_os_errors():
-            super().move(src, dest)
+            super().delete_dir(path)
 
     def _info(self, path: str) -> dict[str, Any]:
         with _as_os_errors():

@@ -8,12 +8,12 @@ the lock's directory is on a network file system, nodes may or may not exclude e
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 LOOK_SECONDS = 1.0
 
@@ -36,17 +36,22 @@ def node_lock(
         yield
         return
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock_now(file):
             if on_wait is not None:
                 on_wait()
-            while while_waiting is not None:
-                while_waiting()
-                time.sleep(LOOK_SECONDS)
-                with contextlib.suppress(BlockingIOError):
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-            else:
+            if while_waiting is None:
                 fcntl.flock(file, fcntl.LOCK_EX)
+            else:
+                while not lock_now(file):
+                    while_waiting()
+                    time.sleep(LOOK_SECONDS)
         yield  # closing the file lets go of the lock
+
+
+def lock_now(file: BinaryIO) -> bool:
+    """Lock an open file if nobody holds it now; closing it lets go of the lock."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

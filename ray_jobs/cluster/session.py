@@ -121,10 +121,9 @@ def ray_cluster(address: str | None, cpus: int, gpus: float) -> Iterator[Any]:
         raise SystemExit(128 + signal.SIGTERM) from None
     finally:
         starting.close()
-        with changing_environment():
-            for key in os.environ.keys() - before.keys():
-                del os.environ[key]
-            os.environ.update(before)
+        for key in os.environ.keys() - before.keys():  # which moves nothing, as adding does
+            del os.environ[key]
+        os.environ.update(before)
 
 
 @contextmanager

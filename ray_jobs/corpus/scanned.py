@@ -72,8 +72,8 @@ class CorpusScan:
         keep_types: Kept column -> "string", "int64", "float64" or "bool", in the order of the job.
         sample: Some hundreds of texts, evenly spaced over the corpus, each cut at 100,000 characters; of a long
             conversation every turn is cut, in proportion.
-        mean_text_bytes: Mean UTF-8 length of the sampled texts before cutting, with the bytes of images beside them.
         sample_times: How many times as long as what is kept of it each sampled text is.
+        mean_text_bytes: Mean UTF-8 length of the sampled texts before cutting, with the bytes of images beside them.
         reached_twice: (name, the name that counts) of files and folders that links or other paths reach a second time.
         unkept: Kept columns with values that cannot be kept, in the order of the job.
         unreadable: Which rows cannot be read, by file and kind.
@@ -85,8 +85,8 @@ class CorpusScan:
     rows: int
     keep_types: Mapping[str, str]
     sample: tuple[str, ...] = field(repr=False)
+    sample_times: tuple[float, ...] = field(repr=False)
     mean_text_bytes: float
-    sample_times: tuple[float, ...] = field(default=(), repr=False)
     reached_twice: tuple[tuple[str, str], ...] = ()
     unkept: tuple[UnkeptValues, ...] = ()
     unreadable: tuple[UnreadableRows, ...] = ()

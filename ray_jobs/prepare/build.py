@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from featurestore.base.foreign import brief, writing
 from featurestore.errors import BundleError
 from featurestore.storage.cache import cache_path
+from featurestore.storage.cached import BUILDING
 from featurestore.storage.node_lock import node_lock
 from ray_jobs.backbone.bundle import (
     CONFIG_NAME,
@@ -41,7 +42,6 @@ from ray_jobs.prepare.checkpoint import (
     model_name,
     read_config,
     read_vision_config,
-    save_tokenizer,
     source_files,
     truncate,
     write_weights,
@@ -50,6 +50,7 @@ from ray_jobs.prepare.checkpoint import (
 from ray_jobs.prepare.compute_settings import settle
 from ray_jobs.prepare.local_layouts import layout_names, local_files
 from ray_jobs.prepare.sae_loader import load_sae
+from ray_jobs.prepare.tokenizer import save_tokenizer
 
 if TYPE_CHECKING:
     from ray_jobs.backbone.bundle import Bundle
@@ -130,9 +131,10 @@ def _find_or_build(target: Path, model: Checkpoint, spec: JobSpec, dtype: str, s
         return target
     try:
         root.mkdir(parents=True, exist_ok=True)
-        for left in root.glob(f".building-{key}-*"):  # of a killed process: whoever builds it holds the lock
+        building_as = BUILDING.format(name=key)
+        for left in root.glob(f"{building_as}*"):  # of a killed process: whoever builds it holds the lock
             shutil.rmtree(left, ignore_errors=True)
-        building = Path(tempfile.mkdtemp(prefix=f".building-{key}-", dir=root))
+        building = Path(tempfile.mkdtemp(prefix=building_as, dir=root))
     except OSError as error:
         raise BundleError(
             f"bundles cannot be kept in {root} ({error.strerror or error}); set SPARSEMILL_CACHE to another place"

@@ -22,17 +22,11 @@ from featurestore.errors import BundleError
 from featurestore.storage.pointers import POINTER_BYTES, pointer_among, pointer_problem
 from ray_jobs.backbone.bundle import (
     HEAD_NAME,
-    TOKENIZER_NAME,
     WEIGHTS_NAME,
-    ChatRendering,
     HeadInfo,
-    TokenizerInfo,
 )
-from ray_jobs.backbone.chat import ChatTokenizer
 from ray_jobs.backbone.layouts import family_of
-from ray_jobs.backbone.spelling import text_tokenizer
 from ray_jobs.images.feeding import check_takes_images
-from ray_jobs.prepare.chat_template import MARKER, PROBES, Template, rendering_of, turns_of
 from ray_jobs.prepare.hub import commit_of, why_not_fetched
 from ray_jobs.prepare.tensor_file import write_tensors
 
@@ -175,7 +169,7 @@ def _config(model: Checkpoint) -> Any:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(model.directory, trust_remote_code=False, **_gguf_argument(model))
+        return AutoConfig.from_pretrained(model.directory, trust_remote_code=False, **gguf_argument(model))
     except Exception as error:  # noqa: BLE001 (libraries raise anything)
         raise BundleError(f"the config of {model.source} cannot be read ({brief(error)})") from None
 
@@ -390,7 +384,7 @@ def _gguf_tensors(
 
     try:
         loaded = AutoModelForCausalLM.from_pretrained(
-            model.directory, config=config, dtype=dtype, trust_remote_code=False, **_gguf_argument(model)
+            model.directory, config=config, dtype=dtype, trust_remote_code=False, **gguf_argument(model)
         )
     except Exception as error:  # noqa: BLE001 (libraries raise anything)
         raise BundleError(f"{model.source} cannot be read as a GGUF model ({brief(error)})") from None
@@ -585,125 +579,6 @@ def _weights_file(model: Checkpoint, name: str) -> Path:
     return model.directory / name
 
 
-def save_tokenizer(
-    model: Checkpoint,
-    directory: Path,
-    vocab_size: int,
-    prepend_bos: bool | None,
-    choices: ModelSpec | None = None,
-    conversations: bool = False,
-    always_render: bool = False,
-) -> TokenizerInfo:
-    """Write `tokenizer.json`, and find out what goes before and after a text.
-
-    Args:
-        model: The checkpoint.
-        directory: The bundle in the making.
-        vocab_size: Rows of the model's embedding; a tokenizer may have been given tokens that it has none for.
-        prepend_bos: Whether the SAEs were trained behind a BOS token: it is then fed even if the tokenizer adds none
-            (where it has none, the end-of-sequence token takes its place, as in TransformerLens); if not, none is fed.
-            None leaves it to the tokenizer.
-        choices: What the job says of its chat template.
-        conversations: Whether its documents are conversations of several turns.
-        always_render: Whether a chat is always given as a rendering, for something follows it that belongs to no text.
-
-    Raises:
-        BundleError: The tokenizer cannot be read, has no `tokenizers` form, a chat template without a system turn where
-            one is asked for, or puts tokens around every text that the model has no embedding of.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model.directory, trust_remote_code=False, **_gguf_argument(model))
-        backend = tokenizer.backend_tokenizer
-    except Exception as error:  # noqa: BLE001 (libraries raise anything)
-        raise BundleError(f"the tokenizer of {model.source} cannot be read ({brief(error)})") from None
-    backend.no_truncation()
-    backend.no_padding()
-    backend.save(str(directory / TOKENIZER_NAME))
-    whole, bare = tokenizer("a")["input_ids"], tokenizer("a", add_special_tokens=False)["input_ids"]
-    starts = [start for start in range(len(whole)) if whole[start : start + len(bare)] == bare]
-    bos = tuple(whole[: starts[0]]) if starts else ()
-    if prepend_bos is False:
-        bos = ()
-    elif prepend_bos and not bos:
-        bos = tuple(i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None)[:1]
-    prefix, suffix, chat = _chat(tokenizer, directory / TOKENIZER_NAME, bos, choices, conversations, always_render)
-    used = bos if choices is None or not choices.chat else (*bos, *(prefix or ()), *(suffix or ()))
-    if beyond := [i for i in used if i >= vocab_size]:
-        raise BundleError(
-            f"the tokenizer of {model.source} puts {tokenizer.convert_ids_to_tokens(beyond[0])!r} (token {beyond[0]}) "
-            f"before or behind every text, but the model's embedding ends at {vocab_size - 1}; give the model that "
-            "belongs to this tokenizer"
-        )
-    given = (i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None)
-    pad = next((i for i in given if i < vocab_size), 0)  # it is looked up, whatever comes of it
-    return TokenizerInfo(bos=bos, pad=pad, chat_prefix=prefix, chat_suffix=suffix, chat=chat)
-
-
-_Chat = tuple[tuple[int, ...] | None, tuple[int, ...] | None, ChatRendering | None]
-
-
-def _chat(
-    tokenizer: Any,
-    tokenizer_json: Path,
-    bos: tuple[int, ...],
-    choices: ModelSpec | None,
-    conversations: bool,
-    always_render: bool,
-) -> _Chat:
-    """What a bundle says of the chat template: ids before and after a text, and how texts are rendered.
-
-    A job without chat gets the ids only, and none of a template that says another thing every day.
-    """
-    wanted = choices is not None and choices.chat
-    said = () if choices is None else (choices.generation_prompt, choices.date, choices.system_prompt)
-    template = Template(tokenizer, *said)
-    if choices is not None and wanted and conversations:
-        turns = turns_of(template, tokenizer_json, bos, choices.turns)
-        return (None, None, None) if turns is None else (turns[1], turns[2], turns[0])
-    apart = _around(template, tokenizer, bos)
-    if not wanted:
-        return (None, None, None) if apart is None or template.dated else (*apart, None)
-    assert choices is not None
-    found = rendering_of(template, tokenizer_json, bos)
-    prompt = choices.system_prompt
-    if found is None or (prompt is not None and prompt.strip() not in found[0].before):
-        plain = choices.model_copy(update={"system_prompt": None})
-        if prompt is not None and _chat(tokenizer, tokenizer_json, bos, plain, conversations, always_render)[0]:
-            raise BundleError(
-                "model.system_prompt: the chat template has no place for a system turn; put it into the prompt, and "
-                "remove it"
-            )
-        return None, None, None
-    rendering, head, tail = found
-    exact = not always_render and rendering.date is None and rendering.trim == "none" and apart is not None
-    if exact and apart is not None and _is_exact(tokenizer_json, rendering, apart):
-        return (*apart, None)
-    return head, tail, rendering
-
-
-def _around(template: Template, tokenizer: Any, bos: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """Ids of what the chat template puts before and after a text, each tokenised by itself, behind BOS once."""
-    try:
-        rendered = template.render(MARKER)
-    except Exception:  # noqa: BLE001 (templates raise anything)
-        return None
-    if rendered.count(MARKER) != 1:
-        return None
-    prefix, suffix = (tuple(tokenizer(part, add_special_tokens=False)["input_ids"]) for part in rendered.split(MARKER))
-    return (prefix if prefix[: len(bos)] == bos else bos + prefix), suffix
-
-
-def _is_exact(tokenizer_json: Path, rendering: ChatRendering, apart: tuple[tuple[int, ...], tuple[int, ...]]) -> bool:
-    """Whether the rendering of any text is the ids before it, its own and the ids after it."""
-    alone, _ = text_tokenizer(tokenizer_json)
-    for text, one in zip(PROBES, ChatTokenizer(tokenizer_json, rendering).render(PROBES), strict=True):
-        content = alone.encode(text, add_special_tokens=False).ids
-        if isinstance(one, str) or one.ids.tolist() != [*apart[0], *content, *apart[1]] or len(one) != len(content):
-            return False
-    return True
-
-
-def _gguf_argument(model: Checkpoint) -> dict[str, str]:
+def gguf_argument(model: Checkpoint) -> dict[str, str]:
+    """What transformers has to be told to read from a GGUF file."""
     return {"gguf_file": model.gguf} if model.gguf else {}

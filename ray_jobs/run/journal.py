@@ -10,7 +10,6 @@ and hashed, and a record whose part is not there, or has another size, is ignore
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from featurestore.base.json_text import json_text
 from featurestore.checks.run_files import JOURNAL, journal_notes, part_record
 from featurestore.format.store_plan import MANIFEST_JSON, open_root
-from featurestore.storage.files import atomic_write, read_bytes
+from featurestore.storage.files import atomic_write, read_json
 from featurestore.storage.steady_environment import steady_environment
 from featurestore.writing.writer import PartRecord, read_record
 
@@ -146,7 +145,7 @@ def _manifest_records(uri: str) -> list[PartRecord]:
     """What the manifest says; nothing if it is not there or not what it should be: the parts are read then."""
     fs, root = open_root(uri)
     try:
-        lines = json.loads(read_bytes(fs, f"{root}/{MANIFEST_JSON}"))["parts"]
+        lines = read_json(fs, f"{root}/{MANIFEST_JSON}")["parts"]
         return [record for line in lines if (record := part_record(line)) is not None]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return []

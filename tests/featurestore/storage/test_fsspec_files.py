@@ -85,6 +85,14 @@ def test_a_server_that_fails_for_a_moment_has_lost_no_file(server: Server, statu
         assert not isinstance(failed.value, FileNotFoundError)
 
 
+def test_a_file_that_could_not_be_asked_for_is_not_said_to_be_gone_when_it_is_to_be_removed(server: Server) -> None:
+    fs, path = filesystem(server.url)
+    server.status = 503
+    with pytest.raises(OSError, match="503") as failed:
+        fs.delete_file(path)
+    assert not isinstance(failed.value, FileNotFoundError)
+
+
 def test_a_server_that_fails_has_no_empty_directory(server: Server) -> None:
     fs, path = filesystem(server.url.removesuffix("/t.csv"))
     server.status = 503

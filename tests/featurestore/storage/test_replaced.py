@@ -55,3 +55,13 @@ def test_storage_that_fails_again_and_again_is_said(place: Place, monkeypatch: p
     between(monkeypatch, fail, times=9)
     with pytest.raises(OSError, match="no answer"):
         files.read_bytes(*place.path(NAME))
+
+
+def test_a_file_that_never_rests_is_an_error_and_no_piece_of_it(
+    s3_place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3_place.write(NAME, SHORT)
+    versions = (b"x" * n for n in range(20, 90, 7))
+    between(monkeypatch, lambda: s3_place.write(NAME, next(versions)), times=9)
+    with pytest.raises(OSError, match="it changes each time that it is read"):
+        files.read_bytes(*s3_place.path(NAME))

@@ -20,7 +20,7 @@ def scanned(*rows: int, mean_text_bytes: float = 1000.0) -> CorpusScan:
         )
         for i, n in enumerate(rows)
     )
-    return CorpusScan(files, sum(rows), {}, (), mean_text_bytes)
+    return CorpusScan(files, sum(rows), {}, (), (), mean_text_bytes)
 
 
 sizes = st.lists(st.integers(0, 3000), min_size=1, max_size=8).filter(any)

@@ -27,7 +27,7 @@ from ray_jobs.prepare.build import prepare
 from ray_jobs.run.driver import extract
 from ray_jobs.spec import JobSpec, job_from_mapping
 from tests.ray_jobs.prepare.chat_templates import OF_TURNS, many_turns, turns_by_transformers, with_template
-from tests.ray_jobs.prepare.test_chat_template import DAY, on_its_day
+from tests.ray_jobs.prepare.test_tokenizer import DAY, on_its_day
 from tests.reference import Fed, ReferenceModel, assert_row_equals, encode
 from tests.tiny import tiny_gemma2, tiny_sae
 

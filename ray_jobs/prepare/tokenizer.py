@@ -1,5 +1,6 @@
-"""Settle what a tokenizer's chat template makes of one user's message, so that nothing has to run the template later.
+"""Keep a model's tokenizer in a bundle, and settle what it and its chat template put around a text.
 
+What the template makes of one user's message is found out here, so that nothing has to run the template later.
 Conversations of several turns are another matter: `turns_of` hands the template itself over (`ray_jobs.backbone.chat`).
 
 The template is run on a marker, for what goes around a text, and on texts that begin and end with all kinds of
@@ -11,12 +12,20 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ray_jobs.backbone.bundle import ChatRendering, TurnTemplate
+from featurestore.base.foreign import brief
+from featurestore.errors import BundleError
+from ray_jobs.backbone.bundle import TOKENIZER_NAME, ChatRendering, TokenizerInfo, TurnTemplate
 from ray_jobs.backbone.chat import TRIMS, ChatTokenizer, ConversationTokenizer, on_day
+from ray_jobs.backbone.spelling import text_tokenizer
+from ray_jobs.prepare.checkpoint import gguf_argument
+
+if TYPE_CHECKING:
+    from ray_jobs.prepare.checkpoint import Checkpoint
+    from ray_jobs.spec import ModelSpec
 
 MARKER = "the user's text"
 _ENDS = [chr(code) for code in range(33, 127)] + ["é", "漢", "🙂", "\u0301", "\u200d", "0", "don't"]
@@ -164,3 +173,123 @@ def rendering_of(
     control = [place for place, number in enumerate(head) if number in chat.control]
     shared = max([len(lead), *(place + 1 for place in control)])
     return ChatRendering(before, after, trims[0], lead, shared, date), tuple(head), tuple(tail)
+
+
+def save_tokenizer(
+    model: Checkpoint,
+    directory: Path,
+    vocab_size: int,
+    prepend_bos: bool | None,
+    choices: ModelSpec | None = None,
+    conversations: bool = False,
+    always_render: bool = False,
+) -> TokenizerInfo:
+    """Write `tokenizer.json`, and find out what goes before and after a text.
+
+    Args:
+        model: The checkpoint.
+        directory: The bundle in the making.
+        vocab_size: Rows of the model's embedding; a tokenizer may have been given tokens that it has none for.
+        prepend_bos: Whether the SAEs were trained behind a BOS token: it is then fed even if the tokenizer adds none
+            (where it has none, the end-of-sequence token takes its place, as in TransformerLens); if not, none is fed.
+            None leaves it to the tokenizer.
+        choices: What the job says of its chat template.
+        conversations: Whether its documents are conversations of several turns.
+        always_render: Whether a chat is always given as a rendering, for something follows it that belongs to no text.
+
+    Raises:
+        BundleError: The tokenizer cannot be read, has no `tokenizers` form, a chat template without a system turn where
+            one is asked for, or puts tokens around every text that the model has no embedding of.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model.directory, trust_remote_code=False, **gguf_argument(model))
+        backend = tokenizer.backend_tokenizer
+    except Exception as error:  # noqa: BLE001 (libraries raise anything)
+        raise BundleError(f"the tokenizer of {model.source} cannot be read ({brief(error)})") from None
+    backend.no_truncation()
+    backend.no_padding()
+    backend.save(str(directory / TOKENIZER_NAME))
+    whole, bare = tokenizer("a")["input_ids"], tokenizer("a", add_special_tokens=False)["input_ids"]
+    starts = [start for start in range(len(whole)) if whole[start : start + len(bare)] == bare]
+    bos = tuple(whole[: starts[0]]) if starts else ()
+    if prepend_bos is False:
+        bos = ()
+    elif prepend_bos and not bos:
+        bos = tuple(i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None)[:1]
+    prefix, suffix, chat = _chat(tokenizer, directory / TOKENIZER_NAME, bos, choices, conversations, always_render)
+    used = bos if choices is None or not choices.chat else (*bos, *(prefix or ()), *(suffix or ()))
+    if beyond := [i for i in used if i >= vocab_size]:
+        raise BundleError(
+            f"the tokenizer of {model.source} puts {tokenizer.convert_ids_to_tokens(beyond[0])!r} (token {beyond[0]}) "
+            f"before or behind every text, but the model's embedding ends at {vocab_size - 1}; give the model that "
+            "belongs to this tokenizer"
+        )
+    given = (i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None)
+    pad = next((i for i in given if i < vocab_size), 0)  # it is looked up, whatever comes of it
+    return TokenizerInfo(bos=bos, pad=pad, chat_prefix=prefix, chat_suffix=suffix, chat=chat)
+
+
+_Chat = tuple[tuple[int, ...] | None, tuple[int, ...] | None, ChatRendering | None]
+
+
+def _chat(
+    tokenizer: Any,
+    tokenizer_json: Path,
+    bos: tuple[int, ...],
+    choices: ModelSpec | None,
+    conversations: bool,
+    always_render: bool,
+) -> _Chat:
+    """What a bundle says of the chat template: ids before and after a text, and how texts are rendered.
+
+    A job without chat gets the ids only, and none of a template that says another thing every day.
+    """
+    wanted = choices is not None and choices.chat
+    said = () if choices is None else (choices.generation_prompt, choices.date, choices.system_prompt)
+    template = Template(tokenizer, *said)
+    if choices is not None and wanted and conversations:
+        turns = turns_of(template, tokenizer_json, bos, choices.turns)
+        return (None, None, None) if turns is None else (turns[1], turns[2], turns[0])
+    apart = _around(template, tokenizer, bos)
+    if not wanted:
+        return (None, None, None) if apart is None or template.dated else (*apart, None)
+    assert choices is not None
+    found = rendering_of(template, tokenizer_json, bos)
+    prompt = choices.system_prompt
+    if found is None or (prompt is not None and prompt.strip() not in found[0].before):
+        plain = choices.model_copy(update={"system_prompt": None})
+        if prompt is not None and _chat(tokenizer, tokenizer_json, bos, plain, conversations, always_render)[0]:
+            raise BundleError(
+                "model.system_prompt: the chat template has no place for a system turn; put it into the prompt, and "
+                "remove it"
+            )
+        return None, None, None
+    rendering, head, tail = found
+    exact = not always_render and rendering.date is None and rendering.trim == "none" and apart is not None
+    if exact and apart is not None and _is_exact(tokenizer_json, rendering, apart):
+        return (*apart, None)
+    return head, tail, rendering
+
+
+def _around(template: Template, tokenizer: Any, bos: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Ids of what the chat template puts before and after a text, each tokenised by itself, behind BOS once."""
+    try:
+        rendered = template.render(MARKER)
+    except Exception:  # noqa: BLE001 (templates raise anything)
+        return None
+    if rendered.count(MARKER) != 1:
+        return None
+    prefix, suffix = (tuple(tokenizer(part, add_special_tokens=False)["input_ids"]) for part in rendered.split(MARKER))
+    return (prefix if prefix[: len(bos)] == bos else bos + prefix), suffix
+
+
+def _is_exact(tokenizer_json: Path, rendering: ChatRendering, apart: tuple[tuple[int, ...], tuple[int, ...]]) -> bool:
+    """Whether the rendering of any text is the ids before it, its own and the ids after it."""
+    alone, _ = text_tokenizer(tokenizer_json)
+    for text, one in zip(PROBES, ChatTokenizer(tokenizer_json, rendering).render(PROBES), strict=True):
+        content = alone.encode(text, add_special_tokens=False).ids
+        if isinstance(one, str) or one.ids.tolist() != [*apart[0], *content, *apart[1]] or len(one) != len(content):
+            return False
+    return True
