@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING
 
 from featurestore.base.arguments import count_argument
 from featurestore.base.json_text import json_text, print_json
-from featurestore.base.terminal import print_facts
+from featurestore.base.terminal import print_facts, say
 from featurestore.base.text import counted, there
-from featurestore.base.visible import visible_lines
 from featurestore.errors import UsageError
 from ray_jobs.console import (
     bundle_facts,
@@ -50,7 +49,7 @@ def prepare(args: argparse.Namespace) -> int:
     from ray_jobs.prepare.build import prepare as build
     from ray_jobs.spec import load_job
 
-    bundle = open_bundle(build(load_job(args.job), progress=_say))
+    bundle = open_bundle(build(load_job(args.job), progress=say))
     if args.json:
         return print_json({"bundle": str(bundle.path), **bundle_facts(bundle)})
     print_bundle(bundle)
@@ -105,11 +104,11 @@ def plan(args: argparse.Namespace) -> int:
     if args.calibrate and (args.rate is not None or hardware is not None):
         other = "a rate that is given" if args.rate is not None else f"the hardware '{hardware}'"
         raise UsageError(f"--calibrate measures this machine, which does not go with {other}; leave one of them out")
-    made = make_plan(job, _say, device)
+    made = make_plan(job, say, device)
     measured = None
     if args.calibrate:
         check_device(made.compute, made.settings["devices"])
-        measured = calibrate(made, _say)
+        measured = calibrate(made, say)
     figures = estimate(made, args.rate, args.price, hardware, rates_file)
     warned, noted = warnings_of(made, figures), notes_of(made)
     if args.json:
@@ -232,7 +231,7 @@ def _job_of(args: argparse.Namespace) -> JobSpec | None:
     job = job_from_mapping(mapping, Path.cwd(), where="--preset")
     if not args.print_job:
         releases = ", ".join(dict.fromkeys(str(sae.release) for sae in job.saes))
-        _say(
+        say(
             f"{job.model.name} and {releases} come from the Hugging Face hub, once; their terms are accepted on its "
             "pages, and HF_TOKEN says by whom"
         )
@@ -292,7 +291,7 @@ def submit(args: argparse.Namespace) -> int:
     def log(text: str) -> None:
         print(text, end="", file=stream, flush=True)
 
-    done = send(job, args.address, _say, log, options, runtime_env, args.detach)
+    done = send(job, args.address, say, log, options, runtime_env, args.detach)
     if args.json:
         return print_json({"address": args.address, "store": shown(job.store), **asdict(done)})
     if args.detach:
@@ -322,15 +321,11 @@ def stop(args: argparse.Namespace) -> int:
     from ray_jobs.run.stop import stop as end
 
     store = store_of(args.job)
-    stopped = end(store, args.address, _say)
+    stopped = end(store, args.address, say)
     if args.json:
         return print_json({"store": shown(store), "stopped": list(stopped)})
     print(f"{shown(store)}: stopped {', '.join(stopped)}")
     return 0
-
-
-def _say(line: str) -> None:
-    print(visible_lines(line), file=sys.stderr, flush=True)
 
 
 def _positive(text: str) -> float:

@@ -300,7 +300,7 @@ def tokens(
     from ray_jobs.evidence.compute import compute_evidence
 
     opened = store if isinstance(store, FeatureStore) else FeatureStore.open(path_of(store, "a store"), partial=True)
-    is_pair = isinstance(features, tuple) and list(map(type, features)) == [str, int]
+    is_pair = isinstance(features, tuple) and [isinstance(one, Integral) for one in features] == [False, True]
     is_one = is_pair or isinstance(features, Integral | str)
     asked = cast("Sequence[Feature]", () if features is None else [features] if is_one else features)
     try:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from featurestore.base.visible import visible_lines
+from featurestore.base.terminal import say
 from featurestore.urls import without_secrets
 from sparsemill.installation import missing
 
@@ -92,16 +92,16 @@ def gather_evidence(study: str) -> None:
         cache, wanted = missing_evidence(study)
         silence_libraries()
         for store, documents in wanted.items():
-            found = gather_evidence(store, documents, cache, say=_say)
+            found = gather_evidence(store, documents, cache, say=say)
             for problem in _problems(found):
-                _say(f"the report shows no tokens: {problem}")
+                say(f"the report shows no tokens: {problem}")
         directory, place, features = shown_features(study)
         if features:
-            gather_alike(place, features, directory, say=_say)
+            gather_alike(place, features, directory, say=say)
     except ModuleNotFoundError as error:
-        _say(f"the report shows no tokens: {missing('running the model once more', error)}")
+        say(f"the report shows no tokens: {missing('running the model once more', error)}")
     except (SparsemillError, OSError) as error:
-        _say(f"the report shows less than it could: {without_secrets(str(error))}")
+        say(f"the report shows less than it could: {without_secrets(str(error))}")
 
 
 def _problems(found: Mapping[str, DocumentEvidence]) -> list[str]:
@@ -141,7 +141,7 @@ def scored(args: argparse.Namespace, model: Any, warn: Callable[[str], None]) ->
         return iter(())
     from ray_jobs.scoring.score_here import Scorer
 
-    scorer = Scorer(model, args.explain, warn, _say)
+    scorer = Scorer(model, args.explain, warn, say)
     return (scorer.score(batch) for batch in itertools.chain([first], documents))
 
 
@@ -171,7 +171,7 @@ class StageOne:
         from ray_jobs.quiet import silence_libraries
 
         silence_libraries()
-        return compute_evidence(store, wanted, say=_say)
+        return compute_evidence(store, wanted, say=say)
 
     def neuronpedia_id(self, release: str, id: str) -> str | None:
         """An SAE's id at Neuronpedia; None where the registry knows none."""
@@ -187,7 +187,3 @@ class StageOne:
         silence_libraries()
         found = find_generator(model)
         return found.name, functools.partial(generate, found)
-
-
-def _say(line: str) -> None:
-    print(visible_lines(line), file=sys.stderr, flush=True)

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TextIO
 
-from featurestore.base.visible import columns, visible
+from featurestore.base.visible import columns, visible, visible_lines
 
 LABEL = 11  # columns that a label takes, with the space behind it
 _LEAST = 24  # columns for what stands behind a label; narrower terminals break lines themselves
@@ -45,6 +45,11 @@ def has_colours(stream: TextIO) -> bool:
 def painted(text: str, colour: str, stream: TextIO | None = None) -> str:
     """The text in a colour (`red`, `green`, `yellow`) where a person looks, and as it is elsewhere."""
     return f"{_COLOURS[colour]}{text}{_RESET}" if has_colours(stream or sys.stdout) else text
+
+
+def say(text: str) -> None:
+    """Print lines of progress beside the result, on stderr, at once."""
+    print(visible_lines(text), file=sys.stderr, flush=True)
 
 
 def print_page(text: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from featurestore.base.json_text import print_json
-from featurestore.base.visible import visible_lines
+from featurestore.base.terminal import say
 from featurestore.errors import StoreError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def tokens(args: argparse.Namespace) -> int:
     store = FeatureStore.open(args.store, partial=True)
     doc_ids = list(dict.fromkeys(args.doc))
     wanted = {doc_id: features_to_show(store, doc_id, args.feature) for doc_id in doc_ids}
-    documents = list(compute_evidence(store, wanted, say=_say))
+    documents = list(compute_evidence(store, wanted, say=say))
     refuse_nothing(documents)
     if args.json:
         print_json({"version": VERSION, "documents": [to_json(document) for document in documents]})
@@ -90,7 +90,3 @@ def features_to_show(
 
     top = document_view(store, doc_id, STRONGEST).top
     return [(sae, feature.feature) for sae, features in top.items() for feature in features]
-
-
-def _say(line: str) -> None:
-    print(visible_lines(line), file=sys.stderr, flush=True)

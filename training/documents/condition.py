@@ -53,11 +53,10 @@ class Condition:
 
 
 STUDY = Condition()  # the study itself
-TRAINED_ON_ALL = Condition(Regime.TRANSFER)  # the study itself, beside training on one value
 
 
 def trained_on_all(values: Collection[str]) -> Condition:
-    """TRAINED_ON_ALL beside conditions that train on `values`, in brackets where one of these is `all` itself."""
+    """The study itself, beside conditions that train on `values`; in brackets where one of these is `all` itself."""
     written = ALL
     while written in values:
         written = f"({written})"

@@ -16,10 +16,10 @@ from training.report.elements.charts import Scale, bars, reliability, steps
 from training.report.elements.figures import bounds, defined, percent, score, significant, whole
 from training.report.elements.svg import grid, shade
 from training.report.study_files import Answers, StudyFiles
+from training.scores.metrics import ranks
 from training.scores.operating_words import threshold_notes
 from training.scores.wilson import wilson
 
-LEAST = -1e300  # log-probability that stands for log(0)
 BINS = 10  # of a probability: the study's own calibration error has as many
 GRID = np.linspace(0.0, 1.0, 41)  # of recall: a curve of 41 points looks like one of thousands
 MOST_CLASSES = 12  # of a confusion matrix that can be read; the table beside it has the worst pairs of all
@@ -120,7 +120,7 @@ def precision_recall(positive: np.ndarray, value: np.ndarray) -> tuple[np.ndarra
     A tree is sure that some documents are not of a class: their value is -inf, and they share the lowest threshold.
     """
     there = ~np.isnan(value)
-    positive, value = positive[there], np.maximum(value[there], LEAST)  # differences of -inf would be no ties
+    positive, value = positive[there], ranks(value[there])  # differences of -inf would be no ties
     if not positive.any():
         return np.empty(0), np.empty(0), float("nan")
     order = np.argsort(-value, kind="stable")

@@ -36,7 +36,7 @@ def warn_of_test_sets(data: StudyData, spec: StudySpec, splits: Sequence[Split])
             f"only {units} {units_called(data, units)}{documents} are tested on in all splits together; of fewer than "
             f"{TOO_FEW} an interval is too narrow to be believed, so hold out or label more"
         )
-    if absent := untested_parts(data, spec, splits):
+    if absent := _untested_parts(data, spec, splits):
         more = f" and {len(absent) - NAMED:,} more" if len(absent) > NAMED else ""
         named = ", ".join(quoted(part) for part in absent[:NAMED])
         said.append(f"transfer: no test set holds a document of {named}{more}, so nothing is said of how that goes")
@@ -48,7 +48,7 @@ def parts_of(data: StudyData, spec: StudySpec) -> list[str]:
     return [] if spec.transfer is None else sorted(set(data.columns[spec.transfer.by]))
 
 
-def untested_parts(data: StudyData, spec: StudySpec, splits: Sequence[Split]) -> list[str]:
+def _untested_parts(data: StudyData, spec: StudySpec, splits: Sequence[Split]) -> list[str]:
     """The values of the transfer column that no test set holds."""
     if spec.transfer is None:
         return []

@@ -74,13 +74,18 @@ def auroc(y_true: np.ndarray, log_proba: np.ndarray) -> tuple[float, str | None]
     return float(_auroc(_rankings(y_true, log_proba), np.ones((1, len(y_true))))[0]), None
 
 
+def ranks(log_proba: np.ndarray) -> np.ndarray:
+    """Log-probabilities as what documents are ranked by: those of 0, which leaves of trees have, share the lowest."""
+    return np.nan_to_num(log_proba, neginf=-1e300)
+
+
 def auprc(y_true: np.ndarray, log_proba: np.ndarray) -> float:
     """Average precision: of the second of two classes, or averaged over those that have a test document."""
     from sklearn.metrics import average_precision_score
 
     n_classes = log_proba.shape[1]
     values = [
-        average_precision_score(y_true == c, np.nan_to_num(log_proba[:, c], neginf=-1e300))
+        average_precision_score(y_true == c, ranks(log_proba[:, c]))
         for c in ([1] if n_classes == 2 else range(n_classes))
         if (y_true == c).any()
     ]
@@ -137,9 +142,7 @@ def class_scores(y_true: np.ndarray, y_pred: np.ndarray, log_proba: np.ndarray) 
             share(hits[c], said[c]),
             share(hits[c], there[c]),
             share(2 * hits[c], there[c] + said[c]),
-            float(average_precision_score(y_true == c, np.nan_to_num(log_proba[:, c], neginf=-1e300)))
-            if there[c]
-            else float("nan"),
+            float(average_precision_score(y_true == c, ranks(log_proba[:, c]))) if there[c] else float("nan"),
         )
         for c in range(n_classes)
     ]

@@ -127,7 +127,7 @@ class Evaluator:
         batch: Predicted,
         labels: Sequence[Any],
         decisions: Sequence[str],
-        problems: Sequence[str | None] | None = None,
+        problems: Sequence[str | None],
     ) -> None:
         """Some more documents.
 
@@ -135,10 +135,9 @@ class Evaluator:
             batch: What was predicted of them.
             labels: The values of the label column.
             decisions: What was decided.
-            problems: What is wrong with each as far as the rule cares; those of the batch where not given. They tell
-                what people decide from a class called `undecided`.
+            problems: What is wrong with each as far as the rule cares. They tell what people decide from a class called
+                `undecided`.
         """
-        problems = batch.problem if problems is None else problems
         place = {name: c for c, name in enumerate(self.model.classes)}
         with np.errstate(divide="ignore"):
             log_proba = np.log(batch.proba)

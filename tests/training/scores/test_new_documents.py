@@ -56,7 +56,7 @@ def test_scores_are_those_of_scikit_learn_over_labelled_documents_with_features(
     labels: list[Any] = [["ham", "spam"][y] for y in truth]
     labels[5], labels[6], labels[7] = None, float("nan"), "eggs"
     evaluator = Evaluator(model, "label")
-    evaluator.add(replace(batch), labels, Rule().decide(model.classes, batch))
+    evaluator.add(replace(batch), labels, Rule().decide(model.classes, batch), Rule().problems(batch))
     found = evaluator.result()
     kept = np.array([n for n in range(N) if n not in (0, 5, 6, 7)])
     y, p = truth[kept], batch.proba[kept]
@@ -74,7 +74,7 @@ def test_scores_are_those_of_scikit_learn_over_labelled_documents_with_features(
 def test_features_that_fire_in_another_share_of_documents_are_named_and_others_are_not(model: Model) -> None:
     batch = predicted(model, (0.1, 0.3, 0.1, 0.9))  # the last is not used, so it is not looked at
     evaluator = Evaluator(model, "label")
-    evaluator.add(batch, ["ham"] * N, Rule().decide(model.classes, batch))
+    evaluator.add(batch, ["ham"] * N, Rule().decide(model.classes, batch), Rule().problems(batch))
     found = evaluator.result()
     assert (found.drifted, found.tested) == (1, 3)
     assert found.drift is not None
@@ -88,7 +88,7 @@ def test_alarms_without_drift_are_rare(model: Model) -> None:
     for seed in range(60):
         batch = predicted(model, (0.1, 0.1, 0.1, 0.1), seed)
         evaluator = Evaluator(model, "label")
-        evaluator.add(batch, ["ham"] * N, Rule().decide(model.classes, batch))
+        evaluator.add(batch, ["ham"] * N, Rule().decide(model.classes, batch), Rule().problems(batch))
         shifts = evaluator.meter.result()
         alarms += shifts is not None and shifts.moved > 0
     assert alarms <= 8  # 3 are expected at a level of 5 %
@@ -98,18 +98,18 @@ def test_a_model_that_does_not_know_how_often_features_fired_says_so(model: Mode
     old = replace(model, tensors={name: t for name, t in model.tensors.items() if name != "document_frequency"})
     batch = predicted(old, (0.5, 0.5, 0.5, 0.5))
     evaluator = Evaluator(old, "label")
-    evaluator.add(batch, ["ham"] * N, Rule().decide(old.classes, batch))
+    evaluator.add(batch, ["ham"] * N, Rule().decide(old.classes, batch), Rule().problems(batch))
     assert "drift: not known" in format_evaluation(evaluator.result(), "label")
 
 
 def test_labels_that_are_no_class_of_the_model_are_one_sentence(model: Model) -> None:
     batch = predicted(model, (0.5, 0.5, 0.5, 0.5))
     evaluator = Evaluator(model, "verdict")
-    evaluator.add(batch, ["Ham"] * N, Rule().decide(model.classes, batch))
+    evaluator.add(batch, ["Ham"] * N, Rule().decide(model.classes, batch), Rule().problems(batch))
     with pytest.raises(UsageError, match=r"--evaluate verdict: no document has a label .* \(ham, spam\).*'Ham'"):
         evaluator.result()
     with pytest.raises(UsageError, match="its values are lists"):
-        evaluator.add(batch, [["ham"]] * N, ["ham"] * N)
+        evaluator.add(batch, [["ham"]] * N, ["ham"] * N, batch.problem)
 
 
 def test_what_an_operating_point_decides_is_counted_by_hand_and_told_apart_from_the_likeliest_class(
@@ -127,7 +127,7 @@ def test_what_an_operating_point_decides_is_counted_by_hand_and_told_apart_from_
     for i, (label, decision) in enumerate(rows, start=1):  # the first document has no features
         labels[i], decisions[i] = label, decision
     evaluator = Evaluator(made, "label")
-    evaluator.add(batch, labels, decisions)
+    evaluator.add(batch, labels, decisions, batch.problem)
     found = evaluator.result()
     point = found.operating_point
     assert point is not None and point["class"] == "spam"
@@ -151,7 +151,8 @@ def test_one_document_has_no_interval_and_no_plural(model: Model) -> None:
     made = replace(model, header=header)
     evaluator = Evaluator(made, "label")
     labels = [None, "spam", *[None] * (N - 2)]
-    evaluator.add(predicted(made, (0.5, 0.5, 0.5, 0.5)), labels, ["ham"] * N)
+    batch = predicted(made, (0.5, 0.5, 0.5, 0.5))
+    evaluator.add(batch, labels, ["ham"] * N, batch.problem)
     found = evaluator.result()
     assert np.isnan([found.macro_f1.low, found.macro_f1.high]).all()
     page = format_evaluation(found, "label")
@@ -168,7 +169,8 @@ def test_errors_of_an_operating_point_cost_what_its_model_file_says(model: Model
     made = replace(model, header={**model.header, "operating_point": point})
     evaluator = Evaluator(made, "label")
     labels, decisions = [None, "spam", "spam", "ham", "ham"], ["ham", "spam", "ham", "spam", "ham"]
-    evaluator.add(predicted(made, (0.5, 0.5, 0.5, 0.5)), [*labels, *[None] * (N - 5)], [*decisions, *["ham"] * (N - 5)])
+    batch = predicted(made, (0.5, 0.5, 0.5, 0.5))
+    evaluator.add(batch, [*labels, *[None] * (N - 5)], [*decisions, *["ham"] * (N - 5)], batch.problem)
     found = evaluator.result().operating_point
     assert found is not None and found["cost"] == (20 + 1) / 4
 
@@ -192,7 +194,7 @@ def test_every_document_left_out_is_counted_and_labels_are_kept_of_some(model: M
     labels: list[Any] = [None, "", float("nan"), *["spam"] * 7, *["eggs"] * 3, *(f"text {n}" for n in range(N - 13))]
     for turn in range(4):
         texts = [f"{label} {turn}" if label and str(label).startswith("text") else label for label in labels]
-        evaluator.add(batch, texts, Rule().decide(model.classes, batch))
+        evaluator.add(batch, texts, Rule().decide(model.classes, batch), Rule().problems(batch))
     found = evaluator.result()
     assert (found.documents, found.unlabelled, found.without_features) == (28, 12, 0)
     assert found.unknown_documents == 4 * (N - 10) and found.unknown["eggs"] == 12 and len(found.unknown) == 10
@@ -208,7 +210,7 @@ def test_what_is_no_label_is_what_it_is_in_a_study(model: Model) -> None:
     evaluator = Evaluator(made, "label")
     batch = predicted(made, (0.5, 0.5, 0.5, 0.5))
     values = [*["1"] * (N - 3), "NaN", "", "none"]
-    evaluator.add(batch, values, Rule().decide(made.classes, batch))
+    evaluator.add(batch, values, Rule().decide(made.classes, batch), Rule().problems(batch))
     found = evaluator.result()
     assert class_texts(["1", "NaN", ""], from_csv=True) == ["1", None, None]
     assert (found.unlabelled, found.unknown) == (2, {"none": 1})
@@ -222,6 +224,6 @@ def test_names_of_classes_columns_and_labels_cannot_move_the_cursor(model: Model
     batch = predicted(made, (0.9, 0.9, 0.9, 0.9))
     evaluator = Evaluator(made, "label\x1b[2J")
     labels = [*["ham", strange] * 100, *["eggs\x1b[2J"] * (N - 200)]
-    evaluator.add(batch, labels, Rule().decide(made.classes, batch))
+    evaluator.add(batch, labels, Rule().decide(made.classes, batch), Rule().problems(batch))
     page = format_evaluation(evaluator.result(), "label\x1b[2J")
     assert "\x1b" not in page and page.count(r"\x1b[2J") >= 4
