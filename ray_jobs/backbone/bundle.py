@@ -196,7 +196,7 @@ class HeadInfo:
     """How a whole model goes from its last layer to words.
 
     Attributes:
-        tied: Whether the embedding is the output matrix; else that, and its bias, are in HEAD_NAME.
+        tied: Whether the embedding is the output matrix; else that is in HEAD_NAME, and so is its bias, if it has one.
         eos: Ids that end what it writes, ascending.
     """
 

@@ -71,9 +71,11 @@ class LanguageModel:
         assign_weights(next(part for part in model.modules() if type(part) is bare), bundle.path / WEIGHTS_NAME)
         output = model.get_output_embeddings()
         if bundle.head.tied:
-            output.weight = model.get_input_embeddings().weight
-        else:
+            output.weight = None
+        if not bundle.head.tied or HEAD_NAME in bundle.files:
             assign_weights(output, bundle.path / HEAD_NAME)
+        if bundle.head.tied:
+            output.weight = model.get_input_embeddings().weight
         self.device = torch.device(device)
         self.model: Any = model.to(self.device)
         self._head = _Head(output.weight.detach(), getattr(output, "bias", None))  # of a tied one there is one copy

@@ -280,18 +280,23 @@ def write_whole(model: Checkpoint, config: Any, dtype: Any, directory: Path) -> 
     tied = output.weight is whole.get_input_embeddings().weight
     with contextlib.ExitStack() as files:
         if model.gguf:
-            heads = {} if tied else _shapes(output)
+            heads = _head_shapes(output, tied)
             found = _gguf_tensors(model, config, shapes, dtype, heads)
             read, read_head = found.__getitem__, lambda key: found[f"{HEAD_NAME}:{key}"]
         else:
             read = _safetensors(model, config, shapes, dtype, files)
             tied = tied and not _has_own_head(model, whole, shapes, read, dtype)
-            heads = {} if tied else _shapes(output)
+            heads = _head_shapes(output, tied)
             read_head = _safetensors_head(model, name, heads, dtype, files)
         write_tensors(directory / WEIGHTS_NAME, shapes, dtype, _checked(model, shapes, read))
         if heads:
             write_tensors(directory / HEAD_NAME, heads, dtype, _checked(model, heads, read_head))
     return HeadInfo(tied, _eos(model, config))
+
+
+def _head_shapes(output: Any, tied: bool) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of what is written of an output matrix: all of it, or what a tied one has beside the embedding."""
+    return {name: shape for name, shape in _shapes(output).items() if not (tied and name == "weight")}
 
 
 def _has_own_head(model: Checkpoint, whole: Any, shapes: Iterable[str], read: Callable[[str], Any], dtype: Any) -> bool:

@@ -150,3 +150,15 @@ def test_a_head_of_its_own_counts_whatever_the_config_says(tmp_path: Path) -> No
     for one, (prompt, options) in zip(scored(bundle, LanguageModel(bundle, "cpu"), rows, 200), rows, strict=True):
         expected = [direct.log_likelihood(prompt, f" {option}") for option in options]
         np.testing.assert_allclose(one, expected, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("family", ["phi", "gptj"])
+def test_a_tied_head_keeps_its_bias(family: str, tmp_path: Path) -> None:
+    path = save_decoder(tmp_path / f"tiny-{family}", family, tie_word_embeddings=True)
+    bundle, direct = whole_bundle(path, tmp_path / "bundles"), Direct(path)
+    assert bundle.head is not None and bundle.head.tied
+    assert list(load_file(bundle.path / HEAD_NAME)) == ["bias"]
+    rows = [(row["question"], row["options"]) for row in questions(4, max_words=12)]
+    for one, (prompt, options) in zip(scored(bundle, LanguageModel(bundle, "cpu"), rows, 200), rows, strict=True):
+        expected = [direct.log_likelihood(prompt, f" {option}") for option in options]
+        np.testing.assert_allclose(one, expected, atol=TOLERANCE)
