@@ -32,7 +32,7 @@ def measure(d_in: int, d_sae: int, n_features: int, repeats: int) -> dict[str, A
     from scipy.special import ndtri
 
     from ray_jobs.backbone.bundle import SaeInfo
-    from ray_jobs.backbone.families import SaeWeights
+    from ray_jobs.backbone.sae_families import SaeWeights
     from ray_jobs.engine.encoder import SaeEncoder
     from ray_jobs.engine.pooling import pool_saes
 

@@ -51,7 +51,7 @@ from benchmarks.gpu_ways import (
 )
 from featurestore.errors import JobFailed
 from ray_jobs.backbone.bundle import Bundle
-from ray_jobs.backbone.families import SaeWeights
+from ray_jobs.backbone.sae_families import SaeWeights
 from ray_jobs.engine.device_pooling import pool_on_device
 from ray_jobs.engine.encoder import Inputs, SaeEncoder
 from ray_jobs.engine.extractor import Extractor

@@ -34,7 +34,7 @@ from ray_jobs.backbone.bundle import (
     open_bundle,
     write_manifest,
 )
-from ray_jobs.backbone.families import SaeWeights, fold
+from ray_jobs.backbone.sae_families import SaeWeights, fold
 
 PAD, EOS, BOS, UNKNOWN = 0, 1, 2, 3
 FIRST_WORD = 4

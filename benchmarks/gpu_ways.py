@@ -20,7 +20,7 @@ from benchmarks.gpu_setup import BOS, PAD, Document
 from ray_jobs.backbone import gemma
 from ray_jobs.backbone.batching import fill_batches, pad
 from ray_jobs.backbone.bundle import Bundle
-from ray_jobs.backbone.families import SaeWeights
+from ray_jobs.backbone.sae_families import SaeWeights
 from ray_jobs.backbone.tokens import Window, windows_of
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
 

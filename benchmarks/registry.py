@@ -32,7 +32,7 @@ import yaml
 
 from benchmarks import machine, report
 from featurestore.errors import BundleError
-from ray_jobs.backbone.layouts import width_of
+from ray_jobs.backbone.decoder_layouts import width_of
 from ray_jobs.backbone.sites import Hook
 from ray_jobs.prepare import hub, sae_loader
 from ray_jobs.prepare.judge_sae import SaeConfig, Wanted, judge

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from featurestore.base.did_you_mean import did_you_mean
+from featurestore.base.hostile_text import shortened
 from featurestore.base.json_text import print_json
+from featurestore.base.number_words import counted, size
 from featurestore.base.terminal import print_facts, print_page, table_lines
-from featurestore.base.text import counted, size
-from featurestore.base.visible import shortened
 from featurestore.errors import UsageError
 from featurestore.storage.cache import cache_path
 from featurestore.storage.cached import KEPT, KINDS, Cached, cached, remove, unused_since

@@ -14,12 +14,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from featurestore.base.arguments import count_argument, feature_argument
+from featurestore.base.hostile_text import shortened
 from featurestore.base.json_text import print_json
+from featurestore.base.number_words import counted, duration, size, span
 from featurestore.base.terminal import fact_lines, page_lines, print_page
-from featurestore.base.text import counted, duration, size, span
-from featurestore.base.visible import shortened
 from featurestore.errors import UsageError
-from featurestore.urls import shown
+from featurestore.url_secrets import shown
 
 if TYPE_CHECKING:
     from featurestore.checks.run_files import RunRecord

@@ -6,7 +6,7 @@ it together. Nothing heavy is imported, so raising these errors costs nobody Arr
 
 from __future__ import annotations
 
-from featurestore.urls import without_secrets
+from featurestore.url_secrets import without_secrets
 
 
 class SparsemillError(Exception):

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from featurestore.base.text import error_kind
+from featurestore.base.number_words import error_kind
 from featurestore.checks.run_files import RunRecord, UnitNote, read_notes, read_runs
 from featurestore.format.part import READ_ERRORS, open_part, part_path, read_footer, read_group, unreadable
 from featurestore.format.store_plan import open_root

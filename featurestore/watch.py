@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from featurestore.base.json_text import print_json
+from featurestore.base.number_words import counted, duration
 from featurestore.base.terminal import cut_to, is_dumb, page_width
-from featurestore.base.text import counted, duration
 from featurestore.checks.holder import writer_of
 from featurestore.checks.run_files import BEAT_SECONDS
 from featurestore.format.store_plan import open_root

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 from featurestore.base.arguments import count_argument
 from featurestore.base.json_text import json_text, print_json
+from featurestore.base.number_words import counted, there
 from featurestore.base.terminal import print_facts, say
-from featurestore.base.text import counted, there
 from featurestore.errors import UsageError
 from ray_jobs.console import (
     bundle_facts,

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from featurestore.base.number_words import about, counted, money, size, span
 from featurestore.base.terminal import print_facts, print_page
-from featurestore.base.text import about, counted, money, size, span
 from ray_jobs.planning.memory import memory_of, sentence_of
 
 if TYPE_CHECKING:

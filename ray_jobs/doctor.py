@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Literal
 
 from packaging.requirements import Requirement
 
-from featurestore.base.foreign import brief
 from featurestore.base.json_text import print_json
+from featurestore.base.library_errors import brief
+from featurestore.base.number_words import counted, size
 from featurestore.base.terminal import print_facts
-from featurestore.base.text import counted, size
 from featurestore.errors import SparsemillError
 from featurestore.storage.cache import cache_path
 from ray_jobs.quiet import silence_libraries

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 
 from featurestore.base.did_you_mean import did_you_mean
+from featurestore.base.hostile_text import visible
 from featurestore.base.json_text import print_json
+from featurestore.base.number_words import counted
 from featurestore.base.terminal import print_facts, table_lines
-from featurestore.base.text import counted
-from featurestore.base.visible import visible
 from featurestore.errors import UsageError
 from ray_jobs.backbone.sites import SITES
 from ray_jobs.prepare.models import plain_name

@@ -228,7 +228,7 @@ class ModelSpec(_Spec):
 
 
 class SaeSpec(_Spec):
-    """One sparse autoencoder: `release` + `id` of sae-lens, or `path`, a directory (`ray_jobs.prepare.local_layouts`).
+    """One sparse autoencoder: `release` + `id` of sae-lens, or `path`, a directory (see `prepare.sae_directories`).
 
     Attributes:
         release: A release of sae-lens' registry, or a repository on the hub.

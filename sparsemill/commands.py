@@ -28,9 +28,9 @@ from sparsemill.version import __version__
 # `<name>(args) -> exit code`.
 GROUPS = {
     "start here": {
-        "demo": ("sparsemill.in_a_row", "the whole way on real Gemma weights and real text, no account, no GPU"),
+        "demo": ("sparsemill.chained", "the whole way on real Gemma weights and real text, no account, no GPU"),
         "init": ("featurestore.starting.cli", "look at a table, and write a first job and study for it"),
-        "run": ("sparsemill.in_a_row", "a job and its study, from corpus to report; again: go on"),
+        "run": ("sparsemill.chained", "a job and its study, from corpus to report; again: go on"),
     },
     "from text to features": {
         "prepare": ("ray_jobs.cli", "build the model bundle that a job needs"),

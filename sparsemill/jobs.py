@@ -15,9 +15,9 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from featurestore.base.hostile_text import visible_lines
 from featurestore.base.html import cell, facts_html
-from featurestore.base.text import about, counted, money, size, span
-from featurestore.base.visible import visible_lines
+from featurestore.base.number_words import about, counted, money, size, span
 from featurestore.errors import UsageError
 from featurestore.reader import FeatureStore
 from ray_jobs.spec import JobSpec, job_from_mapping, load_job

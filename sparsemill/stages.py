@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from featurestore.base.terminal import say
-from featurestore.urls import without_secrets
+from featurestore.url_secrets import without_secrets
 from sparsemill.installation import missing
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 from featurestore.base.did_you_mean import did_you_mean
+from featurestore.base.hostile_text import visible_lines
 from featurestore.base.json_text import print_json
-from featurestore.base.visible import visible_lines
-from featurestore.urls import without_secrets
+from featurestore.url_secrets import without_secrets
 
 
 class Parser(argparse.ArgumentParser):

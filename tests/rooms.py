@@ -70,7 +70,7 @@ def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
 def picture() -> str:
     """Every room after the rooms that ask something of it, so that each arrow points down; other packages are left out.
 
-    `errors`, `urls` and `spec`, which nearly everything may import, are not repeated in each line.
+    `errors`, `url_secrets` and `spec`, which nearly everything may import, are not repeated in each line.
     """
     known = modules(PACKAGES)
     graph = arrows(known)
@@ -86,7 +86,7 @@ def picture() -> str:
             ending = f"/ ({files})" if files else "/" if known[top].name == "__init__.py" else ".py"
             name = top.removeprefix(f"{package}.") + ending
             names = sorted(o.removeprefix(f"{package}.") for o in left.pop(top))
-            shown = [other for other in names if other not in ("errors", "urls", "spec")]
+            shown = [other for other in names if other not in ("errors", "url_secrets", "spec")]
             lines += _wrapped(f"  {name:<26}", shown)
     return "\n".join(lines)
 

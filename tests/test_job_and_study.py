@@ -62,6 +62,6 @@ def test_a_job_that_writes_all_of_it_is_begun(tmp_path: Path, monkeypatch: pytes
     Path("job.yaml").write_text(yaml.safe_dump(JOB), encoding="utf-8")
     Path("study.yaml").write_text(yaml.safe_dump({**STUDY, "by": ["lang", "length"]}), encoding="utf-8")
     begun: list[list[str]] = []
-    monkeypatch.setattr("sparsemill.in_a_row._steps", lambda steps, _: (begun.extend(steps), (1, {}))[1])
+    monkeypatch.setattr("sparsemill.chained._steps", lambda steps, _: (begun.extend(steps), (1, {}))[1])
     assert sparsemill.main(["run", "job.yaml", "study.yaml"]) == 1
     assert [step[0] for step in begun] == ["prepare", "plan", "extract", "verify", "study"]

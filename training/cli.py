@@ -11,11 +11,11 @@ import shlex
 from featurestore.base.arguments import count_argument
 from featurestore.base.json_text import print_json
 from featurestore.base.live import LiveLine
+from featurestore.base.number_words import span
 from featurestore.base.terminal import print_page
-from featurestore.base.text import span
 from featurestore.errors import StudyError
 from featurestore.storage.user_outputs import overwrite_argument
-from featurestore.urls import shown
+from featurestore.url_secrets import shown
 
 
 def study_parser(parser: argparse.ArgumentParser) -> None:

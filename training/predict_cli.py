@@ -18,13 +18,13 @@ from typing import IO, TYPE_CHECKING, Any
 
 from featurestore.base.arguments import count_argument
 from featurestore.base.did_you_mean import did_you_mean
+from featurestore.base.hostile_text import running, visible
 from featurestore.base.json_text import json_text, print_json
+from featurestore.base.number_words import counted
 from featurestore.base.terminal import print_page
-from featurestore.base.text import counted
-from featurestore.base.visible import running, visible
 from featurestore.errors import UsageError
 from featurestore.storage.user_outputs import overwrite_argument
-from featurestore.urls import shown
+from featurestore.url_secrets import shown
 
 if TYPE_CHECKING:
     from featurestore.models.model import Model

@@ -16,8 +16,9 @@ from functools import partial
 from featurestore.models.model import Model
 from featurestore.reader import FeatureStore
 from training.documents.labels import StudyData, load_documents
-from training.documents.regimes import make_conditions, with_strata
+from training.documents.regimes import make_conditions
 from training.documents.split import Split, make_splits, split_sha256, straddling
+from training.documents.transfer import with_strata
 from training.evaluation import Executor, MethodOutcome, OutcomeCache, SourceTask, plan_sources, run_here
 from training.methods.method import Method
 from training.methods.plan import plan_methods
@@ -28,8 +29,8 @@ from training.output.files import write_study
 from training.output.final import hand_out
 from training.output.models import remove_model, save_model
 from training.probes.probe import C_GRID
+from training.results.decided import class_of
 from training.results.evaluated import Evaluated
-from training.results.operating import class_of
 from training.results.records import StudyResult
 from training.results.regime_summary import overlaps, summarise_regimes
 from training.results.rows import fold_rows, method_rows

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from featurestore.base.visible import shortened
+from featurestore.base.hostile_text import shortened
 
 CHARACTERS = 120  # of a cell: an error sentence fits, a document does not fill the screen
 SENTENCE = 500  # of what stands behind a label

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
+from featurestore.base.hostile_text import visible, visible_lines
 from featurestore.base.terminal import cut_to, is_dumb
-from featurestore.base.visible import visible, visible_lines
 
 LIVE_SECONDS = 0.5  # a line that moves faster cannot be read
 LOG_SECONDS = 30.0  # two lines a minute: a day's log stays a page or two for `less`

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TextIO
 
-from featurestore.base.visible import columns, visible, visible_lines
+from featurestore.base.hostile_text import columns, visible, visible_lines
 
 LABEL = 11  # columns that a label takes, with the space behind it
 _LEAST = 24  # columns for what stands behind a label; narrower terminals break lines themselves

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featurestore.base.hostile_text import shortened
 from featurestore.storage.files import parse_json, read_bytes
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 PROC = Path("/proc")  # not there on every system; where there is none, a lease is watched like one of another machine
 LEASE_JSON = ".lease.json"  # readers ignore names that start with "."
+_CHARACTERS = 80  # of a host's name or a time that anybody can have written there
 STALE_SECONDS = 60.0  # six beats missed: a holder that storage keeps waiting so long commits nothing either
 
 
@@ -63,7 +65,7 @@ def holder_of(data: bytes) -> Holder | None:
         holder = Holder(**{name: type_(fields[name]) for name, type_ in _FIELDS.items()})
     except (ValueError, KeyError, TypeError):
         return None
-    return replace(holder, host=plain(holder.host), since=plain(holder.since))
+    return replace(holder, host=shortened(holder.host, _CHARACTERS), since=shortened(holder.since, _CHARACTERS))
 
 
 def writer_of(fs: pafs.FileSystem, root: str) -> str | None:
@@ -113,8 +115,3 @@ def born(pid: int) -> str | None:
         return None
     state, *fields = status.rpartition(")")[2].split()
     return "" if state in "ZX" else fields[18]  # the 22nd field, as proc(5) counts
-
-
-def plain(text: str) -> str:
-    """Text from a file as it may be shown on a terminal."""
-    return "".join(character for character in text if character.isprintable())[:80]

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import fs as pafs
 
+from featurestore.base.hostile_text import visible
 from featurestore.checks.holder import writer_of
 from featurestore.errors import StoreError
 from featurestore.format.compacted_from import origin_problem
@@ -116,7 +117,7 @@ def verify_store(uri: str, quick: bool = False) -> VerifyReport:
 
     names = {part_name(unit) for unit in range(len(plan.units))}
     there = list_files(fs, f"{root}/{PARTS}")
-    found += [f"{PARTS}/{_tame(name)}: belongs to no unit of this store" for name in sorted(there.keys() - names)]
+    found += [f"{PARTS}/{visible(name)}: belongs to no unit of this store" for name in sorted(there.keys() - names)]
     parts = []
     for unit in range(len(plan.units)):
         if part_name(unit) in there:
@@ -170,11 +171,6 @@ def _manifest(fs: pafs.FileSystem, root: str, plan: StorePlan, found: list[str])
     if units != list(range(len(plan.units))):
         found.append(f"{MANIFEST_JSON}: does not list each of the {len(plan.units)} units once")
     return dict(manifest)
-
-
-def _tame(name: str) -> str:
-    """A file's name, quoted where it would steer a terminal."""
-    return name if name.isprintable() else ascii(name)
 
 
 def _whole(value: object) -> int:

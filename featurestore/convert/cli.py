@@ -10,10 +10,10 @@ from dataclasses import asdict, replace
 
 from featurestore.base.arguments import count_argument
 from featurestore.base.json_text import print_json
-from featurestore.base.text import counted
+from featurestore.base.number_words import counted
 from featurestore.convert import FORMATS
 from featurestore.storage.user_outputs import overwrite_argument
-from featurestore.urls import shown
+from featurestore.url_secrets import shown
 
 _MIB = 1 << 20
 

@@ -12,7 +12,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from featurestore.base.foreign import writing
+from featurestore.base.library_errors import writing
 from featurestore.convert import FORMATS
 from featurestore.convert.anndata_zarr import write_anndata
 from featurestore.convert.npz import write_npz
@@ -21,7 +21,7 @@ from featurestore.convert.svmlight import write_svmlight
 from featurestore.errors import UsageError
 from featurestore.reader import FeatureStore
 from featurestore.storage.user_outputs import check_free, local_path, whole_file
-from featurestore.urls import split_query
+from featurestore.url_secrets import split_query
 
 
 @dataclass(frozen=True)

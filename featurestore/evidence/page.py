@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from featurestore.base.text import counted
-from featurestore.base.visible import columns, visible
+from featurestore.base.hostile_text import columns, visible
+from featurestore.base.number_words import counted
 from featurestore.evidence.records import DocumentEvidence, FeatureEvidence, Stretch, stretches
 
 SILENT = 24  # stretches before and after one that fires which are shown; a paragraph's beginning and end

@@ -22,7 +22,7 @@ from featurestore.format.schema import KEEP_TYPES
 from featurestore.models.calibration import are_probabilities
 from featurestore.storage.files import shown
 from featurestore.storage.user_outputs import check_free, whole_file
-from featurestore.urls import split_query
+from featurestore.url_secrets import split_query
 
 if TYPE_CHECKING:
     from featurestore.models.model import Model

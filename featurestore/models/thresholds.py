@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from featurestore.base.visible import visible
+from featurestore.base.hostile_text import visible
 
 REJECTED, UNDECIDED, CLAIMED = 0, 1, 2
 BY_PEOPLE = "undecided"  # what a table says of a document that people decide, in the place of a class

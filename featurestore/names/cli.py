@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 from featurestore.base.arguments import count_argument
 from featurestore.base.did_you_mean import did_you_mean
 from featurestore.base.json_text import print_json
+from featurestore.base.number_words import counted, share
 from featurestore.base.terminal import print_page
-from featurestore.base.text import counted, share
 from featurestore.errors import NamesError, UsageError
 from featurestore.names.arguments import VERSION, asked, checked, feature_option
 from featurestore.names.evidence_cli import StageOne, generate, generate_arguments, keywords, keywords_arguments
 from featurestore.names.fetching import NEURONPEDIA
-from featurestore.urls import without_secrets
+from featurestore.url_secrets import without_secrets
 
 if TYPE_CHECKING:
     from featurestore.names.importing import Imported

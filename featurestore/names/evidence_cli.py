@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from featurestore.base.json_text import print_json
+from featurestore.base.number_words import counted
 from featurestore.base.terminal import print_page
-from featurestore.base.text import counted
 from featurestore.names.arguments import VERSION, asked, checked, feature_option
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _keep(
     """Keep names and print them; `without` begins the sentence for a feature that fires and has none."""
     from featurestore.names.merging import keep_names
     from featurestore.names.table import NameRow
-    from featurestore.urls import shown
+    from featurestore.url_secrets import shown
 
     origin = f"{shown(run.store.uri)} ({run.store.fingerprint[:12]})"
     rows = [

@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from http.client import HTTPException
 from pathlib import Path
 
-from featurestore.base.text import counted, first_line, size
+from featurestore.base.number_words import counted, first_line, size
 from featurestore.errors import NamesError, SparsemillError
-from featurestore.urls import shown
+from featurestore.url_secrets import shown
 
 NEURONPEDIA = "https://neuronpedia-datasets.s3.us-east-1.amazonaws.com"
 TIMEOUT_SECONDS = 30.0  # without a byte; S3 answers within one

@@ -17,14 +17,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from featurestore.base.text import counted
+from featurestore.base.number_words import counted
 from featurestore.errors import NamesError
 from featurestore.names.merging import MOST_CHARACTERS
 from featurestore.names.table import NameRow
 from featurestore.names.which_sae import NamedSae
 from featurestore.tables.table import Table, column_names, no_column, read_table
 from featurestore.tables.values import document_id, document_text
-from featurestore.urls import shown
+from featurestore.url_secrets import shown
 
 _FEATURE, _TEXT = ("feature", "index"), ("name", "description")
 _OPTIONAL = {

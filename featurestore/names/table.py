@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featurestore.base.foreign import brief
-from featurestore.base.visible import visible
+from featurestore.base.hostile_text import visible
+from featurestore.base.library_errors import brief
 from featurestore.errors import NamesError
 from featurestore.storage.cache import cache_path
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurestore.base.text import first_line
+from featurestore.base.number_words import first_line
 from featurestore.errors import StoreError, TableError
 from featurestore.storage.files import shown
 from featurestore.tables.keyed import id_texts, kept_series, keyed

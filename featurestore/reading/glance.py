@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from featurestore.base.html import facts_html, table_html
-from featurestore.base.text import counted
-from featurestore.urls import shown
+from featurestore.base.number_words import counted
+from featurestore.url_secrets import shown
 
 if TYPE_CHECKING:
     import polars as pl

@@ -19,7 +19,7 @@ from featurestore.base.did_you_mean import did_you_mean_file
 from featurestore.errors import UsageError
 from featurestore.specs.spec_sentences import another_kind, kind_of, sentence_of
 from featurestore.specs.spec_yaml import Refused, WrittenSafeLoader, yaml_problem
-from featurestore.urls import secret_in
+from featurestore.url_secrets import secret_in
 
 SpecT = TypeVar("SpecT", bound=BaseModel)
 

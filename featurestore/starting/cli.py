@@ -11,10 +11,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from featurestore.base.hostile_text import visible
 from featurestore.base.json_text import print_json
+from featurestore.base.number_words import counted
 from featurestore.base.terminal import print_facts, print_page
-from featurestore.base.text import counted
-from featurestore.base.visible import visible
 from featurestore.errors import CorpusError, UsageError
 from featurestore.finding.files import IMAGE, TABLE_OR_IMAGE, find_files
 from featurestore.finding.patterns import escaped

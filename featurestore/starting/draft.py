@@ -9,9 +9,9 @@ from pathlib import Path
 import yaml
 
 from featurestore import specs
+from featurestore.base.hostile_text import visible
 from featurestore.base.json_text import json_text
-from featurestore.base.text import counted
-from featurestore.base.visible import visible
+from featurestore.base.number_words import counted
 from featurestore.starting.guess import Guess, Roles
 
 _PLAINEST = {"text": "tfidf", "messages": "tfidf", "image": "pixels"}  # baselines that have seen no model

@@ -22,13 +22,13 @@ import pyarrow as pa
 from pyarrow import fs as pafs
 
 from featurestore.base.fault_points import fault_point
-from featurestore.base.foreign import writing
-from featurestore.base.text import first_line
+from featurestore.base.library_errors import writing
+from featurestore.base.number_words import first_line
 from featurestore.errors import StoreError, UsageError
 from featurestore.storage.objectstore import STORAGE_ERRORS, is_object_store, object_store
 from featurestore.storage.reachable import SLOW_SECONDS, NoAnswer, first_answer
-from featurestore.urls import reason_about
-from featurestore.urls import shown as shown
+from featurestore.url_secrets import reason_about
+from featurestore.url_secrets import shown as shown
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _PLACE = re.compile(r"^([^/]+//[^/?]*)[^?]*(.*)$")  # without the path

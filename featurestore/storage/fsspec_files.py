@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import fs as pafs
 
-from featurestore.base.text import first_line
+from featurestore.base.number_words import first_line
 
 _GONE = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
 _CLOSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)

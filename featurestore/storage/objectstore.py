@@ -4,9 +4,9 @@
     gs://bucket/path[?endpoint_override=host:port&scheme=http&anonymous=true]
 
 Credentials come from the standard places (AWS_* variables, ~/.aws, instance metadata; GOOGLE_APPLICATION_CREDENTIALS)
-or from the URL; no message and no file of ours repeats them (`urls.shown`). AWS_ENDPOINT_URL_S3 and AWS_ENDPOINT_URL
-lead to other S3 services (MinIO, Ceph, R2). Everything that can be retried is retried here, so callers see an error
-only when waiting longer would not help.
+or from the URL; no message and no file of ours repeats them (`url_secrets.shown`). AWS_ENDPOINT_URL_S3 and
+AWS_ENDPOINT_URL lead to other S3 services (MinIO, Ceph, R2). Everything that can be retried is retried here, so callers
+see an error only when waiting longer would not help.
 """
 
 from __future__ import annotations

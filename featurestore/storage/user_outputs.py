@@ -17,9 +17,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from featurestore.base.foreign import writing
+from featurestore.base.library_errors import writing
 from featurestore.errors import UsageError
-from featurestore.urls import shown
+from featurestore.url_secrets import shown
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://?")  # with one slash it is a Path that was a URL
 _STORE_MARK = "store.json"  # what tells a store's directory

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featurestore.base.text import counted, first_line
+from featurestore.base.number_words import counted, first_line
 from featurestore.errors import TableError
 from featurestore.tables.arrow import family_of, python_values, reader_of
 from featurestore.tables.same_value import is_missing, value_text

@@ -20,7 +20,7 @@ from uuid import UUID
 
 import numpy as np
 
-from featurestore.base.visible import shortened
+from featurestore.base.hostile_text import shortened
 from featurestore.tables.arrow import python_values
 from featurestore.tables.record import MISSING, Unusable
 

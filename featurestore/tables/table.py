@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from featurestore.base.did_you_mean import did_you_mean
-from featurestore.base.text import counted
+from featurestore.base.number_words import counted
 from featurestore.errors import CorpusError, TableError
 from featurestore.finding.dialect import CsvSpec
 from featurestore.finding.files import COMPRESSION_OF_SUFFIX, FORMAT_OF_SUFFIX, SourceFile, find_files
@@ -23,10 +23,10 @@ from featurestore.finding.patterns import is_pattern, unescaped
 from featurestore.storage.files import shown
 from featurestore.tables.arrays import told_apart
 from featurestore.tables.csv_head import with_dialect
+from featurestore.tables.json_and_csv import Fused, csv_header, json_keys, text_records
 from featurestore.tables.parquet import open_parquet, parquet_records
 from featurestore.tables.record import MISSING, Record, Wanted, decompressed, open_raw, refusals
 from featurestore.tables.same_value import value_text
-from featurestore.tables.text import Fused, csv_header, json_keys, text_records
 from featurestore.tables.values import document_id
 
 if TYPE_CHECKING:

@@ -40,9 +40,9 @@ from ray_jobs.backbone.attention import (
 )
 from ray_jobs.backbone.batching import fill_batches, pad
 from ray_jobs.backbone.bundle import CONFIG_NAME, WEIGHTS_NAME, Bundle, bundle_file
+from ray_jobs.backbone.decoder_layouts import family_of
 from ray_jobs.backbone.decoders import attention_of, decoder_of, drop_final_norm, layers_of, norms_of, watch
 from ray_jobs.backbone.gemma_model import open_gemma
-from ray_jobs.backbone.layouts import family_of
 from ray_jobs.backbone.pipeline import Placement, layers_kept, moved_to, place
 from ray_jobs.backbone.sites import Hook
 from ray_jobs.backbone.tokens import Window

@@ -99,7 +99,7 @@ class SaeInfo:
 
     @property
     def file_name(self) -> str:
-        """The file of its weights in the bundle: the tensors of `ray_jobs.backbone.families.SaeWeights`."""
+        """The file of its weights in the bundle: the tensors of `ray_jobs.backbone.sae_families.SaeWeights`."""
         return f"sae_{self.name}.safetensors"
 
 

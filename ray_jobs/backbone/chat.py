@@ -1,6 +1,6 @@
 """Render texts as a chat template does, and tokenise the whole: the ids are those of the template's own rendering.
 
-What a template makes of one user's message is settled when a bundle is built (`ray_jobs.prepare.chat_template`): what
+What a template makes of one user's message is settled when a bundle is built (`ray_jobs.prepare.tokenizer`): what
 stands before the text, what after it, and whether the text is trimmed. For such texts no template is run here. For
 conversations of several turns it is, since what it puts around a turn depends on the turns before: in transformers'
 sandbox, once on the conversation and once for each order of roles on marks in place of the turns, which tells where

@@ -1,7 +1,7 @@
 """Say for each family of decoders where its sites are: which of transformers' modules make an activation or read it.
 
 Hooks on modules are all that is needed: what a norm, an attention, an MLP is given, and what comes of it. In which
-order the layers of a family use them, and so which sites they have, `layouts` knows.
+order the layers of a family use them, and so which sites they have, `decoder_layouts` knows.
 
 Shapes: B rows, T positions, D width of the site.
 """
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from featurestore.errors import BundleError
-from ray_jobs.backbone.layouts import Family, family_of
+from ray_jobs.backbone.decoder_layouts import Family, family_of
 from ray_jobs.backbone.sites import Hook
 
 Keep = Callable[[torch.Tensor], None]

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from featurestore.base.did_you_mean import did_you_mean
-from featurestore.base.foreign import writing
-from featurestore.base.text import first_line
+from featurestore.base.library_errors import writing
+from featurestore.base.number_words import first_line
 from featurestore.errors import JobSpecError
 from featurestore.finding.patterns import unescaped
 from featurestore.specs.spec_file import load_mapping, refuse_secrets, texts_of
 from featurestore.specs.spec_yaml import plain
-from featurestore.urls import secret_within
+from featurestore.url_secrets import secret_within
 
 if TYPE_CHECKING:
     from ray_jobs.spec import JobSpec

@@ -21,7 +21,7 @@ from typing import Any
 
 from featurestore.errors import JobFailed, UsageError
 from featurestore.storage.steady_environment import changing_environment
-from featurestore.urls import shown
+from featurestore.url_secrets import shown
 
 OBJECT_STORE_BYTES = 80 << 20  # unit reports only; 75 MB is the least that Ray accepts
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from featurestore.errors import JobFailed, JobStopped, SparsemillError, UsageError
-from featurestore.urls import secret_in, shown
+from featurestore.url_secrets import secret_in, shown
 from ray_jobs.cluster.package import JOB_NAME, as_json, is_here, local_paths, working_directory
 from ray_jobs.cluster.session import environment, token_environment
 

@@ -1,4 +1,4 @@
-"""Put documents beside what the engine found in them, as rows of a store; errors of unreadable ones included."""
+"""Put documents beside what the engine found in them, as rows of a store."""
 
 from __future__ import annotations
 

@@ -16,9 +16,9 @@ from featurestore.errors import CorpusError
 from featurestore.finding.files import SourceFile, look_up
 from featurestore.tables.arrays import told_apart
 from featurestore.tables.csv_head import with_dialect
+from featurestore.tables.json_and_csv import csv_header
 from featurestore.tables.parquet import open_parquet, parquet_groups
 from featurestore.tables.record import Wanted, decompressed, open_raw, refusals
-from featurestore.tables.text import csv_header
 from ray_jobs.corpus.read import document_of
 from ray_jobs.corpus.slices import Slice, changed, records_of
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
 
-from featurestore.base.foreign import reading
+from featurestore.base.library_errors import reading
 from featurestore.errors import CorpusError
 from featurestore.finding.files import SourceFile
 from featurestore.tables.images import ImageFile, document_image, read_image

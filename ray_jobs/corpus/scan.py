@@ -25,6 +25,7 @@ from featurestore.tables.arrays import told_apart
 from featurestore.tables.class_labels import class_names
 from featurestore.tables.csv_head import with_dialect
 from featurestore.tables.images import ImageFile, document_image
+from featurestore.tables.json_and_csv import Fused, csv_header, json_keys, text_records
 from featurestore.tables.parquet import UNSEEN_KINDS, number_kinds, open_parquet, parquet_groups, parquet_kinds
 from featurestore.tables.partitions import without_partitions
 from featurestore.tables.record import (
@@ -38,7 +39,6 @@ from featurestore.tables.record import (
     open_raw,
     refusals,
 )
-from featurestore.tables.text import Fused, csv_header, json_keys, text_records
 from featurestore.tables.values import column_type, document_id, document_text, document_turns, kind_of, stored_value
 from ray_jobs.corpus.image_files import ImagesDigest, image_files, images_sha256
 from ray_jobs.corpus.read import document_of, row_id

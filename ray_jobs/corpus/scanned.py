@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import accumulate
 
 from featurestore.finding.files import SourceFile
-from featurestore.tables.text import Fused
+from featurestore.tables.json_and_csv import Fused
 from ray_jobs.corpus.unreadable_counts import UnreadableRows
 
 MARK_ROWS = 512  # a byte offset is noted this often: 8 bytes a mark, and a slice parses at most 511 rows before its own

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import CorpusError
 from featurestore.finding.files import IMAGE, SourceFile
+from featurestore.tables.json_and_csv import text_records
 from featurestore.tables.parquet import open_parquet, parquet_records
 from featurestore.tables.partitions import with_partitions, without_partitions
 from featurestore.tables.record import Record, Wanted, open_text, refusals
-from featurestore.tables.text import text_records
 from ray_jobs.corpus.scanned import MARK_ROWS, CorpusScan
 
 if TYPE_CHECKING:

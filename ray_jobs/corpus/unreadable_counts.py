@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from featurestore.base.text import counted, error_kind
+from featurestore.base.number_words import counted, error_kind
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq

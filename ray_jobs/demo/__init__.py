@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from featurestore.base.foreign import writing
+from featurestore.base.library_errors import writing
 from featurestore.storage.cache import cache_path
 from featurestore.storage.user_outputs import check_free, whole_file
 

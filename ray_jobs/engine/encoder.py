@@ -34,8 +34,8 @@ import torch
 
 from ray_jobs.backbone import cpu_products
 from ray_jobs.backbone.bundle import Bundle, SaeInfo, bundle_file
-from ray_jobs.backbone.families import SaeWeights, encoder_input
-from ray_jobs.backbone.kinds import check_family
+from ray_jobs.backbone.sae_families import SaeWeights, encoder_input
+from ray_jobs.backbone.sae_kinds import check_family
 from ray_jobs.engine.int8_prefilter import Int8Prefilter, PrefilterInput, can_prefilter, prefilter_input
 
 Route = Literal["prefiltered", "plain", "device"]

@@ -23,7 +23,7 @@ from functools import cache
 
 import torch
 
-from ray_jobs.backbone.families import SaeWeights
+from ray_jobs.backbone.sae_families import SaeWeights
 
 OUTLIERS = 8
 """Dimensions kept out of the int8 product. Twice as many leave 3 % fewer candidates, and cost as much as these save."""

@@ -21,7 +21,7 @@ from ray_jobs.backbone.backbone import open_backbone
 from ray_jobs.backbone.batching import fill_batches
 from ray_jobs.backbone.bundle import Bundle, SaeInfo, bundle_file
 from ray_jobs.backbone.chat import Turns
-from ray_jobs.backbone.families import SaeWeights
+from ray_jobs.backbone.sae_families import SaeWeights
 from ray_jobs.backbone.tokens import ContentTokenizer, TokenPolicy, Window, token_policy, windows_of
 from ray_jobs.engine.encoder import Inputs, SaeEncoder
 from ray_jobs.engine.extractor import ExtractSettings

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurestore.evidence.records import DocumentEvidence, FeatureEvidence, Token
-from featurestore.urls import shown
+from featurestore.url_secrets import shown
 
 if TYPE_CHECKING:
     from featurestore.reader import FeatureStore

@@ -9,7 +9,7 @@ from featurestore.errors import SparsemillError
 from featurestore.evidence.cache import EvidenceCache, source, text_sha256
 from featurestore.evidence.records import DocumentEvidence
 from featurestore.reader import FeatureStore
-from featurestore.urls import shown
+from featurestore.url_secrets import shown
 from ray_jobs.evidence.compute import Wanted, check_features, compute_evidence
 from ray_jobs.evidence.texts import stored_documents
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import BundleError, JobSpecError
 from featurestore.format.provenance import bundle_sources
-from featurestore.urls import shown
+from featurestore.url_secrets import shown
 from ray_jobs.backbone.bundle import Bundle, open_bundle
 from ray_jobs.spec import JobSpec, job_from_mapping
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurestore.base.text import first_line
+from featurestore.base.number_words import first_line
 from featurestore.errors import SparsemillError
 from featurestore.tables.values import document_turns
-from featurestore.urls import shown
+from featurestore.url_secrets import shown
 
 if TYPE_CHECKING:
     from featurestore.format.store_plan import StorePlan

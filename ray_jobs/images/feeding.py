@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from featurestore.base.foreign import brief
+from featurestore.base.library_errors import brief
 from featurestore.errors import BundleError
 from ray_jobs.backbone.bundle import PROCESSOR_NAME, TOKENIZER_NAME, VisionInfo
 from ray_jobs.backbone.spelling import text_tokenizer

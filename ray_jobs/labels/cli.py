@@ -8,10 +8,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from featurestore.base.arguments import count_argument
+from featurestore.base.hostile_text import visible, visible_lines
 from featurestore.base.json_text import print_json
+from featurestore.base.number_words import counted, share, span
 from featurestore.base.terminal import print_facts
-from featurestore.base.text import counted, share, span
-from featurestore.base.visible import visible, visible_lines
 from ray_jobs.quiet import silence_libraries
 
 if TYPE_CHECKING:

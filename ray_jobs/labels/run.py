@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from featurestore.base.text import counted, share, there
+from featurestore.base.number_words import counted, share, there
 from featurestore.errors import JobFailed, MismatchError
 from featurestore.reader import FeatureStore
 from featurestore.storage.files import shown

@@ -1,6 +1,6 @@
-"""Run prompts in batches, halved where one fails or memory runs out, so that a bad prompt costs itself only.
+"""Run prompts in batches, the longest first, and halve those that fail, so that a bad prompt costs itself only.
 
-Batches depend on what one call is given and on nothing else.
+What memory does not hold counts as failed. Batches depend on what one call is given and on nothing else.
 """
 
 from __future__ import annotations

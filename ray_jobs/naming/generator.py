@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from featurestore.base.foreign import brief
+from featurestore.base.library_errors import brief
 from featurestore.errors import BundleError
 from ray_jobs.prepare.checkpoint import Checkpoint, find_checkpoint
 from ray_jobs.spec import ModelSpec

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from featurestore.base.text import counted, share
+from featurestore.base.number_words import counted, share
 from ray_jobs.tolerance import exceeds, limit
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featurestore.base.text import size
+from featurestore.base.number_words import size
 from ray_jobs.planning.estimate import typical_nonzeros
 from ray_jobs.planning.shapes import shapes_of
 

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featurestore.base.text import counted, size
+from featurestore.base.number_words import counted, size
 from ray_jobs.corpus.spill import why_not_kept
 from ray_jobs.planning.corpus_warnings import corpus_notes, corpus_warnings
 from ray_jobs.planning.memory import memory_of, what_fits

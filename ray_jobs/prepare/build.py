@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featurestore.base.foreign import brief, writing
+from featurestore.base.library_errors import brief, writing
 from featurestore.errors import BundleError
 from featurestore.storage.cache import cache_path
 from featurestore.storage.cached import BUILDING
@@ -33,7 +33,7 @@ from ray_jobs.backbone.bundle import (
     open_bundle,
     write_manifest,
 )
-from ray_jobs.backbone.layouts import family_of
+from ray_jobs.backbone.decoder_layouts import family_of
 from ray_jobs.images.feeding import save_vision
 from ray_jobs.prepare.checkpoint import (
     Checkpoint,
@@ -48,7 +48,7 @@ from ray_jobs.prepare.checkpoint import (
     write_whole,
 )
 from ray_jobs.prepare.compute_settings import settle
-from ray_jobs.prepare.local_layouts import layout_names, local_files
+from ray_jobs.prepare.sae_directories import layout_names, local_files
 from ray_jobs.prepare.sae_loader import load_sae
 from ray_jobs.prepare.tokenizer import save_tokenizer
 

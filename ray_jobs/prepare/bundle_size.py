@@ -10,8 +10,8 @@ from ray_jobs.backbone.sites import parse_hook
 from ray_jobs.prepare.checkpoint import decoder_shapes, find_checkpoint, read_config, read_vision_config, truncate
 from ray_jobs.prepare.compute_settings import settle
 from ray_jobs.prepare.judge_sae import SaeConfig
-from ray_jobs.prepare.local_layouts import own_config
 from ray_jobs.prepare.registry import registered_config
+from ray_jobs.prepare.sae_directories import own_config
 
 if TYPE_CHECKING:
     from ray_jobs.spec import JobSpec, SaeSpec

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featurestore.base.foreign import brief, reading, writing
+from featurestore.base.library_errors import brief, reading, writing
 from featurestore.errors import BundleError
 from featurestore.storage.pointers import POINTER_BYTES, pointer_among, pointer_problem
 from ray_jobs.backbone.bundle import (
@@ -25,7 +25,7 @@ from ray_jobs.backbone.bundle import (
     WEIGHTS_NAME,
     HeadInfo,
 )
-from ray_jobs.backbone.layouts import family_of
+from ray_jobs.backbone.decoder_layouts import family_of
 from ray_jobs.images.feeding import check_takes_images
 from ray_jobs.prepare.hub import commit_of, why_not_fetched
 from ray_jobs.prepare.tensor_file import write_tensors

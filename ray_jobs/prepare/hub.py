@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from featurestore.base.foreign import brief
+from featurestore.base.library_errors import brief
 from featurestore.errors import BundleError
 from ray_jobs.prepare.pickles import is_pickle, torch_that_reads_apart
 

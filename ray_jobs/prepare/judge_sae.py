@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from featurestore.errors import BundleError
-from ray_jobs.backbone.kinds import check_family
-from ray_jobs.backbone.layouts import check_hook, family_of, has_rms_norms, width_of
+from ray_jobs.backbone.decoder_layouts import check_hook, family_of, has_rms_norms, width_of
+from ray_jobs.backbone.sae_kinds import check_family
 from ray_jobs.backbone.sites import SITES, STREAM_SITES, Hook, parse_hook
 from ray_jobs.prepare.models import same_model
 

@@ -1,7 +1,7 @@
 """Know the models of sae-lens' registry by their names: what the hub calls them, and how they are built.
 
 Whether an SAE's site is one that its model has, follows from the model's config. For these models it is known without
-asking a hub: only what `ray_jobs.backbone.layouts` reads of a config stands here.
+asking a hub: only what `ray_jobs.backbone.decoder_layouts` reads of a config stands here.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def hub_name(name: str) -> str:
 
 @cache
 def known_config(name: str) -> Any:
-    """What `ray_jobs.backbone.layouts` asks of the config of a model; None for one that is not in the registry."""
+    """What `ray_jobs.backbone.decoder_layouts` asks of a model's config; None for one that is not in the registry."""
     found = _MODELS.get(hub_name(name))
     if found is None:
         return None

@@ -13,22 +13,22 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from featurestore.base.did_you_mean import did_you_mean
-from featurestore.base.foreign import brief, writing
+from featurestore.base.library_errors import brief, writing
 from featurestore.errors import BundleError
 from ray_jobs.backbone.bundle import SaeInfo
-from ray_jobs.backbone.families import centred, fold
-from ray_jobs.backbone.kinds import TRANSCODERS
+from ray_jobs.backbone.sae_families import centred, fold
+from ray_jobs.backbone.sae_kinds import TRANSCODERS
 from ray_jobs.prepare.encoder_hash import encoder_sha256
 from ray_jobs.prepare.hub import pinned_downloads, why_not_fetched
 from ray_jobs.prepare.judge_sae import SaeConfig, Verdict, Wanted, judge
-from ray_jobs.prepare.local_layouts import own_config, read_local
 from ray_jobs.prepare.registry import trained_on
+from ray_jobs.prepare.sae_directories import own_config, read_local
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from ray_jobs.backbone.families import SaeWeights
+    from ray_jobs.backbone.sae_families import SaeWeights
     from ray_jobs.engine.encoder import SaeEncoder
     from ray_jobs.spec import SaeSpec
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurestore.base.foreign import brief
+from featurestore.base.library_errors import brief
 from featurestore.errors import BundleError
 from ray_jobs.backbone.bundle import TOKENIZER_NAME, ChatRendering, TokenizerInfo, TurnTemplate
 from ray_jobs.backbone.chat import TRIMS, ChatTokenizer, ConversationTokenizer, on_day

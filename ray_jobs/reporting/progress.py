@@ -7,7 +7,7 @@ with their longest documents.
 from __future__ import annotations
 
 from featurestore.base.live import LiveLine
-from featurestore.base.text import counted, duration
+from featurestore.base.number_words import counted, duration
 from featurestore.checks.run_files import RunSnapshot
 from ray_jobs.reporting.rate import JobSize
 

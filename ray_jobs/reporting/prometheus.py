@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from featurestore.base.text import error_kind
+from featurestore.base.number_words import error_kind
 
 if TYPE_CHECKING:
     from featurestore.checks.run_files import RunRecord

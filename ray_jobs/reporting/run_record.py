@@ -20,7 +20,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from featurestore.base.foreign import brief
+from featurestore.base.library_errors import brief
 from featurestore.checks.run_files import BEAT_SECONDS, RUNS, RunRecord, State
 from featurestore.errors import JobStopped, SparsemillError
 from featurestore.format.store_plan import open_root

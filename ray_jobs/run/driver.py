@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from featurestore.base.fault_points import fault_point
-from featurestore.base.foreign import named
+from featurestore.base.library_errors import named
 from featurestore.errors import JobFailed
 from featurestore.storage.files import shown
 from ray_jobs.cluster.session import ray_cluster

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from featurestore.base.text import counted, share
+from featurestore.base.number_words import counted, share
 from featurestore.errors import JobFailed
-from featurestore.urls import shown
+from featurestore.url_secrets import shown
 from ray_jobs.tolerance import exceeds, limit
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Stop the run of one store from outside, and no other.
 
 A job on a cluster is found by the store in its metadata and stopped as Ray stops jobs. Any other run is known by its
-lease, and asked through the store (`lease.ask_to_stop`); it has ended when it has let go of the lease.
+lease, and asked through the store (`store_lease.ask_to_stop`); it has ended when it has let go of the lease.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from featurestore.base.text import counted, there
+from featurestore.base.number_words import counted, there
 from featurestore.errors import MismatchError
 from featurestore.storage.files import shown
 from ray_jobs.cluster.session import sigterm_unwinds

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from featurestore.urls import shown
+from featurestore.url_secrets import shown
 from ray_jobs.workers.failures import Failure, classify
 from ray_jobs.workers.worker import Report, Worker, WorkerTask
 

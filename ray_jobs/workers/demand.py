@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from featurestore.base.text import counted, size
+from featurestore.base.number_words import counted, size
 from featurestore.errors import JobFailed
 
 LOOK_SECONDS = 10.0  # how often it is looked; said at the second look, so that a node that just joins is not missed

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 
-from featurestore.base.foreign import named
+from featurestore.base.library_errors import named
 from featurestore.errors import (
     BundleError,
     CorpusError,
@@ -23,7 +23,7 @@ from featurestore.errors import (
     SparsemillError,
     UsageError,
 )
-from featurestore.urls import without_secrets
+from featurestore.url_secrets import without_secrets
 
 # Storage that refuses for such a reason refuses every other unit too, until the user has changed something.
 _FULL = {errno.ENOSPC: "it is full", errno.EDQUOT: "the quota is used up"}

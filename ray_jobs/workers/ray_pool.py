@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from featurestore.base.foreign import named
+from featurestore.base.library_errors import named
 from featurestore.errors import JobFailed
 from ray_jobs.cluster.session import worker_environment
 from ray_jobs.workers.actor import WorkerActor

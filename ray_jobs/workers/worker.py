@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurestore.base.fault_points import fault_point
 from featurestore.errors import JobFailed, MismatchError
-from featurestore.urls import shown
+from featurestore.url_secrets import shown
 from ray_jobs.corpus.extracted import part_rows
 from ray_jobs.corpus.spill import Spill, run_name
 from ray_jobs.images.decoder import DecodedImages, ImageDecoder

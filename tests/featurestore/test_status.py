@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from featurestore import cli
-from featurestore.base.text import error_kind
+from featurestore.base.number_words import error_kind
 from featurestore.checks.run_files import JOURNAL, RUNS, UnderWay
 from featurestore.errors import StoreError
 from featurestore.status import run_status

@@ -19,7 +19,7 @@ from benchmarks import gpu_setup
 from benchmarks.arithmetic import Shape
 from benchmarks.gpu_ways import Transformers
 from ray_jobs.backbone.bundle import Bundle, SaeInfo
-from ray_jobs.backbone.families import SaeWeights, fold
+from ray_jobs.backbone.sae_families import SaeWeights, fold
 from ray_jobs.engine.device_pooling import pool_on_device
 from ray_jobs.engine.encoder import Inputs, SaeEncoder
 from ray_jobs.engine.extractor import ExtractedRows, Extractor, ExtractSettings

@@ -8,7 +8,7 @@ import pytest
 
 from training.results.added_value import what_is_added
 from training.results.factors import AGAINST_BASELINES, BESIDE
-from training.scores.metrics import Interval
+from training.scores.bootstrap import Interval
 from training.scores.significance import Comparison
 from training.spec import StudySpec
 

@@ -29,7 +29,7 @@ from training.probes.fit import fit_final
 from training.probes.folds import Labelled
 from training.probes.out_of_fold import out_of_fold
 from training.report.study_page import study_report
-from training.results.operating import operate
+from training.results.decided import operate
 from training.results.records import StudyResult
 from training.scores.metrics import Prediction
 from training.study import run_study

@@ -12,7 +12,8 @@ from training.methods.matrices import MethodMatrix
 from training.methods.method import Method
 from training.methods.tfidf import count_terms
 from training.probes.fit import evaluate
-from training.scores.metrics import Prediction, auroc, bootstrap, interval
+from training.scores.bootstrap import bootstrap, interval
+from training.scores.metrics import Prediction, auroc
 from training.scores.significance import p_value
 from training.spec import PROBES, SplitSpec
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from featurestore.base.text import counted
+from featurestore.base.number_words import counted
 from featurestore.errors import StudyError, TableError
 from featurestore.tables.same_value import IdMatch, cut, examples, match_ids
 from featurestore.tables.table import Ids, Table, read_table, table_ids

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featurestore.base.text import counted
+from featurestore.base.number_words import counted
 from featurestore.errors import StudyError
 from featurestore.tables.same_value import in_order, value_text
 from training.spec import LENGTH, LengthSlices

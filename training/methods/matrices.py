@@ -1,8 +1,9 @@
-"""The matrix of a method for the documents of a study; SAE features stay sparse from the store to the solver.
+"""The matrix of a method for the documents of a study, from its store or from another one, matched by id.
 
-`load_pooled` reads once what several methods are made of, `derive` makes each method's matrix of it. Columns that are
-zero for all documents of the study are dropped (an L2 probe gives such a column the weight zero anyway). Nothing is
-learnt here: what is belongs to a fold, see `training.methods.preparation`.
+SAE features stay sparse from the store to the solver. `load_pooled` reads once what several methods are made of,
+`derive` makes each method's matrix of it. Columns that are zero for all documents of the study are dropped (an L2 probe
+gives such a column the weight zero anyway). Nothing is learnt here: what is belongs to a fold, see
+`training.methods.preparation`.
 """
 
 from __future__ import annotations

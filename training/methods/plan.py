@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from featurestore.base.dense_names import PIXELS, parse_dense_name
 from featurestore.base.did_you_mean import did_you_mean
+from featurestore.base.number_words import told_apart
 from featurestore.base.poolings import stored_pool
-from featurestore.base.text import told_apart
 from featurestore.errors import StudyError
 from featurestore.storage.files import shown
 from training.methods.method import Method

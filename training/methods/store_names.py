@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from featurestore.urls import shown
+from featurestore.url_secrets import shown
 
 
 def store_name(uri: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from training.documents.split import Split
-from training.results.operating import class_of
+from training.results.decided import class_of
 from training.results.records import Decided, MethodSummary
 from training.scores.metrics import ClassScores
 from training.scores.operating_points import OperatingPoint

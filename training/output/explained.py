@@ -6,8 +6,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from featurestore.base.hostile_text import running
 from featurestore.base.terminal import cut_to, page_width
-from featurestore.base.visible import running
 
 WIDTH = 110  # of a line in files, where nothing says how wide they are looked at
 LEAST = 80  # a text is worth a second line where lines are short

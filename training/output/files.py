@@ -23,11 +23,12 @@ from featurestore.storage.files import atomic_write, filesystem
 from training.output.decided_plain import classes_plain, decided_plain
 from training.output.directory import SPLIT, unwritable
 from training.results.added_value import what_is_added
-from training.results.operating import class_of
+from training.results.decided import class_of
 from training.results.records import Decided, FoldRow, MethodRow, MethodSummary, SliceSummary, StudyResult
 from training.results.selection import representative
 from training.results.tested import warn_of_test_sets
-from training.scores.metrics import BOOTSTRAP_SEED, LEVEL, METRICS, Prediction
+from training.scores.bootstrap import BOOTSTRAP_SEED, LEVEL
+from training.scores.metrics import METRICS, Prediction
 from training.scores.operating_words import interval_plain, measured_plain
 from training.scores.significance import Comparison
 

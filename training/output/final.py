@@ -1,7 +1,7 @@
 """What a study hands out: the explanation of the evaluated model, and model files that know how they decide.
 
 For each method with a file, out-of-fold scores of its training documents choose a calibration and thresholds
-(`results.operating`). The model in the file is then fitted on all labelled documents, unless the study keeps the
+(`results.decided`). The model in the file is then fitted on all labelled documents, unless the study keeps the
 evaluated one. Calibration and thresholds stay those of the evaluation, and so do the scores that the file tells: a
 model that has seen every document cannot be tested on any.
 """
@@ -32,8 +32,8 @@ from training.probes.catalogue import PROBES
 from training.probes.fit import Final, fit_final
 from training.probes.folds import Labelled
 from training.probes.out_of_fold import out_of_fold
+from training.results.decided import calibrate, operate
 from training.results.evaluated import Evaluated
-from training.results.operating import calibrate, operate
 from training.results.records import Decided, MethodSummary
 from training.solvers.l1_path import by_column
 from training.spec import StudySpec

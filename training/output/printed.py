@@ -12,9 +12,9 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 
+from featurestore.base.hostile_text import visible
+from featurestore.base.number_words import counted
 from featurestore.base.terminal import page_width, table_lines
-from featurestore.base.text import counted
-from featurestore.base.visible import visible
 from training.documents.labels import describe_left_out
 from training.output.files import test_looks
 from training.output.printed_detail import (
@@ -31,7 +31,7 @@ from training.results.added_value import what_is_added
 from training.results.records import MethodSummary, RegimeSummary, StudyResult
 from training.results.selection import FAMILIES, selected_words
 from training.results.tested import warn_of_test_sets
-from training.scores.metrics import LEVEL, TOO_FEW, Interval
+from training.scores.bootstrap import LEVEL, TOO_FEW, Interval
 from training.scores.significance import ALPHA, Comparison
 
 WIDTH = 110

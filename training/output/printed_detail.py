@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 from scipy.special import expit
 
+from featurestore.base.number_words import counted
 from featurestore.base.terminal import table_lines
-from featurestore.base.text import counted
-from training.results.operating import class_of
+from training.results.decided import class_of
 from training.results.records import Decided, StudyResult
 from training.results.selection import representative
-from training.scores.metrics import Interval
+from training.scores.bootstrap import Interval
 from training.scores.operating_words import measured_plain, of_the_file, threshold_notes
 from training.spec import OperatingPointSpec
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from featurestore.base.text import counted
+from featurestore.base.number_words import counted
 from training.report.elements.dots import Dot, dot_plot
 from training.report.elements.figures import score
 from training.report.elements.plain import visible

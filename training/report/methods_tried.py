@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from featurestore.base.text import told_apart
+from featurestore.base.number_words import told_apart
 from training.report.elements.charts import Scale
 from training.report.elements.figures import NONE, bounds, defined, score
 from training.report.elements.svg import grid, shade

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from featurestore.base.text import counted, size, span
+from featurestore.base.number_words import counted, size, span
 from featurestore.errors import SparsemillError
 from featurestore.reader import FeatureStore
 from featurestore.storage.files import shown

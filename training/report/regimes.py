@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from featurestore.base.text import counted, told_apart
+from featurestore.base.number_words import counted, told_apart
 from training.report.elements.charts import Curve, curves
 from training.report.elements.figures import bounds, defined, score, significant, whole
 from training.report.elements.svg import grid, shade

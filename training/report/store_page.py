@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurestore.base.text import size
+from featurestore.base.number_words import size
 from featurestore.format.provenance import bundle_sources
 from featurestore.format.schema import SaeColumns
 from featurestore.reader import FeatureStore

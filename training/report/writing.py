@@ -7,7 +7,7 @@ from pathlib import Path
 from featurestore.errors import UsageError
 from featurestore.format.store_plan import is_store
 from featurestore.storage.user_outputs import check_free, whole_file
-from featurestore.urls import shown
+from featurestore.url_secrets import shown
 from training.report.store_page import store_report
 from training.report.study_files import is_study
 from training.report.study_page import study_report, write_study_report

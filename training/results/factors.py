@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from featurestore.base.dense_names import PIXELS
-from featurestore.base.text import told_apart
+from featurestore.base.number_words import told_apart
 from training.methods.method import Method
 from training.methods.store_names import store_names
 

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from training.documents.labels import StudyData
 from training.documents.split import Split
+from training.scores.bootstrap import Interval
 from training.scores.calibration import Calibration
-from training.scores.metrics import ClassScores, Interval, Prediction
+from training.scores.metrics import ClassScores, Prediction
 from training.scores.operating_points import Measured, OperatingPoint
 from training.scores.significance import Comparison
 from training.spec import StudySpec

@@ -17,7 +17,8 @@ from training.results.rows import method_row
 from training.results.selection import FAMILIES, select
 from training.results.summary import mean
 from training.results.tested import parts_of
-from training.scores.metrics import METRICS, TOO_FEW, bootstrap, interval
+from training.scores.bootstrap import TOO_FEW, bootstrap, interval
+from training.scores.metrics import METRICS
 from training.spec import StudySpec
 
 

@@ -12,27 +12,17 @@ from itertools import islice
 
 import numpy as np
 
-from featurestore.base.text import counted
+from featurestore.base.number_words import counted
 from featurestore.models.thresholds import class_log_odds, sides
 from training.documents.labels import StudyData
 from training.probes.catalogue import PROBES
+from training.results.decided import aim_of, class_of
 from training.results.evaluated import Evaluated
-from training.results.operating import aim_of, class_of
 from training.results.records import Decided, SliceSummary
 from training.results.selection import FAMILIES
 from training.results.summary import mean, mean_of_classes
-from training.scores.metrics import (
-    METRICS,
-    TOO_FEW,
-    Prediction,
-    accuracy,
-    auprc,
-    auroc,
-    bootstrap,
-    calibration,
-    interval,
-    macro_f1,
-)
+from training.scores.bootstrap import TOO_FEW, bootstrap, interval
+from training.scores.metrics import METRICS, Prediction, accuracy, auprc, auroc, calibration, macro_f1
 from training.scores.operating_points import measure
 from training.spec import StudySpec
 

@@ -1,4 +1,4 @@
-"""Sum up splits: means of methods and families, intervals from `scores.metrics`, and comparisons of two families.
+"""Sum up splits: means of methods and families, intervals from `scores.bootstrap`, and comparisons of two families.
 
 Nothing here fits anything. A family stands in each split for the member that validation chose there, so its score is
 that of "choose the best on validation, then look once". One bootstrap draw of documents serves all, so that every
@@ -18,7 +18,8 @@ from training.results.evaluated import Evaluated
 from training.results.factors import AGAINST_BASELINES, Factor, plan_factors
 from training.results.records import Headline, MethodRow, MethodSummary, Summaries
 from training.results.selection import best
-from training.scores.metrics import METRICS, ClassScores, Interval, Prediction, bootstrap, class_scores, interval
+from training.scores.bootstrap import Interval, bootstrap, interval
+from training.scores.metrics import METRICS, ClassScores, Prediction, class_scores
 from training.scores.significance import Comparison, compare, corrected
 from training.spec import StudySpec
 

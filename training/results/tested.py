@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from featurestore.base.text import counted
+from featurestore.base.number_words import counted
 from training.documents.labels import StudyData
 from training.documents.share_warnings import share_warnings
 from training.documents.split import Split
 from training.documents.too_few_units import quoted, units_called
-from training.scores.metrics import TOO_FEW
+from training.scores.bootstrap import TOO_FEW
 from training.spec import StudySpec
 
 NAMED = 5  # values that a warning lists before it counts the others

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featurestore.base.text import counted
-from featurestore.base.visible import visible
+from featurestore.base.hostile_text import visible
+from featurestore.base.number_words import counted
 from featurestore.models.scoring import scaled
 
 if TYPE_CHECKING:

@@ -1,24 +1,18 @@
-"""Compute scores (macro F1, accuracy, AUROC), the bootstrap interval of each, and how calibrated probabilities are.
+"""Compute scores of predictions: macro F1, accuracy, AUROC, those of each class, and how calibrated probabilities are.
 
-Every metric is written for a batch of row weights, [B, n]: ones give the plain value, bootstrap counts give its
-replicates, all of them in a few matrix products. A class that neither occurs nor is predicted does not enter macro F1
-(scikit-learn's default); AUROC is undefined (NaN) when a class does not occur or is alone.
+A class that neither occurs nor is predicted does not enter macro F1 (scikit-learn's default); AUROC is undefined (NaN)
+when a class does not occur or is alone. What `bootstrap` needs in great number is also written for a batch of row
+weights, [B, n], all of it in a few matrix products.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-LEVEL = 0.95  # coverage of every interval
-BOOTSTRAP_SEED = 20_250_217  # fixed: an interval must not change on a rerun
-CHUNK_WEIGHTS = 4_000_000  # bootstrap weights held at once: 32 MB of float64
-
 CALIBRATION_BINS = 10  # of equal width: enough to see a slope, few enough that bins of a small test set hold documents
-
-TOO_FEW = 30  # independent units below which a percentile bootstrap is too narrow to be believed
 
 METRICS = ("macro_f1", "accuracy", "auroc")
 
@@ -38,15 +32,6 @@ class Prediction:
     y_true: np.ndarray
     y_pred: np.ndarray
     log_proba: np.ndarray
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A value and its percentile interval; NaN where undefined."""
-
-    value: float
-    low: float
-    high: float
 
 
 def macro_f1(y_true: np.ndarray, y_pred: np.ndarray, n_classes: int) -> float:
@@ -71,7 +56,7 @@ def auroc(y_true: np.ndarray, log_proba: np.ndarray) -> tuple[float, str | None]
     absent = np.flatnonzero(np.bincount(y_true, minlength=n_classes) == 0)
     if len(absent):
         return float("nan"), f"{len(absent)} of {n_classes} classes have no test document"
-    return float(_auroc(_rankings(y_true, log_proba), np.ones((1, len(y_true))))[0]), None
+    return float(weighted_auroc(rankings_of(y_true, log_proba), np.ones((1, len(y_true))))[0]), None
 
 
 def ranks(log_proba: np.ndarray) -> np.ndarray:
@@ -148,69 +133,8 @@ def class_scores(y_true: np.ndarray, y_pred: np.ndarray, log_proba: np.ndarray) 
     ]
 
 
-def bootstrap(
-    predictions: Sequence[Sequence[Prediction]], n_classes: int, n_documents: int, group: np.ndarray | None, n: int
-) -> np.ndarray:
-    """Replicates of every metric of every method, each averaged over seeds.
-
-    A replicate draws documents (whole groups, if given) with replacement and applies that one draw to the test set of
-    every seed and of every method. So a document held out by three seeds counts as one source of chance, not as three,
-    and methods can be compared in pairs.
-
-    Args:
-        predictions: [methods][seeds].
-        n_classes: Number of classes.
-        n_documents: N; `Prediction.rows` lie below it.
-        group: int64 [N], or None.
-        n: Number of replicates B.
-
-    Returns:
-        float64 [methods, metrics, B], metrics in the order of METRICS; NaN where a replicate is undefined.
-    """
-    out = np.full((len(predictions), len(METRICS), n), np.nan)
-    done = 0
-    rankings = [
-        [_rankings(p.y_true, p.log_proba) for p in seeds] for seeds in predictions
-    ]  # sorting is what draws have in common
-    for weights in _draws(n_documents, group, n):
-        here = slice(done, done + len(weights))
-        done += len(weights)
-        for m, seeds in enumerate(predictions):
-            values = np.stack(
-                [
-                    _replicates(p, ranked, n_classes, weights[:, p.rows])
-                    for p, ranked in zip(seeds, rankings[m], strict=True)
-                ]
-            )  # [seeds, metrics, b]
-            defined = ~np.isnan(values)
-            total = np.where(defined, values, 0.0).sum(axis=0)
-            count = defined.sum(axis=0)
-            out[m][:, here] = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-    return out
-
-
-def interval(value: float, replicates: np.ndarray) -> Interval:
-    """Percentile interval at LEVEL from replicates [B], leaving undefined ones out."""
-    defined = replicates[~np.isnan(replicates)]
-    if np.isnan(value) or not len(defined):
-        return Interval(value, float("nan"), float("nan"))
-    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(value, float(low), float(high))
-
-
-def _draws(n_documents: int, group: np.ndarray | None, n: int) -> Iterator[np.ndarray]:
-    """Bootstrap counts of every document, float64 [b, N], n rows in all."""
-    rng = np.random.default_rng(BOOTSTRAP_SEED)
-    units = n_documents if group is None else int(group.max()) + 1
-    size = max(1, CHUNK_WEIGHTS // n_documents)
-    for start in range(0, n, size):
-        b = min(size, n - start)
-        counts = np.stack([np.bincount(rng.integers(0, units, units), minlength=units) for _ in range(b)])
-        yield (counts if group is None else counts[:, group]).astype(np.float64)
-
-
 @dataclass(frozen=True)
-class _Ranking:
+class Ranking:
     """The rows [n] by rising score of one class: their order, whether each is of the class, where each tie begins."""
 
     order: np.ndarray
@@ -218,7 +142,7 @@ class _Ranking:
     starts: np.ndarray
 
 
-def _rankings(y_true: np.ndarray, log_proba: np.ndarray) -> list[_Ranking]:
+def rankings_of(y_true: np.ndarray, log_proba: np.ndarray) -> list[Ranking]:
     """One for each class, for two classes that of the second."""
     n_classes = log_proba.shape[1]
     found = []
@@ -226,19 +150,11 @@ def _rankings(y_true: np.ndarray, log_proba: np.ndarray) -> list[_Ranking]:
         order = np.argsort(log_proba[:, c], kind="stable")
         score = log_proba[order, c]
         starts = np.flatnonzero(np.concatenate([[True], score[1:] != score[:-1]]))
-        found.append(_Ranking(order, (y_true == c)[order], starts))
+        found.append(Ranking(order, (y_true == c)[order], starts))
     return found
 
 
-def _replicates(
-    prediction: Prediction, rankings: Sequence[_Ranking], n_classes: int, weights: np.ndarray
-) -> np.ndarray:
-    """All metrics [metrics, b] for row weights [b, n]."""
-    f1, right = _f1_and_accuracy(prediction.y_true, prediction.y_pred, n_classes, weights)
-    return np.stack([f1, right, _auroc(rankings, weights)])
-
-
-def _f1_and_accuracy(
+def weighted_f1_and_accuracy(
     y_true: np.ndarray, y_pred: np.ndarray, n_classes: int, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Macro F1 [b] and accuracy [b] for row weights [b, n]."""
@@ -262,7 +178,7 @@ def _f1_and_accuracy(
     )
 
 
-def _auroc(rankings: Sequence[_Ranking], weights: np.ndarray) -> np.ndarray:
+def weighted_auroc(rankings: Sequence[Ranking], weights: np.ndarray) -> np.ndarray:
     """AUROC [b] for row weights [b, n]: share of (in class, out of class) pairs ranked right, ties counting half."""
     total = np.zeros(len(weights))
     for ranked in rankings:

@@ -13,27 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurestore.base.text import counted
-from featurestore.base.visible import visible
+from featurestore.base.hostile_text import visible
+from featurestore.base.number_words import counted
 from featurestore.errors import UsageError
 from featurestore.models.calibration import are_probabilities
 from featurestore.models.thresholds import BY_PEOPLE, CLAIMED, REJECTED, UNDECIDED
 from featurestore.tables.same_value import cut, label_text
+from training.scores.bootstrap import LEVEL, TOO_FEW, Interval, bootstrap, interval
 from training.scores.drift import Drift, DriftMeter, Shifts, drift_lines
-from training.scores.metrics import (
-    LEVEL,
-    METRICS,
-    TOO_FEW,
-    Interval,
-    Prediction,
-    accuracy,
-    auroc,
-    bootstrap,
-    calibration,
-    class_f1,
-    interval,
-    macro_f1,
-)
+from training.scores.metrics import METRICS, Prediction, accuracy, auroc, calibration, class_f1, macro_f1
 from training.scores.operating_points import Aim, measure
 from training.scores.operating_words import measured_plain, share_text
 

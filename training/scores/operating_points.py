@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from featurestore.base.text import counted
+from featurestore.base.number_words import counted
 from featurestore.errors import StudyError
 from featurestore.models.thresholds import CLAIMED, REJECTED, UNDECIDED
 from training.scores.proportions import Proportion, proportion

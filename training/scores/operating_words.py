@@ -10,8 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from featurestore.base.text import counted
-from training.scores.metrics import Interval
+from featurestore.base.number_words import counted
+from training.scores.bootstrap import Interval
 from training.scores.operating_points import Measured
 from training.scores.proportions import Proportion
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.scores.metrics import LEVEL, Interval
+from training.scores.bootstrap import LEVEL, Interval
 from training.scores.wilson import wilson
 
 # Units that hold the rarer outcome (misses, at a recall of .98) below which their spread cannot tell the design effect
@@ -27,7 +27,7 @@ class Proportion:
     """A share of documents; `interval` holds it with its bounds, NaN where there is no document.
 
     Attributes:
-        interval: The share and its bounds at `training.scores.metrics.LEVEL`.
+        interval: The share and its bounds at `training.scores.bootstrap.LEVEL`.
         hits, n: Documents that count and documents in all, those of several seeds added up.
         units: Independent units among the latter.
         method: "Wilson", "Wilson, clustered", or "none" without documents.

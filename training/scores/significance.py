@@ -1,7 +1,7 @@
 """Test differences between methods: a paired test for each comparison, p-values corrected for their number (Holm).
 
 A comparison is between two families of methods, each represented in every split by the member that validation chose.
-The two are scored on the same test documents; the bootstrap of `training.scores.metrics` draws documents (whole groups)
+The two are scored on the same test documents; `training.scores.bootstrap` draws documents (whole groups)
 for both at once, so its spread is that of the paired difference. The p-value is that of a normal with that standard
 error; over all comparisons of a study, p-values are corrected by Holm's step-down method, which holds whatever their
 dependence. The interval of a difference is widened by the same factor, so that it leaves out 0 exactly where a
@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from training.scores.metrics import Interval
+from training.scores.bootstrap import Interval
 
 ALPHA = 0.05  # of all comparisons of a study together
 

@@ -373,4 +373,4 @@ def test_statistics_that_would_make_a_reader_skip_a_row_are_found(tmp_path: Path
 
 def test_names_among_the_parts_that_would_steer_a_terminal_are_shown_tame(store: Path) -> None:
     (store / "parts" / "\x1b[31m\nok").write_bytes(b"")
-    assert problem_of(store) == r"parts/'\x1b[31m\nok': belongs to no unit of this store"
+    assert problem_of(store) == r"parts/\x1b[31m\nok: belongs to no unit of this store"

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
+from featurestore.base.hostile_text import columns
 from featurestore.base.terminal import has_colours
-from featurestore.base.visible import columns
 from featurestore.evidence.page import page
 from featurestore.evidence.records import DocumentEvidence, FeatureEvidence, Token
 

@@ -13,8 +13,8 @@ import torch
 from featurestore.errors import BundleError
 from ray_jobs.backbone.backbone import open_backbone
 from ray_jobs.backbone.bundle import Bundle, open_bundle
+from ray_jobs.backbone.decoder_layouts import check_hook, family_of, width_of
 from ray_jobs.backbone.decoders import layers_of
-from ray_jobs.backbone.layouts import check_hook, family_of, width_of
 from ray_jobs.backbone.sites import SITES, Hook
 from ray_jobs.backbone.tokens import Window
 from ray_jobs.prepare.build import prepare

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.errors import CorpusError
-from featurestore.tables import text as text_format
+from featurestore.tables import json_and_csv as text_format
 from ray_jobs.corpus.read import read_rows
 from ray_jobs.corpus.scan import scan
 from ray_jobs.corpus.slices import slices

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ray_jobs.backbone.bundle import Bundle
-from ray_jobs.backbone.families import SaeWeights, fold
+from ray_jobs.backbone.sae_families import SaeWeights, fold
 from ray_jobs.engine.encoder import Inputs, SaeEncoder
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
 from ray_jobs.engine.pooling import pool_saes

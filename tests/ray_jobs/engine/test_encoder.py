@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ray_jobs.backbone.bundle import Bundle, SaeInfo
-from ray_jobs.backbone.families import SaeWeights, fold
+from ray_jobs.backbone.sae_families import SaeWeights, fold
 from ray_jobs.engine.device_pooling import pool_on_device
 from ray_jobs.engine.encoder import Active, Inputs, Route, SaeEncoder, largest_per_token
 from ray_jobs.engine.int8_prefilter import prefilter_input
@@ -283,7 +283,7 @@ import resource, numpy as np, torch
 torch.set_num_threads(1)
 from ray_jobs.backbone.bundle import SaeInfo
 from ray_jobs.engine.encoder import SaeEncoder
-from ray_jobs.backbone.families import SaeWeights
+from ray_jobs.backbone.sae_families import SaeWeights
 from ray_jobs.engine.pooling import pool_saes
 F, D = 2**18, 32
 W = torch.randn(F, D, generator=torch.Generator().manual_seed(0)) / D**0.5

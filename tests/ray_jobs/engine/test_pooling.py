@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ray_jobs.backbone.bundle import SaeInfo
-from ray_jobs.backbone.families import SaeWeights
+from ray_jobs.backbone.sae_families import SaeWeights
 from ray_jobs.engine import device_pooling, pooling
 from ray_jobs.engine.encoder import Active, Inputs, SaeEncoder
 from ray_jobs.engine.pooling import pool_saes, pool_windows

@@ -12,7 +12,7 @@ import pytest
 
 import sparsemill
 from featurestore import FeatureStore
-from featurestore.base.visible import columns
+from featurestore.base.hostile_text import columns
 from tests.ray_jobs.evidence.stores import extracted, strongest
 
 

@@ -22,8 +22,8 @@ from transformers import AutoTokenizer
 from featurestore.errors import BundleError
 from ray_jobs.backbone import backbone
 from ray_jobs.backbone.bundle import CONFIG_NAME, TOKENIZER_NAME, WEIGHTS_NAME, open_bundle
-from ray_jobs.backbone.families import SaeWeights, fold
-from ray_jobs.backbone.kinds import TRANSCODERS
+from ray_jobs.backbone.sae_families import SaeWeights, fold
+from ray_jobs.backbone.sae_kinds import TRANSCODERS
 from ray_jobs.engine.encoder import SaeEncoder
 from ray_jobs.engine.extractor import Extractor, ExtractSettings
 from ray_jobs.engine.pooling import pool_saes

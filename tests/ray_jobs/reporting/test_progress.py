@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from featurestore.base.live import LIVE_SECONDS, LOG_SECONDS, LiveLine
-from featurestore.base.text import duration
+from featurestore.base.number_words import duration
 from featurestore.checks.run_files import RunSnapshot, UnderWay
 from ray_jobs.reporting.progress import Progress, describe
 from ray_jobs.reporting.rate import JobSize

@@ -14,8 +14,8 @@ from tests.training.conftest import make_spec
 from tests.training.stores import build_store, make_documents
 from training.documents.labels import load_documents
 from training.documents.named_values import named_values
-from training.documents.regimes import transfer_levels
 from training.documents.split import make_splits
+from training.documents.transfer import transfer_levels
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from training.documents.labels import StudyData
 from training.documents.slices import Slices
 from training.results import slices as module
 from training.results.slices import summarise_slices
-from training.scores.metrics import METRICS, TOO_FEW, Prediction, bootstrap, interval
+from training.scores.bootstrap import TOO_FEW, bootstrap, interval
+from training.scores.metrics import METRICS, Prediction
 
 N, RESAMPLES = 300, 200
 SIZES = (150, 100, TOO_FEW, TOO_FEW - 1)

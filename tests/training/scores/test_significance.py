@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, f1_score
 
-from training.scores.metrics import Prediction, auprc, bootstrap, calibration, class_f1, interval, macro_f1
+from training.scores.bootstrap import bootstrap, interval
+from training.scores.metrics import Prediction, auprc, calibration, class_f1, macro_f1
 from training.scores.significance import compare, corrected, holm, p_value
 
 

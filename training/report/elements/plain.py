@@ -13,7 +13,7 @@ import unicodedata
 
 from markupsafe import Markup, escape
 
-from featurestore.base.visible import UNSEEN
+from featurestore.base.hostile_text import UNSEEN
 
 _HIDDEN = frozenset(
     ["Cc", "Cf", "Cs", "Zl", "Zp", "Co", "Cn"]

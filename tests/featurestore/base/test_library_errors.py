@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from featurestore.base.foreign import reading, writing
+from featurestore.base.library_errors import reading, writing
 from featurestore.errors import StoreError
 
 WRITERS = {
@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np, polars as pl, pyarrow as pa, pyarrow.parquet as pq, safetensors.numpy
 from tokenizers import Tokenizer, models
 from featurestore.storage.files import atomic_write, filesystem
-from featurestore.base.foreign import writing
+from featurestore.base.library_errors import writing
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 for number, line in enumerate(sys.argv[2:]):

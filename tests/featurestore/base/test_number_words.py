@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from featurestore.base.text import about, error_kind, money, share, size, span, there, told_apart
+from featurestore.base.number_words import about, error_kind, money, share, size, span, there, told_apart
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featurestore.base.foreign import brief
+from featurestore.base.library_errors import brief
 from featurestore.errors import BundleError
 from featurestore.storage.pointers import pointer_among
 from ray_jobs.prepare.judge_sae import SaeConfig

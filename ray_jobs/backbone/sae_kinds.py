@@ -1,6 +1,6 @@
 """Say which architectures and normalisations of SAEs have an exact encoder here, and refuse the others by name.
 
-`families` is how each of them is encoded. Nothing is asked of weights, so no torch is needed.
+`sae_families` is how each of them is encoded. Nothing is asked of weights, so no torch is needed.
 """
 
 from __future__ import annotations

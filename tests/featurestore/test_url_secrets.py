@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from featurestore.errors import JobFailed, StoreError
-from featurestore.urls import reason_about, secret_in, secret_within, shown, split_query, without_secrets
+from featurestore.url_secrets import reason_about, secret_in, secret_within, shown, split_query, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_secrets_in_urls_are_told_from_places(uri: str, carries: str | None) -> 
 
 
 def test_the_module_is_light() -> None:
-    code = "import sys, featurestore.urls; print('pyarrow' in sys.modules)"
+    code = "import sys, featurestore.url_secrets; print('pyarrow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 

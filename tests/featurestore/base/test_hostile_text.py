@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from featurestore.base.visible import columns, visible
+from featurestore.base.hostile_text import columns, visible
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ With r = x . W[f] of an input x that has been normalised and, where the SAE want
 - *top-k*: of the pre-activations r + bias[f], the k largest of a token are active if they are positive. Decoder norms
   that rescale them are folded into W and bias.
 
-Encoder, prefilter and pooling know these two rules and no family. A family that fits neither is refused (`kinds`).
+Encoder, prefilter and pooling know these two rules and no family. A family that fits neither is refused (`sae_kinds`).
 Shapes: N tokens, D d_in, F features.
 """
 
@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ray_jobs.backbone.kinds import TRANSCODERS
+from ray_jobs.backbone.sae_kinds import TRANSCODERS
 
 LAYER_NORM_EPS = 1e-5
 """As in sae-lens."""

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Sequence
 
 from featurestore.base.json_text import print_json
-from featurestore.urls import without_secrets
+from featurestore.url_secrets import without_secrets
 from sparsemill.commands import main
 
 DEMO_CLOSING = """
@@ -81,7 +81,7 @@ def run_parser(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the commands from corpus to report, as a user would, and stop at the first that fails."""
     from featurestore.errors import StudyError
-    from featurestore.urls import shown
+    from featurestore.url_secrets import shown
     from ray_jobs.spec import load_job
     from sparsemill.job_and_study import check_together
     from training.spec import load_study

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from featurestore.errors import SparsemillError
-from featurestore.urls import shown, without_secrets
+from featurestore.url_secrets import shown, without_secrets
 
 _NUMBER = re.compile(r"\b(?:os error|errno) (\d+)", re.IGNORECASE)  # as Rust and Arrow end and begin their messages
 _CHARACTERS = 200  # of a foreign message; a sentence, not a page

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.errors import BundleError
-from ray_jobs.backbone.families import SaeWeights, exact_cutoff, fold
+from ray_jobs.backbone.sae_families import SaeWeights, exact_cutoff, fold
 from ray_jobs.engine.device_pooling import pool_on_device
 from ray_jobs.engine.encoder import Inputs, Route, SaeEncoder
 from ray_jobs.engine.pooling import pool_windows
