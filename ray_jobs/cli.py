@@ -247,13 +247,15 @@ def _job_of(args: argparse.Namespace) -> JobSpec | None:
 
 def submit_parser(parser: argparse.ArgumentParser) -> None:
     """Arguments of `submit`."""
+    from featurestore.storage.user_outputs import overwrite_argument
+
     parser.epilog = (
         "example:\n  sparsemill submit job.yaml --address http://127.0.0.1:8265\n\n"
         "Relative paths in the job become absolute ones of this machine; on a cluster of several machines corpus and\n"
         "store are URLs or lie on a disk that all nodes share. Ctrl-C stops the job, a lost connection does not;\n"
         "the same command again follows a job that runs and resumes one that has ended."
     )
-    parser.add_argument("job", metavar="JOB.yaml", help="the job")
+    parser.add_argument("job", metavar="JOB.yaml", help="the job, or a label job")
     _dashboard_argument(parser)
     parser.add_argument(
         "--workers", type=count_argument, metavar="N", help="at most so many, instead of the job's workers.max"
@@ -261,6 +263,7 @@ def submit_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runtime-env", metavar="FILE", help="a runtime environment of Ray, as YAML (env_vars, pip)")
     parser.add_argument("--force", action="store_true", help="take the store from another run that holds it")
     parser.add_argument("--detach", action="store_true", help="do not wait for the job")
+    overwrite_argument(parser, "another table in the same place, of a label job")
 
 
 def _dashboard_argument(parser: argparse.ArgumentParser) -> None:
@@ -278,20 +281,22 @@ def submit(args: argparse.Namespace) -> int:
     from featurestore.storage.files import shown
     from ray_jobs.cluster.package import load_runtime_env
     from ray_jobs.cluster.submit import submit as send
-    from ray_jobs.spec import load_job
+    from ray_jobs.labels.spec import as_mapping, load_either
 
     if args.address is None:
         raise UsageError("--address is missing; give the URL of the cluster's dashboard, e.g. http://127.0.0.1:8265")
-    job = load_job(args.job)
+    spec, job = load_either(args.job)
+    if args.overwrite and spec is None:
+        raise UsageError("--overwrite is for the table of a label job, and this job writes a store; leave it out")
     runtime_env = load_runtime_env(args.runtime_env) if args.runtime_env else None
     options = ["--workers", str(args.workers)] if args.workers is not None else []
-    options += ["--force"] if args.force else []
+    options += [name for name in ("--force", "--overwrite") if getattr(args, name[2:])]
     stream = sys.stderr if args.json else sys.stdout
 
     def log(text: str) -> None:
         print(text, end="", file=stream, flush=True)
 
-    done = send(job, args.address, say, log, options, runtime_env, args.detach)
+    done = send(job, args.address, say, log, options, runtime_env, args.detach, as_mapping(spec, job) if spec else None)
     if args.json:
         return print_json({"address": args.address, "store": shown(job.store), **asdict(done)})
     if args.detach:
@@ -317,10 +322,10 @@ def stop(args: argparse.Namespace) -> int:
     """Stop the run of a job's store."""
     silence_libraries()
     from featurestore.storage.files import shown
-    from ray_jobs.labels.spec import store_of
+    from ray_jobs.labels.spec import load_either
     from ray_jobs.run.stop import stop as end
 
-    store = store_of(args.job)
+    store = load_either(args.job)[1].store
     stopped = end(store, args.address, say)
     if args.json:
         return print_json({"store": shown(store), "stopped": list(stopped)})

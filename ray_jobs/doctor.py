@@ -94,9 +94,9 @@ def doctor(args: argparse.Namespace) -> int:
 def _findings(job_file: str | None, address: str | None) -> Iterator[Finding]:
     job = None
     if job_file is not None:
-        from ray_jobs.spec import load_job
+        from ray_jobs.labels.spec import load_either
 
-        job = load_job(job_file)  # a mistake in it is a mistake of usage, as for every command
+        job = load_either(job_file)[1]  # a mistake in it is a mistake of usage, as for every command
     yield from _packages()
     yield from _hardware(job if address is None else None)
     size_of = functools.cache(lambda: _bundle_size(job))
@@ -205,12 +205,11 @@ def _memory(job: JobSpec, needed: BundleSize) -> Finding:
     said += f"; {place} has {size(available)}" if gpus == 1 else f"; {place} have {size(available)}"
     if needed.total <= available:
         return Finding("memory of a worker", "right", f"{said} (what batches take besides, `plan` says)")
+    smaller = "take fewer layers" if job.saes else "take a smaller model"
     if device == "cpu":  # weights are mapped from files
-        return Finding(
-            "memory of a worker", "note", said, "weights will be read from disk again and again; take fewer layers"
-        )
+        return Finding("memory of a worker", "note", said, f"weights will be read from disk again and again; {smaller}")
     shorter = "model.dtype: bfloat16, " if settle(job, None).dtype == "float32" else ""
-    do = f"set {shorter}workers.gpus: {2 * gpus}, or take fewer layers or narrower SAEs"
+    do = f"set {shorter}workers.gpus: {2 * gpus}, or {smaller}" + " or narrower SAEs" * bool(job.saes)
     return Finding("memory of a worker", "wrong", said, do)
 
 

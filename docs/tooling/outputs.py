@@ -150,7 +150,7 @@ SHAPES = (
         "submit",
         "",
         ("ray_jobs.cluster.submit:Submitted",),
-        {"address": "text: of the cluster", "store": "text: the job's store"},
+        {"address": "text: of the cluster", "store": "text: the job's store; of a label job that of its parts"},
     ),
     Shape("stop", "", (), {"store": "text: the job's store", "stopped": "[text]: what was stopped"}),
     Shape("saes", "", (), {"saes": "[ray_jobs.prepare.registry:RegisteredSae]: those that were asked for"}),

@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,21 +93,25 @@ def _shown_by_ray(path: str | Path, key: str) -> JobSpecError:
 
 
 @contextmanager
-def working_directory(job: JobSpec) -> Iterator[Path]:
-    """Code and job, in a directory for as long as it takes to send them."""
+def working_directory(sent: str) -> Iterator[Path]:
+    """Code and job, which `as_json` wrote, in a directory for as long as it takes to send them."""
     source = Path(__file__).parents[2]
     with tempfile.TemporaryDirectory(prefix="sparsemill-") as name:
         directory = Path(name)
         with writing(directory):
             for entry in CODE:
                 shutil.copytree(source / entry, directory / entry, ignore=shutil.ignore_patterns(*NOT_SENT))
-            (directory / JOB_NAME).write_text(as_json(job), encoding="utf-8")  # JSON is YAML
+            (directory / JOB_NAME).write_text(sent, encoding="utf-8")  # JSON is YAML
         yield directory
 
 
-def as_json(job: JobSpec) -> str:
-    """The job as it is sent; JobSpecError if it carries a secret, which everybody on the cluster could read."""
-    plain_job = job.model_dump(mode="json", exclude_none=True)
+def as_json(job: JobSpec, label: Mapping[str, Any] | None = None) -> str:
+    """The job as it is sent, or the label job that it is of.
+
+    Raises:
+        JobSpecError: It carries a secret, which everybody on the cluster could read.
+    """
+    plain_job = label or job.model_dump(mode="json", exclude_none=True)
     refuse_secrets(plain_job, JobSpecError, "the job")
     return json.dumps(plain_job, indent=1)
 

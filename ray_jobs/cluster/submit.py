@@ -61,6 +61,7 @@ def submit(
     options: Sequence[str] = (),
     runtime_env: Mapping[str, Any] | None = None,
     detach: bool = False,
+    label: Mapping[str, Any] | None = None,
 ) -> Submitted:
     """Run a job on a cluster, and wait for it.
 
@@ -69,9 +70,10 @@ def submit(
         address: URL of the cluster's dashboard.
         say: Called with a line of text before waiting for something.
         log: Called with pieces of the job's log as they come.
-        options: Further options of `extract`.
+        options: Further options of the command that runs there, `extract` or `label`.
         runtime_env: Ray's runtime environment, without `working_dir`.
         detach: Return when the cluster has taken the job.
+        label: The label job that `job` is of, as plain data, its paths absolute.
 
     Raises:
         UsageError: No cluster there, or the job refused its input (the log says why).
@@ -79,7 +81,7 @@ def submit(
         KeyboardInterrupt: Ctrl-C; the job has been stopped.
     """
     with environment(token_environment()):
-        return _submit(job, address, say, log, options, runtime_env, detach)
+        return _submit(job, address, say, log, options, runtime_env, detach, label)
 
 
 def _submit(
@@ -90,8 +92,10 @@ def _submit(
     options: Sequence[str],
     runtime_env: Mapping[str, Any] | None,
     detach: bool,
+    label: Mapping[str, Any] | None,
 ) -> Submitted:
-    digest = hashlib.sha256(as_json(job).encode()).hexdigest()
+    document = as_json(job, label)
+    digest = hashlib.sha256(document.encode()).hexdigest()
     client = _client(address)
     metadata = {"sparsemill_job": digest, "sparsemill_store": shown(job.store), _STORE: _store_id(job.store)}
     with _refusals(address):
@@ -102,10 +106,11 @@ def _submit(
     else:
         for path in local_paths(job) if not is_here(address) else ():
             say(f"{path} is a path: every node of the cluster has to see the same there")
-        command = shlex.join(["python", "-m", "sparsemill", "extract", JOB_NAME, "--address", "auto", *options])
+        name = "extract" if label is None else "label"
+        command = shlex.join(["python", "-m", "sparsemill", name, JOB_NAME, "--address", "auto", *options])
         entrypoint = f"python -c {shlex.quote(CHECK)} || exit {NOT_FOUND}; exec {command}"
         submission_id = f"sparsemill-{digest[:8]}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
-        with working_directory(job) as directory, _refusals(address):
+        with working_directory(document) as directory, _refusals(address):
             sent = {**(runtime_env or {}), "working_dir": str(directory)}
             _hand_over(client, entrypoint, sent, metadata, submission_id)
         say(f"submitted as {submission_id}; Ctrl-C stops it" if not detach else f"submitted as {submission_id}")

@@ -267,14 +267,26 @@ def load_label_job(path: str | Path) -> tuple[LabelSpec, JobSpec]:
     return label_job_from_mapping(mapping, Path(path).resolve().parent, str(path))
 
 
-def store_of(path: str | Path) -> str:
-    """The store that a JOB.yaml of either kind writes to: of a label job that of its parts.
+def load_either(path: str | Path) -> tuple[LabelSpec | None, JobSpec]:
+    """Read a JOB.yaml of either kind.
+
+    Returns:
+        The label job if it is one, and the job, which is what that is run as; its store is then that of the parts.
 
     Raises:
         JobSpecError: It is neither.
     """
-    mapping = load_mapping(path, JobSpecError)
-    return load_label_job(path)[1].store if is_label_job(mapping) else load_job(path).store
+    return load_label_job(path) if is_label_job(load_mapping(path, JobSpecError)) else (None, load_job(path))
+
+
+def as_mapping(spec: LabelSpec, job: JobSpec) -> dict[str, Any]:
+    """A label job as plain data that means the same wherever it is read: with the resolved paths of the job it is."""
+    update = {
+        "corpus": spec.corpus.model_copy(update={"path": job.corpus.path}),
+        "model": spec.model.model_copy(update={"name": job.model.name}),
+        "workers": spec.workers.model_copy(update={"rates": job.workers.rates}),
+    }
+    return spec.model_copy(update=update).model_dump(mode="json", exclude_unset=True, exclude_none=True)
 
 
 def label_job_from_mapping(

@@ -111,11 +111,11 @@ PLACES_AND_TIMES = (
 # How far a run has come by the time that it is looked at.
 RUNS = (
     Rule(
-        "how fast a run is, unit by unit",
+        "how fast a run is, unit by unit, of which a run that has only begun says less",
         r"(?:^  (?:workers|rate|worker|under way|slowest)  .*\n)+",
-        "  ...\n",
+        "",
         "  worker     N tokens/s each\n  slowest    unit 7: N s\n  slowest    unit 4: N s\n",
-        "  ...\n",
+        "",
     ),
     Rule(
         "units of a run",

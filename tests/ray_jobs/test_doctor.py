@@ -16,6 +16,7 @@ from ray_jobs.prepare.build import prepare
 from ray_jobs.prepare.bundle_size import bundle_size
 from ray_jobs.spec import load_job
 from tests.ray_jobs.jobs import job_mapping, write_corpus, write_job, write_models
+from tests.ray_jobs.labels.label_jobs import answering_model, label_mapping, questions, write_rows
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +55,15 @@ def test_a_job_that_can_run_here_is_told_so(models: Path, tmp_path: Path, capsys
     assert not (tmp_path / "store").exists()
     assert sparsemill.main(["doctor", str(tmp_path / "job.yaml")]) == 0
     assert "nothing would stop the work" in capsys.readouterr().out
+
+
+def test_a_label_job_is_looked_at_like_any_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", questions(3))
+    mapping = label_mapping(answering_model(tmp_path / "models"), rows, tmp_path / "out" / "labels.parquet")
+    code, found = examine(str(write_job(tmp_path / "label.yaml", mapping)), capsys=capsys)
+    assert code == 0, found
+    assert found["store"]["said"] == f"{tmp_path}/out/labels.parquet.parts can be written"
+    assert found["memory of a worker"]["verdict"] == "right"
 
 
 @pytest.mark.parametrize(

@@ -13,17 +13,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from featurestore import FeatureStore
 from featurestore.checks.run_files import read_runs
 from featurestore.errors import JobSpecError, UsageError
 from ray_jobs.cluster import submit as submitting
-from ray_jobs.cluster.package import JOB_NAME, load_runtime_env, working_directory
+from ray_jobs.cluster.package import JOB_NAME, as_json, load_runtime_env, working_directory
 from ray_jobs.cluster.submit import stop_submitted, submit
 from ray_jobs.spec import job_from_mapping, load_job
+from sparsemill.commands import main
 from tests.clusters import Cluster, head_node
 from tests.ray_jobs.jobs import job_mapping, write_corpus, write_job, write_models
+from tests.ray_jobs.labels.label_jobs import answering_model, label_mapping, questions, write_rows
 
 ROOT = Path(__file__).parents[3]
 PATIENCE = 240.0
@@ -171,6 +174,33 @@ def test_a_job_runs_with_its_log_here_and_submitted_again_resumes(
 
 
 @pytest.mark.slow
+def test_a_label_job_runs_there_and_its_table_is_here(cluster: Cluster, models: Path, tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", questions(20))
+    mapping = label_mapping(answering_model(models), Path(rows.name), Path("out/labels.parquet"))
+    job = write_job(tmp_path / "label.yaml", mapping)
+    code, out, err = finish(start(job, cluster, "--json"))
+    assert code == 0, out + err
+    assert json.loads(out)["store"] == str(tmp_path / "out" / "labels.parquet.parts")
+    assert "labels.parquet: 20 prompts" in err
+    table = tmp_path / "out" / "labels.parquet"
+    assert pq.read_table(table).column("error").null_count == 20
+    before = table.read_bytes()
+    write_job(job, {**mapping, "task": {**mapping["task"], "by": "per_token"}})
+    (tmp_path / "out" / "labels.parquet.parts").rename(tmp_path / "parts of before")
+    code, out, err = finish(start(job, cluster))
+    assert code == 2 and "--overwrite" in out and table.read_bytes() == before
+    code, out, err = finish(start(job, cluster, "--overwrite"))
+    assert code == 0, out + err
+    assert pq.read_metadata(table).num_rows == 20 and table.read_bytes() != before
+
+
+def test_overwrite_is_for_label_jobs(models: Path, tmp_path: Path) -> None:
+    job = write_job(tmp_path / "job.yaml", job_mapping(models, models / "c.jsonl", tmp_path / "store"))
+    with pytest.raises(UsageError, match="--overwrite is for the table of a label job"):
+        main(["submit", str(job), "--address", "http://127.0.0.1:1", "--overwrite"])
+
+
+@pytest.mark.slow
 def test_a_job_that_fails_gives_exit_code_one(cluster: Cluster, models: Path, tmp_path: Path) -> None:
     corpus = tmp_path / "c.jsonl"
     corpus.write_text('{"text": "a text"}\n{"text": null}\n', encoding="utf-8")
@@ -309,7 +339,7 @@ def test_the_address_that_is_said_counts_and_not_that_of_the_shell(
 def test_what_is_sent_is_code_and_job_without_weights_and_caches(models: Path, tmp_path: Path) -> None:
     mapping = job_mapping(models, Path("c.jsonl"), Path("out/store"), pool=["sum"], model={"chat": False})
     job = job_from_mapping(mapping, tmp_path)
-    with working_directory(job) as directory:
+    with working_directory(as_json(job)) as directory:
         assert load_job(directory / JOB_NAME) == job
         assert job.store == str(tmp_path / "out" / "store")
         assert sorted(path.name for path in directory.iterdir()) == [

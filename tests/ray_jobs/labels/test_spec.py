@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from featurestore.errors import JobSpecError
-from ray_jobs.labels.spec import label_job_from_mapping, load_label_job, store_of
+from ray_jobs.labels.spec import as_mapping, label_job_from_mapping, load_either, load_label_job
 from ray_jobs.spec import load_job
 
 JOB: dict[str, Any] = {
@@ -85,7 +85,20 @@ def test_jobs_of_either_kind_say_who_takes_the_other(tmp_path: Path) -> None:
 def test_the_store_of_a_job_of_either_kind_is_told_so_that_its_run_can_be_stopped(tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     path.write_text(yaml.safe_dump(JOB), encoding="utf-8")
-    assert store_of(path) == str(tmp_path / "labels.parquet.parts")
+    spec, job = load_either(path)
+    assert spec is not None and job.store == str(tmp_path / "labels.parquet.parts")
     other = {"corpus": {"path": "a"}, "model": {"name": "m/m"}, "saes": [{"path": "sae"}], "store": "s"}
     path.write_text(yaml.safe_dump(other), encoding="utf-8")
-    assert store_of(path) == str(tmp_path / "s")
+    spec, job = load_either(path)
+    assert spec is None and job.store == str(tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"task": WRITE}, {"model": {"name": "./own", "chat": True}, "workers": {"rates": "r.yaml", "max": 2}}],
+)
+def test_as_a_mapping_it_means_the_same_in_another_directory(changes: dict[str, Any], tmp_path: Path) -> None:
+    spec, job = label_job_from_mapping({**JOB, **changes}, tmp_path / "here")
+    sent, same = label_job_from_mapping(as_mapping(spec, job), tmp_path / "there")
+    assert same == job
+    assert (sent.task, sent.out, sent.separator) == (spec.task, spec.out, spec.separator)
