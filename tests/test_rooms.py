@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from tests.rooms import PACKAGES, ROOT, arrows, circles, imports, modules, picture, room_of
 
+REFERENCE = re.compile(r"`((?:ray_jobs|featurestore|training|sparsemill)(?:\.[A-Za-z_]\w*)+)(?:\(\))?`")
 MOST_FILES = 17  # of a room, its __init__ counted
 
 
@@ -53,6 +56,22 @@ def test_no_two_modules_say_the_same_of_themselves() -> None:
         first = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0]
         assert len(first) > 30, f"{path} does not say what it is for"
         assert said.setdefault(first, path) == path, f"{path} and {said[first]} begin alike"
+
+
+def test_modules_and_their_names_that_prose_points_to_are_there() -> None:
+    known = modules()
+    said = {(name, found) for name, path in known.items() for found in REFERENCE.findall(path.read_text("utf-8"))}
+    gone = [(name, one) for name, one in sorted(said) if one not in known and not _defines(known, one)]
+    assert len(said) > 50 and gone == []
+    assert _defines(known, "training.spec.StudySpec.out") and not _defines(known, "training.spec.Nothing.out")
+
+
+def _defines(known: Mapping[str, Path], reference: str) -> bool:
+    """Whether a module has a name, or something that it has does."""
+    module, _, name = reference.rpartition(".")
+    if module not in known:
+        return "." in module and _defines(known, module)
+    return re.search(rf"\b{name}\b", known[module].read_text("utf-8")) is not None
 
 
 def test_packages_are_found_and_not_listed() -> None:

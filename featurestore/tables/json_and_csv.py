@@ -1,6 +1,6 @@
 """Split JSON lines and CSV into records, each with the byte offset at which it starts.
 
-Bounded memory and no guessing: how a CSV file is written is settled before (`dialect`). A reader can start at any
+Bounded memory and no guessing: how a CSV file is written is settled before (`csv_head`). A reader can start at any
 offset that an earlier pass reported and sees the same rows from there on. A broken line is a record with `error`; a CSV
 quote that is never closed leaves in doubt where rows end, so that file is refused, and one that swallowed rows before
 another quote closed it is noted.

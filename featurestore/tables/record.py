@@ -2,7 +2,7 @@
 
 A record is one row as the file has it; whatever is wrong with the row is the record's `error`. A file that cannot be
 read as a whole (gone, cut off inside its compression, of another format) raises `CorpusError` naming it. Splitting
-bytes into rows is left to `text` and `parquet`, and what the values mean to `values`.
+bytes into rows is left to `json_and_csv` and `parquet`, and what the values mean to `values`.
 """
 
 from __future__ import annotations

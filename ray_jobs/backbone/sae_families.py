@@ -1,4 +1,4 @@
-"""Bring the families of SAEs down to two rules for which features of a token are active.
+"""Bring SAEs of all families to one form: two rules for which features of a token are active.
 
 With r = x . W[f] of an input x that has been normalised and, where the SAE wants it, centred on its decoder bias:
 

@@ -1,4 +1,4 @@
-"""Load SAEs through sae-lens, and check them: against the job's model, and against sae-lens' own `encode`.
+"""Load SAEs through sae-lens, bring them to the engine's form, and check them: against model and sae-lens' `encode`.
 
 An SAE is judged by its config (`judge_sae`) before its weights are fetched, and again by the one that came with them.
 What will run is the engine's encoder: before an SAE is accepted, it and sae-lens encode the same inputs and must agree.

@@ -1,4 +1,4 @@
-"""Training sets of transfer: the documents of one language or source alone, or of any other value of a column.
+"""Splits for transfer: trained on the documents of one language or source alone, or of another value of a column.
 
 What is tested on stays as it is, and is then looked at value by value.
 """

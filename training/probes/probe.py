@@ -28,7 +28,7 @@ class FittedProbe:
     """What a probe has learnt, as plain numbers; K columns, scaled as they were in the fit.
 
     Attributes:
-        link: How decisions become log-probabilities, one of `featurestore.models.model.LINKS`.
+        link: How decisions become log-probabilities, one of `featurestore.models.checks.LINKS`.
         tensors: coef float64 [classes or 1, K] and intercept [classes or 1]; or of a tree left, right, feature (int64)
             and threshold [nodes], value [nodes, classes].
         importance: float64 [K], how much it goes by each column: largest |coefficient|, or a tree's share of the gain.
