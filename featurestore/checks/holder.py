@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PROC = Path("/proc")  # not there on every system; where there is none, a lease is watched like one of another machine
 LEASE_JSON = ".lease.json"  # readers ignore names that start with "."
-_CHARACTERS = 80  # of a host's name or a time that anybody can have written there
+SHOWN_CHARACTERS = 80  # of a host's name or a time, which anybody can have written there
 STALE_SECONDS = 60.0  # six beats missed: a holder that storage keeps waiting so long commits nothing either
 
 
@@ -65,7 +65,9 @@ def holder_of(data: bytes) -> Holder | None:
         holder = Holder(**{name: type_(fields[name]) for name, type_ in _FIELDS.items()})
     except (ValueError, KeyError, TypeError):
         return None
-    return replace(holder, host=shortened(holder.host, _CHARACTERS), since=shortened(holder.since, _CHARACTERS))
+    return replace(
+        holder, host=shortened(holder.host, SHOWN_CHARACTERS), since=shortened(holder.since, SHOWN_CHARACTERS)
+    )
 
 
 def writer_of(fs: pafs.FileSystem, root: str) -> str | None:

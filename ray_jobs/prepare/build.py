@@ -314,7 +314,7 @@ def _key(model: Checkpoint, spec: JobSpec, dtype: str) -> str:
         sources += [names] if (names := layout_names(path)) else []
     sources += [["chat", chat.generation_prompt, chat.date], *_turns(spec)] if chat.chat else []
     sources += ["images"] if spec.corpus.image is not None else []
-    sources += [["whole"]] if not saes else []
+    sources += [["whole", "bias of a tied head"]] if not saes else []  # bundles of before lack it
     if model.revision is not None:
         sources.append([model.source, model.revision])
     else:

@@ -29,7 +29,16 @@ from typing import TYPE_CHECKING
 
 from featurestore.base.hostile_text import shortened
 from featurestore.base.json_text import json_text
-from featurestore.checks.holder import LEASE_JSON, STALE_SECONDS, Holder, born, holder_of, lives, machine
+from featurestore.checks.holder import (
+    LEASE_JSON,
+    SHOWN_CHARACTERS,
+    STALE_SECONDS,
+    Holder,
+    born,
+    holder_of,
+    lives,
+    machine,
+)
 from featurestore.errors import JobFailed, JobStopped, StoreError, UsageError
 from featurestore.format.store_plan import open_root
 from featurestore.storage.files import atomic_write, is_local, read_bytes, shown
@@ -81,7 +90,7 @@ class Lease:
         while not self._stop.wait(min(BEAT_SECONDS, LOOK_SECONDS[is_local(self._fs)])):
             with steady_environment(), contextlib.suppress(OSError):  # most often there is no such file
                 said = read_bytes(self._fs, _request(self._path, self._mine)).decode(errors="replace")
-                self._asked = self._asked or shortened(said, 80) or "elsewhere"
+                self._asked = self._asked or shortened(said, SHOWN_CHARACTERS) or "elsewhere"
             if time.monotonic() - beaten < BEAT_SECONDS:
                 continue
             beaten = time.monotonic()
